@@ -1,0 +1,229 @@
+/*
+ * libsupermachine: run OCI images as hardware-isolated microVMs.
+ *
+ *     sm_error err;
+ *     sm_store *store = NULL; sm_image *image = NULL; sm_vm *vm = NULL; sm_exec *exec = NULL;
+ *     sm_exec_result result;
+ *     const char *argv[] = {"uname", "-a", NULL};
+ *     if (sm_store_open(&store, NULL, &err) ||
+ *         sm_image_open(store, "oci:demo", NULL, &image, &err) ||
+ *         sm_vm_start(image, NULL, &vm, &err) ||
+ *         sm_exec_start(vm, &(sm_exec_config){.argv = argv, .stdout_fd = 1, .stderr_fd = 2}, &exec, &err) ||
+ *         sm_exec_wait(exec, -1, &result, &err))
+ *             fprintf(stderr, "%s\n", err.message);
+ *     sm_exec_close(exec); sm_vm_close(vm); sm_image_close(image); sm_store_close(store);
+ *
+ * Rules that hold for every function:
+ * - It returns 0, or a negative enum sm_code and fills *err (which may be NULL). On failure no out
+ *   parameter is written and nothing is left behind.
+ * - The library never prints, never exits, keeps no global state and installs no signal handler
+ *   that replaces one of the caller's (vCPU threads are woken by a signal that only they unblock).
+ * - Objects may be used from several threads at once, unless said otherwise; *_close must be the last
+ *   call on an object and accepts NULL. A child object must be closed before its parent.
+ * - A configuration structure that is all zero (or a NULL pointer to it) means "the defaults".
+ * - Strings that are passed in are copied. Strings that are returned belong to the object that
+ *   returned them and live as long as it does.
+ * - Timeouts are in milliseconds; negative means "no limit of mine" (internal bounds still hold).
+ */
+#ifndef SUPERMACHINE_H
+#define SUPERMACHINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SM_API __attribute__((visibility("default")))
+
+/* ---- errors ------------------------------------------------------------------------------- */
+
+enum sm_code {
+    SM_OK = 0,
+    SM_EINVAL,       /* a value the caller passed makes no sense */
+    SM_ENOTFOUND,    /* image, file, command, VM: not there */
+    SM_EEXIST,       /* there already */
+    SM_EPERM,        /* the system does not let us */
+    SM_EBUSY,        /* in use by somebody else */
+    SM_ENOMEM,       /* host memory */
+    SM_ENOSPC,       /* disk full or quota reached */
+    SM_EIO,          /* the system failed at reading or writing */
+    SM_ETIMEOUT,     /* a bound on waiting was reached */
+    SM_EUNSUPPORTED, /* understood, but not possible here */
+    SM_ECORRUPT,     /* data does not match its digest, length or format */
+    SM_ELIMIT,       /* input exceeds a bound that protects the host */
+    SM_EHYPERVISOR,  /* /dev/kvm is missing, unusable or failed */
+    SM_EGUEST,       /* the guest failed: panic, triple fault, agent lost */
+    SM_EPROTOCOL,    /* the agent or the registry broke the protocol */
+    SM_ECANCELLED,   /* the caller asked for it */
+    SM_ENOEXEC,      /* the command is there but cannot be executed */
+    SM_ENETWORK,     /* a network peer could not be reached or failed */
+};
+
+typedef struct sm_error {
+    enum sm_code code;
+    int sys_errno;     /* errno behind it, 0 where there is none */
+    char message[512]; /* one sentence: what failed, on what, what to do */
+} sm_error;
+
+/* Version of the library, "MAJOR.MINOR.PATCH". */
+SM_API const char *sm_version(void);
+
+/* ---- progress ----------------------------------------------------------------------------- */
+
+/* Told of what takes time. `what` is a short phrase ("unpacking layer sha256:12ab..."), done/total are
+ * bytes (total 0: unknown). Called from the thread that called the library. */
+typedef void sm_progress_fn(void *arg, const char *what, uint64_t done, uint64_t total);
+
+/* ---- store -------------------------------------------------------------------------------- */
+
+typedef struct sm_store sm_store;
+
+/* Opens (and creates, mode 0700) the store at `dir`; NULL means $XDG_DATA_HOME/supermachine, or
+ * ~/.local/share/supermachine. Several processes may have one store open. */
+SM_API int sm_store_open(sm_store **store, const char *dir, sm_error *err);
+SM_API void sm_store_close(sm_store *store);
+
+/* ---- images ------------------------------------------------------------------------------- */
+
+typedef struct sm_image sm_image;
+
+typedef struct sm_image_options {
+    const char *platform;     /* "linux/amd64[/variant]"; NULL: the host's */
+    sm_progress_fn *progress; /* NULL: silent */
+    void *progress_arg;
+} sm_image_options;
+
+/* Makes the image `reference` ready to run: finds it in the store or builds its root filesystem.
+ * References: "oci:DIR[:REF]", "oci-archive:FILE[:REF]", "docker-archive:FILE[:REF]", or the name,
+ * digest or unique digest prefix of an image in the store. */
+SM_API int sm_image_open(sm_store *store, const char *reference, const sm_image_options *options,
+    sm_image **image, sm_error *err);
+SM_API void sm_image_close(sm_image *image);
+SM_API const char *sm_image_digest(const sm_image *image); /* manifest digest, "sha256:..." */
+SM_API const char *sm_image_config(const sm_image *image); /* OCI image config, JSON text */
+SM_API const char *sm_image_rootfs(const sm_image *image); /* path of the ext4 file */
+
+/* ---- virtual machines --------------------------------------------------------------------- */
+
+typedef struct sm_vm sm_vm;
+
+typedef struct sm_vm_config {
+    const char *name;      /* for messages and listings; NULL: made up */
+    const char *hostname;  /* NULL: the name */
+    uint64_t memory_bytes; /* guest RAM, multiple of 2 MiB; 0: 256 MiB */
+    unsigned vcpus;        /* 1..16; 0: 1 */
+    const char *kernel;    /* vmlinux or bzImage; NULL: the one that was installed with the library */
+    const char *initramfs; /* the agent's cpio; NULL: the installed one */
+    const char *cmdline;   /* appended to the kernel command line; NULL: nothing */
+    int boot_timeout_ms;   /* power-on to agent ready; 0: 120 s */
+} sm_vm_config;
+
+/* Why a VM ended. */
+enum sm_vm_end {
+    SM_VM_RUNNING = 0,
+    SM_VM_POWERED_OFF,   /* the guest or sm_vm_stop ended it in order */
+    SM_VM_KILLED,        /* sm_vm_close or a failed stop */
+    SM_VM_PANICKED,      /* guest kernel panic */
+    SM_VM_TRIPLE_FAULT,  /* the guest CPU shut down */
+    SM_VM_INTERNAL_ERROR /* the hypervisor or the VMM could not go on */
+};
+
+/* Times are microseconds since sm_vm_start was called; 0: not reached. */
+typedef struct sm_vm_timing {
+    uint64_t created_us;      /* VM, memory, devices and vCPUs exist */
+    uint64_t loaded_us;       /* kernel, initramfs and boot data are in guest RAM */
+    uint64_t kernel_entry_us; /* vCPU 0 entered the guest */
+    uint64_t agent_start_us;  /* first message of the agent */
+    uint64_t ready_us;        /* the agent answers requests */
+} sm_vm_timing;
+
+typedef struct sm_vm_counters {
+    uint64_t exits;   /* KVM_RUN returns to user space, all vCPUs */
+    uint64_t mmio;
+    uint64_t pio;
+    uint64_t assists; /* instructions completed for the kernel's emulator, see docs/architecture.md */
+} sm_vm_counters;
+
+/* Starts a VM from `image` and returns when its agent is ready. */
+SM_API int sm_vm_start(sm_image *image, const sm_vm_config *config, sm_vm **vm, sm_error *err);
+
+/* Asks the guest to power off and waits; after timeout_ms it is killed (still 0 is returned). */
+SM_API int sm_vm_stop(sm_vm *vm, int timeout_ms, sm_error *err);
+
+/* Waits until the VM has ended; SM_ETIMEOUT if it runs on. *end tells how it ended. */
+SM_API int sm_vm_wait(sm_vm *vm, int timeout_ms, enum sm_vm_end *end, sm_error *err);
+
+/* Ends the VM now if it still runs, and frees it. Execs of the VM must have been closed. */
+SM_API void sm_vm_close(sm_vm *vm);
+
+/* Stops all vCPUs between two instructions, within a second, and lets them go on. */
+SM_API int sm_vm_pause(sm_vm *vm, sm_error *err);
+SM_API int sm_vm_resume(sm_vm *vm, sm_error *err);
+
+SM_API void sm_vm_get_timing(const sm_vm *vm, sm_vm_timing *timing);
+SM_API void sm_vm_get_counters(const sm_vm *vm, sm_vm_counters *counters);
+
+/* Copies the newest bytes of the console log into buf (NUL-terminated, at most size - 1 bytes) and
+ * returns the log's whole length (bounded, old lines are dropped). */
+SM_API size_t sm_vm_console(const sm_vm *vm, char *buf, size_t size);
+
+/* ---- commands in a VM --------------------------------------------------------------------- */
+
+typedef struct sm_exec sm_exec;
+
+/* In stdin_fd, stdout_fd, stderr_fd: 0 is a real descriptor for stdin only; to get no stream at
+ * all use SM_FD_NULL, to get a pipe of the library's use SM_FD_PIPE and sm_exec_fd(). */
+#define SM_FD_NULL (-1)
+#define SM_FD_PIPE (-2)
+
+typedef struct sm_exec_config {
+    const char *const *argv; /* NULL-terminated; NULL: Entrypoint and Cmd of the image */
+    const char *const *env;  /* NULL-terminated "K=V", added to the image's; NULL: none */
+    const char *cwd;         /* NULL: the image's WorkingDir */
+    const char *user;        /* name or uid[:group or gid]; NULL: the image's User */
+    bool tty;                /* a terminal: stderr_fd is not used */
+    uint16_t rows, columns;  /* of the terminal; 0: 24x80 */
+    int stdin_fd, stdout_fd, stderr_fd; /* borrowed until the exec ends */
+    int timeout_ms;          /* wall clock; after it the command is killed; 0: none */
+} sm_exec_config;
+
+typedef struct sm_exec_result {
+    int exit_code;         /* 0..255, or -1 when a signal ended it */
+    int signal;            /* number of the signal that ended it, 0: none */
+    bool timed_out;        /* killed because timeout_ms was over */
+    uint64_t peak_rss_bytes;
+    uint64_t wall_us;      /* measured in the guest */
+} sm_exec_result;
+
+/* Starts a command. SM_ENOTFOUND: no such command (exit code 127 of a shell), SM_ENOEXEC: cannot be
+ * executed (126). */
+SM_API int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err);
+/* Our end of the pipe of stream 0, 1 or 2 (SM_FD_PIPE); the caller owns it from then on. */
+SM_API int sm_exec_fd(sm_exec *exec, int stream);
+SM_API int sm_exec_signal(sm_exec *exec, int signal, sm_error *err);
+SM_API int sm_exec_resize(sm_exec *exec, uint16_t rows, uint16_t columns, sm_error *err);
+/* Waits for the end of the command and of its output. */
+SM_API int sm_exec_wait(sm_exec *exec, int timeout_ms, sm_exec_result *result, sm_error *err);
+/* Frees it; a command that still runs is killed. */
+SM_API void sm_exec_close(sm_exec *exec);
+
+/* ---- files in a VM ------------------------------------------------------------------------ */
+
+/* Writes size bytes to the absolute path in the guest (replaced atomically), with these owner and
+ * mode bits. At most 1 GiB. */
+SM_API int sm_vm_write_file(sm_vm *vm, const char *path, const void *data, size_t size, mode_t mode,
+    uid_t uid, gid_t gid, sm_error *err);
+
+/* Reads the file; *data is malloc'ed and the caller's. SM_ELIMIT if it is larger than max. */
+SM_API int sm_vm_read_file(sm_vm *vm, const char *path, size_t max, void **data, size_t *size,
+    sm_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

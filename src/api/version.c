@@ -1,0 +1,7 @@
+/* The version of the library. */
+#include <supermachine.h>
+
+const char *sm_version(void)
+{
+    return SM_VERSION;
+}
