@@ -1,0 +1,87 @@
+/*
+ * The machine: guest memory, vCPU threads, bus, devices, boot, pause and resume, and how it ended.
+ *
+ *     create -> boot -> (pause <-> resume)* -> wait/stop -> close
+ *     create -> restore -> ...                       (from a snapshot file)
+ *
+ * Threads: one per vCPU and one device thread (the event loop), owned and joined by the machine. All
+ * functions may be called from any other thread, at the same time unless said otherwise; close must
+ * be the last.
+ */
+#ifndef SM_VMM_MACHINE_H
+#define SM_VMM_MACHINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <supermachine.h>
+
+#include "hypervisor/hypervisor.h"
+
+struct sm_machine;
+struct sm_vsock; /* devices/vsock.h */
+struct sm_loop;  /* util/loop.h */
+
+struct sm_machine_config {
+    uint64_t memory_bytes; /* multiple of 2 MiB, at least 32 MiB, at most 64 GiB */
+    unsigned vcpus;        /* 1..16 */
+    const char *kernel;    /* path of a vmlinux or bzImage; boot only */
+    const char *initramfs; /* path; NULL: none; boot only */
+    const char *rootfs;    /* path of the filesystem image that /dev/pmem0 maps; NULL: none */
+    const char *cmdline;   /* appended to the kernel command line; NULL: nothing */
+    uint32_t guest_cid;    /* vsock address; 0: 3 */
+    size_t console_bytes;  /* of the console log that are kept; 0: 256 KiB */
+};
+
+/* Makes VM, memory, devices and vCPUs; nothing runs yet. Strings are copied. */
+int sm_machine_create(
+    struct sm_machine **machine, const struct sm_machine_config *config, sm_error *err);
+
+/* Loads kernel and initramfs and starts the vCPUs; returns as soon as they run. */
+int sm_machine_boot(struct sm_machine *machine, sm_error *err);
+
+/* How the machine ended; message is one sentence and, for all but POWERED_OFF and KILLED, is followed
+ * by the last lines of the console. */
+struct sm_machine_end {
+    enum sm_vm_end how; /* SM_VM_RUNNING: has not ended */
+    char message[1024];
+};
+
+/* Waits for the end; -SM_ETIMEOUT if the machine runs on after timeout_ms (negative: no limit). */
+int sm_machine_wait(
+    struct sm_machine *machine, int timeout_ms, struct sm_machine_end *end, sm_error *err);
+
+/* A descriptor that polls readable once the machine has ended (stays the machine's). */
+int sm_machine_end_fd(const struct sm_machine *machine);
+
+/* Ends it now: SM_VM_KILLED unless it has ended already. All threads have stopped afterwards. */
+void sm_machine_kill(struct sm_machine *machine);
+
+/* Kills, joins, frees. NULL is fine. */
+void sm_machine_close(struct sm_machine *machine);
+
+/* Stops all vCPUs between two instructions and lets the device thread finish what it does; within a
+ * second, or -SM_ETIMEOUT and everything runs on. Calls nest not: pausing a paused machine is
+ * -SM_EINVAL, as is resuming a running one. */
+int sm_machine_pause(struct sm_machine *machine, sm_error *err);
+int sm_machine_resume(struct sm_machine *machine, sm_error *err);
+
+/* The vsock device (connect to guest ports, listen for the guest's); see devices/vsock.h. */
+struct sm_vsock *sm_machine_vsock(struct sm_machine *machine);
+/* The device thread's event loop. */
+struct sm_loop *sm_machine_loop(struct sm_machine *machine);
+
+/* As sm_vm_console of the public API. */
+size_t sm_machine_console(const struct sm_machine *machine, char *buf, size_t size);
+
+struct sm_machine_timing { /* CLOCK_MONOTONIC ns; 0: not reached */
+    uint64_t start_ns;     /* sm_machine_create was called */
+    uint64_t created_ns;
+    uint64_t loaded_ns;
+    uint64_t entered_ns;   /* vCPU 0 entered the guest */
+};
+void sm_machine_get_timing(const struct sm_machine *machine, struct sm_machine_timing *timing);
+void sm_machine_get_counters(const struct sm_machine *machine, struct sm_hv_counters *counters);
+
+#endif
