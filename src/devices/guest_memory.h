@@ -1,0 +1,59 @@
+/*
+ * Guest RAM as devices see it: a few regions of guest-physical addresses mapped into this process.
+ *
+ * Every address and length that comes from the guest goes through sm_gm_ptr, which gives a host
+ * pointer only for ranges that lie wholly inside of one region. Read-only mappings (pmem) are not RAM
+ * and are not listed here, so no device can be talked into writing to them.
+ *
+ * The guest runs while devices read: what a device decides on must be copied out first (sm_gm_read),
+ * never read twice.
+ */
+#ifndef SM_DEVICES_GUEST_MEMORY_H
+#define SM_DEVICES_GUEST_MEMORY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <supermachine.h>
+
+#define SM_GM_MAX_REGIONS 4
+
+/* What is behind a region; decides how free pages are given back. */
+enum sm_gm_backing {
+    SM_GM_ANONYMOUS,    /* MAP_PRIVATE|MAP_ANONYMOUS */
+    SM_GM_PRIVATE_FILE, /* MAP_PRIVATE of a snapshot file: a dropped page would show the file again */
+    SM_GM_SHARED,       /* MAP_SHARED of a memfd */
+};
+
+struct sm_gm_region {
+    uint64_t gpa;
+    uint64_t size;
+    uint8_t *host;
+    enum sm_gm_backing backing;
+};
+
+struct sm_guest_memory {
+    unsigned n;
+    struct sm_gm_region regions[SM_GM_MAX_REGIONS];
+};
+
+/* The host address of [gpa, gpa + len), or NULL if that is not wholly inside of one region. */
+static inline void *sm_gm_ptr(const struct sm_guest_memory *gm, uint64_t gpa, uint64_t len)
+{
+    for (unsigned i = 0; i < gm->n; i++) {
+        const struct sm_gm_region *r = &gm->regions[i];
+        if (gpa >= r->gpa && gpa - r->gpa < r->size && len <= r->size - (gpa - r->gpa))
+            return r->host + (gpa - r->gpa);
+    }
+    return NULL;
+}
+
+/* Copy out of and into guest RAM; -SM_EINVAL when the range is not RAM. */
+int sm_gm_read(const struct sm_guest_memory *gm, uint64_t gpa, void *buf, size_t len);
+int sm_gm_write(const struct sm_guest_memory *gm, uint64_t gpa, const void *buf, size_t len);
+
+/* Gives the whole pages of the range back to the host; the guest reads zeros there afterwards. A
+ * region may be backed by a private file mapping: then anonymous memory is mapped over the pages. */
+int sm_gm_discard(const struct sm_guest_memory *gm, uint64_t gpa, uint64_t len, sm_error *err);
+
+#endif

@@ -1,0 +1,62 @@
+/*
+ * virtio-vsock (virtio 1.2, 5.10) with the host side in this process.
+ *
+ * Every stream is bridged to a socket: for us and our callers that is one end of an AF_UNIX stream
+ * socketpair (connect, listen), for the front door the accepted or connected unix socket itself.
+ * Closing that end closes the guest's, shutdown(2) is half close in both directions, a reset shows as
+ * end of file and EPIPE. Back-pressure works both ways: the guest's credit, the rx buffers it posts, and
+ * the socket's buffer bound what is under way; of a stream never more than SM_VSOCK_BUF_ALLOC bytes
+ * wait in this process.
+ */
+#ifndef SM_DEVICES_VIRTIO_VSOCK_H
+#define SM_DEVICES_VIRTIO_VSOCK_H
+
+#include "devices/virtio_mmio.h"
+
+#define SM_VSOCK_HOST_CID  2
+#define SM_VSOCK_GUEST_CID 3            /* what every guest of ours gets: clones never notice a change */
+#define SM_VSOCK_BUF_ALLOC (256 * 1024) /* our credit per stream, and so the bound on its memory */
+
+struct sm_vsock_config {
+    uint64_t guest_cid;   /* 0: SM_VSOCK_GUEST_CID */
+    unsigned max_streams; /* 0: 4096; more are reset */
+};
+
+int sm_virtio_vsock_create(const struct sm_virtio_env *env, const struct sm_vsock_config *config,
+    struct sm_virtio_dev **dev, sm_error *err);
+
+/* Connects to a port that the guest listens on; *fd is a blocking, close-on-exec stream socket, the
+ * caller's. Waits for the guest's answer, and before that for the driver to be up and for the end of a
+ * transport reset: all of it timeout_ms at most (negative: 30 s). SM_ENOTFOUND: nobody listens (or the
+ * guest has no room); SM_ETIMEOUT. Any thread but the loop's. */
+int sm_vsock_connect(struct sm_virtio_dev *dev, uint32_t port, int timeout_ms, int *fd, sm_error *err);
+
+/* Called on the loop's thread when the guest has connected to `port`; the callback owns fd
+ * (non-blocking is not set). */
+typedef void sm_vsock_accept_fn(void *arg, int fd, uint32_t guest_port);
+
+/* Lets the guest connect to `port` of the host. SM_EEXIST: taken. fn NULL: not any more. Any thread. */
+int sm_vsock_listen(struct sm_virtio_dev *dev, uint32_t port, sm_vsock_accept_fn *fn, void *arg,
+    sm_error *err);
+
+/* Opens the front door: a unix socket at `path` whose clients send "CONNECT PORT\n", get "OK HOSTPORT\n"
+ * and are then connected to that port of the guest. Guest connections to a host port P without an
+ * in-process listener go to the unix socket "PATH_P". The directory must be the caller's own with mode
+ * 0700. The socket file is removed with the device. Any thread. */
+int sm_vsock_front_door(struct sm_virtio_dev *dev, const char *path, sm_error *err);
+
+/* After sm_virtio_load, before the vCPUs run: tells the guest that all its connections are gone (event
+ * queue, TRANSPORT_RESET), unless the loaded state says that there were none. Until the guest has dealt
+ * with the event no new connection is made (connects wait, the guest's are reset), because the guest
+ * would kill it. False: no reset was needed. */
+bool sm_vsock_transport_reset(struct sm_virtio_dev *dev);
+
+struct sm_vsock_stats {
+    uint64_t streams;       /* open now, in whatever state */
+    uint64_t connects, accepts, resets_sent, resets_received;
+    uint64_t bytes_to_guest, bytes_from_guest;
+    uint64_t packets_to_guest, packets_from_guest;
+};
+void sm_vsock_get_stats(struct sm_virtio_dev *dev, struct sm_vsock_stats *stats);
+
+#endif

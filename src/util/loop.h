@@ -1,0 +1,79 @@
+/*
+ * The event loop of one VM: one thread in epoll_wait, on which all device work happens.
+ *
+ * Threads:
+ * - Watches (sm_loop_add and on) and timers are touched on the loop's thread only, or by anybody as
+ *   long as the thread is not running (before sm_loop_start, after sm_loop_stop).
+ * - sm_loop_call, sm_loop_post, sm_loop_pause and sm_loop_resume may be used from every thread.
+ *   sm_loop_call on the loop's thread, or while the thread is not running, calls at once.
+ * - Callbacks must not block: everything else of the VM waits for them.
+ *
+ * A watch or timer may be removed inside any callback, its own too: its callback is not called
+ * again from that moment on, and the memory goes away after the running round of events.
+ *
+ * Pause is for capture: from the return of sm_loop_pause to sm_loop_resume no watch, timer or post
+ * runs, so nothing changes guest memory or device state; sm_loop_call is still served. Edge-triggered
+ * events (EPOLLET) are not lost by it.
+ */
+#ifndef SM_UTIL_LOOP_H
+#define SM_UTIL_LOOP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+
+#include <supermachine.h>
+
+#include "util/cleanup.h"
+
+struct sm_loop;
+struct sm_loop_watch;
+struct sm_loop_timer;
+
+typedef void sm_loop_watch_fn(void *arg, uint32_t events); /* EPOLLIN, EPOLLHUP, ... */
+typedef void sm_loop_fn(void *arg);
+
+/* Creates a loop; its thread does not run yet. */
+int sm_loop_create(struct sm_loop **loop, sm_error *err);
+
+/* Starts the thread, all signals blocked. `name` (at most 15 bytes) is what ps and gdb show. */
+int sm_loop_start(struct sm_loop *loop, const char *name, sm_error *err);
+
+/* Lets the running callback and all posts made so far finish, and joins the thread. Harmless when it
+ * does not run. Never from the loop's thread. */
+void sm_loop_stop(struct sm_loop *loop);
+
+/* Stops, and frees the loop with all that is left in it. Watched descriptors are not closed. */
+void sm_loop_destroy(struct sm_loop *loop);
+SM_DEFINE_CLEANUP(struct sm_loop *, sm_loop_destroy)
+
+/* True on the loop's thread, and on every thread while the loop's thread does not run. */
+bool sm_loop_is_here(struct sm_loop *loop);
+
+/* Calls fn(arg, events) when fd has one of `events` (EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET; errors and
+ * hang-ups always come). The descriptor stays the caller's and must be open until the removal. */
+int sm_loop_add(struct sm_loop *loop, int fd, uint32_t events, sm_loop_watch_fn *fn, void *arg,
+    struct sm_loop_watch **watch, sm_error *err);
+void sm_loop_modify(struct sm_loop_watch *watch, uint32_t events);
+void sm_loop_remove(struct sm_loop_watch *watch); /* NULL: nothing */
+
+/* A one-shot timer, not armed. Arming again moves it. */
+int sm_loop_timer_create(struct sm_loop *loop, sm_loop_fn *fn, void *arg,
+    struct sm_loop_timer **timer, sm_error *err);
+void sm_loop_timer_arm(struct sm_loop_timer *timer, unsigned delay_ms);
+void sm_loop_timer_disarm(struct sm_loop_timer *timer);
+void sm_loop_timer_destroy(struct sm_loop_timer *timer); /* NULL: nothing */
+
+/* Runs fn(arg) on the loop's thread and returns after it has. SM_ETIMEOUT: it has not begun within
+ * timeout_ms (negative: 10 s) and never will; once begun it is waited for. */
+int sm_loop_call(struct sm_loop *loop, sm_loop_fn *fn, void *arg, int timeout_ms, sm_error *err);
+
+/* Queues fn(arg) for the loop's thread; before sm_loop_start: until the start. SM_ECANCELLED: the loop
+ * was stopped. Posts run in the order they were made. */
+int sm_loop_post(struct sm_loop *loop, sm_loop_fn *fn, void *arg, sm_error *err);
+
+/* See above. Pauses do not nest. SM_ETIMEOUT: a callback did not return for 10 s; not paused then. */
+int sm_loop_pause(struct sm_loop *loop, sm_error *err);
+void sm_loop_resume(struct sm_loop *loop);
+
+#endif
