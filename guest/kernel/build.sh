@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Builds the guest kernel from the distribution's source package and prints the directory that holds it.
+#
+#   guest/kernel/build.sh [x86_64]        -> .../<arch>-<key>/{vmlinux,bzImage,config,version}
+#   guest/kernel/build.sh --key [x86_64]  -> the directory's name only, nothing is built
+#
+# Every line of config/common/*.config and config/<arch>/*.config is a wish; all that is not wished for is off
+# (allnoconfig), and a wish that Kconfig did not grant fails the build. The result is cached outside of the checkout under
+# a key made of what it depends on (source package, fragments, this script, compiler), so a second clone builds nothing.
+# It appears under its name by a rename, and two builders at once wait for each other.
+#
+# Environment: SM_KERNEL_SOURCE (tarball), SM_KERNEL_CACHE (directory), SM_KERNEL_JOBS, SM_KERNEL_FRAGMENTS (more fragments).
+set -euo pipefail
+
+die() { echo "build.sh: $*" >&2; exit 1; }
+
+key_only=
+if [ "${1:-}" = --key ]; then key_only=1; shift; fi
+arch=${1:-x86_64}
+here=$(cd "$(dirname "$0")" && pwd)
+[ -d "$here/config/$arch" ] || die "no configuration for architecture '$arch' under $here/config"
+
+source=${SM_KERNEL_SOURCE:-}
+if [ -z "$source" ]; then
+    source=$(find /usr/src -maxdepth 1 -name 'linux-source-6.*.tar.xz' 2>/dev/null | sort -V | tail -n 1)
+fi
+[ -f "$source" ] || die "the kernel source is missing: install the package linux-source-6.12 (scripts/setup.sh does)"
+
+case $arch in
+x86_64) make_arch=x86_64; cross=; image=arch/x86/boot/bzImage; targets='vmlinux bzImage' ;;
+*) die "do not know how to build for '$arch'" ;;
+esac
+cc=${cross}gcc
+command -v "$cc" >/dev/null || die "the compiler $cc is missing (scripts/setup.sh installs it)"
+
+read -ra extra <<<"${SM_KERNEL_FRAGMENTS:-}"
+fragments=("$here"/config/common/*.config "$here/config/$arch"/*.config "${extra[@]}")
+
+# The package's version stands for its content; a tarball of no package is known by its own sum.
+source_id() {
+    local package version
+    package=$(basename "$source" .tar.xz)
+    version=$(dpkg-query -W -f '${Version}' "$package" 2>/dev/null) || version=
+    if [ -n "$version" ] && [ "$(dirname "$source")" = /usr/src ]; then
+        echo "$package $version"
+    else
+        sha256sum <"$source"
+    fi
+}
+
+id=$(source_id)
+key=$({
+    echo "$id"
+    $cc --version | head -n 1
+    cat "${fragments[@]}" "$here/build.sh"
+} | sha256sum | cut -c 1-16)
+
+cache=${SM_KERNEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/supermachine/kernel}
+out=$cache/$arch-$key
+if [ -n "$key_only" ] || [ -f "$out/vmlinux" ]; then
+    echo "$out"
+    exit 0
+fi
+
+mkdir -p "$cache"
+exec 9>"$cache/.$arch-$key.lock"
+if ! flock -n 9; then
+    echo "build.sh: waiting for another build of the same kernel" >&2
+    flock -w 3600 9 || die "waited an hour for the lock $cache/.$arch-$key.lock"
+fi
+if [ -f "$out/vmlinux" ]; then
+    echo "$out"
+    exit 0
+fi
+
+partial=$out.partial
+rm -rf "$partial"
+mkdir -p "$partial/src" "$partial/build" "$partial/result"
+trap 'rm -rf "$partial"' EXIT
+trap 'exit 129' HUP INT TERM
+
+echo "build.sh: building the guest kernel ($id), this takes some minutes; log in $cache/$arch-$key.log" >&2
+log=$cache/$arch-$key.log
+tar -xJf "$source" -C "$partial/src" --strip-components=1
+cat "${fragments[@]}" >"$partial/wishes"
+
+kmake() {
+    # Same input, same bytes: no time, user or host of the builder in the kernel.
+    env KBUILD_BUILD_TIMESTAMP='1970-01-01' KBUILD_BUILD_USER=supermachine KBUILD_BUILD_HOST=supermachine \
+        KBUILD_BUILD_VERSION=1 make -C "$partial/src" O="$partial/build" ARCH="$make_arch" CROSS_COMPILE="$cross" \
+        "$@" >>"$log" 2>&1 9>&- || { tail -n 25 "$log" >&2; die "the kernel's 'make ${*: -1}' failed, see $log"; }
+}
+
+: >"$log"
+kmake KCONFIG_ALLCONFIG="$partial/wishes" allnoconfig
+
+# A wish that a missing dependency dropped, or a "no" that a select overrode, must not pass unseen.
+refused=$(awk -F= '
+    FNR == NR { if ($0 ~ /^CONFIG_/) { name = $1; sub(/^[^=]*=/, ""); have[name] = $0 } next }
+    /^CONFIG_/ { name = $1; value = $0; sub(/^[^=]*=/, "", value); want[name] = value }
+    END {
+        for (name in want) {
+            got = (name in have) ? have[name] : "n"
+            if (got != want[name]) printf "  %s: wanted %s, got %s\n", name, want[name], got
+        }
+    }' "$partial/build/.config" "$partial/wishes")
+[ -z "$refused" ] || die "the kernel's configuration did not grant:
+$refused"
+
+# shellcheck disable=SC2086 # a list of words
+kmake -j"${SM_KERNEL_JOBS:-$(nproc)}" $targets
+
+cp "$partial/build/.config" "$partial/result/config"
+cp "$partial/build/System.map" "$partial/result/System.map"
+"${cross}strip" -o "$partial/result/vmlinux" "$partial/build/vmlinux"
+cp "$partial/build/$image" "$partial/result/$(basename "$image")"
+printf '%s\n%s\n%s\n' "$(cat "$partial/build/include/config/kernel.release")" "$id" "$($cc --version | head -n 1)" \
+    >"$partial/result/version"
+chmod -R a+rX "$partial/result"
+sync -f "$partial/result"
+rm -rf "$out"
+mv -T "$partial/result" "$out"
+echo "$out"
