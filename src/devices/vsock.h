@@ -8,8 +8,8 @@
  * the socket's buffer bound what is under way; of a stream never more than SM_VSOCK_BUF_ALLOC bytes
  * wait in this process.
  */
-#ifndef SM_DEVICES_VIRTIO_VSOCK_H
-#define SM_DEVICES_VIRTIO_VSOCK_H
+#ifndef SM_DEVICES_VSOCK_H
+#define SM_DEVICES_VSOCK_H
 
 #include "devices/virtio_mmio.h"
 
@@ -22,34 +22,40 @@ struct sm_vsock_config {
     unsigned max_streams; /* 0: 4096; more are reset */
 };
 
-int sm_virtio_vsock_create(const struct sm_virtio_env *env, const struct sm_vsock_config *config,
-    struct sm_virtio_dev **dev, sm_error *err);
+struct sm_vsock;
+
+int sm_vsock_create(const struct sm_virtio_env *env, const struct sm_vsock_config *config,
+    struct sm_vsock **vsock, sm_error *err);
+
+/* The virtio device that it is: for the bus, save and load, and sm_virtio_destroy, which frees both. */
+struct sm_virtio_dev *sm_vsock_dev(struct sm_vsock *vsock);
 
 /* Connects to a port that the guest listens on; *fd is a blocking, close-on-exec stream socket, the
  * caller's. Waits for the guest's answer, and before that for the driver to be up and for the end of a
  * transport reset: all of it timeout_ms at most (negative: 30 s). SM_ENOTFOUND: nobody listens (or the
  * guest has no room); SM_ETIMEOUT. Any thread but the loop's. */
-int sm_vsock_connect(struct sm_virtio_dev *dev, uint32_t port, int timeout_ms, int *fd, sm_error *err);
+int sm_vsock_connect(
+    struct sm_vsock *vsock, uint32_t port, int timeout_ms, int *fd, sm_error *err);
 
-/* Called on the loop's thread when the guest has connected to `port`; the callback owns fd
- * (non-blocking is not set). */
+/* Called on the loop's thread when the guest has connected to the port; the callback owns fd (blocking,
+ * close-on-exec) and must not block. */
 typedef void sm_vsock_accept_fn(void *arg, int fd, uint32_t guest_port);
 
 /* Lets the guest connect to `port` of the host. SM_EEXIST: taken. fn NULL: not any more. Any thread. */
-int sm_vsock_listen(struct sm_virtio_dev *dev, uint32_t port, sm_vsock_accept_fn *fn, void *arg,
+int sm_vsock_listen(struct sm_vsock *vsock, uint32_t port, sm_vsock_accept_fn *fn, void *arg,
     sm_error *err);
 
 /* Opens the front door: a unix socket at `path` whose clients send "CONNECT PORT\n", get "OK HOSTPORT\n"
  * and are then connected to that port of the guest. Guest connections to a host port P without an
  * in-process listener go to the unix socket "PATH_P". The directory must be the caller's own with mode
  * 0700. The socket file is removed with the device. Any thread. */
-int sm_vsock_front_door(struct sm_virtio_dev *dev, const char *path, sm_error *err);
+int sm_vsock_front_door(struct sm_vsock *vsock, const char *path, sm_error *err);
 
 /* After sm_virtio_load, before the vCPUs run: tells the guest that all its connections are gone (event
  * queue, TRANSPORT_RESET), unless the loaded state says that there were none. Until the guest has dealt
  * with the event no new connection is made (connects wait, the guest's are reset), because the guest
  * would kill it. False: no reset was needed. */
-bool sm_vsock_transport_reset(struct sm_virtio_dev *dev);
+bool sm_vsock_transport_reset(struct sm_vsock *vsock);
 
 struct sm_vsock_stats {
     uint64_t streams;       /* open now, in whatever state */
@@ -57,6 +63,6 @@ struct sm_vsock_stats {
     uint64_t bytes_to_guest, bytes_from_guest;
     uint64_t packets_to_guest, packets_from_guest;
 };
-void sm_vsock_get_stats(struct sm_virtio_dev *dev, struct sm_vsock_stats *stats);
+void sm_vsock_get_stats(struct sm_vsock *vsock, struct sm_vsock_stats *stats);
 
 #endif
