@@ -1,0 +1,246 @@
+/*
+ * The library's end of `supermachine-image`: the program is started with its standard output on a
+ * pipe and writes one JSON object a line:
+ *
+ *     {"progress": "unpacking layer 2 of 3", "done": 1048576, "total": 7340032}
+ *     {"result": {"digest": "sha256:..."}}
+ *     {"error": {"code": 11, "sys_errno": 0, "message": "..."}}
+ *
+ * The last line decides. What comes is bounded (line length, silence) and checked like any input: the
+ * program has read hostile archives. It ends with us (PR_SET_PDEATHSIG, which it sets itself and then
+ * checks that we are still there), and is killed when we stop listening to it.
+ */
+#include "oci/builder.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "oci/json.h"
+#include "util/error.h"
+
+enum {
+    MAX_LINE = 16384,
+    MAX_SILENCE_MS = 10 * 60 * 1000,
+    MAX_ARGS = 24,
+};
+
+extern char **environ;
+
+struct lines {
+    char buf[MAX_LINE];
+    size_t have;
+    bool decided;
+    int rc;
+    char digest[SM_DIGEST_LEN + 1];
+};
+
+int sm_builder_path(const char *override, char **path, sm_error *err)
+{
+    static const char name[] = "supermachine-image";
+    if (override) {
+        *path = strdup(override);
+        return *path ? 0 : sm_error_set(err, SM_ENOMEM, "out of memory");
+    }
+    const char *env = getenv("SUPERMACHINE_LIBEXEC_DIR");
+    char self[4096] = "";
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    char *slash = n > 0 ? strrchr(self, '/') : NULL;
+    if (slash)
+        *slash = '\0';
+    const char *dirs[] = {env && *env ? env : NULL, slash ? self : NULL, SM_PKGLIBDIR};
+    for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
+        if (!dirs[i])
+            continue;
+        auto_free char *candidate = NULL;
+        if (asprintf(&candidate, "%s/%s", dirs[i], name) < 0) {
+            candidate = NULL;
+            return sm_error_set(err, SM_ENOMEM, "out of memory");
+        }
+        if (access(candidate, X_OK) == 0) {
+            *path = sm_steal_ptr(&candidate);
+            return 0;
+        }
+    }
+    return sm_error_set(err, SM_ENOTFOUND,
+        "the program %s is neither beside the executable nor in %s: install it, or set "
+        "SUPERMACHINE_LIBEXEC_DIR", name, SM_PKGLIBDIR);
+}
+
+static void take_line(struct lines *lines, const char *line, size_t size,
+    const struct sm_ensure_options *options, sm_error *err)
+{
+    auto_json *object = NULL;
+    if (sm_json_parse(line, size, "a line of supermachine-image", &object, NULL) != 0)
+        return;
+    const char *what = sm_json_string(object, "progress");
+    if (what && options->progress) {
+        uint64_t done = 0, total = 0;
+        sm_json_size(object, "done", &done);
+        sm_json_size(object, "total", &total);
+        options->progress(options->progress_arg, what, done, total);
+    }
+    const char *digest = sm_json_string(json_object_get(object, "result"), "digest");
+    if (sm_digest_valid(digest)) {
+        memcpy(lines->digest, digest, SM_DIGEST_LEN + 1);
+        lines->decided = true;
+        lines->rc = 0;
+    }
+    const json_t *error = json_object_get(object, "error");
+    const char *message = sm_json_string(error, "message");
+    if (message) {
+        json_int_t code = json_integer_value(json_object_get(error, "code"));
+        if (code <= SM_OK || code > SM_ENETWORK)
+            code = SM_EIO;
+        lines->decided = true;
+        lines->rc = sm_error_set(err, (enum sm_code)code, "%s", message);
+        if (err)
+            err->sys_errno = (int)json_integer_value(json_object_get(error, "sys_errno"));
+    }
+}
+
+/* Takes what can be read; 0 at the end, 1 when there may be more. */
+static int take_bytes(int fd, struct lines *lines, const struct sm_ensure_options *options,
+    sm_error *err)
+{
+    ssize_t n = read(fd, lines->buf + lines->have, sizeof(lines->buf) - lines->have);
+    if (n < 0)
+        return errno == EINTR ? 1 : sm_error_errno(err, errno, "cannot read from supermachine-image");
+    if (n == 0)
+        return 0;
+    lines->have += (size_t)n;
+    char *start = lines->buf, *end = lines->buf + lines->have, *newline;
+    while ((newline = memchr(start, '\n', (size_t)(end - start)))) {
+        take_line(lines, start, (size_t)(newline - start), options, err);
+        start = newline + 1;
+    }
+    lines->have = (size_t)(end - start);
+    memmove(lines->buf, start, lines->have);
+    if (lines->have == sizeof(lines->buf))
+        return sm_error_set(err, SM_EPROTOCOL, "supermachine-image wrote a line that is too long");
+    return 1;
+}
+
+static int listen_to(int fd, struct lines *lines, const struct sm_ensure_options *options,
+    sm_error *err)
+{
+    struct pollfd fds[2] = {{.fd = fd, .events = POLLIN},
+        {.fd = options->cancel_fd > 0 ? options->cancel_fd : -1, .events = POLLIN}};
+    while (true) {
+        int n = poll(fds, 2, MAX_SILENCE_MS);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return sm_error_errno(err, errno, "cannot wait for supermachine-image");
+        if (n == 0)
+            return sm_error_set(err, SM_ETIMEOUT, "supermachine-image said nothing for %d minutes",
+                MAX_SILENCE_MS / 60000);
+        if (fds[1].revents)
+            return sm_error_set(err, SM_ECANCELLED, "making the image ready was cancelled");
+        int rc = take_bytes(fd, lines, options, err);
+        if (rc <= 0)
+            return rc;
+    }
+}
+
+/* Starts the program in a process group of its own, so that a terminal's Ctrl-C reaches the caller
+ * alone, which decides. */
+static int start(char *const argv[], int out, pid_t *pid)
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attr;
+    int rc = posix_spawn_file_actions_init(&actions);
+    if (rc)
+        return rc;
+    rc = posix_spawnattr_init(&attr);
+    if (rc) {
+        posix_spawn_file_actions_destroy(&actions);
+        return rc;
+    }
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    sigdelset(&all, SIGKILL);
+    sigdelset(&all, SIGSTOP);
+    if ((rc = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)) == 0 &&
+        (rc = posix_spawn_file_actions_adddup2(&actions, out, 1)) == 0 &&
+        (rc = posix_spawnattr_setsigmask(&attr, &none)) == 0 &&
+        (rc = posix_spawnattr_setsigdefault(&attr, &all)) == 0 &&
+        (rc = posix_spawnattr_setpgroup(&attr, 0)) == 0 &&
+        (rc = posix_spawnattr_setflags(&attr,
+             POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP)) == 0)
+        rc = posix_spawn(pid, argv[0], &actions, &attr, argv, environ);
+    posix_spawnattr_destroy(&attr);
+    posix_spawn_file_actions_destroy(&actions);
+    return rc;
+}
+
+/* Collects the end of the program; what it died of goes into the error unless it has said why. */
+static int finish(pid_t pid, const struct lines *lines, sm_error *err)
+{
+    int status = 0;
+    pid_t got;
+    do
+        got = waitpid(pid, &status, 0);
+    while (got < 0 && errno == EINTR);
+    if (lines->decided)
+        return lines->rc;
+    if (got == pid && WIFSIGNALED(status))
+        return sm_error_set(err, SM_EIO, "supermachine-image was ended by signal %d (%s)",
+            WTERMSIG(status), strsignal(WTERMSIG(status)));
+    return sm_error_set(err, SM_EIO, "supermachine-image ended with status %d and without a result",
+        got == pid ? WEXITSTATUS(status) : -1);
+}
+
+int sm_builder_run(struct sm_imgstore *store, const char *reference,
+    const struct sm_ensure_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err)
+{
+    auto_free char *path = NULL;
+    int rc = sm_builder_path(options->builder, &path, err);
+    if (rc)
+        return rc;
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return sm_error_errno(err, errno, "cannot make a pipe");
+    auto_fd in = ends[0];
+    auto_fd out = ends[1];
+    char parent[16];
+    snprintf(parent, sizeof(parent), "%d", (int)getpid());
+    const char *argv[MAX_ARGS] = {path, "build", "--store", sm_imgstore_path(store), "--parent", parent};
+    size_t n = 6;
+    const char *pairs[][2] = {{"--platform", options->platform}, {"--tls-ca", options->tls_ca},
+        {"--authfile", options->authfile}};
+    for (size_t i = 0; i < 3; i++) {
+        if (pairs[i][1]) {
+            argv[n++] = pairs[i][0];
+            argv[n++] = pairs[i][1];
+        }
+    }
+    if (options->insecure_registry)
+        argv[n++] = "--insecure-registry";
+    argv[n++] = "--";
+    argv[n++] = reference;
+    struct lines *lines = calloc(1, sizeof(*lines));
+    if (!lines)
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    auto_free struct lines *owned = lines;
+    pid_t pid;
+    rc = start((char *const *)(uintptr_t)argv, out, &pid);
+    if (rc)
+        return sm_error_errno(err, rc, "cannot start %s", path);
+    sm_close(sm_steal_fd(&out));
+    rc = listen_to(in, lines, options, err);
+    if (rc < 0) {
+        kill(pid, SIGKILL);
+        lines->decided = true;
+        lines->rc = rc;
+    }
+    rc = finish(pid, lines, err);
+    if (rc == 0)
+        memcpy(digest, lines->digest, SM_DIGEST_LEN + 1);
+    return rc;
+}

@@ -1,0 +1,71 @@
+/* Inside of the store: the files that both halves (look-up, building) read and write. docs/store.md
+ * describes them. All names are relative to the store's directory. */
+#ifndef SM_OCI_STORE_INTERNAL_H
+#define SM_OCI_STORE_INTERNAL_H
+
+#include "oci/index.h"
+#include "oci/store.h"
+
+struct sm_imgstore {
+    int fd;
+    char *path;
+};
+
+/* What of a local archive decides whether it is still the file that was read. */
+struct sm_fingerprint {
+    uint64_t dev, ino, size;
+    int64_t mtime_ns, ctime_ns;
+};
+
+#define SM_STORE_NAME_MAX 512
+
+/* Writes the file whole or not at all (temporary name, fsync, rename), making directories. */
+int sm_store_write(struct sm_imgstore *store, const char *name, const char *data, size_t size,
+    sm_error *err);
+
+/* images/sha256/HEX.json */
+void sm_store_image_name(const char *digest, char name[SM_STORE_NAME_MAX]);
+int sm_store_put_image(struct sm_imgstore *store, const struct sm_image_info *info, sm_error *err);
+/* platform NULL: any. Opens and locks the root filesystem when `lock`. */
+int sm_store_get_image(struct sm_imgstore *store, const char *digest,
+    const struct sm_platform *platform, bool lock, struct sm_image_info *info, sm_error *err);
+
+/* Which manifest an index means for a platform (indexes/...). */
+int sm_store_put_choice(struct sm_imgstore *store, const char *index_digest,
+    const struct sm_platform *platform, const char *digest, sm_error *err);
+int sm_store_get_choice(struct sm_imgstore *store, const char *index_digest,
+    const struct sm_platform *platform, char digest[SM_DIGEST_LEN + 1], sm_error *err);
+
+/* What a local archive and a name in it led to (archives/...). `path` is absolute. */
+int sm_store_fingerprint(const char *path, struct sm_fingerprint *fp, sm_error *err);
+int sm_store_put_archive(struct sm_imgstore *store, const struct sm_reference *ref, const char *path,
+    const struct sm_platform *platform, const struct sm_fingerprint *fp, const char *digest,
+    sm_error *err);
+
+int sm_store_get_archive(struct sm_imgstore *store, const struct sm_reference *ref, const char *path,
+    const struct sm_platform *platform, char digest[SM_DIGEST_LEN + 1], sm_error *err);
+
+/* What a registry's name points to (refs/HOST/REPOSITORY/:TAG): a manifest's or an index's digest. */
+int sm_store_tag_name(const struct sm_reference *ref, char name[SM_STORE_NAME_MAX], sm_error *err);
+int sm_store_put_tag(struct sm_imgstore *store, const struct sm_reference *ref, const char *digest,
+    sm_error *err);
+int sm_store_get_tag(struct sm_imgstore *store, const char *name, char digest[SM_DIGEST_LEN + 1],
+    sm_error *err);
+
+/* Calls fn for every name; stops when it returns non-zero, and returns that. `full` is as the user
+ * would write it ("docker.io/library/alpine:latest"), `file` is its file in the store. */
+typedef int sm_store_tag_fn(void *arg, const char *full, const char *file, const char *digest);
+int sm_store_each_tag(struct sm_imgstore *store, sm_store_tag_fn *fn, void *arg, sm_error *err);
+
+/* From reference to image; `to_run`: it must fit the platform, and is locked (see store.h). */
+int sm_store_resolve(struct sm_imgstore *store, const struct sm_reference *ref,
+    const struct sm_platform *platform, bool to_run, struct sm_image_info *info, sm_error *err);
+
+/* rootfs/sha256-HEX.vFORMAT.ext4 of a chain ID. The number is that of the builder's format. */
+#define SM_ROOTFS_FORMAT 1
+void sm_store_rootfs_name(const char *chain_id, char name[SM_STORE_NAME_MAX]);
+
+/* Takes the lock without waiting for longer than timeout_ms. SM_EBUSY when it is held. */
+int sm_store_flock(int fd, int operation, int timeout_ms, sm_error *err);
+
+#endif
