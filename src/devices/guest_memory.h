@@ -52,8 +52,10 @@ static inline void *sm_gm_ptr(const struct sm_guest_memory *gm, uint64_t gpa, ui
 int sm_gm_read(const struct sm_guest_memory *gm, uint64_t gpa, void *buf, size_t len);
 int sm_gm_write(const struct sm_guest_memory *gm, uint64_t gpa, const void *buf, size_t len);
 
-/* Gives the whole pages of the range back to the host; the guest reads zeros there afterwards. A
- * region may be backed by a private file mapping: then anonymous memory is mapped over the pages. */
-int sm_gm_discard(const struct sm_guest_memory *gm, uint64_t gpa, uint64_t len, sm_error *err);
+/* Gives the whole pages of [host, host + len), a range that sm_gm_ptr gave, back to the host system; the
+ * guest reads zeros there afterwards. Of a private file mapping only ranges of SM_GM_DISCARD_MIN and
+ * more are given back, the others stay as they are. */
+#define SM_GM_DISCARD_MIN (2u << 20)
+int sm_gm_discard(const struct sm_guest_memory *gm, void *host, uint64_t len, sm_error *err);
 
 #endif

@@ -101,7 +101,8 @@ struct sm_virtio_dev {
 
     atomic_uint status, interrupt_status;
 
-    struct sm_virtq vq[SM_VIRTIO_MAX_QUEUES]; /* loop's thread */
+    bool active; /* the loop's thread: */
+    struct sm_virtq vq[SM_VIRTIO_MAX_QUEUES];
     struct sm_loop_watch *watch[SM_VIRTIO_MAX_QUEUES];
     struct sm_virtio_kick {
         struct sm_virtio_dev *dev;
@@ -145,6 +146,13 @@ static inline bool sm_virtio_has(const struct sm_virtio_dev *dev, uint64_t featu
 
 /* Shows what was pushed to the guest, interrupts it if it wants that, and checks for a broken queue. */
 void sm_virtio_publish(struct sm_virtio_dev *dev, unsigned q);
+/* Serves q: takes chains, hands each to fn, which returns the bytes it has written, and publishes. Stops
+ * after a bounded number of chains and comes back by itself, so that no queue keeps the others, or a
+ * call to the loop, waiting. */
+typedef uint32_t sm_virtio_serve_fn(struct sm_virtio_dev *dev, struct sm_virtq_chain *chain);
+void sm_virtio_serve(struct sm_virtio_dev *dev, unsigned q, sm_virtio_serve_fn *fn);
+/* Has the queue looked at again on a later turn of the loop, as if it had been kicked. */
+void sm_virtio_again(struct sm_virtio_dev *dev, unsigned q);
 /* Config space has changed: new generation, config interrupt. */
 void sm_virtio_config_changed(struct sm_virtio_dev *dev);
 /* The guest broke the protocol: DEVICE_NEEDS_RESET, queues stop. */

@@ -43,9 +43,14 @@ int sm_loop_start(struct sm_loop *loop, const char *name, sm_error *err);
  * does not run. Never from the loop's thread. */
 void sm_loop_stop(struct sm_loop *loop);
 
-/* Stops, and frees the loop with all that is left in it. Watched descriptors are not closed. */
+/* Stops, and frees the loop and the watches that are left; their descriptors are not closed. Timers
+ * must have been destroyed by their owners. */
 void sm_loop_destroy(struct sm_loop *loop);
 SM_DEFINE_CLEANUP(struct sm_loop *, sm_loop_destroy)
+
+/* Without a thread: does everything that is due, and what comes of it, on the caller's; does not wait.
+ * For tests and fuzz targets, which want every step in their own hands. */
+void sm_loop_turn(struct sm_loop *loop);
 
 /* True on the loop's thread, and on every thread while the loop's thread does not run. */
 bool sm_loop_is_here(struct sm_loop *loop);
