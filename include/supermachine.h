@@ -107,6 +107,24 @@ SM_API const char *sm_image_digest(const sm_image *image); /* manifest digest, "
 SM_API const char *sm_image_config(const sm_image *image); /* OCI image config, JSON text */
 SM_API const char *sm_image_rootfs(const sm_image *image); /* path of the ext4 file */
 
+/* One image of the store; the strings live as long as the call of the sm_image_list_fn. */
+typedef struct sm_image_info {
+    const char *reference; /* as it was asked for, "oci:/srv/demo:latest" */
+    const char *digest;    /* of the manifest */
+    const char *platform;  /* "linux/amd64" */
+    uint64_t size_bytes;   /* what its root filesystem takes on disk */
+    int64_t created;       /* when it was made ready, seconds since 1970 */
+} sm_image_info;
+
+typedef void sm_image_list_fn(void *arg, const sm_image_info *info);
+
+/* Calls fn for every image of the store, newest first. */
+SM_API int sm_image_list(sm_store *store, sm_image_list_fn *fn, void *arg, sm_error *err);
+
+/* Removes an image, by reference, digest or unique digest prefix. VMs that run from it run on; the disk
+ * space is given back when the last of them has ended. */
+SM_API int sm_image_remove(sm_store *store, const char *reference, sm_error *err);
+
 /* ---- virtual machines --------------------------------------------------------------------- */
 
 typedef struct sm_vm sm_vm;
@@ -181,8 +199,13 @@ typedef struct sm_exec sm_exec;
 #define SM_FD_PIPE (-2)
 
 typedef struct sm_exec_config {
-    const char *const *argv; /* NULL-terminated; NULL: Entrypoint and Cmd of the image */
-    const char *const *env;  /* NULL-terminated "K=V", added to the image's; NULL: none */
+    /* What to run. argv is run as it is; where it is NULL, entrypoint followed by args is run: an entrypoint
+     * that is NULL is the image's; args that are NULL are the image's Cmd, unless a non-empty
+     * entrypoint was given, which drops the Cmd. All lists end with NULL. */
+    const char *const *argv;
+    const char *const *entrypoint;
+    const char *const *args;
+    const char *const *env;  /* "K=V", added to the image's; NULL: none */
     const char *cwd;         /* NULL: the image's WorkingDir */
     const char *user;        /* name or uid[:group or gid]; NULL: the image's User */
     bool tty;                /* a terminal: stderr_fd is not used */
@@ -204,6 +227,9 @@ typedef struct sm_exec_result {
 SM_API int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err);
 /* Our end of the pipe of stream 0, 1 or 2 (SM_FD_PIPE); the caller owns it from then on. */
 SM_API int sm_exec_fd(sm_exec *exec, int stream);
+/* Sends a signal to the process group of the command; SM_SIGNAL_STOP is the image's StopSignal (SIGTERM
+ * where it names none). A command that has ended is not an error. */
+#define SM_SIGNAL_STOP 0
 SM_API int sm_exec_signal(sm_exec *exec, int signal, sm_error *err);
 SM_API int sm_exec_resize(sm_exec *exec, uint16_t rows, uint16_t columns, sm_error *err);
 /* Waits for the end of the command and of its output. */
@@ -221,6 +247,28 @@ SM_API int sm_vm_write_file(sm_vm *vm, const char *path, const void *data, size_
 /* Reads the file; *data is malloc'ed and the caller's. SM_ELIMIT if it is larger than max. */
 SM_API int sm_vm_read_file(sm_vm *vm, const char *path, size_t max, void **data, size_t *size,
     sm_error *err);
+
+/* ---- the host ----------------------------------------------------------------------------- */
+
+enum sm_check_status {
+    SM_CHECK_OK,
+    SM_CHECK_WARNING, /* VMs run, but not as well as they could */
+    SM_CHECK_FAILED   /* no VM can run */
+};
+
+/* One finding about the host; the strings live as long as the call of the sm_check_fn. */
+typedef struct sm_check {
+    const char *name;   /* "kvm", "store", ... */
+    enum sm_check_status status;
+    const char *detail; /* what was found */
+    const char *advice; /* what to do about it; NULL: nothing */
+} sm_check;
+
+typedef void sm_check_fn(void *arg, const sm_check *check);
+
+/* Looks at everything that a VM needs on this host and reports each finding to fn. store_dir as for
+ * sm_store_open; nothing is created. Returns the worst status. */
+SM_API enum sm_check_status sm_host_check(const char *store_dir, sm_check_fn *fn, void *arg);
 
 #ifdef __cplusplus
 }

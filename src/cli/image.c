@@ -1,0 +1,171 @@
+/* supermachine image ls|inspect|rm: the images of the store. */
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "cli/cli.h"
+#include "cli/options.h"
+
+enum { OPT_FORMAT = 256 };
+
+static const struct cli_option ls_options[] = {
+    {OPT_FORMAT, "format", "table|json", "how to print the list (table)"},
+    {0},
+};
+
+struct listing {
+    json_t *images; /* NULL: print a table */
+};
+
+/* "sha256:" and twelve digits, enough to name an image. */
+#define SHORT_DIGEST 19
+
+static void list_one(void *arg, const sm_image_info *info)
+{
+    struct listing *l = arg;
+    if (l->images) {
+        json_array_append_new(l->images,
+            json_pack("{s:s, s:s, s:s, s:I, s:I}", "reference", info->reference, "digest",
+                info->digest, "platform", info->platform, "size_bytes",
+                (json_int_t)info->size_bytes, "created", (json_int_t)info->created));
+        return;
+    }
+    char size[32], when[32] = "-";
+    time_t created = (time_t)info->created;
+    struct tm tm;
+    if (localtime_r(&created, &tm))
+        strftime(when, sizeof(when), "%Y-%m-%d %H:%M", &tm);
+    printf("%-40s %-*.*s %-14s %9s  %s\n", info->reference, SHORT_DIGEST, SHORT_DIGEST, info->digest,
+        info->platform, cli_format_size(info->size_bytes, size), when);
+}
+
+static int open_store(sm_store **store)
+{
+    sm_error err;
+    return sm_store_open(store, NULL, &err) ? cli_fail_error(&err) : CLI_EXIT_OK;
+}
+
+static int ls(const struct cli_command *self, int argc, char **argv)
+{
+    bool json = false;
+    int id;
+    while ((id = cli_next_option(self, argc, argv)) > 0) {
+        json = strcmp(optarg, "json") == 0;
+        if (!json && strcmp(optarg, "table") != 0)
+            return cli_fail_usage(self, "unknown format '%s'", optarg);
+    }
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    if (optind < argc)
+        return cli_fail_usage(self, "unexpected argument '%s'", argv[optind]);
+
+    sm_store *store;
+    sm_error err;
+    if (open_store(&store))
+        return CLI_EXIT_FAILURE;
+    struct listing l = {.images = json ? json_array() : NULL};
+    if (!json)
+        printf("%-40s %-*s %-14s %9s  %s\n", "REFERENCE", SHORT_DIGEST, "DIGEST", "PLATFORM", "SIZE",
+            "CREATED");
+    int status = CLI_EXIT_OK;
+    if (sm_image_list(store, list_one, &l, &err)) {
+        status = cli_fail_error(&err);
+    } else if (json) {
+        json_dumpf(l.images, stdout, JSON_INDENT(2));
+        putchar('\n');
+    }
+    json_decref(l.images);
+    sm_store_close(store);
+    return status;
+}
+
+static const struct cli_command image_ls = {
+    .name = "image ls",
+    .synopsis = "",
+    .summary = "List the images of the store.",
+    .options = ls_options,
+    .run = ls,
+};
+
+static int inspect(const struct cli_command *self, int argc, char **argv)
+{
+    int id = cli_next_option(self, argc, argv);
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    if (optind == argc)
+        return cli_fail_usage(self, "which image?");
+
+    sm_store *store;
+    sm_error err;
+    if (open_store(&store))
+        return CLI_EXIT_FAILURE;
+    json_t *all = json_array();
+    int status = CLI_EXIT_OK;
+    for (int i = optind; i < argc && !status; i++) {
+        sm_image *image = NULL;
+        if (sm_image_open(store, argv[i], NULL, &image, &err)) {
+            status = cli_fail_error(&err);
+            break;
+        }
+        json_t *config = json_loads(sm_image_config(image), 0, NULL);
+        json_array_append_new(all,
+            json_pack("{s:s, s:s, s:s, s:o}", "reference", argv[i], "digest", sm_image_digest(image),
+                "rootfs", sm_image_rootfs(image), "config", config ? config : json_null()));
+        sm_image_close(image);
+    }
+    if (!status) {
+        json_dumpf(all, stdout, JSON_INDENT(2));
+        putchar('\n');
+    }
+    json_decref(all);
+    sm_store_close(store);
+    return status;
+}
+
+static const struct cli_command image_inspect = {
+    .name = "image inspect",
+    .synopsis = "IMAGE...",
+    .summary = "Print digest, root filesystem and configuration of images as JSON.",
+    .run = inspect,
+};
+
+static int rm(const struct cli_command *self, int argc, char **argv)
+{
+    int id = cli_next_option(self, argc, argv);
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    if (optind == argc)
+        return cli_fail_usage(self, "which image?");
+
+    sm_store *store;
+    sm_error err;
+    if (open_store(&store))
+        return CLI_EXIT_FAILURE;
+    int status = CLI_EXIT_OK;
+    for (int i = optind; i < argc; i++) {
+        if (sm_image_remove(store, argv[i], &err))
+            status = cli_fail_error(&err);
+        else
+            printf("%s\n", argv[i]);
+    }
+    sm_store_close(store);
+    return status;
+}
+
+static const struct cli_command image_rm = {
+    .name = "image rm",
+    .synopsis = "IMAGE...",
+    .summary = "Remove images from the store.",
+    .run = rm,
+};
+
+static const struct cli_command *const commands[] = {&image_ls, &image_inspect, &image_rm, NULL};
+
+const struct cli_command cli_image = {
+    .name = "image",
+    .synopsis = "COMMAND",
+    .summary = "Look after the images of the store.",
+    .commands = commands,
+};

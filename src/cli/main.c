@@ -1,0 +1,105 @@
+/* Finds the subcommand and runs it. */
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/options.h"
+
+static const struct cli_command *const commands[] = {
+    &cli_run,
+    &cli_image,
+    &cli_doctor,
+    &cli_version,
+    &cli_help,
+    NULL,
+};
+
+const struct cli_command cli_root = {
+    .name = "",
+    .synopsis = "COMMAND",
+    .summary = "Run OCI images as hardware-isolated microVMs.",
+    .notes = "'supermachine COMMAND --help' tells more.\n",
+    .commands = commands,
+};
+
+static void print_sentence(const char *fmt, va_list ap)
+{
+    fputs("supermachine: ", stderr);
+    vfprintf(stderr, fmt, ap);
+}
+
+int cli_fail(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    flockfile(stderr);
+    print_sentence(fmt, ap);
+    fputc('\n', stderr);
+    funlockfile(stderr);
+    va_end(ap);
+    return CLI_EXIT_FAILURE;
+}
+
+int cli_fail_error(const sm_error *err)
+{
+    return cli_fail("%s", err->message);
+}
+
+int cli_fail_usage(const struct cli_command *command, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    print_sentence(fmt, ap);
+    va_end(ap);
+    fprintf(stderr, "; see 'supermachine%s%s --help'\n", *command->name ? " " : "", command->name);
+    return CLI_EXIT_FAILURE;
+}
+
+/* "ls" of "image ls". */
+static const char *last_word(const char *name)
+{
+    const char *space = strrchr(name, ' ');
+    return space ? space + 1 : name;
+}
+
+static int dispatch(const struct cli_command *group, int argc, char **argv)
+{
+    optind = 0;
+    int id = cli_next_option(group, argc, argv);
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    argc -= optind;
+    argv += optind;
+    if (argc == 0) {
+        cli_print_help(group);
+        return CLI_EXIT_FAILURE;
+    }
+    for (const struct cli_command *const *c = group->commands; *c; c++) {
+        if (strcmp(last_word((*c)->name), argv[0]) == 0) {
+            optind = 0;
+            return (*c)->commands ? dispatch(*c, argc, argv) : (*c)->run(*c, argc, argv);
+        }
+    }
+    return cli_fail_usage(group, "unknown command '%s%s%s'", group->name, *group->name ? " " : "",
+        argv[0]);
+}
+
+int main(int argc, char **argv)
+{
+    /* What the library opens must not become 0, 1 or 2. */
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            return CLI_EXIT_FAILURE;
+    }
+    /* A reader of our own messages that went away is an error of write(2), not the end of us. */
+    signal(SIGPIPE, SIG_IGN);
+    int status = argc > 0 ? dispatch(&cli_root, argc, argv) : CLI_EXIT_FAILURE;
+    if (fflush(stdout) || ferror(stdout))
+        status = status ? status : cli_fail("cannot write the output");
+    return status;
+}

@@ -1,0 +1,224 @@
+/* Options, their values and their help. See options.h. */
+#include "cli/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <strings.h>
+#include <string.h>
+
+#include "util/bytes.h"
+#include "util/cleanup.h"
+
+#define MAX_OPTIONS 48
+#define HELP_ID     0x7fff
+
+int cli_next_option(const struct cli_command *command, int argc, char **argv)
+{
+    struct option longs[MAX_OPTIONS + 2] = {0};
+    char shorts[2 * MAX_OPTIONS + 3] = "+:";
+    size_t n = 0, s = 2;
+    for (const struct cli_option *o = command->options; o && o->id && n < MAX_OPTIONS; o++) {
+        if (o->name)
+            longs[n++] = (struct option){
+                .name = o->name,
+                .has_arg = o->arg ? required_argument : no_argument,
+                .val = o->id,
+            };
+        if (o->id < 256) {
+            shorts[s++] = (char)o->id;
+            if (o->arg)
+                shorts[s++] = ':';
+        }
+    }
+    longs[n] = (struct option){.name = "help", .val = HELP_ID};
+
+    opterr = 0;
+    int at = optind ? optind : 1;
+    int id = getopt_long(argc, argv, shorts, longs, NULL);
+    switch (id) {
+    case -1:
+        return CLI_OPTIONS_END;
+    case HELP_ID:
+        cli_print_help(command);
+        return CLI_OPTIONS_HELP;
+    case ':':
+        cli_fail_usage(command, "option '%s' needs a value", argv[optind - 1]);
+        return CLI_OPTIONS_ERROR;
+    case '?':
+        if (optopt && strncmp(argv[at], "--", 2) == 0)
+            cli_fail_usage(command, "option '%s' takes no value", argv[at]);
+        else if (optopt)
+            cli_fail_usage(command, "unknown option '-%c'", optopt);
+        else
+            cli_fail_usage(command, "unknown or ambiguous option '%s'", argv[at]);
+        return CLI_OPTIONS_ERROR;
+    default:
+        return id;
+    }
+}
+
+void cli_print_help(const struct cli_command *command)
+{
+    bool root = command == &cli_root;
+    printf("%s\n\nUsage: supermachine%s%s%s %s\n", command->summary, root ? "" : " ",
+        root ? "" : command->name, command->options ? " [OPTION...]" : "", command->synopsis);
+    if (command->commands) {
+        printf("\nCommands:\n");
+        for (const struct cli_command *const *c = command->commands; *c; c++)
+            printf("  %-14s %s\n", (*c)->name, (*c)->summary);
+    }
+    if (command->options) {
+        printf("\nOptions:\n");
+        for (const struct cli_option *o = command->options; o->id; o++) {
+            if (!o->help)
+                continue;
+            char left[64];
+            snprintf(left, sizeof(left), "%c%c%s%s%s%s%s", o->id < 256 ? '-' : ' ',
+                o->id < 256 ? o->id : ' ', o->id < 256 && o->name ? ", " : o->name ? "  " : "",
+                o->name ? "--" : "", o->name ? o->name : "", o->arg ? " " : "",
+                o->arg ? o->arg : "");
+            printf("  %-26s %s\n", left, o->help);
+        }
+    }
+    if (command->notes)
+        printf("\n%s", command->notes);
+}
+
+bool cli_parse_number(const char *text, uint64_t lo, uint64_t hi, uint64_t *value)
+{
+    if (*text < '0' || *text > '9')
+        return false;
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    if (errno || *end || v < lo || v > hi)
+        return false;
+    *value = v;
+    return true;
+}
+
+bool cli_parse_size(const char *text, uint64_t *bytes)
+{
+    if (*text < '0' || *text > '9')
+        return false;
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    if (errno)
+        return false;
+    static const struct {
+        const char *suffix;
+        unsigned shift;
+    } units[] = {{"", 0}, {"b", 0}, {"k", 10}, {"kb", 10}, {"kib", 10}, {"m", 20}, {"mb", 20},
+        {"mib", 20}, {"g", 30}, {"gb", 30}, {"gib", 30}, {"t", 40}, {"tb", 40}, {"tib", 40}};
+    for (size_t i = 0; i < SM_ARRAY_LEN(units); i++) {
+        if (strcasecmp(end, units[i].suffix) == 0) {
+            *bytes = (uint64_t)v << units[i].shift;
+            return *bytes >> units[i].shift == v;
+        }
+    }
+    return false;
+}
+
+bool cli_parse_duration_ms(const char *text, int *ms)
+{
+    if ((*text < '0' || *text > '9') && *text != '.')
+        return false;
+    char *end;
+    double v = strtod(text, &end);
+    double factor;
+    if (!*end || strcmp(end, "s") == 0)
+        factor = 1e3;
+    else if (strcmp(end, "ms") == 0)
+        factor = 1;
+    else if (strcmp(end, "m") == 0)
+        factor = 60e3;
+    else if (strcmp(end, "h") == 0)
+        factor = 3600e3;
+    else
+        return false;
+    v *= factor;
+    if (!(v >= 1) || v > 2e9) /* also refuses NaN */
+        return false;
+    *ms = (int)v;
+    return true;
+}
+
+static void *checked(void *p)
+{
+    if (!p) {
+        cli_fail("out of memory");
+        exit(CLI_EXIT_FAILURE);
+    }
+    return p;
+}
+
+void cli_strings_add(struct cli_strings *list, const char *text)
+{
+    list->items = checked(reallocarray(list->items, list->count + 2, sizeof(*list->items)));
+    list->items[list->count++] = checked(strdup(text));
+    list->items[list->count] = NULL;
+}
+
+void cli_strings_free(struct cli_strings *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        free(list->items[i]);
+    free(list->items);
+    *list = (struct cli_strings){0};
+}
+
+bool cli_env_add(struct cli_strings *env, const char *text)
+{
+    const char *eq = strchr(text, '=');
+    if (!*text || eq == text)
+        return false;
+    if (eq) {
+        cli_strings_add(env, text);
+        return true;
+    }
+    const char *value = getenv(text);
+    if (value) {
+        auto_free char *pair = NULL;
+        if (asprintf(&pair, "%s=%s", text, value) < 0)
+            pair = NULL;
+        cli_strings_add(env, checked(pair));
+    }
+    return true;
+}
+
+int cli_env_add_file(struct cli_strings *env, const char *path)
+{
+    auto_file file = fopen(path, "re");
+    if (!file)
+        return cli_fail("cannot read the environment file '%s': %s", path, strerror(errno));
+    auto_free char *line = NULL;
+    size_t size = 0, number = 0;
+    ssize_t n;
+    while ((n = getline(&line, &size, file)) >= 0) {
+        number++;
+        while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r'))
+            line[--n] = '\0';
+        const char *text = line + strspn(line, " \t");
+        if (!*text || *text == '#')
+            continue;
+        if (strlen(line) != (size_t)n || !cli_env_add(env, text))
+            return cli_fail("line %zu of the environment file '%s' is not NAME=VALUE", number, path);
+    }
+    if (ferror(file))
+        return cli_fail("cannot read the environment file '%s': %s", path, strerror(errno));
+    return CLI_EXIT_OK;
+}
+
+const char *cli_format_size(uint64_t bytes, char buf[32])
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+    double v = (double)bytes;
+    size_t i = 0;
+    for (; v >= 999.5 && i + 1 < SM_ARRAY_LEN(units); i++)
+        v /= 1000;
+    snprintf(buf, 32, i && v < 9.95 ? "%.1f %s" : "%.0f %s", v, units[i]);
+    return buf;
+}

@@ -1,0 +1,47 @@
+/* Options of a command from its table, with getopt_long's rules; they end at the first operand, so that
+ * what follows IMAGE belongs to the command in the VM. */
+#ifndef SM_CLI_OPTIONS_H
+#define SM_CLI_OPTIONS_H
+
+#include "cli/cli.h"
+
+/* What cli_next_option returns beside an option's id. */
+enum {
+    CLI_OPTIONS_END = 0,    /* operands begin at argv[optind] */
+    CLI_OPTIONS_HELP = -1,  /* --help was given and the help was printed */
+    CLI_OPTIONS_ERROR = -2, /* a message was printed */
+};
+
+/* The next option's id; its argument is in optarg. Set optind to 0 before the first call. */
+int cli_next_option(const struct cli_command *command, int argc, char **argv);
+
+/* The exit code of a command that stops because cli_next_option returned HELP or ERROR. */
+static inline int cli_options_exit(int result)
+{
+    return result == CLI_OPTIONS_HELP ? CLI_EXIT_OK : CLI_EXIT_FAILURE;
+}
+
+/* Whether `text` is a number in lo..hi, or a size such as 256m, 1g, 512MiB (1024-based). */
+bool cli_parse_number(const char *text, uint64_t lo, uint64_t hi, uint64_t *value);
+bool cli_parse_size(const char *text, uint64_t *bytes);
+/* Seconds, with a fraction or with the unit ms, s, m or h. */
+bool cli_parse_duration_ms(const char *text, int *ms);
+
+/* A growing list of strings that ends with NULL; it owns them. */
+struct cli_strings {
+    char **items;
+    size_t count;
+};
+
+void cli_strings_add(struct cli_strings *list, const char *text);
+void cli_strings_free(struct cli_strings *list);
+
+/* --env: "NAME=VALUE", or "NAME" for the value it has here (nothing where it has none). */
+bool cli_env_add(struct cli_strings *env, const char *text);
+/* --env-file: one per line; empty lines and lines that begin with # are skipped. */
+int cli_env_add_file(struct cli_strings *env, const char *path);
+
+/* "1.5 GB" for people. */
+const char *cli_format_size(uint64_t bytes, char buf[32]);
+
+#endif

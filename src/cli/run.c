@@ -1,0 +1,288 @@
+/* supermachine run: an image, a microVM, a command, its exit code. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/options.h"
+#include "cli/progress.h"
+#include "cli/signals.h"
+#include "cli/terminal.h"
+
+enum {
+    OPT_ENV_FILE = 256,
+    OPT_ENTRYPOINT,
+    OPT_CPUS,
+    OPT_NAME,
+    OPT_TIMEOUT,
+    OPT_RM,
+    OPT_TIMING,
+    OPT_KERNEL,
+};
+
+static const struct cli_option options[] = {
+    {'i', "interactive", NULL, "pass standard input to the command"},
+    {'t', "tty", NULL, "give the command a terminal"},
+    {'e', "env", "NAME[=VALUE]", "set an environment variable, or pass ours on"},
+    {OPT_ENV_FILE, "env-file", "FILE", "set those of a file, one NAME[=VALUE] per line"},
+    {'w', "workdir", "DIR", "start in this directory"},
+    {'u', "user", "USER[:GROUP]", "run as this user, by name or number"},
+    {OPT_ENTRYPOINT, "entrypoint", "COMMAND", "replace the image's entrypoint; empty: none"},
+    {'m', "memory", "SIZE", "guest memory, such as 512m or 2g (256m)"},
+    {OPT_CPUS, "cpus", "N", "number of virtual CPUs, 1 to 16 (1)"},
+    {OPT_NAME, "name", "NAME", "name of the VM"},
+    {'h', "hostname", "NAME", "host name in the VM (its name)"},
+    {OPT_TIMEOUT, "timeout", "SECONDS", "kill the command after this time"},
+    {OPT_RM, "rm", NULL, "remove the VM at its end (always done)"},
+    {OPT_TIMING, "timing", NULL, "print on standard error how long each stage took"},
+    {OPT_KERNEL, "kernel", "FILE", "boot this guest kernel"},
+    {'q', "quiet", NULL, "no progress"},
+    {'v', "volume", "HOST:GUEST", NULL},
+    {0},
+};
+
+struct run {
+    const char *image;
+    sm_vm_config vm;
+    sm_exec_config exec;
+    struct cli_strings env, entrypoint;
+    bool interactive, timing, quiet;
+};
+
+static uint64_t now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+/* The value of one option; 0, or the exit code after a message. */
+static int take_option(const struct cli_command *self, struct run *run, int id)
+{
+    uint64_t number;
+    switch (id) {
+    case 'i':
+        run->interactive = true;
+        return 0;
+    case 't':
+        run->exec.tty = true;
+        return 0;
+    case 'e':
+        if (!cli_env_add(&run->env, optarg))
+            return cli_fail_usage(self, "'--env %s' is not NAME=VALUE or NAME", optarg);
+        return 0;
+    case OPT_ENV_FILE:
+        return cli_env_add_file(&run->env, optarg);
+    case 'w':
+        if (*optarg != '/')
+            return cli_fail_usage(self, "'--workdir %s' is not an absolute path", optarg);
+        run->exec.cwd = optarg;
+        return 0;
+    case 'u':
+        run->exec.user = optarg;
+        return 0;
+    case OPT_ENTRYPOINT:
+        cli_strings_free(&run->entrypoint);
+        cli_strings_add(&run->entrypoint, optarg);
+        return 0;
+    case 'm':
+        if (!cli_parse_size(optarg, &number) || !number)
+            return cli_fail_usage(self, "'--memory %s' is not a size such as 512m or 2g", optarg);
+        /* VMs have whole 2 MiB pages. */
+        run->vm.memory_bytes = number > UINT64_MAX - (2 << 20) ? number : (number + (2 << 20) - 1) &
+                ~(uint64_t)((2 << 20) - 1);
+        return 0;
+    case OPT_CPUS:
+        if (!cli_parse_number(optarg, 1, 16, &number))
+            return cli_fail_usage(self, "'--cpus %s' is not a whole number from 1 to 16", optarg);
+        run->vm.vcpus = (unsigned)number;
+        return 0;
+    case OPT_NAME:
+        run->vm.name = optarg;
+        return 0;
+    case 'h':
+        run->vm.hostname = optarg;
+        return 0;
+    case OPT_TIMEOUT:
+        if (!cli_parse_duration_ms(optarg, &run->exec.timeout_ms))
+            return cli_fail_usage(self, "'--timeout %s' is not a time such as 10 or 1.5m", optarg);
+        return 0;
+    case OPT_TIMING:
+        run->timing = true;
+        return 0;
+    case OPT_KERNEL:
+        run->vm.kernel = optarg;
+        return 0;
+    case 'q':
+        run->quiet = true;
+        return 0;
+    case 'v':
+        return cli_fail("volumes (-v %s) are not possible yet; put the files into the image, or pass "
+                        "them through standard input", optarg);
+    default: /* --rm */
+        return 0;
+    }
+}
+
+static void print_stage(const char *stage, uint64_t from, uint64_t to)
+{
+    if (to >= from)
+        fprintf(stderr, "  %-28s %10.2f ms\n", stage, (double)(to - from) / 1e3);
+}
+
+struct stamps {
+    uint64_t start, image, vm, exec, end;
+};
+
+static void print_timing(const struct stamps *at, const sm_vm *vm, const sm_exec_result *result)
+{
+    sm_vm_timing t;
+    sm_vm_counters c;
+    sm_vm_get_timing(vm, &t);
+    sm_vm_get_counters(vm, &c);
+    fprintf(stderr, "timing:\n");
+    print_stage("image ready", at->start, at->image);
+    print_stage("VM created", 0, t.created_us);
+    print_stage("kernel loaded", t.created_us, t.loaded_us);
+    print_stage("vCPU in the guest", t.loaded_us, t.kernel_entry_us);
+    print_stage("kernel, until agent starts", t.kernel_entry_us, t.agent_start_us);
+    print_stage("agent, until ready", t.agent_start_us, t.ready_us);
+    print_stage("= power-on to agent ready", 0, t.ready_us);
+    print_stage("command started", at->vm, at->exec);
+    print_stage("command and its output", at->exec, at->end);
+    print_stage("= all", at->start, at->end);
+    fprintf(stderr, "  %-28s %10.2f ms\n", "command, seen by the guest", (double)result->wall_us / 1e3);
+    fprintf(stderr, "  guest exits %llu (mmio %llu, pio %llu, assists %llu)\n",
+        (unsigned long long)c.exits, (unsigned long long)c.mmio, (unsigned long long)c.pio,
+        (unsigned long long)c.assists);
+}
+
+static int exit_code(const sm_exec_result *result)
+{
+    if (result->timed_out)
+        return CLI_EXIT_TIMEOUT;
+    return result->signal ? 128 + result->signal : result->exit_code;
+}
+
+/* Runs the command in a VM that is ready. */
+static int run_command(struct run *run, sm_vm *vm, struct stamps *at)
+{
+    sm_error err;
+    sm_exec *exec = NULL;
+    run->exec.stdin_fd = run->interactive ? STDIN_FILENO : SM_FD_NULL;
+    run->exec.stdout_fd = STDOUT_FILENO;
+    run->exec.stderr_fd = STDERR_FILENO;
+    if (run->exec.tty)
+        cli_terminal_size(&run->exec.rows, &run->exec.columns);
+
+    at->vm = now_us();
+    int rc = sm_exec_start(vm, &run->exec, &exec, &err);
+    if (rc) {
+        cli_fail_error(&err);
+        return rc == -SM_ENOTFOUND ? CLI_EXIT_NOTFOUND
+            : rc == -SM_ENOEXEC    ? CLI_EXIT_NOEXEC
+                                   : CLI_EXIT_FAILURE;
+    }
+    at->exec = now_us();
+    if (run->exec.tty && run->interactive && isatty(STDIN_FILENO))
+        cli_terminal_raw(STDIN_FILENO);
+    cli_signals_attach(exec, run->exec.tty);
+    sm_exec_result result;
+    rc = sm_exec_wait(exec, -1, &result, &err);
+    cli_signals_attach(NULL, false);
+    cli_terminal_restore();
+    at->end = now_us();
+    sm_exec_close(exec);
+    if (rc)
+        return cli_fail_error(&err);
+    if (result.timed_out)
+        cli_fail("the command was killed because --timeout was over");
+    if (run->timing)
+        print_timing(at, vm, &result);
+    return exit_code(&result);
+}
+
+static int run_image(struct run *run)
+{
+    sm_error err;
+    sm_store *store = NULL;
+    sm_image *image = NULL;
+    sm_vm *vm = NULL;
+    struct stamps at = {.start = now_us()};
+    int status;
+
+    if (!cli_signals_start())
+        return cli_fail("cannot set up signals");
+    const sm_image_options image_options = {.progress = cli_progress(run->quiet)};
+    if (sm_store_open(&store, NULL, &err) ||
+        sm_image_open(store, run->image, &image_options, &image, &err)) {
+        cli_progress_end();
+        status = cli_fail_error(&err);
+        goto out;
+    }
+    cli_progress_end();
+    at.image = now_us();
+    if (sm_vm_start(image, &run->vm, &vm, &err)) {
+        status = cli_fail_error(&err);
+        goto out;
+    }
+    status = run_command(run, vm, &at);
+out:
+    sm_vm_close(vm);
+    sm_image_close(image);
+    sm_store_close(store);
+    return status;
+}
+
+static int main_run(const struct cli_command *self, int argc, char **argv)
+{
+    struct run run = {0};
+    int status = 0, id;
+    while (!status && (id = cli_next_option(self, argc, argv)) != CLI_OPTIONS_END) {
+        if (id < 0) {
+            status = cli_options_exit(id);
+            goto out;
+        }
+        status = take_option(self, &run, id);
+    }
+    if (status)
+        goto out;
+    if (optind == argc) {
+        status = cli_fail_usage(self, "which image?");
+        goto out;
+    }
+    run.image = argv[optind++];
+    if (optind < argc)
+        run.exec.args = (const char *const *)(argv + optind);
+    run.exec.env = (const char *const *)run.env.items;
+    if (run.entrypoint.count) {
+        static const char *const none[] = {NULL};
+        run.exec.entrypoint =
+            *run.entrypoint.items[0] ? (const char *const *)run.entrypoint.items : none;
+    }
+    status = run_image(&run);
+out:
+    cli_strings_free(&run.env);
+    cli_strings_free(&run.entrypoint);
+    return status;
+}
+
+const struct cli_command cli_run = {
+    .name = "run",
+    .synopsis = "IMAGE [COMMAND [ARG...]]",
+    .summary = "Run a command in a new microVM.",
+    .notes =
+        "IMAGE is oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], or an image of\n"
+        "'supermachine image ls'. Without COMMAND the image's own command is run.\n"
+        "\n"
+        "Ends with the exit code of the command; 128 + N when signal N ended it; 124 when --timeout was\n"
+        "over; 125 when supermachine failed; 126 when the command cannot be invoked; 127 when there\n"
+        "is no such command. SIGTERM reaches the command as the image's stop signal; other signals as\n"
+        "they are; the third request to end within ten seconds kills it.\n",
+    .options = options,
+    .run = main_run,
+};
