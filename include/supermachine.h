@@ -66,7 +66,8 @@ enum sm_code {
 typedef struct sm_error {
     enum sm_code code;
     int sys_errno;     /* errno behind it, 0 where there is none */
-    char message[512]; /* one sentence: what failed, on what, what to do */
+    char message[1024]; /* one sentence: what failed, on what, what to do; after it, where a guest
+                         * kernel died, the end of its console on lines of their own */
 } sm_error;
 
 /* Version of the library, "MAJOR.MINOR.PATCH". */
@@ -107,23 +108,24 @@ SM_API const char *sm_image_digest(const sm_image *image); /* manifest digest, "
 SM_API const char *sm_image_config(const sm_image *image); /* OCI image config, JSON text */
 SM_API const char *sm_image_rootfs(const sm_image *image); /* path of the ext4 file */
 
-/* One image of the store; the strings live as long as the call of the sm_image_list_fn. */
-typedef struct sm_image_info {
-    const char *reference; /* as it was asked for, "oci:/srv/demo:latest" */
-    const char *digest;    /* of the manifest */
-    const char *platform;  /* "linux/amd64" */
-    uint64_t size_bytes;   /* what its root filesystem takes on disk */
-    int64_t created;       /* when it was made ready, seconds since 1970 */
-} sm_image_info;
+/* One image of the store; all of it lives as long as the call of the sm_store_list_fn. */
+typedef struct sm_store_image {
+    const char *const *names; /* that lead to it, NULL at the end; may be empty */
+    const char *digest;       /* of the manifest */
+    const char *platform;     /* "linux/amd64" */
+    const char *source;       /* the reference it was made from */
+    uint64_t size_bytes;      /* of its root filesystem; the file is sparse */
+    int64_t created;          /* when it was made ready, seconds since 1970 */
+} sm_store_image;
 
-typedef void sm_image_list_fn(void *arg, const sm_image_info *info);
+typedef void sm_store_list_fn(void *arg, const sm_store_image *image);
 
 /* Calls fn for every image of the store, newest first. */
-SM_API int sm_image_list(sm_store *store, sm_image_list_fn *fn, void *arg, sm_error *err);
+SM_API int sm_store_list(sm_store *store, sm_store_list_fn *fn, void *arg, sm_error *err);
 
-/* Removes an image, by reference, digest or unique digest prefix. VMs that run from it run on; the disk
- * space is given back when the last of them has ended. */
-SM_API int sm_image_remove(sm_store *store, const char *reference, sm_error *err);
+/* Removes a name from the store, and with the last name, or where the reference is a digest, the image
+ * itself. SM_EBUSY while a VM runs from it or an sm_image is open. */
+SM_API int sm_store_remove(sm_store *store, const char *reference, sm_error *err);
 
 /* ---- virtual machines --------------------------------------------------------------------- */
 
@@ -182,6 +184,7 @@ SM_API void sm_vm_close(sm_vm *vm);
 SM_API int sm_vm_pause(sm_vm *vm, sm_error *err);
 SM_API int sm_vm_resume(sm_vm *vm, sm_error *err);
 
+SM_API const char *sm_vm_name(const sm_vm *vm);
 SM_API void sm_vm_get_timing(const sm_vm *vm, sm_vm_timing *timing);
 SM_API void sm_vm_get_counters(const sm_vm *vm, sm_vm_counters *counters);
 
@@ -193,10 +196,10 @@ SM_API size_t sm_vm_console(const sm_vm *vm, char *buf, size_t size);
 
 typedef struct sm_exec sm_exec;
 
-/* In stdin_fd, stdout_fd, stderr_fd: 0 is a real descriptor for stdin only; to get no stream at
- * all use SM_FD_NULL, to get a pipe of the library's use SM_FD_PIPE and sm_exec_fd(). */
-#define SM_FD_NULL (-1)
-#define SM_FD_PIPE (-2)
+/* What stdin_fd, stdout_fd and stderr_fd may be beside a descriptor. */
+#define SM_FD_NULL  0    /* /dev/null in the guest */
+#define SM_FD_PIPE  (-1) /* a pipe whose other end sm_exec_fd gives */
+#define SM_FD_STDIN (-2) /* the standard input of this process: descriptor 0, which is SM_FD_NULL above */
 
 typedef struct sm_exec_config {
     /* What to run. argv is run as it is; where it is NULL, entrypoint followed by args is run: an entrypoint

@@ -22,23 +22,34 @@ struct listing {
 /* "sha256:" and twelve digits, enough to name an image. */
 #define SHORT_DIGEST 19
 
-static void list_one(void *arg, const sm_image_info *info)
+static void print_row(const char *name, const sm_store_image *image)
 {
-    struct listing *l = arg;
-    if (l->images) {
-        json_array_append_new(l->images,
-            json_pack("{s:s, s:s, s:s, s:I, s:I}", "reference", info->reference, "digest",
-                info->digest, "platform", info->platform, "size_bytes",
-                (json_int_t)info->size_bytes, "created", (json_int_t)info->created));
-        return;
-    }
     char size[32], when[32] = "-";
-    time_t created = (time_t)info->created;
+    time_t created = (time_t)image->created;
     struct tm tm;
     if (localtime_r(&created, &tm))
         strftime(when, sizeof(when), "%Y-%m-%d %H:%M", &tm);
-    printf("%-40s %-*.*s %-14s %9s  %s\n", info->reference, SHORT_DIGEST, SHORT_DIGEST, info->digest,
-        info->platform, cli_format_size(info->size_bytes, size), when);
+    printf("%-40s %-*.*s %-14s %9s  %s\n", name, SHORT_DIGEST, SHORT_DIGEST, image->digest,
+        image->platform, cli_format_size(image->size_bytes, size), when);
+}
+
+static void list_one(void *arg, const sm_store_image *image)
+{
+    struct listing *l = arg;
+    if (!l->images) {
+        for (const char *const *name = image->names; *name; name++)
+            print_row(*name, image);
+        if (!*image->names)
+            print_row(image->source, image);
+        return;
+    }
+    json_t *names = json_array();
+    for (const char *const *name = image->names; *name; name++)
+        json_array_append_new(names, json_string(*name));
+    json_array_append_new(l->images,
+        json_pack("{s:o, s:s, s:s, s:s, s:I, s:I}", "names", names, "digest", image->digest, "platform",
+            image->platform, "source", image->source, "size_bytes", (json_int_t)image->size_bytes,
+            "created", (json_int_t)image->created));
 }
 
 static int open_store(sm_store **store)
@@ -67,10 +78,10 @@ static int ls(const struct cli_command *self, int argc, char **argv)
         return CLI_EXIT_FAILURE;
     struct listing l = {.images = json ? json_array() : NULL};
     if (!json)
-        printf("%-40s %-*s %-14s %9s  %s\n", "REFERENCE", SHORT_DIGEST, "DIGEST", "PLATFORM", "SIZE",
+        printf("%-40s %-*s %-14s %9s  %s\n", "NAME", SHORT_DIGEST, "DIGEST", "PLATFORM", "SIZE",
             "CREATED");
     int status = CLI_EXIT_OK;
-    if (sm_image_list(store, list_one, &l, &err)) {
+    if (sm_store_list(store, list_one, &l, &err)) {
         status = cli_fail_error(&err);
     } else if (json) {
         json_dumpf(l.images, stdout, JSON_INDENT(2));
@@ -145,7 +156,7 @@ static int rm(const struct cli_command *self, int argc, char **argv)
         return CLI_EXIT_FAILURE;
     int status = CLI_EXIT_OK;
     for (int i = optind; i < argc; i++) {
-        if (sm_image_remove(store, argv[i], &err))
+        if (sm_store_remove(store, argv[i], &err))
             status = cli_fail_error(&err);
         else
             printf("%s\n", argv[i]);

@@ -173,7 +173,7 @@ static int run_command(struct run *run, sm_vm *vm, struct stamps *at)
 {
     sm_error err;
     sm_exec *exec = NULL;
-    run->exec.stdin_fd = run->interactive ? STDIN_FILENO : SM_FD_NULL;
+    run->exec.stdin_fd = run->interactive ? SM_FD_STDIN : SM_FD_NULL;
     run->exec.stdout_fd = STDOUT_FILENO;
     run->exec.stderr_fd = STDERR_FILENO;
     if (run->exec.tty)

@@ -1,0 +1,77 @@
+/*
+ * A running command: the connection that carries its streams, and the thread that moves them.
+ *
+ * The thread (exec_pump.c) owns the connection, the send buffer and our descriptors. Everybody else
+ * leaves a note in `requests` under the lock and writes the eventfd `wake`; the thread takes the notes up
+ * between two polls. What the thread leaves behind (result, error) is read once `done` is set.
+ *
+ * Back-pressure: of each output stream one frame waits here; while it does, and the next frame is for
+ * the same stream, nothing is read from the connection, so vsock credit runs out and the command blocks
+ * as it would on a full pipe. Input is read only when all before it has been sent and the agent has
+ * granted credit for it, so a command that does not read never holds up signals.
+ */
+#ifndef SM_API_EXEC_H
+#define SM_API_EXEC_H
+
+#include <pthread.h>
+
+#include <supermachine.h>
+
+#include "api/channel.h"
+#include "api/stream_fd.h"
+
+/* One stream of output on its way to the caller. */
+struct sm_exec_output {
+    struct sm_stream_fd to;
+    uint8_t *held; /* SM_WIRE_MAX_DATA bytes, of which those from begin to end wait */
+    size_t begin, end;
+};
+
+#define SM_EXEC_MAX_SIGNALS 32
+
+/* The send buffer: one frame of input, and room behind it for requests. */
+#define SM_EXEC_SEND_BUFFER (SM_WIRE_HEADER + SM_WIRE_MAX_DATA + 1024)
+
+struct sm_exec {
+    struct sm_channel channel;
+    struct sm_stream_fd input;
+    struct sm_exec_output output[2]; /* stdout, stderr */
+    int pipe_ends[3];                /* the caller's, until it takes them; -1: none */
+    int stop_signal;                 /* what SM_SIGNAL_STOP means */
+    bool tty;
+    int64_t deadline; /* by when the agent must have ended the command */
+    int wake;         /* eventfd */
+    pthread_t thread;
+    bool thread_started;
+
+    /* the thread's own */
+    uint8_t *send;
+    size_t send_begin, send_end;
+    uint64_t credit;
+    bool exited;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct {
+        uint8_t signals[SM_EXEC_MAX_SIGNALS]; /* in the order they came */
+        unsigned n_signals;
+        bool resize, cancel;
+        uint16_t rows, columns;
+    } requests;
+    bool done;
+    int rc; /* of the thread; with it error or result */
+    sm_error error;
+    sm_exec_result result;
+};
+
+struct sm_wire_exec;
+
+/* Starts `wire` on the channel, which is taken over even when it fails, and the thread for it. The
+ * streams are those of config; flags for them are added to the message. */
+int sm_exec_begin(struct sm_channel *channel, const struct sm_wire_exec *wire,
+    const sm_exec_config *config, int stop_signal, sm_exec **exec, sm_error *err);
+
+/* The thread's function; arg is the exec. */
+void *sm_exec_pump(void *arg);
+
+#endif

@@ -1,0 +1,274 @@
+/* The thread of an exec. See exec.h for who owns what, and for the rules of back-pressure. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "api/exec.h"
+#include "util/bytes.h"
+#include "util/clock.h"
+#include "util/error.h"
+#include "vmm/machine.h"
+
+#define CONTROL_MAX 32 /* no frame of a request is longer */
+
+enum { FD_CHANNEL, FD_WAKE, FD_INPUT, FD_STDOUT, FD_STDERR, FD_MACHINE, N_FDS };
+
+static bool room_for_control(const sm_exec *e)
+{
+    return SM_EXEC_SEND_BUFFER - e->send_end >= CONTROL_MAX;
+}
+
+static void queue_signal(sm_exec *e, int sig)
+{
+    struct sm_wire_writer w = {.buf = e->send + e->send_end, .cap = SM_EXEC_SEND_BUFFER - e->send_end};
+    sm_wire_put_signal(&w, &(struct sm_wire_signal){.signal = (uint32_t)sig});
+    e->send_end += w.len;
+}
+
+static void queue_resize(sm_exec *e, uint16_t rows, uint16_t columns)
+{
+    struct sm_wire_writer w = {
+        .buf = e->send + e->send_end, .cap = SM_EXEC_SEND_BUFFER - e->send_end};
+    sm_wire_put_resize(&w, &(struct sm_wire_resize){.rows = rows, .columns = columns});
+    e->send_end += w.len;
+}
+
+/* Puts what others asked for into the send buffer, as far as there is room; *left: not all of it. False:
+ * the exec is to end. */
+static bool take_requests(sm_exec *e, bool *left)
+{
+    uint64_t count;
+    (void)!read(e->wake, &count, sizeof(count));
+    pthread_mutex_lock(&e->lock);
+    unsigned taken = 0;
+    while (taken < e->requests.n_signals && room_for_control(e))
+        queue_signal(e, e->requests.signals[taken++]);
+    e->requests.n_signals -= taken;
+    memmove(e->requests.signals, e->requests.signals + taken, e->requests.n_signals);
+    if (e->requests.resize && room_for_control(e)) {
+        queue_resize(e, e->requests.rows, e->requests.columns);
+        e->requests.resize = false;
+    }
+    *left = e->requests.n_signals || e->requests.resize;
+    bool go_on = !e->requests.cancel;
+    pthread_mutex_unlock(&e->lock);
+    return go_on;
+}
+
+static bool wants_input(const sm_exec *e)
+{
+    return e->input.fd >= 0 && e->send_end == 0 && e->credit && !e->exited;
+}
+
+static void read_input(sm_exec *e)
+{
+    size_t max = SM_MIN(e->credit, (uint64_t)SM_WIRE_MAX_DATA);
+    ssize_t n = sm_stream_fd_read(&e->input, e->send + SM_WIRE_HEADER, max);
+    if (n > 0) {
+        sm_wire_data_header(e->send, SM_WIRE_STDIN, (uint32_t)n);
+        e->send_end = SM_WIRE_HEADER + (size_t)n;
+        e->credit -= (uint64_t)n;
+        return;
+    }
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    /* The end; or a failure (the terminal is gone), which for the command is the same. */
+    struct sm_wire_writer w = {.buf = e->send, .cap = SM_EXEC_SEND_BUFFER};
+    sm_wire_put_empty(&w, SM_WIRE_STDIN_EOF);
+    e->send_end = w.len;
+    sm_stream_fd_close(&e->input);
+}
+
+/* Sends what it can. A connection that was closed shows when it is read. */
+static void send_some(sm_exec *e)
+{
+    while (e->send_begin < e->send_end) {
+        ssize_t n = send(e->channel.fd, e->send + e->send_begin, e->send_end - e->send_begin,
+            MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN)
+            return;
+        if (n < 0)
+            break;
+        e->send_begin += (size_t)n;
+    }
+    e->send_begin = e->send_end = 0;
+}
+
+/* Nobody reads this output any more: the command learns it as it would from a pipe or a terminal
+ * of its own, and what it writes on is dropped. */
+static void output_gone(sm_exec *e, struct sm_exec_output *o)
+{
+    sm_stream_fd_close(&o->to);
+    o->begin = o->end = 0;
+    pthread_mutex_lock(&e->lock);
+    if (e->requests.n_signals < SM_EXEC_MAX_SIGNALS)
+        e->requests.signals[e->requests.n_signals++] = e->tty ? SIGHUP : SIGPIPE;
+    pthread_mutex_unlock(&e->lock);
+    (void)!write(e->wake, &(uint64_t){1}, sizeof(uint64_t));
+}
+
+/* Writes as much as the caller's descriptor takes now; the number of bytes that are done with. */
+static size_t write_some(sm_exec *e, struct sm_exec_output *o, const uint8_t *data, size_t size)
+{
+    size_t done = 0;
+    while (done < size && o->to.fd >= 0) {
+        struct pollfd p = {.fd = o->to.fd, .events = POLLOUT};
+        if (poll(&p, 1, 0) == 0)
+            return done;
+        ssize_t n = sm_stream_fd_write(&o->to, data + done, size - done);
+        if (n >= 0)
+            done += (size_t)n;
+        else if (errno == EAGAIN)
+            return done;
+        else if (errno != EINTR)
+            output_gone(e, o);
+    }
+    return size;
+}
+
+static void drain_output(sm_exec *e, struct sm_exec_output *o)
+{
+    o->begin += write_some(e, o, o->held + o->begin, o->end - o->begin);
+    if (o->begin >= o->end)
+        o->begin = o->end = 0;
+}
+
+/* The stream that a frame is for; NULL: none. */
+static struct sm_exec_output *output_of(sm_exec *e, uint16_t type)
+{
+    if (type == SM_WIRE_STDOUT)
+        return &e->output[0];
+    return type == SM_WIRE_STDERR ? &e->output[1] : NULL;
+}
+
+static int take_frame(sm_exec *e, const struct sm_wire_frame *frame)
+{
+    struct sm_exec_output *o = output_of(e, frame->type);
+    if (o) {
+        size_t n = write_some(e, o, frame->payload, frame->len);
+        if (n < frame->len) {
+            o->begin = 0;
+            o->end = frame->len - n;
+            memcpy(o->held, frame->payload + n, o->end);
+        }
+        return 0;
+    }
+    struct sm_wire_window window;
+    if (sm_wire_get_window(frame, &window)) {
+        e->credit += window.bytes;
+        return 0;
+    }
+    struct sm_wire_exit exit;
+    if (!sm_wire_get_exit(frame, &exit))
+        return sm_channel_refused(frame, &e->error);
+    if (exit.signal > 64 || (exit.signal == 0 && (exit.code < 0 || exit.code > 255)))
+        return sm_error_set(
+            &e->error, SM_EPROTOCOL, "the agent in the VM reported an impossible exit status");
+    e->exited = true;
+    e->result = (sm_exec_result){
+        .exit_code = exit.signal ? -1 : exit.code,
+        .signal = (int)exit.signal,
+        .timed_out = exit.timed_out != 0,
+        .peak_rss_bytes = exit.peak_rss_bytes,
+        .wall_us = exit.wall_us,
+    };
+    return 0;
+}
+
+/* Takes up frames until more bytes are needed (0) or one must wait for its stream (1). */
+static int take_frames(sm_exec *e)
+{
+    while (!e->exited) {
+        size_t begin = e->channel.begin;
+        struct sm_wire_frame frame;
+        int rc = sm_channel_parse(&e->channel, &frame, &e->error);
+        if (rc <= 0)
+            return rc;
+        struct sm_exec_output *o = output_of(e, frame.type);
+        if (o && o->end) {
+            e->channel.begin = begin;
+            return 1;
+        }
+        rc = take_frame(e, &frame);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+static int pump(sm_exec *e)
+{
+    struct sm_channel *c = &e->channel;
+    for (;;) {
+        bool left;
+        do {
+            if (!take_requests(e, &left))
+                return sm_error_set(&e->error, SM_ECANCELLED, "the exec was closed");
+            send_some(e);
+        } while (left && !e->send_end);
+        int blocked = take_frames(e);
+        if (blocked < 0)
+            return blocked;
+        if (e->exited && !e->output[0].end && !e->output[1].end)
+            return 0;
+
+        struct pollfd fds[N_FDS] = {
+            [FD_CHANNEL] = {.fd = c->fd},
+            [FD_WAKE] = {.fd = e->wake, .events = POLLIN},
+            [FD_INPUT] = {.fd = wants_input(e) ? e->input.fd : -1, .events = POLLIN},
+            [FD_STDOUT] = {.fd = e->output[0].end ? e->output[0].to.fd : -1, .events = POLLOUT},
+            [FD_STDERR] = {.fd = e->output[1].end ? e->output[1].to.fd : -1, .events = POLLOUT},
+            [FD_MACHINE] = {.fd = c->machine && !e->exited ? sm_machine_end_fd(c->machine) : -1,
+                .events = POLLIN},
+        };
+        if (!blocked && !e->exited)
+            fds[FD_CHANNEL].events |= POLLIN;
+        if (e->send_end)
+            fds[FD_CHANNEL].events |= POLLOUT;
+        if (!fds[FD_CHANNEL].events)
+            fds[FD_CHANNEL].fd = -1; /* or a hang-up would keep us awake */
+        int n = poll(fds, N_FDS, e->exited ? -1 : sm_deadline_left(e->deadline));
+        if (n < 0 && errno != EINTR)
+            return sm_error_errno(&e->error, errno, "cannot wait for the command's streams");
+        if (n < 0)
+            continue;
+        if (n == 0)
+            return sm_error_set(
+                &e->error, SM_ETIMEOUT, "the VM did not end the command when its time was over");
+        if (fds[FD_STDOUT].revents)
+            drain_output(e, &e->output[0]);
+        if (fds[FD_STDERR].revents)
+            drain_output(e, &e->output[1]);
+        if (fds[FD_INPUT].revents)
+            read_input(e); /* sent at the top */
+        if (fds[FD_CHANNEL].revents & (POLLIN | POLLHUP | POLLERR)) {
+            int rc = sm_channel_fill(c, &e->error);
+            if (rc <= 0 && !e->exited)
+                return rc ? rc : sm_channel_lost(c, &e->error);
+        } else if (fds[FD_MACHINE].revents) {
+            return sm_channel_lost(c, &e->error);
+        }
+    }
+}
+
+void *sm_exec_pump(void *arg)
+{
+    sm_exec *e = arg;
+    int rc = pump(e);
+    /* Whoever reads the pipes must see their end, and the agent that nobody listens any more. */
+    sm_stream_fd_close(&e->input);
+    sm_stream_fd_close(&e->output[0].to);
+    sm_stream_fd_close(&e->output[1].to);
+    sm_channel_close(&e->channel);
+    pthread_mutex_lock(&e->lock);
+    e->rc = rc;
+    e->done = true;
+    pthread_cond_broadcast(&e->changed);
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}

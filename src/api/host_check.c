@@ -1,0 +1,155 @@
+/* sm_host_check: what this host lacks for running microVMs. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "hypervisor/hypervisor.h"
+#include "util/cleanup.h"
+#include "util/locate.h"
+
+#define LOW_DISK   (1ull << 30)
+#define LOW_MEMORY (512ull << 20)
+
+struct report {
+    sm_check_fn *fn;
+    void *arg;
+    enum sm_check_status worst;
+};
+
+__attribute__((format(printf, 5, 6))) static void add(struct report *r, const char *name,
+    enum sm_check_status status, const char *advice, const char *fmt, ...)
+{
+    char detail[1200];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(detail, sizeof(detail), fmt, ap);
+    va_end(ap);
+    if (status > r->worst)
+        r->worst = status;
+    r->fn(r->arg,
+        &(sm_check){.name = name, .status = status, .detail = detail, .advice = advice});
+}
+
+static void check_hypervisor(struct report *r)
+{
+    struct sm_hv *hv;
+    sm_error err;
+    if (sm_hv_open(&hv, &err)) {
+        add(r, "kvm", SM_CHECK_FAILED,
+            err.code == SM_EPERM
+                ? "add your user to the group that owns /dev/kvm (usually 'kvm') and log in again"
+                : "load the kernel module kvm_intel or kvm_amd; in a cloud VM ask for nested "
+                  "virtualisation; in a container pass /dev/kvm in",
+            "%s", err.message);
+        return;
+    }
+    add(r, "kvm", SM_CHECK_OK, NULL, "/dev/kvm can be used");
+    bool assist;
+    if (sm_hv_needs_assist(hv, &assist, &err))
+        add(r, "hardware", SM_CHECK_FAILED, NULL, "a test VM did not run: %s", err.message);
+    else if (assist)
+        add(r, "hardware", SM_CHECK_WARNING,
+            "everything works; use a host with hardware virtualisation where speed matters",
+            "no hardware virtualisation below: guest kernels are emulated and slow, and we help out");
+    else
+        add(r, "hardware", SM_CHECK_OK, NULL, "hardware virtualisation works");
+    sm_hv_close(hv);
+}
+
+static void check_file(
+    struct report *r, const char *name, const char *file, const char *env, const char *beside)
+{
+    auto_free char *path = NULL;
+    sm_error err;
+    if (sm_locate(file, env, beside, &path, &err))
+        add(r, name, SM_CHECK_FAILED, "build it with 'make', or install supermachine", "%s",
+            err.message);
+    else
+        add(r, name, SM_CHECK_OK, NULL, "%s", path);
+}
+
+/* The nearest directory above (or at) the store that exists. */
+static void existing_parent(char *path)
+{
+    while (access(path, F_OK) && *path) {
+        char *slash = strrchr(path, '/');
+        if (!slash)
+            break;
+        *slash = '\0';
+    }
+    if (!*path)
+        memcpy(path, "/", 2);
+}
+
+static char *store_path(const char *dir)
+{
+    char *path = NULL;
+    const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
+    int n;
+    if (dir)
+        n = asprintf(&path, "%s", dir);
+    else if (data && *data == '/')
+        n = asprintf(&path, "%s/supermachine", data);
+    else
+        n = asprintf(&path, "%s/.local/share/supermachine", home ? home : "");
+    return n < 0 ? NULL : path;
+}
+
+static void check_store(struct report *r, const char *dir)
+{
+    auto_free char *path = store_path(dir);
+    auto_free char *parent = path ? strdup(path) : NULL;
+    if (!parent)
+        return;
+    existing_parent(parent);
+    struct statvfs fs;
+    if (access(parent, W_OK | X_OK))
+        add(r, "store", SM_CHECK_FAILED, "make it writable, or set XDG_DATA_HOME to another place",
+            "'%s' cannot be written: %s", parent, strerror(errno));
+    else if (statvfs(parent, &fs))
+        add(r, "store", SM_CHECK_WARNING, NULL, "cannot see how full '%s' is: %s", parent,
+            strerror(errno));
+    else {
+        uint64_t left = (uint64_t)fs.f_bavail * fs.f_frsize;
+        bool low = left < LOW_DISK;
+        add(r, "store", low ? SM_CHECK_WARNING : SM_CHECK_OK,
+            low ? "free some space, or set XDG_DATA_HOME to another file system" : NULL,
+            "%s, %.1f GB free", path, (double)left / 1e9);
+    }
+}
+
+static void check_memory(struct report *r)
+{
+    struct sysinfo info;
+    if (sysinfo(&info))
+        return;
+    uint64_t left = (uint64_t)(info.freeram + info.bufferram) * info.mem_unit;
+    auto_file meminfo = fopen("/proc/meminfo", "re");
+    char line[128];
+    unsigned long long kib;
+    while (meminfo && fgets(line, sizeof(line), meminfo)) {
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+            left = (uint64_t)kib << 10;
+    }
+    bool low = left < LOW_MEMORY;
+    add(r, "memory", low ? SM_CHECK_WARNING : SM_CHECK_OK,
+        low ? "use small VMs (--memory), or end other programs" : NULL, "%.1f GB available",
+        (double)left / 1e9);
+}
+
+enum sm_check_status sm_host_check(const char *store_dir, sm_check_fn *fn, void *arg)
+{
+    struct report r = {.fn = fn, .arg = arg};
+    check_hypervisor(&r);
+    check_file(&r, "guest kernel", "vmlinux", "SUPERMACHINE_GUEST_DIR", "guest");
+    check_file(&r, "guest agent", "agent.cpio", "SUPERMACHINE_GUEST_DIR", "guest");
+    check_file(&r, "image builder", "supermachine-image", "SUPERMACHINE_LIBEXEC_DIR", "");
+    check_store(&r, store_dir);
+    check_memory(&r);
+    return r.worst;
+}

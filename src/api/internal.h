@@ -1,0 +1,19 @@
+/* What the objects of the public API are made of; for the files of this directory only. */
+#ifndef SM_API_INTERNAL_H
+#define SM_API_INTERNAL_H
+
+#include <supermachine.h>
+
+#include "api/image_config.h"
+#include "oci/store.h"
+
+struct sm_store {
+    struct sm_imgstore *images;
+};
+
+struct sm_image {
+    struct sm_image_info info;
+    struct sm_image_config config;
+};
+
+#endif

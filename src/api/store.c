@@ -1,0 +1,106 @@
+/* sm_store and sm_image: the public face of the image store. */
+#include <stdlib.h>
+
+#include "api/internal.h"
+#include "util/cleanup.h"
+#include "util/error.h"
+
+int sm_store_open(sm_store **store, const char *dir, sm_error *err)
+{
+    sm_store *s = calloc(1, sizeof(*s));
+    if (!s)
+        return sm_error_set(err, SM_ENOMEM, "no memory for the store");
+    int rc = sm_imgstore_open(&s->images, dir, err);
+    if (rc) {
+        free(s);
+        return rc;
+    }
+    *store = s;
+    return 0;
+}
+
+void sm_store_close(sm_store *store)
+{
+    if (!store)
+        return;
+    sm_imgstore_close(store->images);
+    free(store);
+}
+
+int sm_store_list(sm_store *store, sm_store_list_fn *fn, void *arg, sm_error *err)
+{
+    struct sm_image_list list = {0};
+    int rc = sm_imgstore_list(store->images, &list, err);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < list.count; i++) {
+        const struct sm_image_entry *e = &list.entries[i];
+        fn(arg,
+            &(sm_store_image){
+                .names = (const char *const *)e->names,
+                .digest = e->info.digest,
+                .platform = e->info.platform,
+                .source = e->info.source,
+                .size_bytes = e->info.rootfs_size,
+                .created = e->info.created,
+            });
+    }
+    sm_image_list_clear(&list);
+    return 0;
+}
+
+int sm_store_remove(sm_store *store, const char *reference, sm_error *err)
+{
+    return sm_imgstore_remove(store->images, reference, NULL, err);
+}
+
+int sm_image_open(sm_store *store, const char *reference, const sm_image_options *options,
+    sm_image **image, sm_error *err)
+{
+    sm_image *i = calloc(1, sizeof(*i));
+    if (!i)
+        return sm_error_set(err, SM_ENOMEM, "no memory for the image");
+    i->info.rootfs_fd = -1;
+    struct sm_ensure_options ensure = {0};
+    if (options) {
+        ensure.platform = options->platform;
+        ensure.progress = options->progress;
+        ensure.progress_arg = options->progress_arg;
+    }
+    int rc = sm_imgstore_ensure(store->images, reference, &ensure, &i->info, err);
+    if (!rc) {
+        rc = sm_image_config_parse(&i->config, i->info.config, err);
+        if (rc)
+            rc = sm_error_prefix(err, rc, "image '%s'", reference);
+    }
+    if (rc) {
+        sm_image_close(i);
+        return rc;
+    }
+    *image = i;
+    return 0;
+}
+
+void sm_image_close(sm_image *image)
+{
+    if (!image)
+        return;
+    sm_image_config_clear(&image->config);
+    sm_image_info_clear(&image->info);
+    free(image);
+}
+
+const char *sm_image_digest(const sm_image *image)
+{
+    return image->info.digest;
+}
+
+const char *sm_image_config(const sm_image *image)
+{
+    return image->info.config;
+}
+
+const char *sm_image_rootfs(const sm_image *image)
+{
+    return image->info.rootfs_path;
+}
