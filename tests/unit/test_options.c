@@ -1,0 +1,177 @@
+/* The command line's own parsing. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <getopt.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "cli/options.h"
+
+/* What options.c needs of main.c. */
+const struct cli_command cli_root = {.name = ""};
+
+int cli_fail(const char *fmt, ...)
+{
+    return CLI_EXIT_FAILURE;
+}
+
+static char usage_message[256];
+
+int cli_fail_usage(const struct cli_command *command, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(usage_message, sizeof(usage_message), fmt, ap);
+    va_end(ap);
+    return CLI_EXIT_FAILURE;
+}
+
+static void test_sizes(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t bytes; /* 0: refused */
+    } cases[] = {
+        {"1", 1}, {"512m", 512ull << 20}, {"512MiB", 512ull << 20}, {"2G", 2ull << 30},
+        {"3kb", 3 << 10}, {"1t", 1ull << 40}, {"", 0}, {"m", 0}, {"-1", 0}, {" 1", 0}, {"1x", 0},
+        {"1.5g", 0}, {"99999999999999999999", 0}, {"17179869184g", 0}, {"0x10", 0},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint64_t bytes;
+        bool ok = cli_parse_size(cases[i].text, &bytes);
+        if (ok != (cases[i].bytes != 0) || (ok && bytes != cases[i].bytes))
+            fail_msg("size '%s'", cases[i].text);
+    }
+}
+
+static void test_durations(void **state)
+{
+    static const struct {
+        const char *text;
+        int ms; /* 0: refused */
+    } cases[] = {
+        {"1", 1000}, {"0.5", 500}, {"250ms", 250}, {"2m", 120000}, {"1h", 3600000}, {".1s", 100},
+        {"0", 0}, {"-1", 0}, {"", 0}, {"1d", 0}, {"nan", 0}, {"inf", 0}, {"1e9", 0}, {"5 s", 0},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int ms;
+        bool ok = cli_parse_duration_ms(cases[i].text, &ms);
+        if (ok != (cases[i].ms != 0) || (ok && ms != cases[i].ms))
+            fail_msg("duration '%s'", cases[i].text);
+    }
+}
+
+static void test_numbers(void **state)
+{
+    uint64_t n;
+    assert_true(cli_parse_number("16", 1, 16, &n));
+    assert_int_equal(n, 16);
+    assert_false(cli_parse_number("17", 1, 16, &n));
+    assert_false(cli_parse_number("0", 1, 16, &n));
+    assert_false(cli_parse_number("1.5", 1, 16, &n));
+    assert_false(cli_parse_number("", 0, 16, &n));
+    assert_false(cli_parse_number("-1", 0, UINT64_MAX, &n));
+}
+
+static const struct cli_option options[] = {
+    {'i', "interactive", NULL, "x"},
+    {'e', "env", "X", "x"},
+    {300, "timing", NULL, "x"},
+    {301, "timeout", "S", "x"},
+    {0},
+};
+static const struct cli_command command = {.name = "test", .options = options};
+
+/* Parses the words and writes what was found as "i e=V 300 | operands". */
+static const char *parse(char **words)
+{
+    static char text[256];
+    int argc = 0, id;
+    while (words[argc])
+        argc++;
+    size_t n = 0;
+    text[0] = usage_message[0] = '\0';
+    optind = 0;
+    while ((id = cli_next_option(&command, argc, words)) > 0) {
+        n += (size_t)snprintf(text + n, sizeof(text) - n, id < 256 ? "%c" : "%d", id);
+        n += (size_t)snprintf(text + n, sizeof(text) - n, optarg ? "=%s " : " ", optarg);
+    }
+    if (id < 0)
+        return "error";
+    n += (size_t)snprintf(text + n, sizeof(text) - n, "|");
+    for (int i = optind; i < argc; i++)
+        n += (size_t)snprintf(text + n, sizeof(text) - n, " %s", words[i]);
+    return text;
+}
+
+#define PARSE(...) parse((char *[]){(char[]){"test"}, __VA_ARGS__, NULL})
+#define W(text)    ((char[]){text})
+
+static void test_parsing(void **state)
+{
+    assert_string_equal(PARSE(W("-ie"), W("A=1"), W("image"), W("-i"), W("--env")),
+        "i e=A=1 | image -i --env");
+    assert_string_equal(PARSE(W("--env=B"), W("--timing"), W("--"), W("-x")), "e=B 300 | -x");
+    assert_string_equal(PARSE(W("--timeo"), W("5"), W("x")), "301=5 | x");
+    assert_string_equal(PARSE(W("--nothing")), "error");
+    assert_non_null(strstr(usage_message, "'--nothing'"));
+    assert_string_equal(PARSE(W("-iz")), "error");
+    assert_non_null(strstr(usage_message, "'-z'"));
+    assert_string_equal(PARSE(W("-i"), W("--tim"), W("image")), "error"); /* ambiguous */
+    assert_string_equal(PARSE(W("--interactive=yes")), "error");
+    assert_non_null(strstr(usage_message, "takes no value"));
+    assert_string_equal(PARSE(W("-e")), "error");
+    assert_non_null(strstr(usage_message, "needs a value"));
+}
+
+static void test_env_file(void **state)
+{
+    char path[] = "/tmp/sm-test-env-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    static const char text[] = "# comment\n\nA=1\nB=two words \nSM_TEST_FROM_HOST\nSM_TEST_UNSET\nC=\r\n";
+    assert_int_equal(write(fd, text, sizeof(text) - 1), sizeof(text) - 1);
+    setenv("SM_TEST_FROM_HOST", "host", 1);
+    unsetenv("SM_TEST_UNSET");
+    struct cli_strings env = {0};
+    assert_int_equal(cli_env_add_file(&env, path), CLI_EXIT_OK);
+    assert_int_equal(env.count, 4);
+    assert_string_equal(env.items[0], "A=1");
+    assert_string_equal(env.items[1], "B=two words ");
+    assert_string_equal(env.items[2], "SM_TEST_FROM_HOST=host");
+    assert_string_equal(env.items[3], "C=");
+    assert_null(env.items[4]);
+    assert_int_equal(write(fd, "=x\n", 3), 3);
+    assert_int_equal(cli_env_add_file(&env, path), CLI_EXIT_FAILURE);
+    cli_strings_free(&env);
+    close(fd);
+    unlink(path);
+    assert_int_equal(cli_env_add_file(&env, path), CLI_EXIT_FAILURE);
+}
+
+static void test_format_size(void **state)
+{
+    char buf[32];
+    assert_string_equal(cli_format_size(0, buf), "0 B");
+    assert_string_equal(cli_format_size(999, buf), "999 B");
+    assert_string_equal(cli_format_size(1500, buf), "1.5 kB");
+    assert_string_equal(cli_format_size(123456789, buf), "123 MB");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_parsing),
+        cmocka_unit_test(test_env_file),
+        cmocka_unit_test(test_format_size),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
