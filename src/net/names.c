@@ -32,6 +32,7 @@ bool sm_names_learn(struct sm_names *names, const struct sm_ip *ip, const struct
 {
     uint64_t ttl = SM_MIN(SM_MAX(ttl_s, SM_NAMES_MIN_TTL_S), SM_NAMES_MAX_TTL_S);
     uint64_t expires = now_ms + ttl * 1000;
+    uint64_t latest = now_ms + SM_NAMES_MAX_TTL_S * 1000ull;
     struct sm_name_entry *victim = NULL;
 
     if (!names->slots)
@@ -47,25 +48,47 @@ bool sm_names_learn(struct sm_names *names, const struct sm_ip *ip, const struct
             for (size_t k = 0; k < SM_ARRAY_LEN(set->bits); k++)
                 e->set.bits[k] |= set->bits[k];
             e->expires_ms = SM_MAX(e->expires_ms, expires);
+            e->latest_ms = latest;
             return true;
         }
         if (!victim || e->expires_ms < victim->expires_ms)
             victim = e;
     }
-    *victim = (struct sm_name_entry){.ip = *ip, .expires_ms = expires, .set = *set};
+    *victim = (struct sm_name_entry){
+        .ip = *ip, .expires_ms = expires, .latest_ms = latest, .set = *set};
     return true;
 }
 
-const struct sm_name_set *sm_names_find(
+static struct sm_name_entry *find(
     const struct sm_names *names, const struct sm_ip *ip, uint64_t now_ms)
 {
     if (!names->slots)
         return NULL;
     for (size_t i = 0; i < NEIGHBOURHOOD; i++) {
-        const struct sm_name_entry *e = slot_at(names, first_slot(ip) + i);
+        struct sm_name_entry *e = slot_at(names, first_slot(ip) + i);
 
         if (e->expires_ms > now_ms && sm_ip_equal(&e->ip, ip))
-            return &e->set;
+            return e;
     }
     return NULL;
+}
+
+const struct sm_name_set *sm_names_find(
+    const struct sm_names *names, const struct sm_ip *ip, uint64_t now_ms)
+{
+    const struct sm_name_entry *e = find(names, ip, now_ms);
+
+    return e ? &e->set : NULL;
+}
+
+const struct sm_name_set *sm_names_touch(
+    struct sm_names *names, const struct sm_ip *ip, uint64_t now_ms)
+{
+    struct sm_name_entry *e = find(names, ip, now_ms);
+
+    if (!e)
+        return NULL;
+    e->expires_ms = SM_MAX(
+        e->expires_ms, SM_MIN(now_ms + SM_NAMES_MIN_TTL_S * 1000ull, e->latest_ms));
+    return &e->set;
 }

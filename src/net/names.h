@@ -3,7 +3,8 @@
  *
  * Bounded: a fixed number of entries in a small open-addressing table; when a neighbourhood is full
  * the entry that dies first makes room. An entry lives as long as its TTL says, at least a minute (so
- * that a program has the time to connect) and at most an hour.
+ * that a program has the time to connect) and at most an hour. UDP has no connections that could
+ * outlive the entry: traffic keeps it for another minute at a time, to the end of that hour.
  */
 #ifndef SM_NET_NAMES_H
 #define SM_NET_NAMES_H
@@ -17,6 +18,7 @@
 struct sm_name_entry {
     struct sm_ip ip;
     uint64_t expires_ms; /* 0: empty */
+    uint64_t latest_ms;  /* no use of it goes on longer */
     struct sm_name_set set;
 };
 
@@ -33,5 +35,8 @@ bool sm_names_learn(struct sm_names *names, const struct sm_ip *ip, const struct
 /* The rules that the address belongs to now, or NULL. */
 const struct sm_name_set *sm_names_find(
     const struct sm_names *names, const struct sm_ip *ip, uint64_t now_ms);
+
+/* The same, for a UDP datagram: keeps the entry alive. */
+const struct sm_name_set *sm_names_touch(struct sm_names *names, const struct sm_ip *ip, uint64_t now_ms);
 
 #endif

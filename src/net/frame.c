@@ -1,0 +1,229 @@
+#include "net/frame.h"
+
+#include <string.h>
+
+#include "util/bytes.h"
+#include "util/inet_checksum.h"
+
+#define ETHERTYPE_IPV4 0x0800
+#define ETHERTYPE_ARP  0x0806
+#define ETHERTYPE_IPV6 0x86dd
+#define IPV4_HEADER    20
+#define IPV6_HEADER    40
+#define ARP_LENGTH     28
+#define MORE_FRAGMENTS 0x2000u
+#define FRAGMENT_MASK  0x1fffu
+
+static uint16_t be16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] << 8 | p[1]);
+}
+
+static void put16(uint8_t *p, size_t v)
+{
+    p[0] = (uint8_t)(v >> 8);
+    p[1] = (uint8_t)v;
+}
+
+/* Ports, flags and type; false if the header is cut or its lengths do not agree. */
+static bool parse_l4(const uint8_t *frame, size_t at, struct sm_frame *f)
+{
+    size_t have = f->end - at;
+
+    if (f->later_fragment) {
+        f->payload = at;
+        return f->protocol == SM_IP_UDP || f->protocol == SM_IP_ICMP;
+    }
+    switch (f->protocol) {
+    case SM_IP_TCP: {
+        size_t header;
+
+        if (have < 20 || f->fragment)
+            return false;
+        header = (size_t)(frame[at + 12] >> 4) * 4;
+        if (header < 20 || header > have)
+            return false;
+        f->tcp_flags = frame[at + 13];
+        f->payload = at + header;
+        break;
+    }
+    case SM_IP_UDP:
+        if (have < 8 || be16(frame + at + 4) < 8)
+            return false;
+        if (!f->fragment && be16(frame + at + 4) != have)
+            return false;
+        f->payload = at + 8;
+        break;
+    case SM_IP_ICMP:
+    case SM_IP_ICMPV6:
+        if (have < 8 || (f->protocol == SM_IP_ICMPV6) != f->v6)
+            return false;
+        f->icmp_type = frame[at];
+        f->payload = at + 8;
+        return true;
+    default:
+        return false;
+    }
+    f->sport = be16(frame + at);
+    f->dport = be16(frame + at + 2);
+    return true;
+}
+
+static bool parse_ipv4(const uint8_t *frame, size_t len, struct sm_frame *f)
+{
+    const uint8_t *ip = frame + f->l3;
+    size_t have = len - f->l3;
+    unsigned fragment;
+    size_t total;
+
+    if (have < IPV4_HEADER || ip[0] != 0x45)
+        return false;
+    total = be16(ip + 2);
+    if (total < IPV4_HEADER || total > have)
+        return false;
+    fragment = be16(ip + 6);
+    f->later_fragment = (fragment & FRAGMENT_MASK) != 0;
+    f->fragment = f->later_fragment || (fragment & MORE_FRAGMENTS);
+    f->protocol = ip[9];
+    f->src = sm_ip_from_v4((uint32_t)be16(ip + 12) << 16 | be16(ip + 14));
+    f->dst = sm_ip_from_v4((uint32_t)be16(ip + 16) << 16 | be16(ip + 18));
+    f->end = f->l3 + total;
+    return parse_l4(frame, f->l3 + IPV4_HEADER, f);
+}
+
+static bool parse_ipv6(const uint8_t *frame, size_t len, struct sm_frame *f)
+{
+    const uint8_t *ip = frame + f->l3;
+    size_t have = len - f->l3;
+    size_t payload;
+
+    if (have < IPV6_HEADER || ip[0] >> 4 != 6)
+        return false;
+    payload = be16(ip + 4);
+    if (payload > have - IPV6_HEADER)
+        return false;
+    f->v6 = true;
+    f->protocol = ip[6];
+    memcpy(f->src.b, ip + 8, 16);
+    memcpy(f->dst.b, ip + 24, 16);
+    f->end = f->l3 + IPV6_HEADER + payload;
+    return parse_l4(frame, f->l3 + IPV6_HEADER, f);
+}
+
+void sm_frame_parse(const uint8_t *frame, size_t len, struct sm_frame *f)
+{
+    *f = (struct sm_frame){.l3 = SM_ETH_HEADER};
+    if (len < SM_ETH_HEADER)
+        return;
+    switch (be16(frame + 12)) {
+    case ETHERTYPE_ARP:
+        if (len >= SM_ETH_HEADER + ARP_LENGTH)
+            f->kind = SM_FRAME_ARP;
+        break;
+    case ETHERTYPE_IPV4:
+        if (parse_ipv4(frame, len, f))
+            f->kind = SM_FRAME_IP;
+        break;
+    case ETHERTYPE_IPV6:
+        if (parse_ipv6(frame, len, f))
+            f->kind = SM_FRAME_IP;
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- frames of our own --------------------------------------------------------------------- */
+
+/* Ethernet and IP header for `payload` bytes of `protocol`; returns the offset behind them. */
+static size_t put_headers(uint8_t *out, const uint8_t *dst_mac, const uint8_t *src_mac,
+    const struct sm_ip *src, const struct sm_ip *dst, uint8_t protocol, size_t payload)
+{
+    uint8_t *ip = out + SM_ETH_HEADER;
+    bool v4 = sm_ip_is_v4(src);
+    uint16_t sum;
+
+    memcpy(out, dst_mac, SM_ETH_ALEN);
+    memcpy(out + SM_ETH_ALEN, src_mac, SM_ETH_ALEN);
+    put16(out + 12, v4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6);
+    if (!v4) {
+        memset(ip, 0, IPV6_HEADER);
+        ip[0] = 0x60;
+        put16(ip + 4, payload);
+        ip[6] = protocol;
+        ip[7] = 64;
+        memcpy(ip + 8, src->b, 16);
+        memcpy(ip + 24, dst->b, 16);
+        return SM_ETH_HEADER + IPV6_HEADER;
+    }
+    memset(ip, 0, IPV4_HEADER);
+    ip[0] = 0x45;
+    put16(ip + 2, IPV4_HEADER + payload);
+    ip[8] = 64;
+    ip[9] = protocol;
+    memcpy(ip + 12, src->b + 12, 4);
+    memcpy(ip + 16, dst->b + 12, 4);
+    sum = sm_inet_finish(sm_inet_sum(ip, IPV4_HEADER, 0));
+    memcpy(ip + 10, &sum, 2);
+    return SM_ETH_HEADER + IPV4_HEADER;
+}
+
+/* Sum of the pseudo header; addresses are summed in their short or long form alike. */
+static uint32_t pseudo_sum(
+    const struct sm_ip *src, const struct sm_ip *dst, uint8_t protocol, size_t len)
+{
+    size_t skip = sm_ip_is_v4(src) ? 12 : 0;
+    uint8_t tail[4] = {0, protocol};
+    uint32_t sum;
+
+    put16(tail + 2, len);
+    sum = sm_inet_sum(src->b + skip, 16 - skip, 0);
+    sum = sm_inet_sum(dst->b + skip, 16 - skip, sum);
+    return sm_inet_sum(tail, sizeof(tail), sum);
+}
+
+size_t sm_frame_make_udp(uint8_t *out, size_t room, const struct sm_udp_packet *p)
+{
+    size_t header = SM_ETH_HEADER + (sm_ip_is_v4(&p->src) ? IPV4_HEADER : IPV6_HEADER);
+    size_t udp = 8 + p->len;
+    size_t at;
+    uint16_t sum;
+
+    if (p->len > 65000 || room < header + udp)
+        return 0;
+    at = put_headers(out, p->dst_mac, p->src_mac, &p->src, &p->dst, SM_IP_UDP, udp);
+    put16(out + at, p->sport);
+    put16(out + at + 2, p->dport);
+    put16(out + at + 4, udp);
+    put16(out + at + 6, 0);
+    memcpy(out + at + 8, p->payload, p->len);
+    sum = sm_inet_finish(
+        sm_inet_sum(out + at, udp, pseudo_sum(&p->src, &p->dst, SM_IP_UDP, udp)));
+    if (sum == 0)
+        sum = 0xffff;
+    memcpy(out + at + 6, &sum, 2);
+    return at + udp;
+}
+
+size_t sm_frame_make_prohibited(
+    uint8_t *out, size_t room, const uint8_t *frame, const struct sm_frame *f)
+{
+    size_t quoted = SM_MIN(f->end - f->l3, 128u);
+    uint8_t protocol = f->v6 ? SM_IP_ICMPV6 : SM_IP_ICMP;
+    uint32_t start = 0;
+    uint16_t sum;
+    size_t at;
+
+    if (room < SM_FRAME_PROHIBITED_MAX)
+        return 0;
+    at = put_headers(out, frame + SM_ETH_ALEN, frame, &f->dst, &f->src, protocol, 8 + quoted);
+    memset(out + at, 0, 8);
+    out[at] = f->v6 ? 1 : 3; /* destination unreachable, */
+    out[at + 1] = f->v6 ? 1 : 13; /* administratively prohibited */
+    memcpy(out + at + 8, frame + f->l3, quoted);
+    if (f->v6)
+        start = pseudo_sum(&f->dst, &f->src, protocol, 8 + quoted);
+    sum = sm_inet_finish(sm_inet_sum(out + at, 8 + quoted, start));
+    memcpy(out + at + 2, &sum, 2);
+    return at + 8 + quoted;
+}

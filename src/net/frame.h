@@ -1,0 +1,75 @@
+/*
+ * Ethernet frames of a guest, taken apart as far as the policy needs, and the few frames that we make
+ * ourselves (UDP answers, "administratively prohibited").
+ *
+ * The parser is strict, because what comes behind it (libslirp) must read a frame as we did: no VLAN
+ * tags, no IPv4 options, no IPv6 extension headers, lengths that agree, ports in the first fragment,
+ * TCP never fragmented. What is refused could not have been served anyway.
+ */
+#ifndef SM_NET_FRAME_H
+#define SM_NET_FRAME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "net/addr.h"
+
+#define SM_ETH_HEADER  14
+#define SM_ETH_ALEN    6
+#define SM_IP_TCP      6
+#define SM_IP_UDP      17
+#define SM_IP_ICMP     1
+#define SM_IP_ICMPV6   58
+#define SM_TCP_FIN     0x01
+#define SM_TCP_SYN     0x02
+#define SM_TCP_RST     0x04
+
+#define SM_ICMP_ECHO    8
+#define SM_ICMPV6_ECHO  128
+#define SM_ICMPV6_RS    133
+#define SM_ICMPV6_NS    135
+#define SM_ICMPV6_NA    136
+
+enum sm_frame_kind {
+    SM_FRAME_BAD = 0, /* malformed, or of a kind that is not carried */
+    SM_FRAME_ARP,
+    SM_FRAME_IP,
+};
+
+struct sm_frame {
+    enum sm_frame_kind kind;
+    bool v6;
+    bool fragment;       /* any fragment of an IPv4 datagram */
+    bool later_fragment; /* not the first one: no ports, no type */
+    uint8_t protocol;
+    uint8_t tcp_flags;
+    uint8_t icmp_type;
+    uint16_t sport, dport; /* TCP, UDP */
+    struct sm_ip src, dst;
+    size_t l3;          /* offset of the IP header */
+    size_t payload;     /* offset of what follows the TCP, UDP or ICMP header */
+    size_t end;         /* of the IP datagram; Ethernet padding follows */
+};
+
+/* Fills *f; f->kind tells the result. */
+void sm_frame_parse(const uint8_t *frame, size_t len, struct sm_frame *f);
+
+/* Writes an Ethernet frame with a UDP datagram into out; returns its length, 0 if it does not fit. The
+ * payload may overlap with nothing of out. */
+struct sm_udp_packet {
+    const uint8_t *dst_mac, *src_mac;
+    struct sm_ip src, dst; /* both IPv4 or both IPv6 */
+    uint16_t sport, dport;
+    const void *payload;
+    size_t len;
+};
+size_t sm_frame_make_udp(uint8_t *out, size_t room, const struct sm_udp_packet *p);
+
+/* Writes the ICMP(v6) error "communication administratively prohibited" for the frame f, back to its
+ * sender; returns its length. `room` must be at least SM_FRAME_PROHIBITED_MAX. */
+#define SM_FRAME_PROHIBITED_MAX (SM_ETH_HEADER + 40 + 8 + 128)
+size_t sm_frame_make_prohibited(
+    uint8_t *out, size_t room, const uint8_t *frame, const struct sm_frame *f);
+
+#endif
