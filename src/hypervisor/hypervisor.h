@@ -44,7 +44,8 @@ int sm_hv_needs_assist(struct sm_hv *hv, bool *needed, sm_error *err);
 
 /* ---- VMs ---------------------------------------------------------------------------------- */
 
-int sm_hv_vm_create(struct sm_hv *hv, struct sm_hv_vm **vm, sm_error *err);
+/* `vcpus` (how many will be made) shapes the topology that CPUID tells the guest. */
+int sm_hv_vm_create(struct sm_hv *hv, unsigned vcpus, struct sm_hv_vm **vm, sm_error *err);
 /* All vCPUs must have been closed. May take tens of milliseconds: keep it off hot paths. */
 void sm_hv_vm_close(struct sm_hv_vm *vm);
 
@@ -114,6 +115,8 @@ struct sm_hv_exit {
 /* Binds the calling thread to the vCPU: only it may run it from now on. The kick signal is blocked in
  * the thread. */
 int sm_hv_vcpu_bind(struct sm_hv_vcpu *vcpu, sm_error *err);
+/* The opposite, on the same thread; kicks go nowhere from now on. */
+void sm_hv_vcpu_unbind(struct sm_hv_vcpu *vcpu);
 
 /* Runs the guest until it exits to us. A failure (SM_EHYPERVISOR: internal error, unknown
  * instruction) is final for the VM. */

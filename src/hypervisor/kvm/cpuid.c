@@ -1,0 +1,157 @@
+/*
+ * What the guest's CPUID says: what KVM supports, plus the topology of this VM. The digest covers all of
+ * it that does not depend on which core asked, and the features of the bare CPU too, because guests of
+ * hosts that emulate kernel mode read the real CPUID (see assist.c).
+ */
+#include "hypervisor/kvm/kvm.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/error.h"
+
+#define MAX_ENTRIES 256
+#define SPARE       4 /* room for topology leaves that KVM's list lacks */
+
+#define LEAF1_ECX_TSC_DEADLINE (1u << 24)
+#define LEAF1_ECX_HYPERVISOR   (1u << 31)
+#define LEAF1_EDX_HTT          (1u << 28)
+#define EXT1_ECX_TOPOEXT       (1u << 22)
+
+static void digest_bytes(uint64_t h[2], const void *data, size_t n)
+{
+    const uint8_t *p = data;
+    for (size_t i = 0; i < n; i++) {
+        h[0] = (h[0] ^ p[i]) * 0x100000001b3ULL; /* FNV-1a, twice with different starts */
+        h[1] = (h[1] ^ p[i] ^ (h[0] >> 56)) * 0x100000001b3ULL;
+    }
+}
+
+static void digest(struct sm_hv *hv)
+{
+    uint64_t h[2] = {0xcbf29ce484222325ULL, 0x84222325cbf29ce4ULL};
+    for (unsigned i = 0; i < hv->cpuid->nent; i++) {
+        const struct kvm_cpuid_entry2 *e = &hv->cpuid->entries[i];
+        uint32_t v[] = {e->function, e->index, e->eax, e->ebx, e->ecx, e->edx};
+        digest_bytes(h, v, sizeof(v));
+    }
+    static const uint32_t bare[][2] = {{1, 0}, {7, 0}, {7, 1}, {0xd, 0}, {0xd, 1}, {0x80000001, 0}};
+    for (size_t i = 0; i < sizeof(bare) / sizeof(bare[0]); i++) {
+        uint32_t v[4] = {0};
+        __get_cpuid_count(bare[i][0], bare[i][1], &v[0], &v[1], &v[2], &v[3]);
+        if (bare[i][0] == 1)
+            v[1] = 0; /* APIC id */
+        if (bare[i][0] == 0xd)
+            v[1] = 0; /* size for what is switched on now */
+        digest_bytes(h, v, sizeof(v));
+    }
+    memcpy(hv->digest, h, sizeof(h));
+}
+
+void sm_hv_cpu_digest(const struct sm_hv *hv, uint8_t out[SM_CPU_DIGEST_BYTES])
+{
+    memcpy(out, hv->digest, SM_CPU_DIGEST_BYTES);
+}
+
+int sm_kvm_cpuid_template(struct sm_hv *hv, sm_error *err)
+{
+    size_t room = MAX_ENTRIES + SPARE;
+    struct kvm_cpuid2 *list = calloc(1, sizeof(*list) + room * sizeof(list->entries[0]));
+    if (!list)
+        return sm_error_set(err, SM_ENOMEM, "no memory for the list of CPU features");
+    hv->cpuid = list; /* sm_hv_close frees it */
+    list->nent = MAX_ENTRIES;
+    if (ioctl(hv->fd, KVM_GET_SUPPORTED_CPUID, list) < 0)
+        return sm_error_errno(err, errno, "KVM does not tell the CPU features it supports");
+
+    bool deadline = ioctl(hv->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+    unsigned kept = 0;
+    hv->physical_bits = 36;
+    for (unsigned i = 0; i < list->nent; i++) {
+        struct kvm_cpuid_entry2 e = list->entries[i];
+        switch (e.function) {
+        case 1:
+            e.ebx &= 0x0000ffff; /* APIC id and count of the core that asked */
+            e.ecx |= LEAF1_ECX_HYPERVISOR | (deadline ? LEAF1_ECX_TSC_DEADLINE : 0);
+            break;
+        case 0xb:
+        case 0x1f: /* ours, see below */
+            continue;
+        case 0xd:
+            if (e.index == 0)
+                hv->xcr0 = e.eax | (uint64_t)e.edx << 32;
+            break;
+        case 0x80000001:
+            e.ecx &= ~EXT1_ECX_TOPOEXT;
+            break;
+        case 0x80000008:
+            hv->physical_bits = e.eax & 0xff;
+            e.ecx = 0;
+            break;
+        default:
+            break;
+        }
+        list->entries[kept++] = e;
+    }
+    list->nent = kept;
+    if (hv->physical_bits < 36 || hv->physical_bits > 52)
+        return sm_error_set(err, SM_EHYPERVISOR, "KVM tells a physical address width of %u bits",
+            hv->physical_bits);
+    digest(hv);
+    return 0;
+}
+
+/* Bits that an APIC id needs for n vCPUs. */
+static unsigned id_bits(unsigned n)
+{
+    unsigned bits = 0;
+    while ((1u << bits) < n)
+        bits++;
+    return bits;
+}
+
+static void add_topology(struct kvm_cpuid2 *list, unsigned n, unsigned id)
+{
+    const struct kvm_cpuid_entry2 levels[] = {
+        {.function = 0xb, .index = 0, .eax = 0, .ebx = 1, .ecx = 1 << 8 | 0, .edx = id},
+        {.function = 0xb, .index = 1, .eax = id_bits(n), .ebx = n, .ecx = 2 << 8 | 1, .edx = id},
+        {.function = 0xb, .index = 2, .ecx = 2, .edx = id},
+    };
+    for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++) {
+        list->entries[list->nent] = levels[i];
+        list->entries[list->nent++].flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+    }
+}
+
+int sm_kvm_cpuid_for(const struct sm_hv_vm *vm, unsigned index, struct kvm_cpuid2 **cpuid,
+    sm_error *err)
+{
+    const struct kvm_cpuid2 *from = vm->hv->cpuid;
+    unsigned n = vm->vcpus;
+    struct kvm_cpuid2 *list =
+        calloc(1, sizeof(*list) + (from->nent + SPARE) * sizeof(list->entries[0]));
+    if (!list)
+        return sm_error_set(err, SM_ENOMEM, "no memory for the list of CPU features");
+    memcpy(list, from, sizeof(*from) + from->nent * sizeof(from->entries[0]));
+    bool has_b = false;
+    for (unsigned i = 0; i < list->nent; i++) {
+        struct kvm_cpuid_entry2 *e = &list->entries[i];
+        if (e->function == 0)
+            has_b = e->eax >= 0xb;
+        if (e->function == 1) {
+            e->ebx |= index << 24 | (1u << id_bits(n)) << 16;
+            e->edx = n > 1 ? e->edx | LEAF1_EDX_HTT : e->edx & ~LEAF1_EDX_HTT;
+        } else if (e->function == 4 && (e->eax & 0x1f)) {
+            bool last = (e->eax >> 5 & 7) >= 3; /* L3 and beyond are shared by all */
+            e->eax = (e->eax & 0x3fff) | (last ? (n - 1) << 14 : 0) | ((1u << id_bits(n)) - 1) << 26;
+        } else if (e->function == 0x80000008) {
+            e->ecx = (n - 1) | id_bits(n) << 12;
+        }
+    }
+    if (has_b)
+        add_topology(list, n, index);
+    *cpuid = list;
+    return 0;
+}
