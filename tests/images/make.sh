@@ -8,9 +8,10 @@
 #   DIR/oci.tar        the same as oci-archive
 #   DIR/docker.tar     the same as docker-archive, named <image>:latest
 #
-# The tools are not ours on purpose (debootstrap, umoci, skopeo): they judge our reading of their formats.
+# The tools are not ours on purpose (debootstrap, tar, umoci, skopeo): they judge our reading of their formats.
 # Cached outside of the checkout ($SM_IMAGE_CACHE or ~/.cache/supermachine/images), keyed by this script and the packages
-# that go in; appears by a rename; two makers at once wait for each other. Needs root (device nodes, owners, chroot).
+# that go in; appears by a rename; two makers at once wait for each other. debian needs root (device nodes, owners, chroot);
+# busybox does not, and has the same digest wherever it is made.
 set -euo pipefail
 
 die() { echo "images: $*" >&2; exit 1; }
@@ -32,7 +33,7 @@ root_busybox() {
     while read -r applet; do
         [ "$applet" = bin/busybox ] || ln -s /bin/busybox "$root/$applet"
     done < <(busybox --list-full)
-    # su, ping and the like are setuid through a copy of their own: the bit must survive, on one file.
+    # su through a setuid copy of its own: the bit must survive, on one file.
     install -m 4755 "$(command -v busybox)" "$root/bin/busybox.suid"
     ln -sf busybox.suid "$root/bin/su"
     cat >"$root/etc/passwd" <<'EOF'
@@ -55,22 +56,68 @@ ID=busybox-test
 VERSION_ID=1
 PRETTY_NAME="supermachine busybox test image"
 EOF
-    chown 1000:1000 "$root/home/app"
+    write_identity "$root"
 }
 
-config_busybox() { echo --config.cmd sh; }
+# Adds a file to the layout's blobs and prints its digest.
+add_blob() {
+    local digest
+    digest=$(sha256sum <"$1" | cut -d ' ' -f 1)
+    mv "$1" "$2/blobs/sha256/$digest"
+    echo "sha256:$digest"
+}
+
+layout_busybox() {
+    local root=$1 layout=$2 tar=$work/layer.tar diff layer manifest size
+    # shellcheck disable=SC2054 # the commas belong to an option
+    local common=(--format=pax --pax-option=delete=atime,delete=ctime --mtime=@0 --sort=name -C "$root")
+    mkdir -p "$layout/blobs/sha256"
+    tar "${common[@]}" --owner=:0 --group=:0 --exclude=./home/app -cf "$tar" .
+    tar "${common[@]}" --owner=:1000 --group=:1000 -rf "$tar" ./home/app
+    diff=$(sha256sum <"$tar" | cut -d ' ' -f 1)
+    gzip -n "$tar"
+    size=$(stat -c %s "$tar.gz")
+    layer=$(add_blob "$tar.gz" "$layout")
+    jq -cn --arg diff "sha256:$diff" '{
+        architecture: "amd64", os: "linux", rootfs: {type: "layers", diff_ids: [$diff]},
+        config: {Env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], Cmd: ["sh"]}
+    }' >"$work/config"
+    jq -cn --arg layer "$layer" --argjson size "$size" --argjson config_size "$(stat -c %s "$work/config")" \
+        --arg config "$(add_blob "$work/config" "$layout")" '{
+        schemaVersion: 2, mediaType: "application/vnd.oci.image.manifest.v1+json",
+        config: {mediaType: "application/vnd.oci.image.config.v1+json", digest: $config, size: $config_size},
+        layers: [{mediaType: "application/vnd.oci.image.layer.v1.tar+gzip", digest: $layer, size: $size}]
+    }' >"$work/manifest"
+    size=$(stat -c %s "$work/manifest")
+    manifest=$(add_blob "$work/manifest" "$layout")
+    jq -cn --arg manifest "$manifest" --argjson size "$size" '{
+        schemaVersion: 2, manifests: [{mediaType: "application/vnd.oci.image.manifest.v1+json", digest: $manifest,
+        size: $size, annotations: {"org.opencontainers.image.ref.name": "latest"}}]
+    }' >"$layout/index.json"
+    echo '{"imageLayoutVersion":"1.0.0"}' >"$layout/oci-layout"
+}
 
 root_debian() {
     local root=$1
+    [ "$(id -u)" -eq 0 ] || die "making the test image 'debian' needs root"
     debootstrap --variant=minbase --include=python3 bookworm "$root" "$(mirror)" >"$work/debootstrap.log" 2>&1 ||
         { tail -n 20 "$work/debootstrap.log" >&2; die "debootstrap failed, see above"; }
     # What no test reads.
     rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/*.log "$root"/usr/share/{doc,man,info,locale}/*
     groupadd -R "$root" -g 1000 app
     useradd -R "$root" -u 1000 -g 1000 -m -s /bin/bash app
+    write_identity "$root"
 }
 
-config_debian() { echo --config.cmd bash; }
+layout_debian() {
+    local root=$1 layout=$2
+    umoci init --layout "$layout"
+    umoci new --image "$layout:latest"
+    umoci insert --image "$layout:latest" "$root" /
+    umoci config --image "$layout:latest" --architecture amd64 --os linux --config.cmd bash \
+        --config.env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+    umoci gc --layout "$layout"
+}
 
 # The mirror that this machine's own packages come from.
 mirror() {
@@ -82,7 +129,7 @@ mirror() {
 
 versions() {
     case $name in
-    busybox) dpkg-query -W busybox-static umoci ;;
+    busybox) dpkg-query -W busybox-static ;;
     debian) dpkg-query -W debootstrap umoci ;;
     *) die "no image '$name' here: busybox and debian" ;;
     esac
@@ -94,8 +141,6 @@ if [ -f "$out/docker.tar" ]; then
     echo "$out"
     exit 0
 fi
-[ "$(id -u)" -eq 0 ] || die "making the test image '$name' needs root"
-
 mkdir -p "$cache"
 exec 9>"$cache/.$name-$key.lock"
 flock -w 900 9 || die "waited 15 minutes for another maker of '$name'"
@@ -111,21 +156,14 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 129' HUP INT TERM
 echo "images: making the test image '$name' (cached in $cache)" >&2
 
+umask 022
 "root_$name" "$work/root"
-write_identity "$work/root"
-
 layout=$work/result/oci
 {
-    umoci init --layout "$layout"
-    umoci new --image "$layout:latest"
-    umoci insert --image "$layout:latest" "$work/root" /
-    # shellcheck disable=SC2046 # a list of words
-    umoci config --image "$layout:latest" --architecture amd64 --os linux --config.env \
-        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin $("config_$name")
-    umoci gc --layout "$layout"
+    "layout_$name" "$work/root" "$layout"
     skopeo copy "oci:$layout:latest" "oci-archive:$work/result/oci.tar:latest"
     skopeo copy "oci:$layout:latest" "docker-archive:$work/result/docker.tar:$name:latest"
-} >"$work/log" 2>&1 9>&- || { tail -n 20 "$work/log" >&2; die "umoci or skopeo failed, see above"; }
+} >"$work/log" 2>&1 9>&- || { tail -n 20 "$work/log" >&2; die "packing the image failed, see above"; }
 
 rm -rf "$out"
 mv -T "$work/result" "$out"

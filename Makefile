@@ -1,0 +1,67 @@
+# The short commands; meson and ninja do the work. What each needs and how the tests are run: docs/development.md.
+.DEFAULT_GOAL := build
+.PHONY: build run test test-unit test-native test-nested bench lint format install clean setup kernel build-asan build-tsan fuzz
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+# The guest kernel is built once and cached outside of the checkout; the build tree only points to it.
+KERNEL_DIR = $$(guest/kernel/build.sh)
+MESON_SETUP = meson setup --prefix=$(PREFIX)
+NINJA = ninja --quiet -C
+
+build: build/build.ninja
+	$(NINJA) build
+	scripts/link-guest.sh build
+
+build-asan: build-asan/build.ninja
+	$(NINJA) build-asan
+	scripts/link-guest.sh build-asan
+
+build-tsan: build-tsan/build.ninja
+	$(NINJA) build-tsan
+
+build/build.ninja:
+	$(MESON_SETUP) -Dkernel="$(KERNEL_DIR)/vmlinux" build
+
+build-asan/build.ninja:
+	$(MESON_SETUP) -Db_sanitize=address,undefined -Db_lundef=false build-asan
+
+build-tsan/build.ninja:
+	$(MESON_SETUP) -Db_sanitize=thread -Db_lundef=false build-tsan
+
+setup:
+	scripts/setup.sh
+
+kernel:
+	guest/kernel/build.sh >/dev/null
+
+run:
+	scripts/demo.sh
+
+test: setup
+	tests/run.sh unit native nested
+
+test-unit:
+	tests/run.sh unit
+
+test-native:
+	tests/run.sh native
+
+test-nested:
+	tests/run.sh nested
+
+bench: build
+	bench/run.sh
+
+lint: build/build.ninja
+	scripts/lint.sh build
+
+format:
+	git ls-files '*.c' '*.h' | xargs clang-format -i
+
+install: build
+	DESTDIR=$(DESTDIR) meson install -C build --quiet
+
+clean:
+	rm -rf build build-asan build-tsan build-fuzz

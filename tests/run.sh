@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Builds what the tests need, runs them, and ends with one line "N passed, N failed[, N skipped]".
+#
+#   tests/run.sh PART...
+#     unit     every unit test under ASan and UBSan, those of suite "threads" under TSan too
+#     native   tests/integration and tests/testbed (bats) on this machine's /dev/kvm
+#     nested   tests/integration in the nested machine, see tests/testbed/nested
+#
+# A part that gives no result counts as a failure. Where /dev/kvm is missing or unusable, "native" says so and counts
+# nothing: the nested run has the same tests. Logs: build/test-logs. The integration tests find in their environment
+#   SM_TESTBED             native or nested
+#   SM_BUILD               the build directory (src/cli/supermachine in it)
+#   SM_KERNEL              the guest kernel (vmlinux)
+#   SM_IMAGE_BUSYBOX, SM_IMAGE_DEBIAN   directories of tests/images/make.sh (oci, oci.tar, docker.tar)
+# SM_TEST_FILTER, a regular expression, chooses tests by name.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+root=$PWD
+
+passed=0
+failed=0
+skipped=0
+logs=$root/build/test-logs
+mkdir -p "$logs"
+
+count() { passed=$((passed + $1)); failed=$((failed + $2)); skipped=$((skipped + $3)); }
+
+# A step that everything after it needs: without it there is nothing to run.
+need() {
+    local log=$logs/${1// /-}.log
+    shift
+    if ! "$@" >"$log" 2>&1; then
+        tail -n 40 "$log"
+        echo "run.sh: failed: $*"
+        count 0 1 0
+        return 1
+    fi
+}
+
+# Sums cmocka's own counts in meson's log; a program that died before it counted is one failure.
+count_unit() {
+    local sums
+    sums=$(jq -rs '
+        def number($what): [((.stdout // "") + (.stderr // "")) | scan("\\[  " + $what + "  \\] ([0-9]+) test")[0] | tonumber] | add // 0;
+        map(number("PASSED") as $passed | number("SKIPPED") as $skipped | number("FAILED") as $failed |
+            if .result == "OK" then [([$passed - $skipped, 0] | max | if $passed == 0 then 1 else . end), 0, $skipped]
+            elif .result == "SKIP" then [0, 0, 1]
+            else [$passed, ([$failed, 1] | max), 0] end)
+        | transpose | map(add) | join(" ")' "$1/meson-logs/testlog.json" 2>/dev/null)
+    # shellcheck disable=SC2086 # three numbers
+    if [ -n "$sums" ]; then count $sums; else count 0 1 0; fi
+}
+
+run_unit() {
+    need build-asan make -s build-asan || return
+    ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+        meson test -C build-asan --no-rebuild --print-errorlogs
+    count_unit build-asan
+    if meson test -C build-asan --list 2>/dev/null | grep -q threads; then
+        need build-tsan make -s build-tsan || return
+        # A fixed address layout: TSan's shadow does not fit some random ones.
+        TSAN_OPTIONS=halt_on_error=1 \
+            meson test -C build-tsan --no-rebuild --print-errorlogs --suite threads --wrapper 'setarch -R'
+        count_unit build-tsan
+    fi
+}
+
+# count_tap FILE: results in it; what its plan promised and did not give has failed.
+count_tap() {
+    local plan ok bad skip
+    plan=$(sed -n 's/^1\.\.\([0-9]*\).*/\1/p' "$1" | head -n 1)
+    skip=$(grep -c '^ok .* # skip' "$1")
+    ok=$(($(grep -c '^ok ' "$1") - skip))
+    bad=$((${plan:-1} - ok - skip))
+    [ "$bad" -ge 0 ] || bad=$(grep -c '^not ok ' "$1")
+    count "$ok" "$bad" "$skip"
+}
+
+prepare_integration() {
+    need build make -s build || return
+    SM_KERNEL=$(guest/kernel/build.sh)/vmlinux
+    if ! SM_IMAGE_BUSYBOX=$(tests/images/make.sh busybox) || ! SM_IMAGE_DEBIAN=$(tests/images/make.sh debian); then
+        count 0 1 0
+        return 1
+    fi
+    SM_BUILD=$root/build
+    BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-300}
+    export SM_KERNEL SM_IMAGE_BUSYBOX SM_IMAGE_DEBIAN SM_BUILD BATS_TEST_TIMEOUT
+    bats=(bats --formatter tap --timing)
+    [ -z "${SM_TEST_FILTER:-}" ] || bats+=(--filter "$SM_TEST_FILTER")
+}
+
+run_native() {
+    local why
+    if ! why=$(scripts/kvm-usable 2>&1); then
+        echo "run.sh: $why: no native run, the nested machine runs the same tests"
+        return
+    fi
+    prepare_integration || return
+    SM_TESTBED=native "${bats[@]}" tests/integration tests/testbed | tee "$logs/native.tap"
+    count_tap "$logs/native.tap"
+}
+
+run_nested() {
+    prepare_integration || return
+    # BATS_TEST_TIMEOUT and the like reach the machine by -e, SM_* by themselves.
+    tests/testbed/nested run -t "${SM_NESTED_TIMEOUT:-2400}" -e BATS_TEST_TIMEOUT="$BATS_TEST_TIMEOUT" -- \
+        "${bats[@]}" tests/integration | tee "$logs/nested.tap"
+    count_tap "$logs/nested.tap"
+}
+
+for part in "$@"; do
+    echo "== $part"
+    case $part in
+    unit | native | nested) "run_$part" ;;
+    *) echo "run.sh: no part '$part': unit, native, nested"; exit 2 ;;
+    esac
+done
+
+summary="$passed passed, $failed failed"
+[ "$skipped" -eq 0 ] || summary="$summary, $skipped skipped"
+echo "$summary"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

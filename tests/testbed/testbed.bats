@@ -1,0 +1,39 @@
+#!/usr/bin/env bats
+# The nested machine itself: what the nested run of the integration tests relies on.
+
+nested="$BATS_TEST_DIRNAME/nested"
+
+setup() {
+    # shellcheck disable=SC2154 # set by bats
+    cd "$BATS_TEST_TMPDIR" || return 1
+}
+
+@test "nested: streams apart, status kept, KVM there" {
+    status=0
+    "$nested" run -t 120 -- sh -c 'echo out; echo err >&2; test -c /dev/kvm && exec 3<>/dev/kvm && exit 7' >out 2>err || status=$?
+    [ "$status" -eq 7 ]
+    [ "$(cat out)" = out ]
+    [ "$(cat err)" = err ]
+}
+
+@test "nested: arguments, directory and variables arrive as they are" {
+    run "$nested" run -t 120 -e 'SM_X=a b' -- sh -c 'echo "$PWD|$SM_X|$SM_TESTBED|$1|$2"' sh "it's" '$HOME *'
+    [ "$status" -eq 0 ]
+    [ "$output" = "$PWD|a b|nested|it's|\$HOME *" ]
+}
+
+@test "nested: only what -w names can be written" {
+    mkdir kept
+    echo before >untouched
+    "$nested" run -t 120 -w kept -- sh -c 'echo after >untouched; cat untouched; echo result >kept/file'
+    [ "$(cat untouched)" = before ]
+    [ "$(cat kept/file)" = result ]
+}
+
+@test "nested: the time limit ends it with 124 and leaves nothing" {
+    before=$(ls -d /tmp/supermachine-nested.* 2>/dev/null || true)
+    run "$nested" run -t 9 -- sleep 600
+    [ "$status" -eq 124 ]
+    [[ "$output" == *"not done within 9 s"* ]]
+    [ "$(ls -d /tmp/supermachine-nested.* 2>/dev/null || true)" = "$before" ]
+}
