@@ -1,0 +1,68 @@
+#!/usr/bin/env bats
+# supermachine doctor, version, help and image.
+load helper
+
+@test "doctor finds this host usable, and says whether the assist is needed" {
+    run supermachine doctor
+    echo "$output"
+    [ "$status" -eq 0 ]
+    grep -q '^ok *kvm ' <<<"$output"
+    grep -q '^ok *guest kernel ' <<<"$output"
+    if is_native && grep -q kvm_pvm /proc/modules 2>/dev/null; then
+        grep -q '^warning *hardware ' <<<"$output"
+    elif ! is_native; then
+        grep -q '^ok *hardware ' <<<"$output"
+    fi
+}
+
+@test "doctor says what is missing and what to do, and ends with 125" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root to hide /dev/kvm"
+    SUPERMACHINE_GUEST_DIR=$BATS_TEST_TMPDIR run unshare --mount sh -c 'mount -t tmpfs none /dev && exec supermachine doctor'
+    echo "$output"
+    [ "$status" -eq 125 ]
+    grep -q '^FAILED *kvm ' <<<"$output"
+    grep -q '^FAILED *guest kernel ' <<<"$output"
+    grep -q -- '-> ' <<<"$output"
+}
+
+@test "version and help" {
+    run supermachine version
+    [ "$status" -eq 0 ]
+    [[ $output =~ ^supermachine\ [0-9]+\.[0-9]+\.[0-9]+$ ]]
+    run supermachine help
+    [ "$status" -eq 0 ]
+    local command
+    for command in $(sed -n 's/^  \([a-z]*\) .*/\1/p' <<<"$output"); do
+        run supermachine help "$command"
+        [ "$status" -eq 0 ]
+        [[ $output == *"Usage: supermachine $command"* ]]
+        run supermachine "$command" --help
+        [ "$status" -eq 0 ]
+        [[ $output == *"Usage: supermachine $command"* ]]
+    done
+    [ -n "$command" ]
+}
+
+@test "image ls, inspect, rm" {
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    run --separate-stderr supermachine image ls --format json
+    [ "$status" -eq 0 ]
+    [ "$(jq length <<<"$output")" -eq 0 ]
+    run --separate-stderr supermachine image inspect "$busybox"
+    [ "$status" -eq 0 ]
+    local digest rootfs
+    digest=$(jq -r '.[0].digest' <<<"$output")
+    rootfs=$(jq -r '.[0].rootfs' <<<"$output")
+    [[ $digest =~ ^sha256:[0-9a-f]{64}$ ]]
+    [ -f "$rootfs" ]
+    [ "$(jq -r '.[0].config.os' <<<"$output")" = linux ]
+    run --separate-stderr supermachine image ls --format json
+    [ "$(jq -r '.[0].digest' <<<"$output")" = "$digest" ]
+    run --separate-stderr supermachine image ls
+    [ "${#lines[@]}" -eq 2 ]
+    [[ ${lines[1]} == *"${digest:0:19}"* ]]
+    run --separate-stderr supermachine image rm "${digest:0:19}"
+    [ "$status" -eq 0 ]
+    [ ! -e "$rootfs" ]
+    fails_with 125 "${digest:0:19}" supermachine image rm "${digest:0:19}"
+}

@@ -1,0 +1,88 @@
+# What every integration test loads. The suite runs natively and in the nested machine, see tests/run.sh; what it is
+# given there by the environment is found here by itself when a file is run by hand:
+#   bats tests/integration/run.bats
+bats_require_minimum_version 1.5.0
+
+repo=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
+: "${SM_TESTBED:=native}"
+: "${SM_BUILD:=$repo/build}"
+: "${SM_IMAGE_BUSYBOX:=$("$repo/tests/images/make.sh" busybox)}"
+: "${SM_IMAGE_DEBIAN:=$("$repo/tests/images/make.sh" debian)}"
+export SM_TESTBED SM_BUILD SM_IMAGE_BUSYBOX SM_IMAGE_DEBIAN
+
+# shellcheck disable=SC2034 # for the tests
+busybox=oci:$SM_IMAGE_BUSYBOX/oci:latest
+# shellcheck disable=SC2034
+debian=oci:$SM_IMAGE_DEBIAN/oci:latest
+
+PATH=$SM_BUILD:$PATH
+
+# One store for the whole run, so that an image is built once; everything else is the test's own. The mark is
+# inherited by every process that a test starts.
+setup() {
+    export XDG_DATA_HOME=$BATS_RUN_TMPDIR/data
+    export XDG_RUNTIME_DIR=$BATS_TEST_TMPDIR/runtime TMPDIR=$BATS_TEST_TMPDIR/tmp HOME=$BATS_TEST_TMPDIR/home
+    export SM_TEST_MARK=$BATS_ROOT_PID-$BATS_SUITE_TEST_NUMBER
+    mkdir -p "$XDG_DATA_HOME" "$XDG_RUNTIME_DIR" "$TMPDIR" "$HOME"
+    chmod 700 "$XDG_RUNTIME_DIR"
+}
+
+teardown() {
+    nothing_left
+}
+
+# Processes of this test that run one of our programs.
+our_processes() {
+    local dir exe
+    for dir in /proc/[0-9]*; do
+        exe=$(readlink "$dir/exe" 2>/dev/null) || continue
+        case ${exe##*/} in
+        supermachine | supermachine-image | run-command) ;;
+        *) continue ;;
+        esac
+        if tr '\0' '\n' 2>/dev/null <"$dir/environ" | grep -qx "SM_TEST_MARK=$SM_TEST_MARK"; then
+            echo "${dir#/proc/} $exe"
+        fi
+    done
+}
+
+# No process, socket or temporary file outlives what a test ran (a dying process gets five seconds).
+nothing_left() {
+    local i left
+    for i in $(seq 50); do
+        left=$(our_processes)
+        [ -n "$left" ] || break
+        sleep 0.1
+    done
+    left+=$(find "$XDG_RUNTIME_DIR" "$TMPDIR" -mindepth 1 2>/dev/null)
+    left+=$(find "$XDG_DATA_HOME" "$XDG_RUNTIME_DIR" "$TMPDIR" -type s 2>/dev/null)
+    if [ -n "$left" ]; then
+        echo "left behind: $left"
+        return 1
+    fi
+}
+
+# fails_with STATUS WORDS COMMAND...: the command ends with STATUS, prints nothing on stdout and one sentence of ours with
+# these words (a grep -E pattern) on stderr.
+fails_with() {
+    local expected=$1 words=$2
+    shift 2
+    run --separate-stderr "$@"
+    if [ "$status" -ne "$expected" ] || [ -n "$output" ] ||
+        [[ ! $(head -n 1 <<<"$stderr") =~ ^"supermachine: " ]] || ! grep -Eq -- "$words" <<<"$stderr"; then
+        printf 'status %s, not %s\nstdout: %s\nstderr: %s\nmust say: %s\n' "$status" "$expected" "$output" "$stderr" "$words"
+        return 1
+    fi
+}
+
+# wait_for SECONDS COMMAND...: until it succeeds.
+wait_for() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$end" ] || { echo "waited in vain for: $*"; return 1; }
+        sleep 0.1
+    done
+}
+
+is_native() { [ "$SM_TESTBED" = native ]; }
