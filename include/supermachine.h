@@ -251,6 +251,16 @@ SM_API int sm_vm_write_file(sm_vm *vm, const char *path, const void *data, size_
 SM_API int sm_vm_read_file(sm_vm *vm, const char *path, size_t max, void **data, size_t *size,
     sm_error *err);
 
+/* ---- snapshot files ------------------------------------------------------------------------ */
+
+/* All that a snapshot file (SMSNAP v8, of any architecture) says but its RAM, as JSON text; *json is
+ * malloc'ed. 64-bit values are strings ("0x..."), sizes and counts are numbers. */
+SM_API int sm_snapshot_inspect(const char *path, char **json, sm_error *err);
+
+/* Reads the whole file and compares it with its checksums. SM_ECORRUPT: they differ; SM_EUNSUPPORTED: it
+ * has none (its structure is sound). */
+SM_API int sm_snapshot_verify(const char *path, sm_error *err);
+
 /* ---- the host ----------------------------------------------------------------------------- */
 
 enum sm_check_status {

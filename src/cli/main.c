@@ -13,6 +13,7 @@
 static const struct cli_command *const commands[] = {
     &cli_run,
     &cli_image,
+    &cli_snapshot,
     &cli_doctor,
     &cli_version,
     &cli_help,
