@@ -17,7 +17,7 @@ fetch_testbed() { tests/testbed/nested prepare >/dev/null; }
 
 # shellcheck disable=SC2016 # for the guest's shell
 in_guest='uname -a; cat /etc/os-release; echo "arguments: $*"'
-run_demo() { "$@" build/src/cli/supermachine run "oci:$image" sh -c "$in_guest" sh hello from a microVM; }
+run_demo() { "$@" build/supermachine run "oci:$image" sh -c "$in_guest" sh hello from a microVM; }
 
 stage 'install what is missing' scripts/setup.sh
 stage 'build the guest kernel' make -s kernel

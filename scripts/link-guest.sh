@@ -3,8 +3,5 @@
 set -euo pipefail
 build=$(cd "${1:?which build directory}" && pwd)
 kernel=$("$(dirname "$0")/../guest/kernel/build.sh")
-for beside in "$build" "$build/src/cli"; do
-    [ -d "$beside" ] || continue
-    mkdir -p "$beside/guest"
-    ln -sfn "$kernel/vmlinux" "$beside/guest/vmlinux"
-done
+mkdir -p "$build/guest"
+ln -sfn "$kernel/vmlinux" "$build/guest/vmlinux"

@@ -9,7 +9,7 @@
 # A part that gives no result counts as a failure. Where /dev/kvm is missing or unusable, "native" says so and counts
 # nothing: the nested run has the same tests. Logs: build/test-logs. The integration tests find in their environment
 #   SM_TESTBED             native or nested
-#   SM_BUILD               the build directory (src/cli/supermachine in it)
+#   SM_BUILD               the build directory (supermachine in it)
 #   SM_KERNEL              the guest kernel (vmlinux)
 #   SM_IMAGE_BUSYBOX, SM_IMAGE_DEBIAN   directories of tests/images/make.sh (oci, oci.tar, docker.tar)
 # SM_TEST_FILTER, a regular expression, chooses tests by name.
