@@ -1,0 +1,120 @@
+/*
+ * The devices of a machine, always the same ones in the same order: it is the order of the windows, of
+ * the GSIs and of the snapshot file.
+ */
+#include <errno.h>
+#include <sys/eventfd.h>
+
+#include "devices/virtio_balloon.h"
+#include "devices/virtio_pmem.h"
+#include "devices/virtio_rng.h"
+#include "util/cleanup.h"
+#include "util/error.h"
+#include "vmm/machine_internal.h"
+
+#define WINDOWS_GPA 0xd0000000ULL
+#define FIRST_GSI   5
+#define GSI_SKIPPED 8 /* the real-time clock's, which Linux may want for itself */
+
+#define RESET_PORT 0x64
+
+/* Prepares the next place: window, GSI, eventfd. The device itself is made by the caller and then
+ * handed to place(). */
+static int next_env(struct sm_machine *m, struct sm_virtio_env *env, sm_error *err)
+{
+    if (m->n_devices == SM_MACHINE_MAX_DEVICES)
+        return sm_error_set(err, SM_ELIMIT, "a machine has at most %d devices", SM_MACHINE_MAX_DEVICES);
+    struct sm_machine_device *d = &m->devices[m->n_devices];
+    *d = (struct sm_machine_device){
+        .window = WINDOWS_GPA + m->n_devices * (uint64_t)SM_VIRTIO_MMIO_SIZE,
+        .gsi = FIRST_GSI + m->n_devices,
+    };
+    if (d->gsi >= GSI_SKIPPED)
+        d->gsi++;
+    d->irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (d->irq_fd < 0)
+        return sm_error_errno(err, errno, "cannot make an eventfd");
+    *env = (struct sm_virtio_env){.loop = m->loop, .memory = &m->memory, .irq_fd = d->irq_fd};
+    m->n_devices++; /* from here on drop_devices closes it */
+    return 0;
+}
+
+static int place(struct sm_machine *m, struct sm_virtio_dev *dev, uint64_t config0, uint64_t config1,
+    sm_error *err)
+{
+    struct sm_machine_device *d = &m->devices[m->n_devices - 1];
+    d->dev = dev;
+    d->config[0] = config0;
+    d->config[1] = config1;
+    return sm_bus_add(&m->mmio, d->window, SM_VIRTIO_MMIO_SIZE, &sm_virtio_mmio_ops, dev, err);
+}
+
+static int make_pmem(struct sm_machine *m, sm_error *err)
+{
+    struct sm_virtio_env env;
+    struct sm_virtio_dev *dev;
+    const struct sm_pmem_config config = {
+        .start = m->rootfs_map.gpa, .size = m->rootfs_map.bytes, .flush_fd = -1};
+    int rc = next_env(m, &env, err);
+    if (!rc)
+        rc = sm_virtio_pmem_create(&env, &config, &dev, err);
+    return rc ? rc : place(m, dev, config.start, config.size, err);
+}
+
+static int make_vsock(struct sm_machine *m, sm_error *err)
+{
+    struct sm_virtio_env env;
+    const struct sm_vsock_config config = {.guest_cid = m->guest_cid};
+    int rc = next_env(m, &env, err);
+    if (!rc)
+        rc = sm_vsock_create(&env, &config, &m->vsock, err);
+    return rc ? rc : place(m, sm_vsock_dev(m->vsock), m->guest_cid, 0, err);
+}
+
+static int make_simple(struct sm_machine *m,
+    int (*create)(const struct sm_virtio_env *, struct sm_virtio_dev **, sm_error *), sm_error *err)
+{
+    struct sm_virtio_env env;
+    struct sm_virtio_dev *dev;
+    int rc = next_env(m, &env, err);
+    if (!rc)
+        rc = create(&env, &dev, err);
+    return rc ? rc : place(m, dev, 0, 0, err);
+}
+
+int sm_machine_make_devices(struct sm_machine *m, sm_error *err)
+{
+    int rc;
+    if ((rc = sm_bus_add(&m->pio, SM_SERIAL_PORT, SM_SERIAL_PORTS, &sm_serial_ops, m->serial, err)) ||
+        (rc = sm_bus_add(&m->pio, RESET_PORT, 1, &sm_machine_reset_ops, m, err)))
+        return rc;
+    if (m->rootfs_map.host && (rc = make_pmem(m, err)))
+        return rc;
+    if ((rc = make_vsock(m, err)) || (rc = make_simple(m, sm_virtio_rng_create, err)))
+        return rc;
+    return make_simple(m, sm_virtio_balloon_create, err);
+}
+
+int sm_machine_attach_devices(struct sm_machine *m, sm_error *err)
+{
+    for (unsigned i = 0; i < m->n_devices; i++) {
+        struct sm_machine_device *d = &m->devices[i];
+        int rc = sm_hv_vm_irqfd(m->vm, d->irq_fd, d->gsi, err);
+        for (unsigned q = 0; q < d->dev->ops->n_queues && !rc; q++)
+            rc = sm_hv_vm_ioeventfd(
+                m->vm, d->dev->notify_fd[q], d->window + SM_VIRTIO_MMIO_NOTIFY, q, err);
+        if (rc)
+            return sm_error_prefix(err, rc, "device %s", d->dev->ops->name);
+    }
+    return 0;
+}
+
+void sm_machine_drop_devices(struct sm_machine *m)
+{
+    for (unsigned i = 0; i < m->n_devices; i++) {
+        sm_virtio_destroy(m->devices[i].dev);
+        sm_close(m->devices[i].irq_fd);
+    }
+    m->n_devices = 0;
+    m->vsock = NULL;
+}

@@ -1,0 +1,281 @@
+/* Making, booting, waiting for and closing a machine. See machine.h; threads are in run.c. */
+#include "vmm/machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "arch/x86_64/boot.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/error.h"
+#include "vmm/machine_internal.h"
+
+#define MEMORY_UNIT (2ULL << 20)
+#define MEMORY_MIN  (32ULL << 20)
+#define MEMORY_MAX  (64ULL << 30)
+
+SM_DEFINE_CLEANUP(struct sm_machine *, sm_machine_close)
+
+static int check_config(const struct sm_machine_config *c, sm_error *err)
+{
+    if (c->memory_bytes < MEMORY_MIN || c->memory_bytes > MEMORY_MAX ||
+        c->memory_bytes % MEMORY_UNIT)
+        return sm_error_set(err, SM_EINVAL,
+            "a machine cannot have %llu bytes of memory: a multiple of 2 MiB from 32 MiB to 64 GiB",
+            (unsigned long long)c->memory_bytes);
+    if (c->vcpus < 1 || c->vcpus > SM_MACHINE_MAX_VCPUS)
+        return sm_error_set(err, SM_EINVAL, "a machine cannot have %u vCPUs: 1 to %d", c->vcpus,
+            SM_MACHINE_MAX_VCPUS);
+    return 0;
+}
+
+static int copy(char **to, const char *from, sm_error *err)
+{
+    if (!from)
+        return 0;
+    *to = strdup(from);
+    return *to ? 0 : sm_error_set(err, SM_ENOMEM, "no memory for a machine");
+}
+
+static void init_sync(struct sm_machine *m)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&m->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    pthread_mutex_init(&m->lock, NULL);
+    pthread_mutex_init(&m->control, NULL);
+}
+
+/* The part that talks to the hypervisor. Memory first, then the interrupt controllers: see
+ * hypervisor.h. */
+static int make_vm(struct sm_machine *m, sm_error *err)
+{
+    int rc;
+    if ((rc = sm_hv_vm_create(m->hv, m->n_vcpus, &m->vm, err)) ||
+        (rc = sm_machine_set_slots(m, err)) || (rc = sm_hv_vm_create_irqchip(m->vm, err)))
+        return rc;
+    for (unsigned i = 0; i < m->n_vcpus && !rc; i++) {
+        m->vcpus[i].machine = m;
+        m->vcpus[i].index = i;
+        rc = sm_hv_vcpu_create(m->vm, i, &m->vcpus[i].hv, err);
+    }
+    return rc;
+}
+
+static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_error *err)
+{
+    int rc;
+    if ((rc = copy(&m->kernel, c->kernel, err)) || (rc = copy(&m->initramfs, c->initramfs, err)) ||
+        (rc = copy(&m->rootfs, c->rootfs, err)) || (rc = copy(&m->cmdline, c->cmdline, err)))
+        return rc;
+    m->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (m->end_fd < 0)
+        return sm_error_errno(err, errno, "cannot make an eventfd");
+    if ((rc = sm_hv_open(&m->hv, err)) || (rc = sm_machine_map_ram(m, err)) ||
+        (rc = sm_machine_map_rootfs(m, err)) || (rc = make_vm(m, err)) ||
+        (rc = sm_loop_create(&m->loop, err)) ||
+        (rc = sm_loop_timer_create(m->loop, sm_machine_panic_timeout, m, &m->panic_timer, err)) ||
+        (rc = sm_serial_create(&m->serial, c->console_bytes, sm_machine_console_line, m, err)) ||
+        (rc = sm_machine_make_devices(m, err)) || (rc = sm_machine_attach_devices(m, err)))
+        return rc;
+    return sm_loop_start(m->loop, "devices", err);
+}
+
+int sm_machine_create(
+    struct sm_machine **out, const struct sm_machine_config *config, sm_error *err)
+{
+    uint64_t start = sm_now_ns();
+    int rc = check_config(config, err);
+    if (rc)
+        return rc;
+    struct sm_machine *fresh = calloc(1, sizeof(*fresh));
+    if (!fresh)
+        return sm_error_set(err, SM_ENOMEM, "no memory for a machine");
+    fresh->end_fd = -1;
+    init_sync(fresh);
+    SM_CLEANUP(sm_machine_close_cleanup) struct sm_machine *m = fresh;
+    m->timing.start_ns = start;
+    m->memory_bytes = config->memory_bytes;
+    m->n_vcpus = config->vcpus;
+    m->guest_cid = config->guest_cid ? config->guest_cid : SM_VSOCK_GUEST_CID;
+    rc = fill(m, config, err);
+    if (rc)
+        return rc;
+    m->timing.created_ns = sm_now_ns();
+    *out = sm_steal_ptr(&m);
+    return 0;
+}
+
+void sm_machine_close(struct sm_machine *m)
+{
+    if (!m)
+        return;
+    if (m->loop)
+        sm_machine_kill(m);
+    sm_machine_drop_devices(m);
+    if (m->loop) {
+        sm_loop_stop(m->loop);
+        sm_loop_timer_destroy(m->panic_timer);
+        sm_loop_destroy(m->loop);
+    }
+    sm_serial_destroy(m->serial);
+    for (unsigned i = 0; i < m->n_vcpus; i++)
+        sm_hv_vcpu_close(m->vcpus[i].hv);
+    sm_hv_vm_close(m->vm);
+    sm_mapping_release(&m->ram);
+    sm_mapping_release(&m->rootfs_map);
+    sm_hv_close(m->hv);
+    sm_close(m->end_fd);
+    pthread_mutex_destroy(&m->control);
+    pthread_mutex_destroy(&m->lock);
+    pthread_cond_destroy(&m->changed);
+    free(m->kernel);
+    free(m->initramfs);
+    free(m->rootfs);
+    free(m->cmdline);
+    free(m);
+}
+
+/* ---- boot -------------------------------------------------------------------------------------- */
+
+static int load(struct sm_machine *m, sm_error *err)
+{
+    if (!m->kernel)
+        return sm_error_set(err, SM_EINVAL, "a machine without a kernel cannot boot");
+    auto_fd kernel = open(m->kernel, O_RDONLY | O_CLOEXEC);
+    if (kernel < 0)
+        return sm_error_errno(err, errno, "cannot open the kernel %s", m->kernel);
+    auto_fd initramfs = -1;
+    if (m->initramfs) {
+        initramfs = open(m->initramfs, O_RDONLY | O_CLOEXEC);
+        if (initramfs < 0)
+            return sm_error_errno(err, errno, "cannot open the initramfs %s", m->initramfs);
+    }
+    bool assisted = false;
+    auto_free char *cmdline = NULL;
+    int rc = sm_hv_needs_assist(m->hv, &assisted, err);
+    if (!rc)
+        rc = sm_machine_cmdline(m, assisted, &cmdline, err);
+    if (rc)
+        return rc;
+    struct sm_boot_regs regs;
+    const struct sm_boot_config config = {
+        .ram = m->ram.host,
+        .ram_bytes = m->memory_bytes,
+        .vcpus = m->n_vcpus,
+        .kernel_fd = kernel,
+        .initramfs_fd = initramfs,
+        .cmdline = cmdline,
+    };
+    rc = sm_x86_boot_load(&config, &regs, err);
+    if (rc)
+        return sm_error_prefix(err, rc, "kernel %s", m->kernel);
+    return sm_hv_vcpu_set_boot(m->vcpus[0].hv, &regs, err);
+}
+
+static int boot(struct sm_machine *m, sm_error *err)
+{
+    pthread_mutex_lock(&m->lock);
+    enum machine_state state = m->state;
+    pthread_mutex_unlock(&m->lock);
+    if (state != MACHINE_CREATED)
+        return sm_error_set(err, SM_EINVAL, "the machine has been started before");
+    int rc = load(m, err);
+    if (rc)
+        return rc;
+    pthread_mutex_lock(&m->lock);
+    m->timing.loaded_ns = sm_now_ns();
+    if (m->state == MACHINE_CREATED)
+        m->state = MACHINE_RUNNING;
+    pthread_mutex_unlock(&m->lock);
+    return sm_machine_start_vcpus(m, err);
+}
+
+int sm_machine_boot(struct sm_machine *m, sm_error *err)
+{
+    pthread_mutex_lock(&m->control);
+    int rc = boot(m, err);
+    pthread_mutex_unlock(&m->control);
+    return rc;
+}
+
+/* ---- end --------------------------------------------------------------------------------------- */
+
+int sm_machine_wait(
+    struct sm_machine *m, int timeout_ms, struct sm_machine_end *end, sm_error *err)
+{
+    struct timespec deadline;
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    if (timeout_ms >= 0) {
+        deadline.tv_sec += timeout_ms / 1000;
+        deadline.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+        if (deadline.tv_nsec >= 1000000000) {
+            deadline.tv_sec++;
+            deadline.tv_nsec -= 1000000000;
+        }
+    }
+    int rc = 0, e = 0;
+    pthread_mutex_lock(&m->lock);
+    while (m->state != MACHINE_ENDED && e != ETIMEDOUT)
+        e = timeout_ms < 0 ? pthread_cond_wait(&m->changed, &m->lock)
+                           : pthread_cond_timedwait(&m->changed, &m->lock, &deadline);
+    if (m->state == MACHINE_ENDED)
+        *end = m->end;
+    else
+        rc = sm_error_set(err, SM_ETIMEOUT, "the machine still runs after %d ms", timeout_ms);
+    pthread_mutex_unlock(&m->lock);
+    return rc;
+}
+
+int sm_machine_end_fd(const struct sm_machine *m)
+{
+    return m->end_fd;
+}
+
+void sm_machine_kill(struct sm_machine *m)
+{
+    sm_machine_finish(m, SM_VM_KILLED, "the machine was stopped");
+    pthread_mutex_lock(&m->control);
+    if (m->loop_paused) {
+        sm_loop_resume(m->loop);
+        m->loop_paused = false;
+    }
+    sm_machine_join_vcpus(m);
+    pthread_mutex_unlock(&m->control);
+}
+
+/* ---- looking at it ------------------------------------------------------------------------------ */
+
+struct sm_vsock *sm_machine_vsock(struct sm_machine *m)
+{
+    return m->vsock;
+}
+
+struct sm_loop *sm_machine_loop(struct sm_machine *m)
+{
+    return m->loop;
+}
+
+size_t sm_machine_console(const struct sm_machine *m, char *buf, size_t size)
+{
+    return sm_serial_tail(m->serial, buf, size);
+}
+
+void sm_machine_get_timing(struct sm_machine *m, struct sm_machine_timing *timing)
+{
+    pthread_mutex_lock(&m->lock);
+    *timing = m->timing;
+    pthread_mutex_unlock(&m->lock);
+}
+
+void sm_machine_get_counters(const struct sm_machine *m, struct sm_hv_counters *counters)
+{
+    *counters = (struct sm_hv_counters){0};
+    for (unsigned i = 0; i < m->n_vcpus; i++)
+        sm_hv_vcpu_add_counters(m->vcpus[i].hv, counters);
+}

@@ -1,0 +1,119 @@
+/* What the files of vmm/ share. */
+#ifndef SM_VMM_MACHINE_INTERNAL_H
+#define SM_VMM_MACHINE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "arch/vcpu_state.h"
+#include "devices/guest_memory.h"
+#include "devices/mmio_bus.h"
+#include "devices/serial.h"
+#include "devices/virtio_mmio.h"
+#include "devices/vsock.h"
+#include "util/loop.h"
+#include "vmm/machine.h"
+
+/* Memory slots. */
+enum { SLOT_RAM_LOW, SLOT_RAM_HIGH, SLOT_ROOTFS };
+
+#define SM_MACHINE_MAX_DEVICES 8
+
+struct sm_machine_device {
+    struct sm_virtio_dev *dev;
+    int irq_fd;
+    unsigned gsi;
+    uint64_t window;
+    uint64_t config[2]; /* for snapshots, see struct sm_snapshot_device */
+};
+
+/* A host mapping that the guest sees. */
+struct sm_mapping {
+    uint8_t *reserved; /* what was mapped, for munmap; NULL: nothing */
+    size_t reserved_bytes;
+    uint8_t *host; /* aligned start in it */
+    size_t bytes;
+    uint64_t gpa;
+};
+
+struct sm_machine_vcpu {
+    struct sm_machine *machine;
+    struct sm_hv_vcpu *hv;
+    pthread_t thread;
+    unsigned index;
+};
+
+/* What the vCPU threads are asked to do. */
+enum { REQUEST_RUN, REQUEST_PARK, REQUEST_QUIT };
+
+enum machine_state {
+    MACHINE_CREATED, /* no thread has run yet */
+    MACHINE_LOADED,  /* nor here, but saved state is in place: resume starts it */
+    MACHINE_RUNNING,
+    MACHINE_PAUSED,
+    MACHINE_ENDED,
+};
+
+struct sm_machine {
+    /* Set by create, not changed until close. */
+    uint64_t memory_bytes;
+    unsigned n_vcpus;
+    char *kernel, *initramfs, *rootfs, *cmdline;
+    uint32_t guest_cid;
+    struct sm_hv *hv;
+    struct sm_hv_vm *vm;
+    struct sm_mapping ram, rootfs_map;
+    struct sm_guest_memory memory;
+    struct sm_loop *loop;
+    struct sm_bus mmio, pio;
+    struct sm_serial *serial;
+    struct sm_vsock *vsock;
+    struct sm_machine_device devices[SM_MACHINE_MAX_DEVICES];
+    unsigned n_devices;
+    struct sm_machine_vcpu vcpus[SM_MACHINE_MAX_VCPUS];
+    int end_fd;
+    struct sm_loop_timer *panic_timer;
+
+    atomic_uint request;
+    atomic_bool panicked;
+
+    pthread_mutex_t control; /* serialises boot, load, pause, resume, kill */
+    bool threads_started, threads_joined, loop_paused; /* under control */
+
+    pthread_mutex_t lock; /* of what follows */
+    pthread_cond_t changed;
+    enum machine_state state;
+    unsigned n_parked;
+    struct sm_machine_end end;
+    struct sm_machine_timing timing;
+};
+
+/* memory.c */
+int sm_machine_map_ram(struct sm_machine *m, sm_error *err);
+int sm_machine_map_rootfs(struct sm_machine *m, sm_error *err);
+/* Puts the mappings into memory slots. */
+int sm_machine_set_slots(struct sm_machine *m, sm_error *err);
+void sm_mapping_release(struct sm_mapping *map);
+
+/* devices.c: makes all devices and puts them on the buses; connects them to the VM. */
+int sm_machine_make_devices(struct sm_machine *m, sm_error *err);
+int sm_machine_attach_devices(struct sm_machine *m, sm_error *err);
+void sm_machine_drop_devices(struct sm_machine *m);
+
+/* cmdline.c: the kernel command line; malloc'ed. */
+int sm_machine_cmdline(const struct sm_machine *m, bool assisted, char **cmdline, sm_error *err);
+
+/* run.c */
+int sm_machine_start_vcpus(struct sm_machine *m, sm_error *err);
+void sm_machine_join_vcpus(struct sm_machine *m);
+/* The machine is over: the first call counts. From any thread. */
+void sm_machine_finish(struct sm_machine *m, enum sm_vm_end how, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Serial line observer. */
+void sm_machine_console_line(void *machine, const char *line);
+/* Panic timer of the loop. */
+void sm_machine_panic_timeout(void *machine);
+/* Port 0x64: a store of 0xfe resets. */
+extern const struct sm_bus_ops sm_machine_reset_ops;
+
+#endif

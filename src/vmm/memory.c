@@ -1,0 +1,111 @@
+/*
+ * The host mappings behind guest-physical memory.
+ *
+ * RAM is one mapping: its first 3 GiB are at GPA 0, the rest at 4 GiB, so the snapshot file holds one
+ * range. The root filesystem is mapped from the page cache, read-only, rounded up to what pmem wants;
+ * what is behind the end of the file is zero pages of ours, since a touch there would be a SIGBUS.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "arch/x86_64/boot.h"
+#include "util/bytes.h"
+#include "util/cleanup.h"
+#include "util/error.h"
+#include "vmm/machine_internal.h"
+
+#define LARGE_PAGE (2ULL << 20)
+
+/* Above all RAM (64 GiB), and below what 40 address bits reach. */
+#define ROOTFS_GPA (128ULL << 30)
+
+/* Reserves `bytes` at a 2 MiB boundary, so that the CPU can map it with large pages. */
+static int reserve(struct sm_mapping *map, size_t bytes, sm_error *err)
+{
+    size_t all = bytes + LARGE_PAGE;
+    void *p = mmap(NULL, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return sm_error_errno(
+            err, errno, "cannot reserve %zu MiB of address space for the guest", bytes >> 20);
+    map->reserved = p;
+    map->reserved_bytes = all;
+    map->host = (uint8_t *)sm_align_up((uintptr_t)p, LARGE_PAGE);
+    map->bytes = bytes;
+    return 0;
+}
+
+void sm_mapping_release(struct sm_mapping *map)
+{
+    if (map->reserved)
+        munmap(map->reserved, map->reserved_bytes);
+    *map = (struct sm_mapping){0};
+}
+
+int sm_machine_map_ram(struct sm_machine *m, sm_error *err)
+{
+    int rc = reserve(&m->ram, m->memory_bytes, err);
+    if (rc)
+        return rc;
+    if (mprotect(m->ram.host, m->ram.bytes, PROT_READ | PROT_WRITE) < 0)
+        return sm_error_errno(
+            err, errno, "cannot map %zu MiB of guest memory", m->ram.bytes >> 20);
+    /* Children of this process have no use for it, nor have core dumps. Only advice. */
+    madvise(m->ram.host, m->ram.bytes, MADV_DONTFORK);
+    madvise(m->ram.host, m->ram.bytes, MADV_DONTDUMP);
+
+    uint64_t low = SM_MIN(m->memory_bytes, SM_X86_RAM_LOW_END);
+    struct sm_gm_region *r = m->memory.regions;
+    r[0] = (struct sm_gm_region){.gpa = 0, .size = low, .host = m->ram.host};
+    m->memory.n = 1;
+    if (m->memory_bytes > low) {
+        r[1] = (struct sm_gm_region){.gpa = SM_X86_RAM_HIGH_START,
+            .size = m->memory_bytes - low,
+            .host = m->ram.host + low};
+        m->memory.n = 2;
+    }
+    return 0;
+}
+
+int sm_machine_map_rootfs(struct sm_machine *m, sm_error *err)
+{
+    if (!m->rootfs)
+        return 0;
+    auto_fd fd = open(m->rootfs, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return sm_error_errno(err, errno, "cannot open the root filesystem %s", m->rootfs);
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return sm_error_errno(err, errno, "cannot stat the root filesystem %s", m->rootfs);
+    if (!S_ISREG(st.st_mode) || st.st_size < 4096 || st.st_size > (off_t)(1LL << 40))
+        return sm_error_set(err, SM_EINVAL,
+            "the root filesystem %s has %lld bytes or is not a regular file", m->rootfs,
+            (long long)st.st_size);
+    struct sm_mapping *map = &m->rootfs_map;
+    int rc = reserve(map, sm_align_up((uint64_t)st.st_size, LARGE_PAGE), err);
+    if (rc)
+        return rc;
+    if (mprotect(map->host, map->bytes, PROT_READ) < 0 ||
+        mmap(map->host, (size_t)st.st_size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+        return sm_error_errno(err, errno, "cannot map the root filesystem %s", m->rootfs);
+    madvise(map->host, map->bytes, MADV_DONTFORK);
+    map->gpa = ROOTFS_GPA;
+    return 0;
+}
+
+int sm_machine_set_slots(struct sm_machine *m, sm_error *err)
+{
+    for (unsigned i = 0; i < m->memory.n; i++) {
+        const struct sm_gm_region *r = &m->memory.regions[i];
+        int rc = sm_hv_vm_map(m->vm, SLOT_RAM_LOW + i, r->gpa, r->host, r->size, false, err);
+        if (rc)
+            return rc;
+    }
+    if (!m->rootfs_map.host)
+        return 0;
+    return sm_hv_vm_map(m->vm, SLOT_ROOTFS, m->rootfs_map.gpa, m->rootfs_map.host,
+        m->rootfs_map.bytes, true, err);
+}

@@ -1,0 +1,378 @@
+/*
+ * vCPU threads, how they are parked, and how a machine ends.
+ *
+ * `request` tells the threads what to do; they look at it before every entry into the guest, and whoever
+ * changes it kicks them, so a thread in the guest comes out (kicks are never lost, see hypervisor.h). To
+ * park, a thread first completes what is left of its last exit (an MMIO read whose value the guest has
+ * not got yet is not part of the registers), then it waits for the request to change.
+ *
+ * The end is decided by the first thread that calls sm_machine_finish; it asks all vCPU threads to quit.
+ * The device thread then resets all devices, which closes the vsock streams, so nobody waits for a guest
+ * that is gone.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "util/bytes.h"
+#include "util/clock.h"
+#include "util/error.h"
+#include "vmm/machine_internal.h"
+
+#define PAUSE_MS         1000
+#define PANIC_TIMEOUT_MS 5000 /* from the first line of a panic to the reset it should end in */
+#define RESET_COMMAND    0xfe
+#define REG_STATUS       0x70 /* of virtio-mmio; 0 resets the device */
+
+/* ---- the end ------------------------------------------------------------------------------------ */
+
+/* Appends the last lines of the console that fit. */
+static void append_console(struct sm_machine *m, char *message, size_t size)
+{
+    char tail[768];
+    size_t used = strlen(message);
+    sm_serial_tail(m->serial, tail, sizeof(tail));
+    const char *from = tail;
+    size_t room = size - used - 1;
+    static const char title[] = "\nlast lines of the console:\n";
+    if (room < sizeof(title) + 80 || !*tail)
+        return;
+    room -= sizeof(title);
+    if (strlen(from) > room)
+        from += strlen(from) - room;
+    if (from != tail || strlen(tail) == sizeof(tail) - 1) { /* begin with a whole line */
+        const char *line = strchr(from, '\n');
+        from = line && line[1] ? line + 1 : from;
+    }
+    snprintf(message + used, size - used, "%s%s", title, from);
+    size_t end = strlen(message);
+    while (end > 0 && (message[end - 1] == '\n' || message[end - 1] == '\r'))
+        message[--end] = '\0';
+}
+
+static void reset_devices(void *arg)
+{
+    struct sm_machine *m = arg;
+    static const uint8_t zero[4];
+    for (unsigned i = 0; i < m->n_devices; i++)
+        sm_virtio_mmio_ops.write(m->devices[i].dev, REG_STATUS, zero, sizeof(zero));
+}
+
+void sm_machine_finish(struct sm_machine *m, enum sm_vm_end how, const char *fmt, ...)
+{
+    struct sm_machine_end end = {.how = how};
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(end.message, sizeof(end.message), fmt, ap);
+    va_end(ap);
+    if (how != SM_VM_POWERED_OFF && how != SM_VM_KILLED)
+        append_console(m, end.message, sizeof(end.message));
+
+    pthread_mutex_lock(&m->lock);
+    bool first = m->state != MACHINE_ENDED;
+    if (first) {
+        m->state = MACHINE_ENDED;
+        m->end = end;
+        atomic_store(&m->request, REQUEST_QUIT);
+        eventfd_write(m->end_fd, 1);
+        pthread_cond_broadcast(&m->changed);
+    }
+    pthread_mutex_unlock(&m->lock);
+    if (!first)
+        return;
+    for (unsigned i = 0; i < m->n_vcpus; i++)
+        sm_hv_vcpu_kick(m->vcpus[i].hv);
+    sm_loop_post(m->loop, reset_devices, m, NULL);
+}
+
+/* The guest has reset or shut down its CPU, in whatever way: after a panic that is the panic's end. */
+static void finish_in_order(struct sm_machine *m, const char *what)
+{
+    if (atomic_load(&m->panicked))
+        sm_machine_finish(m, SM_VM_PANICKED, "the guest kernel panicked");
+    else
+        sm_machine_finish(m, SM_VM_POWERED_OFF, "%s", what);
+}
+
+static void arm_panic_timer(void *arg)
+{
+    struct sm_machine *m = arg;
+    sm_loop_timer_arm(m->panic_timer, PANIC_TIMEOUT_MS);
+}
+
+void sm_machine_console_line(void *arg, const char *line)
+{
+    struct sm_machine *m = arg;
+    if (!sm_serial_line_is_panic(line) || atomic_exchange(&m->panicked, true))
+        return;
+    sm_loop_post(m->loop, arm_panic_timer, m, NULL); /* for a kernel that does not reset then */
+}
+
+void sm_machine_panic_timeout(void *arg)
+{
+    sm_machine_finish(arg, SM_VM_PANICKED, "the guest kernel panicked");
+}
+
+static void reset_port_read(void *dev, uint64_t offset, void *data, unsigned len)
+{
+    (void)dev, (void)offset, (void)data, (void)len; /* zeros: ready for a command */
+}
+
+static void reset_port_write(void *dev, uint64_t offset, const void *data, unsigned len)
+{
+    (void)offset, (void)len;
+    if (*(const uint8_t *)data == RESET_COMMAND)
+        finish_in_order(dev, "the guest powered off");
+}
+
+const struct sm_bus_ops sm_machine_reset_ops = {.read = reset_port_read, .write = reset_port_write};
+
+/* ---- exits --------------------------------------------------------------------------------------- */
+
+static void access_bus(const struct sm_bus *bus, uint64_t address, uint8_t *data, unsigned size,
+    bool write)
+{
+    if (size != 1 && size != 2 && size != 4 && size != 8) { /* no bus does that */
+        if (!write)
+            memset(data, 0xff, size);
+        return;
+    }
+    if (write)
+        sm_bus_write(bus, address, data, size);
+    else
+        sm_bus_read(bus, address, data, size);
+}
+
+static void handle_exit(struct sm_machine_vcpu *v, const struct sm_hv_exit *exit)
+{
+    struct sm_machine *m = v->machine;
+    switch (exit->kind) {
+    case SM_HV_EXIT_INTR:
+    case SM_HV_EXIT_KINDS:
+        break;
+    case SM_HV_EXIT_MMIO:
+        access_bus(&m->mmio, exit->address, exit->data, exit->size, exit->write);
+        break;
+    case SM_HV_EXIT_PIO:
+        for (uint32_t i = 0; i < exit->count; i++)
+            access_bus(&m->pio, exit->address, exit->data + (size_t)i * exit->size, exit->size,
+                exit->write);
+        break;
+    case SM_HV_EXIT_HALT:
+        sm_machine_finish(m, SM_VM_INTERNAL_ERROR, "vCPU %u halted and nothing will wake it", v->index);
+        break;
+    case SM_HV_EXIT_SHUTDOWN:
+        if (atomic_load(&m->panicked))
+            finish_in_order(m, "");
+        else
+            sm_machine_finish(m, SM_VM_TRIPLE_FAULT,
+                "the guest's CPU %u shut down after a triple fault", v->index);
+        break;
+    case SM_HV_EXIT_POWER_OFF:
+        finish_in_order(m, "the guest powered off");
+        break;
+    case SM_HV_EXIT_RESET:
+        finish_in_order(m, "the guest reset itself");
+        break;
+    case SM_HV_EXIT_CRASH:
+        sm_machine_finish(m, SM_VM_PANICKED, "the guest reported a crash");
+        break;
+    }
+}
+
+/* ---- threads --------------------------------------------------------------------------------------- */
+
+/* Completes the last exit and waits. False: it cannot. */
+static int park(struct sm_machine_vcpu *v, sm_error *err)
+{
+    struct sm_machine *m = v->machine;
+    struct sm_hv_exit exit;
+    do {
+        int rc = sm_hv_vcpu_complete(v->hv, &exit, err);
+        if (rc)
+            return rc;
+        handle_exit(v, &exit);
+    } while (exit.kind != SM_HV_EXIT_INTR && atomic_load(&m->request) != REQUEST_QUIT);
+    pthread_mutex_lock(&m->lock);
+    m->n_parked++;
+    pthread_cond_broadcast(&m->changed);
+    while (atomic_load(&m->request) == REQUEST_PARK)
+        pthread_cond_wait(&m->changed, &m->lock);
+    m->n_parked--;
+    pthread_mutex_unlock(&m->lock);
+    return 0;
+}
+
+static int run(struct sm_machine_vcpu *v, sm_error *err)
+{
+    struct sm_machine *m = v->machine;
+    struct sm_hv_exit exit;
+    int rc = sm_hv_vcpu_bind(v->hv, err);
+    while (!rc) {
+        unsigned request = atomic_load(&m->request);
+        if (request == REQUEST_QUIT)
+            break;
+        if (request == REQUEST_PARK) {
+            rc = park(v, err);
+            continue;
+        }
+        rc = sm_hv_vcpu_run(v->hv, &exit, err);
+        if (!rc)
+            handle_exit(v, &exit);
+    }
+    return rc;
+}
+
+static void *vcpu_main(void *arg)
+{
+    struct sm_machine_vcpu *v = arg;
+    struct sm_machine *m = v->machine;
+    sm_error err;
+    char name[16];
+    snprintf(name, sizeof(name), "vcpu%u", v->index);
+    pthread_setname_np(pthread_self(), name);
+    if (v->index == 0) {
+        pthread_mutex_lock(&m->lock);
+        if (!m->timing.entered_ns)
+            m->timing.entered_ns = sm_now_ns();
+        pthread_mutex_unlock(&m->lock);
+    }
+    if (run(v, &err))
+        sm_machine_finish(m, SM_VM_INTERNAL_ERROR, "%s", err.message);
+    sm_hv_vcpu_unbind(v->hv);
+    return NULL;
+}
+
+/* Under `control`. On failure the machine has ended and those that had started are joined. */
+int sm_machine_start_vcpus(struct sm_machine *m, sm_error *err)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before); /* the threads inherit it */
+    unsigned n = 0;
+    int e = 0;
+    for (; n < m->n_vcpus && !e; n++)
+        e = pthread_create(&m->vcpus[n].thread, NULL, vcpu_main, &m->vcpus[n]);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!e) {
+        m->threads_started = true;
+        return 0;
+    }
+    sm_machine_finish(m, SM_VM_INTERNAL_ERROR, "a vCPU thread could not be started");
+    for (unsigned i = 0; i + 1 < n; i++)
+        pthread_join(m->vcpus[i].thread, NULL);
+    return sm_error_errno(err, e, "cannot start the thread of vCPU %u", n - 1);
+}
+
+/* Under `control`, after the end. */
+void sm_machine_join_vcpus(struct sm_machine *m)
+{
+    if (!m->threads_started || m->threads_joined)
+        return;
+    for (unsigned i = 0; i < m->n_vcpus; i++)
+        pthread_join(m->vcpus[i].thread, NULL);
+    m->threads_joined = true;
+}
+
+/* ---- pause and resume ---------------------------------------------------------------------------------- */
+
+static struct timespec in_ms(unsigned ms)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += ms / 1000;
+    t.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (t.tv_nsec >= 1000000000) {
+        t.tv_sec++;
+        t.tv_nsec -= 1000000000;
+    }
+    return t;
+}
+
+static int has_ended(const struct sm_machine *m, sm_error *err)
+{
+    return sm_error_set(err, SM_EGUEST, "the machine has ended: %s", m->end.message);
+}
+
+static int park_all(struct sm_machine *m, sm_error *err)
+{
+    struct timespec deadline = in_ms(PAUSE_MS);
+    int rc = 0;
+    pthread_mutex_lock(&m->lock);
+    if (m->state != MACHINE_RUNNING) {
+        rc = m->state == MACHINE_ENDED ? has_ended(m, err)
+                                       : sm_error_set(err, SM_EINVAL, "the machine does not run");
+        pthread_mutex_unlock(&m->lock);
+        return rc;
+    }
+    atomic_store(&m->request, REQUEST_PARK);
+    pthread_mutex_unlock(&m->lock);
+    for (unsigned i = 0; i < m->n_vcpus; i++)
+        sm_hv_vcpu_kick(m->vcpus[i].hv);
+
+    pthread_mutex_lock(&m->lock);
+    int e = 0;
+    while (m->n_parked < m->n_vcpus && m->state != MACHINE_ENDED && e != ETIMEDOUT)
+        e = pthread_cond_timedwait(&m->changed, &m->lock, &deadline);
+    if (m->state == MACHINE_ENDED) {
+        rc = has_ended(m, err);
+    } else if (m->n_parked < m->n_vcpus) {
+        rc = sm_error_set(err, SM_ETIMEOUT, "%u of %u vCPUs did not stop within %d ms",
+            m->n_vcpus - m->n_parked, m->n_vcpus, PAUSE_MS);
+        atomic_store(&m->request, REQUEST_RUN);
+        pthread_cond_broadcast(&m->changed);
+    } else {
+        m->state = MACHINE_PAUSED;
+    }
+    pthread_mutex_unlock(&m->lock);
+    return rc;
+}
+
+/* Under `control`. */
+static int run_again(struct sm_machine *m, sm_error *err)
+{
+    int rc = 0;
+    pthread_mutex_lock(&m->lock);
+    if (m->state == MACHINE_ENDED)
+        rc = has_ended(m, err);
+    else if (m->state != MACHINE_PAUSED && m->state != MACHINE_LOADED)
+        rc = sm_error_set(err, SM_EINVAL, "the machine is not paused");
+    else
+        m->state = MACHINE_RUNNING;
+    if (!rc)
+        atomic_store(&m->request, REQUEST_RUN);
+    pthread_cond_broadcast(&m->changed);
+    pthread_mutex_unlock(&m->lock);
+    return rc;
+}
+
+int sm_machine_pause(struct sm_machine *m, sm_error *err)
+{
+    pthread_mutex_lock(&m->control);
+    int rc = park_all(m, err);
+    if (!rc) {
+        rc = sm_loop_pause(m->loop, err);
+        m->loop_paused = !rc;
+        if (rc)
+            run_again(m, NULL);
+    }
+    pthread_mutex_unlock(&m->control);
+    return rc;
+}
+
+int sm_machine_resume(struct sm_machine *m, sm_error *err)
+{
+    pthread_mutex_lock(&m->control);
+    int rc = run_again(m, err);
+    if (!rc && m->loop_paused) {
+        sm_loop_resume(m->loop);
+        m->loop_paused = false;
+    }
+    if (!rc && !m->threads_started)
+        rc = sm_machine_start_vcpus(m, err);
+    pthread_mutex_unlock(&m->control);
+    return rc;
+}
