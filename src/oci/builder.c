@@ -22,6 +22,7 @@
 
 #include "oci/json.h"
 #include "util/error.h"
+#include "util/locate.h"
 
 enum {
     MAX_LINE = 16384,
@@ -38,38 +39,6 @@ struct lines {
     int rc;
     char digest[SM_DIGEST_LEN + 1];
 };
-
-int sm_builder_path(const char *override, char **path, sm_error *err)
-{
-    static const char name[] = "supermachine-image";
-    if (override) {
-        *path = strdup(override);
-        return *path ? 0 : sm_error_set(err, SM_ENOMEM, "out of memory");
-    }
-    const char *env = getenv("SUPERMACHINE_LIBEXEC_DIR");
-    char self[4096] = "";
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    char *slash = n > 0 ? strrchr(self, '/') : NULL;
-    if (slash)
-        *slash = '\0';
-    const char *dirs[] = {env && *env ? env : NULL, slash ? self : NULL, SM_PKGLIBDIR};
-    for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
-        if (!dirs[i])
-            continue;
-        auto_free char *candidate = NULL;
-        if (asprintf(&candidate, "%s/%s", dirs[i], name) < 0) {
-            candidate = NULL;
-            return sm_error_set(err, SM_ENOMEM, "out of memory");
-        }
-        if (access(candidate, X_OK) == 0) {
-            *path = sm_steal_ptr(&candidate);
-            return 0;
-        }
-    }
-    return sm_error_set(err, SM_ENOTFOUND,
-        "the program %s is neither beside the executable nor in %s: install it, or set "
-        "SUPERMACHINE_LIBEXEC_DIR", name, SM_PKGLIBDIR);
-}
 
 static void take_line(struct lines *lines, const char *line, size_t size,
     const struct sm_ensure_options *options, sm_error *err)
@@ -199,10 +168,13 @@ static int finish(pid_t pid, const struct lines *lines, sm_error *err)
 int sm_builder_run(struct sm_imgstore *store, const char *reference,
     const struct sm_ensure_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err)
 {
-    auto_free char *path = NULL;
-    int rc = sm_builder_path(options->builder, &path, err);
+    auto_free char *path = options->builder ? strdup(options->builder) : NULL;
+    int rc = options->builder ? 0 :
+        sm_locate("supermachine-image", "SUPERMACHINE_LIBEXEC_DIR", "", &path, err);
     if (rc)
         return rc;
+    if (!path)
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0)
         return sm_error_errno(err, errno, "cannot make a pipe");

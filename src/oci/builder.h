@@ -10,7 +10,4 @@
 int sm_builder_run(struct sm_imgstore *store, const char *reference,
     const struct sm_ensure_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err);
 
-/* The path of the program (docs/architecture.md tells the order of places); malloc'ed. */
-int sm_builder_path(const char *override, char **path, sm_error *err);
-
 #endif
