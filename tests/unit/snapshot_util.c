@@ -38,7 +38,9 @@ char *make_dir(void)
 {
     const char *tmp = getenv("TMPDIR");
     char *dir = NULL;
-    assert_true(asprintf(&dir, "%s/sm-test-XXXXXX", tmp ? tmp : "/tmp") > 0);
+    if (!tmp)
+        tmp = access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm";
+    assert_true(asprintf(&dir, "%s/sm-test-XXXXXX", tmp) > 0);
     assert_non_null(mkdtemp(dir));
     return dir;
 }

@@ -13,7 +13,8 @@
 /* The bytes of tests/fixtures/snapshot/NAME.hex; free() them. */
 uint8_t *golden(const char *name, size_t *len);
 
-/* A new directory under $TMPDIR, and its removal with all it holds. */
+/* A new directory under $TMPDIR (else in memory: quicker, and the file systems' own differences are
+ * what tests/integration/snapshot.bats is for), and its removal with all it holds. */
 char *make_dir(void);
 void remove_dir(char *dir);
 

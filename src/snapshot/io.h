@@ -1,0 +1,55 @@
+/*
+ * The system calls that writers make, as a table: tests put failures in (disk full, no reflink, no
+ * hole punching, threads refused) where a real machine would need a broken disk. NULL stands for
+ * the real ones.
+ */
+#ifndef SM_SNAPSHOT_IO_H
+#define SM_SNAPSHOT_IO_H
+
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <supermachine.h>
+
+struct sm_snapshot_io {
+    ssize_t (*pwrite)(int fd, const void *buf, size_t len, off_t at);
+    int (*truncate)(int fd, off_t bytes);
+    int (*punch)(int fd, off_t at, off_t len); /* fallocate PUNCH_HOLE | KEEP_SIZE */
+    int (*clone)(int to, int from);            /* FICLONE */
+    ssize_t (*copy)(int from, off_t *from_at, int to, off_t *to_at, size_t len);
+    int (*sync)(int fd);
+    int (*rename)(const char *from, const char *to);
+    int (*thread)(pthread_t *thread, void *(*fn)(void *), void *arg);
+};
+
+extern const struct sm_snapshot_io sm_snapshot_io_real;
+
+/* pwrite all of it, or a sentence. */
+int sm_snapshot_write_at(const struct sm_snapshot_io *io, int fd, const void *buf, size_t len,
+    uint64_t at, sm_error *err);
+
+/* Runs task(arg, i) for i in 0..n-1 on up to `threads` threads, the calling one among them. When
+ * the system refuses threads, fewer do the same work. The first failure stops the rest and is
+ * returned. */
+typedef int sm_snapshot_task(void *arg, size_t i, sm_error *err);
+int sm_snapshot_parallel(const struct sm_snapshot_io *io, unsigned threads, size_t n,
+    sm_snapshot_task *task, void *arg, sm_error *err);
+
+/* A file that is made under PATH.partial and appears under PATH when it is whole. */
+struct sm_partial {
+    const struct sm_snapshot_io *io;
+    char *path, *partial;
+    int fd; /* -1: none */
+};
+
+/* SM_EBUSY when another writer is at it; leftovers of one that died are overwritten. */
+int sm_partial_open(
+    struct sm_partial *p, const char *path, const struct sm_snapshot_io *io, sm_error *err);
+/* Flushes to disk (unless told not to), renames, flushes the directory. */
+int sm_partial_commit(struct sm_partial *p, bool sync, sm_error *err);
+/* Removes what was not committed, and frees. For every opened one, at the end. */
+void sm_partial_close(struct sm_partial *p);
+
+#endif
