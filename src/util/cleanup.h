@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define SM_CLEANUP(f) __attribute__((cleanup(f)))
+/* unused: a variable may be there only to own. */
+#define SM_CLEANUP(f) __attribute__((unused, cleanup(f)))
 
 /* Makes `static inline void name_cleanup(type *p)` for a destructor that takes the value. */
 #define SM_DEFINE_CLEANUP(type, destroy)                                                           \

@@ -167,7 +167,7 @@ static void private_pages_of_a_file_are_the_changed_ones(void **state)
     uint8_t *p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 16384);
     assert_true(p != MAP_FAILED);
     unsigned sum = 0;
-    for (unsigned i = 0; i < 100; i++)
+    for (unsigned i = 20; i < 30; i++)
         sum += ((volatile uint8_t *)p)[i * PAGE]; /* reading maps the file's pages: no change */
     assert_int_equal(sum, 10 * 0xAB);
     p[21 * PAGE] = 1;
