@@ -1,0 +1,199 @@
+/*
+ * Makes the machine a container: the image's file system, mapped read-only, with a tmpfs over it,
+ * and the file systems that programs expect.
+ *
+ * We start in the kernel's initramfs, which holds /init, /dev and /root (the last two come with
+ * every kernel). A tmpfs on /root holds everything else: l (the image), u (upper), w (the overlay's
+ * work), n (the new root). hosts, hostname and machine-id are put into u before the overlay is
+ * mounted: no copy-up, no lookup in the image. Directories that the image lacks are made when a
+ * mount misses them.
+ */
+#include "boot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "system.h"
+
+#define LOWER "/root/l"
+#define UPPER "/root/u"
+#define WORK  "/root/w"
+#define ROOT  "/root/n"
+
+/* What a container's processes may raise their soft limit of open files to. */
+#define OPEN_FILES_SOFT 1024
+#define OPEN_FILES_HARD 524288
+
+_Noreturn void power_off(void)
+{
+    sync();
+#ifdef __x86_64__
+    reboot(
+        RB_AUTOBOOT); /* without ACPI a power-off would only halt; the VMM takes a reset for it */
+#else
+    reboot(RB_POWER_OFF);
+#endif
+    for (;;)
+        pause();
+}
+
+static size_t append(char *to, size_t len, size_t size, const char *s)
+{
+    while (*s && len + 1 < size)
+        to[len++] = *s++;
+    return len;
+}
+
+_Noreturn void die(const char *what, const char *on, int errnum)
+{
+    char line[512], digits[12];
+    size_t n = append(line, 0, sizeof(line), "<2>supermachine agent: ");
+    n = append(line, n, sizeof(line), what);
+    n = append(line, n, sizeof(line), on);
+    if (errnum > 0) {
+        char *d = digits + sizeof(digits) - 1;
+        *d = 0;
+        for (; errnum > 0 && d > digits; errnum /= 10)
+            *--d = (char)('0' + errnum % 10);
+        n = append(line, n, sizeof(line), ": errno ");
+        n = append(line, n, sizeof(line), d);
+    }
+    line[n++] = '\n';
+    int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+    ssize_t written = fd >= 0 ? write(fd, line, n) : -1;
+    (void)written; /* there is nobody left to tell */
+    power_off();
+}
+
+static void must_mkdir(const char *path)
+{
+    if (mkdir(path, 0755) != 0 && errno != EEXIST)
+        die("cannot make directory ", path, errno);
+}
+
+static void must_mount(const char *type, const char *source, const char *target,
+    unsigned long flags, const char *options)
+{
+    if (mount(source, target, type, flags, options) == 0)
+        return;
+    if (errno == ENOENT) {
+        must_mkdir(target);
+        if (mount(source, target, type, flags, options) == 0)
+            return;
+    }
+    die("cannot mount ", target, errno);
+}
+
+/* 0, 1 and 2 are /dev/null for us and for who wants no stream. The kernel had no console to open.
+ */
+static void open_streams(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd < 2);
+    if (fd < 0)
+        die("cannot open ", "/dev/null", errno);
+    if (fd > 2) {
+        dup2(fd, 0);
+        dup2(fd, 1);
+        dup2(fd, 2);
+        close(fd);
+    }
+}
+
+static void mount_image(const char *device)
+{
+    unsigned long flags = MS_RDONLY | MS_NOATIME;
+    if (mount(device, LOWER, "ext4", flags, "dax=always") == 0)
+        return;
+    if (errno == ENOENT)
+        die("there is no root file system device ", device, 0);
+    if (mount(device, LOWER, "ext4", flags, NULL) != 0)
+        die("cannot mount the root file system ", device, errno);
+}
+
+/* What is in no image: links to a process's own streams. */
+static void link_streams(void)
+{
+    if (symlink("/proc/self/fd", ROOT "/dev/fd") != 0 ||
+        symlink("/proc/self/fd/0", ROOT "/dev/stdin") != 0 ||
+        symlink("/proc/self/fd/1", ROOT "/dev/stdout") != 0 ||
+        symlink("/proc/self/fd/2", ROOT "/dev/stderr") != 0)
+        die("cannot make links in ", "/dev", errno);
+}
+
+static void switch_root(void)
+{
+    if (chdir(ROOT) != 0 || mount(".", "/", NULL, MS_MOVE, NULL) != 0 || chroot(".") != 0 ||
+        chdir("/") != 0)
+        die("cannot change to the new root ", ROOT, errno);
+}
+
+static void loopback_up(void)
+{
+    struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &r) != 0)
+        die("cannot bring up ", "lo", errno);
+    close(fd);
+}
+
+/* As container engines set them. A kernel without one of them does without. */
+static void set_kernel(const char *path, const char *value)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (write(fd, value, strlen(value)) < 0)
+        die("cannot set ", path, errno);
+    close(fd);
+}
+
+void boot(const char *hostname, const char *root)
+{
+    const char *what;
+    struct rlimit files = {.rlim_cur = OPEN_FILES_SOFT, .rlim_max = OPEN_FILES_HARD};
+
+    must_mount("devtmpfs", "dev", "/dev", MS_NOSUID, NULL);
+    open_streams();
+    must_mount("tmpfs", "root", "/root", 0, "mode=755,size=100%");
+    must_mkdir(LOWER);
+    must_mkdir(UPPER);
+    must_mkdir(WORK);
+    must_mkdir(ROOT);
+    mount_image(root);
+    must_mkdir(UPPER "/etc");
+    int e = system_init(UPPER "/etc", hostname, &what);
+    if (e != 0)
+        die(what, "", e);
+    must_mount("overlay", "overlay", ROOT, 0,
+        "lowerdir=" LOWER ",upperdir=" UPPER ",workdir=" WORK
+        ",redirect_dir=on,metacopy=on,volatile");
+    must_mkdir("/dev/pts");
+    must_mkdir("/dev/shm");
+    must_mount(NULL, "/dev", ROOT "/dev", MS_MOVE, NULL);
+    link_streams();
+    must_mount(
+        "devpts", "devpts", ROOT "/dev/pts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
+    must_mount("tmpfs", "shm", ROOT "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
+    must_mount("proc", "proc", ROOT "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    must_mount("sysfs", "sysfs", ROOT "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    must_mount("cgroup2", "cgroup", ROOT "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    switch_root();
+    loopback_up();
+    set_kernel("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+    set_kernel("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
+    if (prlimit(0, RLIMIT_NOFILE, &files, NULL) !=
+        0) /* musl's setrlimit brings thread code along */
+        die("cannot set limits", "", errno);
+}

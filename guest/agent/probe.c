@@ -1,0 +1,281 @@
+/*
+ * What listens in the guest, and is the guest idle.
+ *
+ * Listeners come from the kernel's socket tables (sock_diag over netlink): four dumps, TCP and UDP
+ * for both families. Waiting for one is polling with a growing interval. Idle is what /proc/uptime
+ * says: between two looks, quiet_ms apart, the CPUs were idle but for IDLE_PERMILLE of the time.
+ */
+#include "agent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "util/bytes.h"
+
+#define POLL_MIN_MS   10u
+#define POLL_MAX_MS   200u
+#define IDLE_PERMILLE 20u
+
+/* States of the kernel's sockets: a UDP socket that is bound but not connected is "closed". */
+#define STATE_CLOSE  7u
+#define STATE_LISTEN 10u
+
+/* ---- listeners ---------------------------------------------------------------------------- */
+
+static bool ask(int fd, uint8_t family, uint8_t protocol)
+{
+    struct {
+        struct nlmsghdr h;
+        struct inet_diag_req_v2 r;
+    } q = {
+        .h = {.nlmsg_len = sizeof(q),
+            .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+            .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
+        .r = {.sdiag_family = family,
+            .sdiag_protocol = protocol,
+            .idiag_states = 1u << (protocol == IPPROTO_TCP ? STATE_LISTEN : STATE_CLOSE)},
+    };
+    return send(fd, &q, sizeof(q), 0) == (ssize_t)sizeof(q);
+}
+
+struct table {
+    uint8_t *records;
+    uint32_t count, max;
+    uint16_t want; /* a TCP port that was looked for */
+    bool any_tcp, found;
+};
+
+static void add(struct table *t, const struct inet_diag_msg *d, uint8_t protocol)
+{
+    struct sm_wire_socket s = {
+        .family = d->idiag_family == AF_INET6 ? 6 : 4,
+        .protocol = protocol,
+        .port = ntohs(d->id.idiag_sport),
+    };
+    if (s.port == 0)
+        return; /* a UDP socket that was never bound */
+    memcpy(s.address, d->id.idiag_src, s.family == 6 ? 16 : 4);
+    if (protocol == IPPROTO_TCP) {
+        t->any_tcp = true;
+        t->found = t->found || s.port == t->want;
+    }
+    if (t->count < t->max)
+        sm_wire_socket_store(t->records + (size_t)t->count++ * SM_WIRE_SOCKET_SIZE, &s);
+}
+
+/* One dump. True when its end was seen. */
+static bool collect(int fd, struct table *t, uint8_t protocol)
+{
+    static _Alignas(struct nlmsghdr) uint8_t answer[16 * 1024];
+    for (;;) {
+        ssize_t got = recv(fd, answer, sizeof(answer), 0);
+        if (got <= 0)
+            return false;
+        size_t left = (size_t)got;
+        for (struct nlmsghdr *h = (struct nlmsghdr *)(void *)answer; NLMSG_OK(h, left);
+             h = NLMSG_NEXT(h, left)) {
+            if (h->nlmsg_type == NLMSG_DONE)
+                return true;
+            if (h->nlmsg_type == NLMSG_ERROR) {
+                const struct nlmsgerr *e = NLMSG_DATA(h);
+                errno = -e->error;
+                return false;
+            }
+            if (h->nlmsg_len >= NLMSG_LENGTH(sizeof(struct inet_diag_msg)))
+                add(t, NLMSG_DATA(h), protocol);
+        }
+    }
+}
+
+static bool listeners(struct table *t, bool tcp_only)
+{
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+    if (fd < 0)
+        return false;
+    static const uint8_t protocols[] = {IPPROTO_TCP, IPPROTO_UDP}, families[] = {AF_INET, AF_INET6};
+    bool ok = true;
+    for (unsigned p = 0; ok && p < (tcp_only ? 1u : 2u); p++)
+        for (unsigned f = 0; ok && f < 2; f++)
+            ok = ask(fd, families[f], protocols[p]) && collect(fd, t, protocols[p]);
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return ok;
+}
+
+/* The answer is made in place: header, length of the records, records. */
+static bool answer_sockets(struct agent *a, struct conn *c, uint32_t port, bool wait)
+{
+    uint32_t whole = SM_WIRE_HEADER + 4 + SM_WIRE_MAX_SOCKETS * SM_WIRE_SOCKET_SIZE;
+    struct buffer *b = conn_room(a, c, whole);
+    if (!b) {
+        conn_error(a, c, SM_WIRE_E_INTERNAL, ENOMEM, "no memory for the list of sockets", NULL);
+        return true;
+    }
+    uint8_t *frame = b->data + b->start + b->len;
+    struct table t = {
+        .records = frame + SM_WIRE_HEADER + 4,
+        .max = SM_WIRE_MAX_SOCKETS,
+        .want = (uint16_t)port,
+    };
+    if (!listeners(&t, wait)) {
+        conn_error(a, c, SM_WIRE_E_INTERNAL, errno, "cannot list sockets", NULL);
+        return true;
+    }
+    if (wait && !(port == 0 ? t.any_tcp : t.found)) {
+        if (b->len == 0) {
+            buffer_put(a, b);
+            c->out = NULL;
+        }
+        return false;
+    }
+    uint32_t len = t.count * SM_WIRE_SOCKET_SIZE;
+    sm_wire_data_header(frame, SM_WIRE_SOCKETS, 4 + len);
+    sm_store_le32(frame + SM_WIRE_HEADER, len);
+    conn_commit(a, c, SM_WIRE_HEADER + 4 + len);
+    return true;
+}
+
+void probe_listeners(struct agent *a, struct conn *c)
+{
+    answer_sockets(a, c, 0, false);
+}
+
+/* ---- waiting ------------------------------------------------------------------------------ */
+
+static void set_next(struct agent *a, struct conn *c, uint64_t when)
+{
+    a->n_timed += (when != 0) - (c->next_ns != 0);
+    c->next_ns = when;
+}
+
+static void wait_over(struct agent *a, struct conn *c)
+{
+    set_next(a, c, 0);
+    if (c->state != CONN_CLOSING)
+        c->state = CONN_REQUEST;
+}
+
+/* Next look after ms, or at the deadline, whichever is first. */
+static void wait_on(struct agent *a, struct conn *c, uint64_t now, uint32_t ms)
+{
+    uint64_t next = now + (uint64_t)ms * 1000000u;
+    set_next(a, c, next < c->deadline_ns ? next : c->deadline_ns);
+}
+
+static bool timed_out(struct agent *a, struct conn *c, uint64_t now, const char *message)
+{
+    if (now < c->deadline_ns)
+        return false;
+    set_next(a, c, 0);
+    conn_error(a, c, SM_WIRE_E_TIMEOUT, 0, message, NULL);
+    return true;
+}
+
+void probe_wait_listen(struct agent *a, struct conn *c, const struct sm_wire_wait_listen *m)
+{
+    if (m->port > 65535) {
+        conn_error(a, c, SM_WIRE_E_BAD_VALUE, 0, "no such port", NULL);
+        return;
+    }
+    if (answer_sockets(a, c, m->port, true))
+        return;
+    uint64_t now = agent_now_ns();
+    c->state = CONN_WAIT_LISTEN;
+    c->port = m->port;
+    c->poll_ms = POLL_MIN_MS;
+    c->deadline_ns = now + (uint64_t)m->timeout_ms * 1000000u;
+    wait_on(a, c, now, c->poll_ms);
+}
+
+/* The sum over all CPUs of the time they were idle, to 10 ms; both numbers of /proc/uptime. */
+static bool read_uptime(uint64_t *uptime_ns, uint64_t *idle_ns)
+{
+    char text[64];
+    uint64_t v[2] = {0, 0};
+    int fd = open("/proc/uptime", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t n = read(fd, text, sizeof(text));
+    close(fd);
+    unsigned i = 0;
+    for (ssize_t k = 0; k < n; k++) {
+        if (text[k] >= '0' && text[k] <= '9')
+            v[i] = v[i] * 10 + (uint64_t)(text[k] - '0');
+        else if (text[k] == ' ' && ++i > 1)
+            return false;
+    }
+    *uptime_ns = v[0] * 10000000u; /* two decimals were read over */
+    *idle_ns = v[1] * 10000000u;
+    return i == 1;
+}
+
+/* Time that the CPUs were not idle, since boot. */
+static bool busy_ns(uint64_t *uptime, uint64_t *busy)
+{
+    uint64_t idle;
+    cpu_set_t cpus;
+    if (!read_uptime(uptime, &idle) || sched_getaffinity(0, sizeof(cpus), &cpus) != 0)
+        return false;
+    *busy = *uptime * (uint64_t)CPU_COUNT(&cpus) - idle;
+    return true;
+}
+
+static bool sample(struct agent *a, struct conn *c, uint64_t now)
+{
+    if (!busy_ns(&c->sample_ns, &c->sample_busy_ns)) {
+        set_next(a, c, 0);
+        conn_error(a, c, SM_WIRE_E_INTERNAL, errno, "cannot read /proc/uptime", NULL);
+        return false;
+    }
+    wait_on(a, c, now, c->quiet_ms);
+    return true;
+}
+
+void probe_wait_idle(struct agent *a, struct conn *c, const struct sm_wire_wait_idle *m)
+{
+    uint64_t now = agent_now_ns();
+    c->state = CONN_WAIT_IDLE;
+    c->quiet_ms = m->quiet_ms < 50 ? 50 : m->quiet_ms; /* the clock behind it ticks every 10 ms */
+    c->deadline_ns = now + (uint64_t)m->timeout_ms * 1000000u;
+    sample(a, c, now);
+}
+
+static void look_idle(struct agent *a, struct conn *c, uint64_t now)
+{
+    uint64_t uptime, busy;
+    if (busy_ns(&uptime, &busy) && uptime - c->sample_ns >= (uint64_t)c->quiet_ms * 950000u) {
+        int64_t used = (int64_t)(busy - c->sample_busy_ns);
+        if (used <= (int64_t)((uptime - c->sample_ns) / 1000 * IDLE_PERMILLE)) {
+            wait_over(a, c);
+            conn_put(a, c, SM_WIRE_OK, NULL);
+            return;
+        }
+    }
+    if (!timed_out(a, c, now, "the guest was not idle in time"))
+        sample(a, c, now);
+}
+
+void probe_timer(struct agent *a, struct conn *c, uint64_t now)
+{
+    if (c->state == CONN_WAIT_IDLE) {
+        look_idle(a, c, now);
+        return;
+    }
+    if (answer_sockets(a, c, c->port, true)) {
+        wait_over(a, c);
+        return;
+    }
+    if (timed_out(a, c, now, "nothing listened in time"))
+        return;
+    c->poll_ms = c->poll_ms * 2 > POLL_MAX_MS ? POLL_MAX_MS : c->poll_ms * 2;
+    wait_on(a, c, now, c->poll_ms);
+}

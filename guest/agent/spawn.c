@@ -1,0 +1,156 @@
+/*
+ * Starts a process without copying the agent: clone(CLONE_VM | CLONE_VFORK) on a stack of its own.
+ * The child shares our memory until it executes, and we are suspended until then: so it may read
+ * the request and leave word of a failure in struct spawn, and must touch nothing else. It makes
+ * system calls directly, because a libc's setuid and the like think of threads.
+ */
+#include "agent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static _Alignas(16) uint8_t child_stack[64 * 1024];
+static char child_path[2 * (SM_WIRE_MAX_PATH + 1)];
+
+static int fail(struct spawn *s, enum sm_wire_error_kind kind, const char *what)
+{
+    s->kind = kind;
+    s->errnum = errno;
+    s->what = what;
+    return 1;
+}
+
+/* fds[0..2] to 0..2. With a terminal fds[0] serves for all three. Ours are all above 2, and 0 of
+ * the agent is /dev/null: so 0 is set last. */
+static int set_streams(const struct spawn *s)
+{
+    for (int i = 2; i >= 0; i--) {
+        int from = s->tty ? s->fds[0] : s->fds[i];
+        if (from >= 0 ? dup2(from, i) < 0 : (i != 0 && dup2(0, i) < 0))
+            return -1;
+    }
+    return 0;
+}
+
+/* As `mkdir -p`; a working directory that is missing is made, as container engines do. */
+static int make_directory(const char *path)
+{
+    size_t len = strlen(path);
+    if (len >= sizeof(child_path))
+        return -1;
+    memcpy(child_path, path, len + 1);
+    for (char *p = child_path + 1; *p; p++) {
+        if (*p != '/')
+            continue;
+        *p = 0;
+        if (mkdir(child_path, 0755) != 0 && errno != EEXIST)
+            return -1;
+        *p = '/';
+    }
+    return mkdir(child_path, 0755) != 0 && errno != EEXIST ? -1 : 0;
+}
+
+static int change_directory(const char *path)
+{
+    if (path[0] == 0)
+        path = "/";
+    if (path[0] != '/') {
+        errno = EINVAL;
+        return -1;
+    }
+    if (chdir(path) == 0)
+        return 0;
+    return errno == ENOENT && make_directory(path) == 0 ? chdir(path) : -1;
+}
+
+static int become(const struct user *u)
+{
+    if (u->uid == 0 && u->gid == 0 && u->n_groups == 0)
+        return 0;
+    return syscall(SYS_setgroups, u->n_groups, u->groups) != 0 ||
+                   syscall(SYS_setgid, u->gid) != 0 || syscall(SYS_setuid, u->uid) != 0
+               ? -1
+               : 0;
+}
+
+/* Returns only on failure: errno is that of the most telling attempt. */
+static void execute(const struct spawn *s, const char **found)
+{
+    const char *name = s->argv[0];
+    if (strchr(name, '/')) {
+        execve(name, s->argv, s->envp);
+        *found = name;
+        return;
+    }
+    size_t name_len = strlen(name);
+    int told = ENOENT;
+    for (const char *p = s->path; p;) {
+        const char *end = strchr(p, ':');
+        size_t len = end ? (size_t)(end - p) : strlen(p);
+        if (len + name_len + 2 <= sizeof(child_path)) {
+            memcpy(child_path, p, len);
+            if (len > 0)
+                child_path[len++] = '/';
+            memcpy(child_path + len, name, name_len + 1);
+            execve(child_path, s->argv, s->envp);
+            bool there = errno != ENOENT && errno != ENOTDIR;
+            if (!there && access(child_path, F_OK) == 0) {
+                *found = child_path; /* its interpreter is what is missing */
+                errno = ENOENT;
+                return;
+            }
+            if (there) {
+                told = errno;
+                if (told != EACCES)
+                    break;
+            }
+        }
+        p = end ? end + 1 : NULL;
+    }
+    errno = told;
+}
+
+static int child(void *arg)
+{
+    struct spawn *s = arg;
+    sigset_t none;
+    sigemptyset(&none);
+    setsid();
+    if (sigprocmask(SIG_SETMASK, &none, NULL) != 0 || set_streams(s) != 0)
+        return fail(s, SM_WIRE_E_INTERNAL, "cannot set up streams of ");
+    if (s->tty && ioctl(0, TIOCSCTTY, 0) != 0)
+        return fail(s, SM_WIRE_E_INTERNAL, "no controlling terminal for ");
+    if (change_directory(s->cwd) != 0)
+        return fail(s, SM_WIRE_E_BAD_CWD, "cannot change to working directory ");
+    if (become(s->user) != 0)
+        return fail(s, SM_WIRE_E_INTERNAL, "cannot change user for ");
+    const char *found = NULL;
+    execute(s, &found);
+    if (errno == ENOENT && found && access(found, F_OK) == 0) {
+        errno = ENOENT;
+        return fail(s, SM_WIRE_E_NOT_FOUND, "interpreter or dynamic loader is missing for ");
+    }
+    if (errno == ENOENT || errno == ENOTDIR)
+        return fail(s, SM_WIRE_E_NOT_FOUND, "command not found: ");
+    return fail(s, SM_WIRE_E_CANNOT_EXEC, "cannot execute ");
+}
+
+pid_t spawn(struct spawn *s)
+{
+    s->kind = 0;
+    pid_t pid =
+        clone(child, child_stack + sizeof(child_stack), CLONE_VM | CLONE_VFORK | SIGCHLD, s);
+    if (pid < 0) {
+        fail(s, SM_WIRE_E_INTERNAL, "cannot start a process for ");
+        return -1;
+    }
+    /* A child that failed is reaped like any other: nobody knows its pid. */
+    return s->kind == 0 ? pid : -1;
+}

@@ -1,0 +1,220 @@
+/*
+ * Clock, entropy, host name and machine id.
+ *
+ * This is what stands between a restore and the first instruction of the user's, so it costs as few
+ * system calls as it can: the descriptors are opened at boot. The identity files are written
+ * through the overlay's upper file system, below the overlay, which has no page cache of its own
+ * and so shows what was written. A file that somebody changed or replaced meanwhile is his: we
+ * change only what is as we left it, except the machine id, which must differ and is written to the
+ * new file if need be.
+ */
+#include "system.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/random.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "wire/wire.h"
+
+#define HOSTS_HEAD "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t"
+
+#define TEXT_MAX (sizeof(HOSTS_HEAD) + SM_WIRE_MAX_HOSTNAME + 1)
+
+struct text_file {
+    int fd;
+    size_t len;
+    char text[TEXT_MAX];
+};
+
+static struct text_file hosts = {.fd = -1}, hostname_file = {.fd = -1},
+                        machine_id_file = {.fd = -1};
+static int random_device = -1;
+
+void *system_alloc(size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void system_free(void *p, size_t size)
+{
+    munmap(p, size);
+}
+
+/* Fails with errno. */
+static int write_text(struct text_file *f, const char *text, size_t len)
+{
+    if (pwrite(f->fd, text, len, 0) != (ssize_t)len)
+        return -1;
+    if (len < f->len && ftruncate(f->fd, (off_t)len) != 0)
+        return -1;
+    memcpy(f->text, text, len);
+    f->len = len;
+    return 0;
+}
+
+/* Replaces the text if it is still ours. */
+static int replace_text(struct text_file *f, const char *text, size_t len)
+{
+    char now[TEXT_MAX + 1];
+    ssize_t n = pread(f->fd, now, sizeof(now), 0);
+    if (n < 0)
+        return -1;
+    if ((size_t)n != f->len || memcmp(now, f->text, f->len) != 0)
+        return 0;
+    return write_text(f, text, len);
+}
+
+static int create_text(struct text_file *f, const char *dir, const char *name, mode_t mode)
+{
+    char path[64];
+    size_t n = strlen(dir);
+    if (n + strlen(name) + 2 > sizeof(path)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(path, dir, n);
+    path[n] = '/';
+    strcpy(path + n + 1, name);
+    f->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+    return f->fd < 0 ? -1 : 0;
+}
+
+/* The contents of hosts and hostname for this name. */
+static size_t hosts_text(char *to, const char *name)
+{
+    size_t n = strlen(name);
+    memcpy(to, HOSTS_HEAD, sizeof(HOSTS_HEAD) - 1);
+    memcpy(to + sizeof(HOSTS_HEAD) - 1, name, n);
+    to[sizeof(HOSTS_HEAD) - 1 + n] = '\n';
+    return sizeof(HOSTS_HEAD) + n;
+}
+
+static size_t line_text(char *to, const char *line)
+{
+    size_t n = strlen(line);
+    memcpy(to, line, n);
+    to[n] = '\n';
+    return n + 1;
+}
+
+static int draw_machine_id(void)
+{
+    uint8_t raw[16];
+    char text[33];
+    if (getrandom(raw, sizeof(raw), 0) != (ssize_t)sizeof(raw))
+        return -1;
+    for (unsigned i = 0; i < 32; i++)
+        text[i] = "0123456789abcdef"[raw[i / 2] >> (i % 2 ? 0 : 4) & 15];
+    text[32] = '\n';
+    return write_text(&machine_id_file, text, sizeof(text));
+}
+
+int system_init(const char *etc, const char *hostname, const char **what)
+{
+    struct utsname u;
+    char text[TEXT_MAX];
+
+    *what = "cannot open /dev/urandom";
+    random_device = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    if (random_device < 0)
+        return errno;
+    if (hostname[0] == 0) {
+        *what = "cannot tell the host name";
+        if (uname(&u) != 0)
+            return errno;
+        hostname = u.nodename;
+    } else {
+        *what = "cannot set the host name";
+        if (sethostname(hostname, strlen(hostname)) != 0)
+            return errno;
+    }
+    *what = "cannot make hosts, hostname and machine-id";
+    if (create_text(&hosts, etc, "hosts", 0644) != 0 ||
+        create_text(&hostname_file, etc, "hostname", 0644) != 0 ||
+        create_text(&machine_id_file, etc, "machine-id", 0444) != 0 || draw_machine_id() != 0 ||
+        write_text(&hosts, text, hosts_text(text, hostname)) != 0 ||
+        write_text(&hostname_file, text, line_text(text, hostname)) != 0)
+        return errno;
+    return 0;
+}
+
+int system_set_clock(uint64_t realtime_ns, const char **what)
+{
+    struct timespec t = {
+        .tv_sec = (time_t)(realtime_ns / 1000000000u),
+        .tv_nsec = (long)(realtime_ns % 1000000000u),
+    };
+    *what = "cannot set the clock";
+    return clock_settime(CLOCK_REALTIME, &t) == 0 ? 0 : errno;
+}
+
+int system_add_entropy(const void *seed, size_t len, const char **what)
+{
+    union {
+        struct rand_pool_info info;
+        uint8_t bytes[sizeof(struct rand_pool_info) + SM_WIRE_MAX_ENTROPY];
+    } pool;
+
+    *what = "the seed is too long";
+    if (len > SM_WIRE_MAX_ENTROPY)
+        return EINVAL;
+    pool.info.entropy_count = (int)len * 8;
+    pool.info.buf_size = (int)len;
+    memcpy(pool.bytes + offsetof(struct rand_pool_info, buf), seed, len);
+    *what = "cannot add entropy";
+    if (ioctl(random_device, RNDADDENTROPY, &pool) != 0)
+        return errno;
+    *what = "cannot reseed the random number generator";
+    return ioctl(random_device, RNDRESEEDCRNG) == 0 ? 0 : errno;
+}
+
+/* The file may have been replaced: then the one that is there now is the one to write. */
+static int set_machine_id(const char *id)
+{
+    struct stat st;
+    char text[SM_WIRE_MAX_MACHINE_ID + 1];
+    size_t n = line_text(text, id);
+    if (fstat(machine_id_file.fd, &st) != 0)
+        return -1;
+    if (st.st_nlink == 0) {
+        int fd = open("/etc/machine-id", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0444);
+        if (fd < 0)
+            return -1;
+        close(machine_id_file.fd);
+        machine_id_file.fd = fd;
+    } else {
+        machine_id_file.len = (size_t)st.st_size; /* cuts what somebody appended */
+    }
+    return write_text(&machine_id_file, text, n);
+}
+
+static int set_hostname(const char *name)
+{
+    char text[TEXT_MAX];
+    return sethostname(name, strlen(name)) != 0 ||
+                   replace_text(&hostname_file, text, line_text(text, name)) != 0 ||
+                   replace_text(&hosts, text, hosts_text(text, name)) != 0
+               ? -1
+               : 0;
+}
+
+int system_set_identity(const char *hostname, const char *machine_id, const char **what)
+{
+    *what = "cannot set the machine id";
+    if (machine_id[0] != 0 && set_machine_id(machine_id) != 0)
+        return errno;
+    *what = "cannot set the host name";
+    if (hostname[0] != 0 && set_hostname(hostname) != 0)
+        return errno;
+    return 0;
+}

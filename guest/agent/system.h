@@ -1,0 +1,22 @@
+/* What touches the whole machine. The tests link another implementation. Each returns 0 or an errno
+ * value and, on failure, names the step in *what. */
+#ifndef SM_AGENT_SYSTEM_H
+#define SM_AGENT_SYSTEM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Zeroed memory of the kernel's, for buffers; NULL: there is none. */
+void *system_alloc(size_t size);
+void system_free(void *p, size_t size);
+
+/* At boot, once: makes hosts, hostname and machine-id in the directory (a machine id is drawn) and
+ * keeps them open. hostname "": the kernel's. */
+int system_init(const char *etc, const char *hostname, const char **what);
+
+int system_set_clock(uint64_t realtime_ns, const char **what);
+int system_add_entropy(const void *seed, size_t len, const char **what);
+/* "": keep. */
+int system_set_identity(const char *hostname, const char *machine_id, const char **what);
+
+#endif

@@ -1,0 +1,82 @@
+/*
+ * An agent in a process of its own, without a VM: the core of guest/agent on unix sockets, with a
+ * system that only remembers what it was told. Talk to it with the calls below; each fails the test
+ * when the agent does what it must not, or when ten seconds have passed.
+ */
+#ifndef SM_TESTS_AGENT_UTIL_H
+#define SM_TESTS_AGENT_UTIL_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "wire/wire.h"
+
+/* Shared with the agent's process. */
+struct fake_system {
+    uint64_t realtime_ns;
+    uint32_t seed_len;
+    char hostname[65], machine_id[33];
+    unsigned calls;
+    int fail_clock, fail_entropy, fail_identity; /* errno to return */
+};
+
+struct agent_test {
+    pid_t pid;
+    char dir[64]; /* temporary; passwd and group are in it */
+    char socket[80];
+    struct fake_system *system;
+};
+
+struct peer {
+    int fd;
+    uint8_t buf[1 << 17];
+    size_t have, used;
+};
+
+int agent_setup(void **state);
+int agent_teardown(void **state);
+
+struct peer *peer_open(struct agent_test *t);
+void peer_close(struct peer *p);
+void peer_send(struct peer *p, const void *data, size_t len);
+/* The next frame; false: the agent has closed the connection. */
+bool peer_next(struct peer *p, struct sm_wire_frame *f);
+/* The next frame must be of this type; decoded if m is not NULL. */
+void peer_expect(struct peer *p, enum sm_wire_type type, void *m);
+/* ERROR of this kind, and then the end. */
+void peer_expect_error(struct peer *p, enum sm_wire_error_kind kind);
+void peer_expect_end(struct peer *p);
+void peer_put(struct peer *p, enum sm_wire_type type, const void *m);
+
+struct run {
+    struct sm_wire_exec exec; /* in; flags 0 become stdin, stdout and stderr */
+    const void *input;        /* in: all of stdin */
+    size_t input_len;
+    char *out, *err; /* NUL-terminated; the caller frees them with run_free */
+    size_t out_len, err_len;
+    struct sm_wire_exit exit;
+};
+
+/* EXEC on a new connection, all of its streams, until EXIT. */
+void run(struct agent_test *t, struct run *r);
+/* The same from STARTED on (which is expected here). */
+void run_streams(struct peer *p, struct run *r);
+void run_free(struct run *r);
+
+#define ARGV(...)                                                                                  \
+    {                                                                                              \
+        .strv = (const char *const[])                                                              \
+        {                                                                                          \
+            __VA_ARGS__, NULL                                                                      \
+        }                                                                                          \
+    }
+#define SHELL(script) ARGV("sh", "-c", script)
+#define EXEC_STREAMS  (SM_WIRE_EXEC_STDIN | SM_WIRE_EXEC_STDOUT | SM_WIRE_EXEC_STDERR)
+
+#endif

@@ -1,0 +1,661 @@
+/* Commands run by the agent: streams, end, signals, terminals, users. */
+#include "agent_util.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* Is there a process with this command line argument? Gone means: within two seconds. */
+static bool gone(pid_t pid)
+{
+    for (int i = 0; i < 200; i++) {
+        if (kill(pid, 0) != 0 && errno == ESRCH)
+            return true;
+        usleep(10000);
+    }
+    return false;
+}
+
+static void refused(
+    struct agent_test *t, const struct sm_wire_exec *exec, enum sm_wire_error_kind kind)
+{
+    struct peer *p = peer_open(t);
+    peer_put(p, SM_WIRE_EXEC, exec);
+    peer_expect_error(p, kind);
+    peer_close(p);
+}
+
+/* ---- end and output ----------------------------------------------------------------------- */
+
+static void output_and_status(void **state)
+{
+    struct run r = {.exec = {.argv = SHELL("echo out; echo err >&2; exit 7")}};
+    run(*state, &r);
+    assert_string_equal(r.out, "out\n");
+    assert_string_equal(r.err, "err\n");
+    assert_int_equal(r.exit.code, 7);
+    assert_int_equal(r.exit.signal, 0);
+    assert_int_equal(r.exit.timed_out, 0);
+    assert_in_range(r.exit.peak_rss_bytes, 64 * 1024, 64 << 20);
+    assert_in_range(r.exit.wall_us, 1, 10000000);
+    run_free(&r);
+}
+
+static void a_signal_is_told_as_such(void **state)
+{
+    struct run r = {.exec = {.argv = SHELL("kill -SEGV $$")}};
+    run(*state, &r);
+    assert_int_equal(r.exit.code, -1);
+    assert_int_equal(r.exit.signal, SIGSEGV);
+    run_free(&r);
+}
+
+static void unwanted_streams_are_null(void **state)
+{
+    struct run r = {
+        .exec = {
+            .argv = SHELL("readlink /proc/self/fd/0 /proc/self/fd/2; echo e >&2; read x; echo $?"),
+            .flags = SM_WIRE_EXEC_STDOUT}};
+    run(*state, &r);
+    assert_string_equal(r.out, "/dev/null\n/dev/null\n1\n");
+    assert_string_equal(r.err, "");
+    run_free(&r);
+}
+
+static void no_descriptor_of_the_agent_leaks(void **state)
+{
+    struct run r = {.exec = {.argv = SHELL("echo /proc/self/fd/*")}};
+    run(*state, &r);
+    assert_string_equal(r.out, "/proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 /proc/self/fd/3\n");
+    run_free(&r); /* 3 is the shell's own directory */
+}
+
+static void signals_start_unblocked_and_in_an_own_session(void **state)
+{
+    struct run r = {
+        .exec = {.argv = SHELL(
+                     "grep SigBlk /proc/self/status; cut -d' ' -f5,6 /proc/$$/stat; echo $$")}};
+    char want[64];
+    int pid;
+    run(*state, &r);
+    assert_int_equal(sscanf(r.out, "SigBlk: 0000000000000000 %d", &pid), 1);
+    snprintf(want, sizeof(want), "SigBlk:\t0000000000000000\n%d %d\n%d\n", pid, pid, pid);
+    assert_string_equal(r.out, want);
+    run_free(&r);
+}
+
+static void much_output_arrives_whole_at_a_slow_reader(void **state)
+{
+    struct agent_test *t = *state;
+    struct peer *p = peer_open(t);
+    struct run r = {
+        .exec = {.argv = SHELL("seq 1 600000; seq 1 600000 >&2"), .flags = EXEC_STREAMS}};
+    peer_put(p, SM_WIRE_EXEC, &r.exec);
+    usleep(300000); /* everything is full now */
+    run_streams(p, &r);
+    assert_int_equal(r.out_len, 4088895);
+    assert_int_equal(r.err_len, 4088895);
+    assert_memory_equal(r.out, r.err, r.out_len);
+    assert_memory_equal(r.out + r.out_len - 14, "599999\n600000\n", 14);
+    run_free(&r);
+    peer_close(p);
+}
+
+static void a_descendant_that_keeps_the_pipe_is_not_waited_for(void **state)
+{
+    struct run r = {.exec = {.argv = SHELL("(sleep 30; echo late) & echo $!; echo done")}};
+    double start = seconds();
+    int pid;
+    run(*state, &r);
+    assert_true(seconds() - start < 5);
+    assert_int_equal(sscanf(r.out, "%d\ndone", &pid), 1);
+    assert_non_null(strstr(r.out, "\ndone\n"));
+    kill(pid, SIGKILL);
+    run_free(&r);
+}
+
+static void many_at_once(void **state)
+{
+    struct agent_test *t = *state;
+    struct peer *peers[100];
+    for (unsigned i = 0; i < 100; i++) {
+        char script[64];
+        snprintf(script, sizeof(script), "sleep 0.2; echo %u; exit %u", i, i);
+        struct sm_wire_exec exec = {.argv = SHELL(script), .flags = EXEC_STREAMS};
+        peers[i] = peer_open(t);
+        peer_put(peers[i], SM_WIRE_EXEC, &exec);
+    }
+    for (unsigned i = 0; i < 100; i++) {
+        struct run r = {.exec.flags = EXEC_STREAMS};
+        run_streams(peers[i], &r);
+        assert_int_equal(atoi(r.out), i);
+        assert_int_equal(r.exit.code, i);
+        run_free(&r);
+        peer_close(peers[i]);
+    }
+}
+
+/* ---- what cannot be started --------------------------------------------------------------- */
+
+static void commands_that_cannot_be_started(void **state)
+{
+    struct agent_test *t = *state;
+    char script[128];
+    snprintf(script, sizeof(script), "%s/script", t->dir);
+    struct sm_wire_exec none = {.flags = 0};
+    refused(t, &none, SM_WIRE_E_NOT_FOUND);
+    struct sm_wire_exec empty = {.argv = ARGV("")};
+    refused(t, &empty, SM_WIRE_E_NOT_FOUND);
+    struct sm_wire_exec missing = {.argv = ARGV("no-such-command")};
+    refused(t, &missing, SM_WIRE_E_NOT_FOUND);
+    struct sm_wire_exec missing_path = {.argv = ARGV("/no/such/command")};
+    refused(t, &missing_path, SM_WIRE_E_NOT_FOUND);
+    struct sm_wire_exec directory = {.argv = ARGV("/tmp")};
+    refused(t, &directory, SM_WIRE_E_CANNOT_EXEC);
+    struct sm_wire_exec no_mode = {.argv = ARGV("/etc/passwd")};
+    refused(t, &no_mode, SM_WIRE_E_CANNOT_EXEC);
+
+    int fd = open(script, O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
+    assert_int_equal(write(fd, "#!/no/such/shell\n", 17), 17);
+    close(fd);
+    struct sm_wire_exec interpreter = {.argv = ARGV(script)};
+    struct peer *p = peer_open(t);
+    struct sm_wire_error e;
+    peer_put(p, SM_WIRE_EXEC, &interpreter);
+    peer_expect(p, SM_WIRE_ERROR, &e);
+    assert_int_equal(e.kind, SM_WIRE_E_NOT_FOUND);
+    assert_non_null(strstr(e.message, "interpreter"));
+    peer_close(p);
+
+    fd = open(script, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    assert_int_equal(write(fd, "not a program\n", 14), 14);
+    close(fd);
+    refused(t, &interpreter, SM_WIRE_E_CANNOT_EXEC);
+    struct sm_wire_exec not_in_path = {
+        .argv = ARGV("script"), .env = ARGV("PATH=/nowhere::/also/not")};
+    refused(t, &not_in_path, SM_WIRE_E_NOT_FOUND);
+}
+
+static void the_path_of_the_request_is_searched(void **state)
+{
+    struct agent_test *t = *state;
+    char script[128], env[256];
+    snprintf(script, sizeof(script), "%s/mytool", t->dir);
+    snprintf(env, sizeof(env), "PATH=/nowhere:%s", t->dir);
+    int fd = open(script, O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
+    assert_int_equal(write(fd, "#!/bin/sh\necho found $1\n", 24), 24);
+    close(fd);
+    struct run r = {.exec = {.argv = ARGV("mytool", "it"), .env = ARGV(env)}};
+    run(t, &r);
+    assert_string_equal(r.out, "found it\n");
+    run_free(&r);
+}
+
+static void environment(void **state)
+{
+    struct run r = {.exec = {.argv = ARGV("env"), .env = ARGV("A=1", "EMPTY=", "HOME=/x")}};
+    run(*state, &r);
+    assert_string_equal(r.out,
+        "A=1\nEMPTY=\nHOME=/x\n"
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nHOSTNAME=box\n");
+    run_free(&r);
+    r = (struct run){.exec = {.argv = SHELL("echo $HOME")}};
+    run(*state, &r);
+    assert_string_equal(r.out, "/root\n");
+    run_free(&r);
+}
+
+static void large_arguments(void **state)
+{
+    static char big[100001];
+    const char *argv[10] = {"sh", "-c", "echo ${#1} ${#6}", "sh"};
+    memset(big, 'x', sizeof(big) - 1);
+    for (int i = 4; i < 9; i++)
+        argv[i] = big;
+    argv[9] = "last";
+    const char *full[11];
+    memcpy(full, argv, sizeof(argv));
+    full[10] = NULL;
+    struct run r = {.exec = {.argv = {.strv = full}}};
+    run(*state, &r);
+    assert_string_equal(r.out, "100000 4\n");
+    run_free(&r);
+}
+
+static void working_directory(void **state)
+{
+    struct agent_test *t = *state;
+    char made[128], want[160], blocked[128];
+    snprintf(made, sizeof(made), "%s/a/b/c", t->dir);
+    snprintf(want, sizeof(want), "%s\n", made);
+    snprintf(blocked, sizeof(blocked), "%s/passwd/x", t->dir);
+    struct run r = {.exec = {.argv = ARGV("pwd"), .cwd = made}};
+    run(t, &r);
+    assert_string_equal(r.out, want);
+    run_free(&r);
+    struct sm_wire_exec file = {.argv = ARGV("pwd"), .cwd = blocked};
+    refused(t, &file, SM_WIRE_E_BAD_CWD);
+    struct sm_wire_exec relative = {.argv = ARGV("pwd"), .cwd = "tmp"};
+    refused(t, &relative, SM_WIRE_E_BAD_CWD);
+}
+
+/* ---- stdin -------------------------------------------------------------------------------- */
+
+static void stdin_comes_back_unchanged(void **state)
+{
+    size_t len = 3 << 20;
+    uint8_t *data = malloc(len);
+    for (size_t i = 0; i < len; i++)
+        data[i] = (uint8_t)(i * 2654435761u >> 13);
+    struct run r = {.exec = {.argv = ARGV("cat")}, .input = data, .input_len = len};
+    run(*state, &r);
+    assert_int_equal(r.exit.code, 0);
+    assert_int_equal(r.out_len, len);
+    assert_memory_equal(r.out, data, len);
+    run_free(&r);
+    free(data);
+}
+
+static void a_command_need_not_read_its_stdin(void **state)
+{
+    static uint8_t data[1 << 20];
+    struct run r = {.exec = {.argv = SHELL("exec <&-; sleep 0.3; echo ok")},
+        .input = data,
+        .input_len = sizeof(data)};
+    run(*state, &r);
+    assert_string_equal(r.out, "ok\n");
+    run_free(&r);
+}
+
+static void a_signal_overtakes_stdin_that_nobody_reads(void **state)
+{
+    static uint8_t data[SM_WIRE_STDIN_WINDOW];
+    struct agent_test *t = *state;
+    struct sm_wire_exec exec = {.argv = ARGV("sleep", "100"), .flags = EXEC_STREAMS};
+    struct peer *p = peer_open(t);
+    struct sm_wire_frame f;
+    struct sm_wire_exit e;
+    struct sm_wire_window w;
+    peer_put(p, SM_WIRE_EXEC, &exec);
+    peer_expect(p, SM_WIRE_STARTED, NULL);
+    uint8_t header[SM_WIRE_HEADER];
+    sm_wire_data_header(header, SM_WIRE_STDIN, sizeof(data));
+    /* The pipe takes the first, the agent's buffer the second; then there is no credit left. */
+    peer_send(p, header, sizeof(header));
+    peer_send(p, data, sizeof(data));
+    peer_expect(p, SM_WIRE_WINDOW, &w);
+    assert_int_equal(w.bytes, sizeof(data));
+    peer_send(p, header, sizeof(header));
+    peer_send(p, data, sizeof(data));
+    peer_put(p, SM_WIRE_STDIN_EOF, NULL);
+    peer_put(p, SM_WIRE_SIGNAL, &(struct sm_wire_signal){.signal = SIGTERM});
+    do
+        assert_true(peer_next(p, &f));
+    while (f.type == SM_WIRE_WINDOW);
+    assert_true(sm_wire_get_exit(&f, &e));
+    assert_int_equal(e.signal, SIGTERM);
+    peer_close(p);
+}
+
+static void stdin_beyond_the_window_is_an_error(void **state)
+{
+    static uint8_t data[SM_WIRE_MAX_DATA];
+    struct agent_test *t = *state;
+    struct sm_wire_exec exec = {.argv = ARGV("sleep", "100"), .flags = EXEC_STREAMS};
+    struct peer *p = peer_open(t);
+    struct sm_wire_started started;
+    struct sm_wire_frame f;
+    struct sm_wire_error e;
+    peer_put(p, SM_WIRE_EXEC, &exec);
+    peer_expect(p, SM_WIRE_STARTED, &started);
+    uint8_t header[SM_WIRE_HEADER];
+    sm_wire_data_header(header, SM_WIRE_STDIN, sizeof(data));
+    for (int i = 0; i < 3; i++) {
+        peer_send(p, header, sizeof(header));
+        peer_send(p, data, sizeof(data));
+    }
+    do
+        assert_true(peer_next(p, &f));
+    while (f.type == SM_WIRE_WINDOW);
+    assert_true(sm_wire_get_error(&f, &e));
+    assert_int_equal(e.kind, SM_WIRE_E_PROTOCOL);
+    assert_true(gone((pid_t)started.pid));
+    peer_close(p);
+}
+
+/* ---- time and signals --------------------------------------------------------------------- */
+
+static void a_timeout_kills_the_group(void **state)
+{
+    struct run r = {.exec = {.argv = SHELL("sleep 100 & echo $!; wait"), .timeout_ms = 300}};
+    run(*state, &r);
+    assert_int_equal(r.exit.timed_out, 1);
+    assert_int_equal(r.exit.signal, SIGKILL);
+    assert_in_range(r.exit.wall_us, 290000, 5000000);
+    assert_true(gone(atoi(r.out)));
+    run_free(&r);
+}
+
+static void a_timeout_with_grace_asks_first(void **state)
+{
+    struct run r = {.exec = {.argv = SHELL("trap 'echo bye; exit 3' TERM; sleep 100 & wait"),
+                        .timeout_ms = 300,
+                        .grace_ms = 5000}};
+    run(*state, &r);
+    assert_string_equal(r.out, "bye\n");
+    assert_int_equal(r.exit.timed_out, 1);
+    assert_int_equal(r.exit.code, 3);
+    run_free(&r);
+    r = (struct run){.exec = {.argv = SHELL("trap '' TERM; while :; do sleep 1; done"),
+                         .timeout_ms = 200,
+                         .grace_ms = 200}};
+    run(*state, &r);
+    assert_int_equal(r.exit.timed_out, 1);
+    assert_int_equal(r.exit.signal, SIGKILL);
+    run_free(&r);
+}
+
+static void signals_reach_the_whole_group(void **state)
+{
+    struct agent_test *t = *state;
+    struct sm_wire_exec exec = {.argv = SHELL("sleep 100 & echo $!; wait"), .flags = EXEC_STREAMS};
+    struct peer *p = peer_open(t);
+    struct sm_wire_frame f;
+    struct sm_wire_exit e;
+    peer_put(p, SM_WIRE_EXEC, &exec);
+    peer_expect(p, SM_WIRE_STARTED, NULL);
+    assert_true(peer_next(p, &f));
+    assert_int_equal(f.type, SM_WIRE_STDOUT);
+    pid_t child = atoi((const char *)f.payload);
+    peer_put(p, SM_WIRE_SIGNAL, &(struct sm_wire_signal){.signal = SIGINT});
+    peer_put(p, SM_WIRE_SIGNAL, &(struct sm_wire_signal){.signal = SIGKILL});
+    peer_expect(p, SM_WIRE_EXIT, &e);
+    assert_int_not_equal(e.signal, 0);
+    assert_true(gone(child));
+    peer_close(p);
+}
+
+static void a_lost_connection_ends_the_command(void **state)
+{
+    struct agent_test *t = *state;
+    struct sm_wire_exec exec = {.argv = SHELL("sleep 100 & echo $!; wait"), .flags = EXEC_STREAMS};
+    struct peer *p = peer_open(t);
+    struct sm_wire_frame f;
+    struct sm_wire_started started;
+    peer_put(p, SM_WIRE_EXEC, &exec);
+    peer_expect(p, SM_WIRE_STARTED, &started);
+    assert_true(peer_next(p, &f));
+    pid_t child = atoi((const char *)f.payload);
+    peer_close(p);
+    assert_true(gone((pid_t)started.pid));
+    assert_true(gone(child));
+}
+
+static struct peer *attach(struct agent_test *t, uint32_t pid)
+{
+    /* The agent may not have noticed yet that the connection before is gone. */
+    for (int i = 0;; i++) {
+        struct peer *p = peer_open(t);
+        struct sm_wire_frame f;
+        peer_put(p, SM_WIRE_ATTACH, &(struct sm_wire_attach){.pid = pid});
+        assert_true(peer_next(p, &f));
+        if (f.type == SM_WIRE_STARTED || i == 100) {
+            p->used -= SM_WIRE_HEADER + f.len; /* for the caller to see again */
+            return p;
+        }
+        peer_close(p);
+        usleep(10000);
+    }
+}
+
+static void a_detached_command_survives_and_is_taken_up(void **state)
+{
+    struct agent_test *t = *state;
+    struct sm_wire_exec exec = {
+        .argv = SHELL("echo first; read a; echo got $a; seq 1 30000; exit 5"),
+        .flags = EXEC_STREAMS | SM_WIRE_EXEC_DETACH};
+    struct peer *p = peer_open(t);
+    struct sm_wire_started started;
+    struct sm_wire_frame f;
+    peer_put(p, SM_WIRE_EXEC, &exec);
+    peer_expect(p, SM_WIRE_STARTED, &started);
+    assert_true(peer_next(p, &f));
+    assert_memory_equal(f.payload, "first\n", 6);
+    peer_close(p);
+
+    struct run r = {.input = "x\n", .input_len = 2};
+    p = attach(t, started.pid);
+    run_streams(p, &r);
+    peer_close(p);
+    assert_memory_equal(r.out, "got x\n1\n2\n", 10);
+    assert_int_equal(r.out_len, 6 + 168894);
+    assert_int_equal(r.exit.code, 5);
+    run_free(&r);
+
+    p = peer_open(t); /* once reported it is forgotten */
+    peer_put(p, SM_WIRE_ATTACH, &(struct sm_wire_attach){.pid = started.pid});
+    peer_expect_error(p, SM_WIRE_E_NO_PROCESS);
+    peer_close(p);
+}
+
+static void a_detached_command_may_end_alone(void **state)
+{
+    struct agent_test *t = *state;
+    struct sm_wire_exec exec = {.argv = SHELL("sleep 0.2; echo alone; exit 4"),
+        .flags = EXEC_STREAMS | SM_WIRE_EXEC_DETACH};
+    struct peer *p = peer_open(t);
+    struct sm_wire_started started;
+    peer_put(p, SM_WIRE_EXEC, &exec);
+    peer_expect(p, SM_WIRE_STARTED, &started);
+    peer_close(p);
+    assert_true(gone((pid_t)started.pid));
+    struct run r = {.exec.flags = EXEC_STREAMS};
+    p = attach(t, started.pid);
+    run_streams(p, &r);
+    peer_close(p);
+    assert_string_equal(r.out, "alone\n");
+    assert_int_equal(r.exit.code, 4);
+    run_free(&r);
+}
+
+/* ---- terminals ---------------------------------------------------------------------------- */
+
+#define TTY_FLAGS (SM_WIRE_EXEC_TTY | SM_WIRE_EXEC_STDIN | SM_WIRE_EXEC_STDOUT)
+
+static void a_terminal_has_a_size_and_a_name(void **state)
+{
+    struct run r = {
+        .exec = {.argv = SHELL("test -t 0 && test -t 1 && test -t 2 && stty size; echo $TERM; "
+                               "sh -c 'echo controlled >/dev/tty'"),
+            .flags = TTY_FLAGS,
+            .rows = 33,
+            .columns = 111}};
+    run(*state, &r);
+    assert_string_equal(r.out, "33 111\r\nxterm\r\ncontrolled\r\n");
+    run_free(&r);
+    r = (struct run){.exec = {.argv = ARGV("stty", "size"), .flags = TTY_FLAGS}};
+    run(*state, &r);
+    assert_string_equal(r.out, "24 80\r\n");
+    run_free(&r);
+}
+
+/* Reads STDOUT until it has seen the text. */
+static void wait_for(struct peer *p, const char *text)
+{
+    char seen[4096] = "";
+    size_t len = 0;
+    while (!strstr(seen, text)) {
+        struct sm_wire_frame f;
+        assert_true(peer_next(p, &f));
+        assert_int_equal(f.type, SM_WIRE_STDOUT);
+        assert_true(len + f.len < sizeof(seen));
+        memcpy(seen + len, f.payload, f.len);
+        len += f.len;
+    }
+}
+
+static void type(struct peer *p, const char *text)
+{
+    uint8_t header[SM_WIRE_HEADER];
+    sm_wire_data_header(header, SM_WIRE_STDIN, (uint32_t)strlen(text));
+    peer_send(p, header, sizeof(header));
+    peer_send(p, text, strlen(text));
+}
+
+static void resize_and_keys_reach_the_foreground(void **state)
+{
+    struct agent_test *t = *state;
+    struct sm_wire_exec exec = {
+        .argv = SHELL("trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done"),
+        .flags = TTY_FLAGS};
+    struct peer *p = peer_open(t);
+    struct sm_wire_exit e;
+    peer_put(p, SM_WIRE_EXEC, &exec);
+    peer_expect(p, SM_WIRE_STARTED, NULL);
+    wait_for(p, "ready\r\n");
+    peer_put(p, SM_WIRE_RESIZE, &(struct sm_wire_resize){.rows = 50, .columns = 132});
+    wait_for(p, "50 132\r\n");
+    type(p, "\003");
+    wait_for(p, "^C");
+    peer_expect(p, SM_WIRE_EXIT, &e);
+    assert_int_equal(e.signal, SIGINT);
+    peer_close(p);
+}
+
+static void end_of_stdin_is_end_of_file_on_a_terminal(void **state)
+{
+    struct run r = {
+        .exec = {.argv = SHELL("stty -echo; echo go; cat; echo end"), .flags = TTY_FLAGS}};
+    struct agent_test *t = *state;
+    struct peer *p = peer_open(t);
+    struct sm_wire_exit e;
+    peer_put(p, SM_WIRE_EXEC, &r.exec);
+    peer_expect(p, SM_WIRE_STARTED, NULL);
+    wait_for(p, "go\r\n");
+    type(p, "line\n");
+    wait_for(p, "line\r\n");
+    peer_put(p, SM_WIRE_STDIN_EOF, NULL);
+    wait_for(p, "end\r\n");
+    peer_expect(p, SM_WIRE_EXIT, &e);
+    assert_int_equal(e.code, 0);
+    peer_close(p);
+}
+
+static void a_lost_terminal_ends_its_jobs(void **state)
+{
+    struct agent_test *t = *state;
+    struct sm_wire_exec exec = {
+        .argv = SHELL("set -m; sh -c 'echo job $$; sleep 100'"), .flags = TTY_FLAGS};
+    struct peer *p = peer_open(t);
+    struct sm_wire_frame f;
+    peer_put(p, SM_WIRE_EXEC, &exec);
+    peer_expect(p, SM_WIRE_STARTED, NULL);
+    assert_true(peer_next(p, &f));
+    int job;
+    assert_int_equal(sscanf((const char *)f.payload, "job %d", &job), 1);
+    peer_close(p);
+    assert_true(gone(job));
+}
+
+static void all_output_of_a_terminal_arrives(void **state)
+{
+    struct run r = {.exec = {.argv = ARGV("seq", "1", "20000"), .flags = TTY_FLAGS}};
+    run(*state, &r);
+    assert_int_equal(r.out_len, 108894 + 20000);
+    run_free(&r);
+}
+
+/* ---- users -------------------------------------------------------------------------------- */
+
+static void users(void **state)
+{
+    static const struct {
+        const char *user, *uid, *gid, *groups, *home;
+    } cases[] = {
+        {"", "0", "0", "0", "/root"},
+        {"root", "0", "0", "0", "/root"},
+        {"app", "1000", "1001", "1001 10 50", "/home/app"},
+        {"1000", "1000", "1001", "1001 10 50", "/home/app"},
+        {"app:staff", "1000", "50", "50", "/home/app"},
+        {"app:77", "1000", "77", "77", "/home/app"},
+        {"4242", "4242", "0", "0", "/"},
+        {"4242:4343", "4242", "4343", "4343", "/"},
+        {"5", "77", "78", "78", "/home/five"}, /* a name that looks like a number */
+        {"last", "1002", "1002", "1002 50", "/home/last"},
+    };
+    if (getuid() != 0)
+        skip();
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char want[128];
+        struct run r = {
+            .exec = {.argv = SHELL("id -u; id -g; id -G; echo $HOME"), .user = cases[i].user}};
+        run(*state, &r);
+        snprintf(want, sizeof(want), "%s\n%s\n%s\n%s\n", cases[i].uid, cases[i].gid,
+            cases[i].groups, cases[i].home);
+        assert_string_equal(r.out, want);
+        run_free(&r);
+    }
+}
+
+static void unknown_users(void **state)
+{
+    static const char *const names[] = {
+        "nobody-here", "app:no-group", "broken line", "-1", "4294967295"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        struct sm_wire_exec exec = {.argv = ARGV("true"), .user = names[i]};
+        refused(*state, &exec, SM_WIRE_E_NO_USER);
+    }
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, agent_setup, agent_teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(output_and_status),
+        TEST(a_signal_is_told_as_such),
+        TEST(unwanted_streams_are_null),
+        TEST(no_descriptor_of_the_agent_leaks),
+        TEST(signals_start_unblocked_and_in_an_own_session),
+        TEST(much_output_arrives_whole_at_a_slow_reader),
+        TEST(a_descendant_that_keeps_the_pipe_is_not_waited_for),
+        TEST(many_at_once),
+        TEST(commands_that_cannot_be_started),
+        TEST(the_path_of_the_request_is_searched),
+        TEST(environment),
+        TEST(large_arguments),
+        TEST(working_directory),
+        TEST(stdin_comes_back_unchanged),
+        TEST(a_command_need_not_read_its_stdin),
+        TEST(a_signal_overtakes_stdin_that_nobody_reads),
+        TEST(stdin_beyond_the_window_is_an_error),
+        TEST(a_timeout_kills_the_group),
+        TEST(a_timeout_with_grace_asks_first),
+        TEST(signals_reach_the_whole_group),
+        TEST(a_lost_connection_ends_the_command),
+        TEST(a_detached_command_survives_and_is_taken_up),
+        TEST(a_detached_command_may_end_alone),
+        TEST(a_terminal_has_a_size_and_a_name),
+        TEST(resize_and_keys_reach_the_foreground),
+        TEST(end_of_stdin_is_end_of_file_on_a_terminal),
+        TEST(a_lost_terminal_ends_its_jobs),
+        TEST(all_output_of_a_terminal_arrives),
+        TEST(users),
+        TEST(unknown_users),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
