@@ -1,0 +1,356 @@
+/* The snapshots of a store. See cache.h. */
+#include "snapshot/cache.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include "snapshot/io.h"
+#include "util/bytes.h"
+#include "util/error.h"
+
+#define SUFFIX         ".snap"
+#define LOCK_SUFFIX    ".lock"
+#define PARTIAL_SUFFIX ".snap.partial"
+#define MAX_KEY        128
+#define LOCK_WAIT_MS   (10 * 60 * 1000)
+#define LOCK_POLL_MS   20
+
+struct sm_snapshot_cache {
+    char *dir;
+    int fd;
+};
+
+struct sm_snapshot_lock {
+    int fd;
+};
+
+static int make_dirs(const char *dir)
+{
+    auto_free char *path = strdup(dir);
+    if (!path) {
+        errno = ENOMEM;
+        return -1;
+    }
+    for (char *slash = path; (slash = strchr(slash + 1, '/'));) {
+        *slash = '\0';
+        if (mkdir(path, 0700) && errno != EEXIST)
+            return -1;
+        *slash = '/';
+    }
+    return mkdir(path, 0700) && errno != EEXIST ? -1 : 0;
+}
+
+int sm_snapshot_cache_open(const char *dir, struct sm_snapshot_cache **out, sm_error *err)
+{
+    if (make_dirs(dir))
+        return sm_error_errno(err, errno, "cannot make the snapshot directory %s", dir);
+    SM_CLEANUP(sm_snapshot_cache_close_cleanup)
+    struct sm_snapshot_cache *cache = calloc(1, sizeof(*cache));
+    if (!cache)
+        return sm_error_set(err, SM_ENOMEM, "no memory to open the snapshot directory");
+    cache->fd = -1;
+    cache->dir = strdup(dir);
+    if (!cache->dir)
+        return sm_error_set(err, SM_ENOMEM, "no memory to open the snapshot directory");
+    cache->fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (cache->fd < 0)
+        return sm_error_errno(err, errno, "cannot open the snapshot directory %s", dir);
+    *out = sm_steal_ptr(&cache);
+    return 0;
+}
+
+void sm_snapshot_cache_close(struct sm_snapshot_cache *cache)
+{
+    if (!cache)
+        return;
+    sm_close(cache->fd);
+    free(cache->dir);
+    free(cache);
+}
+
+static bool key_is_valid(const char *key, size_t len)
+{
+    static const char good[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    return len >= 1 && len <= MAX_KEY && key[0] != '.' && strspn(key, good) >= len;
+}
+
+/* KEY and suffix; the buffer has room for any valid key. */
+struct name {
+    char text[MAX_KEY + sizeof(PARTIAL_SUFFIX)];
+};
+
+static int make_name(const char *key, const char *suffix, struct name *name, sm_error *err)
+{
+    if (!key_is_valid(key, strlen(key)))
+        return sm_error_set(err, SM_EINVAL, "\"%.140s\" is no snapshot key", key);
+    snprintf(name->text, sizeof(name->text), "%s%s", key, suffix);
+    return 0;
+}
+
+int sm_snapshot_cache_path(
+    struct sm_snapshot_cache *cache, const char *key, char **path, sm_error *err)
+{
+    struct name name;
+    int rc = make_name(key, SUFFIX, &name, err);
+    if (rc)
+        return rc;
+    char *p;
+    if (asprintf(&p, "%s/%s", cache->dir, name.text) < 0)
+        return sm_error_set(err, SM_ENOMEM, "no memory for a path");
+    *path = p;
+    return 0;
+}
+
+int sm_snapshot_cache_find(
+    struct sm_snapshot_cache *cache, const char *key, char **path, sm_error *err)
+{
+    struct name name;
+    int rc = make_name(key, SUFFIX, &name, err);
+    if (rc)
+        return rc;
+    /* "Used" is the access time, set by hand: mounts with relatime or noatime do not. */
+    const struct timespec now[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_OMIT}};
+    if (utimensat(cache->fd, name.text, now, AT_SYMLINK_NOFOLLOW) && errno != EROFS &&
+        errno != EPERM && errno != EACCES) {
+        if (errno == ENOENT)
+            return sm_error_set(err, SM_ENOTFOUND, "there is no snapshot %s", key);
+        return sm_error_errno(err, errno, "cannot find the snapshot %s", key);
+    }
+    if (faccessat(cache->fd, name.text, R_OK, 0))
+        return sm_error_errno(err, errno, "cannot read the snapshot %s", key);
+    return sm_snapshot_cache_path(cache, key, path, err);
+}
+
+/* ---- locks --------------------------------------------------------------------------------- */
+
+/* 0: locked; 1: somebody else has it. The lock file is never removed while somebody may hold it: who
+ * has waited checks that the file it locked is still the one of that name. */
+static int try_lock(
+    struct sm_snapshot_cache *cache, const struct name *name, int *fd, sm_error *err)
+{
+    auto_fd f = openat(cache->fd, name->text, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (f < 0)
+        return sm_error_errno(err, errno, "cannot make %s/%s", cache->dir, name->text);
+    if (flock(f, LOCK_EX | LOCK_NB)) {
+        if (errno == EWOULDBLOCK || errno == EINTR)
+            return 1;
+        return sm_error_errno(err, errno, "cannot lock %s/%s", cache->dir, name->text);
+    }
+    struct stat mine, there;
+    if (fstat(f, &mine) || fstatat(cache->fd, name->text, &there, AT_SYMLINK_NOFOLLOW) ||
+        mine.st_ino != there.st_ino)
+        return 1; /* pruned meanwhile: again */
+    *fd = sm_steal_fd(&f);
+    return 0;
+}
+
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+int sm_snapshot_cache_lock(struct sm_snapshot_cache *cache, const char *key, int timeout_ms,
+    struct sm_snapshot_lock **out, sm_error *err)
+{
+    struct name name;
+    int rc = make_name(key, LOCK_SUFFIX, &name, err);
+    if (rc)
+        return rc;
+    auto_free struct sm_snapshot_lock *lock = calloc(1, sizeof(*lock));
+    if (!lock)
+        return sm_error_set(err, SM_ENOMEM, "no memory for a lock");
+    uint64_t end = now_ms() + (timeout_ms < 0 ? LOCK_WAIT_MS : (uint64_t)timeout_ms);
+    while ((rc = try_lock(cache, &name, &lock->fd, err)) == 1) {
+        uint64_t now = now_ms();
+        if (now >= end)
+            return sm_error_set(
+                err, SM_EBUSY, "somebody else has been making the snapshot %s for too long", key);
+        uint64_t ms = SM_MIN(end - now, LOCK_POLL_MS);
+        nanosleep(&(struct timespec){.tv_nsec = (long)ms * 1000000}, NULL);
+    }
+    if (rc)
+        return rc;
+    *out = sm_steal_ptr(&lock);
+    return 0;
+}
+
+void sm_snapshot_cache_unlock(struct sm_snapshot_lock *lock)
+{
+    if (!lock)
+        return;
+    sm_close(lock->fd);
+    free(lock);
+}
+
+/* ---- list and remove ----------------------------------------------------------------------- */
+
+static bool ends_with(const char *text, const char *end, size_t *stem)
+{
+    size_t n = strlen(text), m = strlen(end);
+    *stem = n - m;
+    return n > m && strcmp(text + n - m, end) == 0;
+}
+
+/* A second descriptor: reading a directory moves the position of the first. */
+static DIR *read_dir(struct sm_snapshot_cache *cache, sm_error *err)
+{
+    auto_fd fd = openat(cache->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d)
+        sm_error_errno(err, errno, "cannot list the snapshots in %s", cache->dir);
+    else
+        sm_steal_fd(&fd);
+    return d;
+}
+
+static int by_use(const void *a, const void *b)
+{
+    const struct sm_snapshot_entry *x = a, *y = b;
+    if (x->used.tv_sec != y->used.tv_sec)
+        return x->used.tv_sec < y->used.tv_sec ? 1 : -1;
+    if (x->used.tv_nsec != y->used.tv_nsec)
+        return x->used.tv_nsec < y->used.tv_nsec ? 1 : -1;
+    return strcmp(x->key, y->key);
+}
+
+int sm_snapshot_cache_list(struct sm_snapshot_cache *cache, struct sm_snapshot_entry **entries,
+    size_t *n_out, sm_error *err)
+{
+    auto_dir d = read_dir(cache, err);
+    if (!d)
+        return -SM_EIO;
+    struct sm_snapshot_entry *list = NULL;
+    size_t n = 0, room = 0;
+    for (struct dirent *e; (e = readdir(d));) {
+        size_t stem;
+        struct stat st;
+        if (!ends_with(e->d_name, SUFFIX, &stem) || !key_is_valid(e->d_name, stem) ||
+            fstatat(cache->fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode))
+            continue;
+        if (n == room) {
+            struct sm_snapshot_entry *grown =
+                reallocarray(list, room = room * 2 + 16, sizeof(*list));
+            if (!grown)
+                goto no_memory;
+            list = grown;
+        }
+        char *key = strndup(e->d_name, stem);
+        if (!key)
+            goto no_memory;
+        list[n++] = (struct sm_snapshot_entry){
+            .key = key,
+            .bytes = (uint64_t)st.st_size,
+            .disk_bytes = (uint64_t)st.st_blocks * 512,
+            .made = st.st_mtim,
+            .used = st.st_atim,
+        };
+    }
+    if (n)
+        qsort(list, n, sizeof(*list), by_use);
+    *entries = list;
+    *n_out = n;
+    return 0;
+
+no_memory:
+    sm_snapshot_entries_free(list, n);
+    return sm_error_set(err, SM_ENOMEM, "no memory to list the snapshots");
+}
+
+void sm_snapshot_entries_free(struct sm_snapshot_entry *entries, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(entries[i].key);
+    free(entries);
+}
+
+int sm_snapshot_cache_remove(struct sm_snapshot_cache *cache, const char *key, sm_error *err)
+{
+    struct name name;
+    int rc = make_name(key, SUFFIX, &name, err);
+    if (rc)
+        return rc;
+    if (unlinkat(cache->fd, name.text, 0)) {
+        if (errno == ENOENT)
+            return sm_error_set(err, SM_ENOTFOUND, "there is no snapshot %s", key);
+        return sm_error_errno(err, errno, "cannot remove the snapshot %s", key);
+    }
+    return 0;
+}
+
+/* ---- prune --------------------------------------------------------------------------------- */
+
+/* Removes what belongs to a key that nobody works on: the snapshot if `all`, otherwise leftovers. True
+ * if nobody did. */
+static bool remove_idle(struct sm_snapshot_cache *cache, const char *key, bool all)
+{
+    struct name name, lock_name;
+    int fd;
+    if (make_name(key, LOCK_SUFFIX, &lock_name, NULL) || try_lock(cache, &lock_name, &fd, NULL))
+        return false;
+    if (all && !make_name(key, SUFFIX, &name, NULL))
+        unlinkat(cache->fd, name.text, 0);
+    if (!make_name(key, PARTIAL_SUFFIX, &name, NULL)) {
+        /* a writer that did not take the key's lock still holds its own on the file */
+        auto_fd partial =
+            openat(cache->fd, name.text, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        if (partial >= 0 && !flock(partial, LOCK_EX | LOCK_NB))
+            unlinkat(cache->fd, name.text, 0);
+    }
+    unlinkat(cache->fd, lock_name.text, 0);
+    sm_close(fd);
+    return true;
+}
+
+static int remove_leftovers(struct sm_snapshot_cache *cache, sm_error *err)
+{
+    auto_dir d = read_dir(cache, err);
+    if (!d)
+        return -SM_EIO;
+    for (struct dirent *e; (e = readdir(d));) {
+        size_t stem;
+        if ((ends_with(e->d_name, PARTIAL_SUFFIX, &stem) ||
+                ends_with(e->d_name, LOCK_SUFFIX, &stem)) &&
+            key_is_valid(e->d_name, stem)) {
+            char key[MAX_KEY + 1];
+            snprintf(key, sizeof(key), "%.*s", (int)stem, e->d_name);
+            remove_idle(cache, key, false);
+        }
+    }
+    return 0;
+}
+
+int sm_snapshot_cache_prune(struct sm_snapshot_cache *cache, uint64_t max_bytes, uint64_t max_age_s,
+    size_t *removed, uint64_t *freed_bytes, sm_error *err)
+{
+    struct sm_snapshot_entry *entries;
+    size_t n, count = 0;
+    uint64_t kept = 0, freed = 0;
+    int rc = sm_snapshot_cache_list(cache, &entries, &n, err);
+    if (rc)
+        return rc;
+    time_t now = time(NULL);
+    for (size_t i = 0; i < n; i++) { /* most recently used first */
+        const struct sm_snapshot_entry *e = &entries[i];
+        uint64_t age = now > e->used.tv_sec ? (uint64_t)(now - e->used.tv_sec) : 0;
+        bool fits = e->disk_bytes <= max_bytes && kept <= max_bytes - e->disk_bytes;
+        if ((fits && age <= max_age_s) || !remove_idle(cache, e->key, true)) {
+            kept += e->disk_bytes;
+        } else {
+            freed += e->disk_bytes;
+            count++;
+        }
+    }
+    sm_snapshot_entries_free(entries, n);
+    if ((rc = remove_leftovers(cache, err)))
+        return rc;
+    if (removed)
+        *removed = count;
+    if (freed_bytes)
+        *freed_bytes = freed;
+    return 0;
+}
