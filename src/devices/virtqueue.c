@@ -237,6 +237,23 @@ bool sm_virtq_notify_on(struct sm_virtq *vq)
     return sm_virtq_has_avail(vq);
 }
 
+uint16_t sm_virtq_avail_idx(const struct sm_virtq *vq)
+{
+    return vq->running ? load16(vq->avail + RING_IDX, __ATOMIC_ACQUIRE) : 0;
+}
+
+void sm_virtq_notify_next(struct sm_virtq *vq)
+{
+    if (!vq->running)
+        return;
+    if (vq->event_idx)
+        store16(vq->used + avail_event_at(vq), sm_virtq_avail_idx(vq), __ATOMIC_RELAXED);
+    else
+        store16(vq->used + RING_FLAGS, 0, __ATOMIC_RELAXED);
+    vq->notify_off = false;
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
 /* ---- iovecs --------------------------------------------------------------------------------- */
 
 size_t sm_iov_read(const struct iovec *iov, unsigned n, size_t skip, void *buf, size_t len)

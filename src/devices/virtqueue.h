@@ -79,6 +79,12 @@ bool sm_virtq_publish(struct sm_virtq *vq);
 void sm_virtq_notify_off(struct sm_virtq *vq);
 bool sm_virtq_notify_on(struct sm_virtq *vq);
 
+/* For a device that leaves buffers in the queue on purpose: how many the guest has ever made available
+ * (modulo 2^16), and asking for a kick as soon as that number grows. The guest may get in between: look
+ * at the number again after asking. */
+uint16_t sm_virtq_avail_idx(const struct sm_virtq *vq);
+void sm_virtq_notify_next(struct sm_virtq *vq);
+
 /* Copy between a chain part and a flat buffer from byte `skip` on; return the bytes copied. */
 size_t sm_iov_read(const struct iovec *iov, unsigned n, size_t skip, void *buf, size_t len);
 size_t sm_iov_write(const struct iovec *iov, unsigned n, size_t skip, const void *buf, size_t len);

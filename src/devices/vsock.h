@@ -51,11 +51,16 @@ int sm_vsock_listen(struct sm_vsock *vsock, uint32_t port, sm_vsock_accept_fn *f
  * 0700. The socket file is removed with the device. Any thread. */
 int sm_vsock_front_door(struct sm_vsock *vsock, const char *path, sm_error *err);
 
-/* After sm_virtio_load, before the vCPUs run: tells the guest that all its connections are gone (event
- * queue, TRANSPORT_RESET), unless the loaded state says that there were none. Until the guest has dealt
- * with the event no new connection is made (connects wait, the guest's are reset), because the guest
- * would kill it. False: no reset was needed. */
+/* Must follow sm_virtio_load, before sm_virtio_wake and before the vCPUs run: tells the guest that all its
+ * connections are gone (event queue, TRANSPORT_RESET), unless the loaded state says that there were
+ * none. Until the guest has dealt with the event no new connection is made (connects wait, the guest's are
+ * reset), because the guest would kill it. False: no reset was needed. */
 bool sm_vsock_transport_reset(struct sm_vsock *vsock);
+
+/* The guest has ended (vCPUs stopped, loop running): what it has sent is delivered, then all streams are
+ * closed, so that their readers see the end of file. Connects that wait, and those to come, fail with
+ * SM_EGUEST. A load revives the device. Any thread. */
+void sm_vsock_end(struct sm_vsock *vsock);
 
 struct sm_vsock_stats {
     uint64_t streams;       /* open now, in whatever state */

@@ -1,0 +1,611 @@
+/*
+ * virtio-vsock, the side of the guest: packets, credit, events, state. See vsock.h and vsock_impl.h.
+ *
+ * To the guest: streams that have something to send (a control packet, or data in their socket and credit
+ * from the guest) stand in the ready list. pump takes them in turn, a few packets each, and reads data
+ * from the socket straight into the rx buffers that the guest has posted. Without buffers it asks for a
+ * kick of the rx queue and stops: then the sockets fill up and their writers wait.
+ *
+ * From the guest: every packet of the tx queue is looked at once; data goes from the guest's buffers
+ * straight into the socket, and only what that does not take is buffered. The guest may have at most
+ * SM_VSOCK_BUF_ALLOC bytes of a stream with us that have not reached the socket.
+ *
+ * Packets that belong to no stream are answered by an RST. Such answers wait in a small array; when it is
+ * full the tx queue is left alone until there is room, so a flood costs no memory.
+ */
+#include "devices/vsock.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "devices/vsock_impl.h"
+#include "util/bytes.h"
+#include "util/error.h"
+
+#define F_STREAM (1ULL << 0)
+
+#define EVENT_TRANSPORT_RESET 0u
+
+#define TX_PER_TURN     64u
+#define RX_PER_TURN     128u
+#define RX_PER_STREAM   16u
+#define DEFAULT_STREAMS 4096u
+
+/* ---- packets to the guest -------------------------------------------------------------------- */
+
+static void store_header(uint8_t raw[VSOCK_HEADER_BYTES], const struct vsock_header *h)
+{
+    sm_store_le64(raw, h->src_cid);
+    sm_store_le64(raw + 8, h->dst_cid);
+    sm_store_le32(raw + 16, h->src_port);
+    sm_store_le32(raw + 20, h->dst_port);
+    sm_store_le32(raw + 24, h->len);
+    sm_store_le16(raw + 28, h->type);
+    sm_store_le16(raw + 30, h->op);
+    sm_store_le32(raw + 32, h->flags);
+    sm_store_le32(raw + 36, h->buf_alloc);
+    sm_store_le32(raw + 40, h->fwd_cnt);
+}
+
+static void push_packet(
+    struct sm_vsock *vsock, struct sm_virtq_chain *c, const struct vsock_header *h)
+{
+    uint8_t raw[VSOCK_HEADER_BYTES];
+    store_header(raw, h);
+    sm_iov_write(sm_virtq_writable(c), c->n_writable, 0, raw, sizeof(raw));
+    sm_virtq_push(&vsock->dev.vq[VSOCK_Q_RX], c->head, VSOCK_HEADER_BYTES + h->len);
+    vsock->stats.packets_to_guest++;
+    if (h->op == VSOCK_OP_RST)
+        vsock->stats.resets_sent++;
+}
+
+static struct vsock_header header_of(const struct vsock_stream *s, enum vsock_op op)
+{
+    return (struct vsock_header){
+        .src_cid = SM_VSOCK_HOST_CID,
+        .dst_cid = s->vsock->guest_cid,
+        .src_port = s->host_port,
+        .dst_port = s->guest_port,
+        .type = VSOCK_TYPE_STREAM,
+        .op = (uint16_t)op,
+        .buf_alloc = SM_VSOCK_BUF_ALLOC,
+        .fwd_cnt = s->fwd_cnt,
+    };
+}
+
+static bool take(struct vsock_stream *s, enum vsock_op op)
+{
+    bool there = s->send & 1u << op;
+    s->send &= ~(1u << op);
+    return there;
+}
+
+/* Fills the chain with the stream's next packet; false: it had none after all. May free the stream. */
+static bool send_one(struct vsock_stream *s, struct sm_virtq_chain *c)
+{
+    struct sm_vsock *vsock = s->vsock;
+    struct vsock_header h = header_of(s, VSOCK_OP_RST);
+    if (take(s, VSOCK_OP_RST)) {
+        push_packet(vsock, c, &h);
+        sm_vsock_stream_free(s);
+        return true;
+    }
+    if (take(s, VSOCK_OP_REQUEST)) {
+        h.op = VSOCK_OP_REQUEST;
+    } else if (take(s, VSOCK_OP_RESPONSE)) {
+        h.op = VSOCK_OP_RESPONSE;
+    } else if (s->shut & ~s->shut_sent) {
+        h.op = VSOCK_OP_SHUTDOWN;
+        h.flags = s->shut;
+        s->shut_sent = s->shut;
+    } else {
+        struct iovec room[SM_VIRTQ_MAX_SIZE];
+        size_t len = 0;
+        uint32_t credit = sm_vsock_stream_credit(s);
+        if (s->state == STREAM_ESTABLISHED && s->readable && credit > 0) {
+            size_t space = SM_MIN(c->writable_bytes - VSOCK_HEADER_BYTES, (size_t)credit);
+            unsigned n = sm_iov_slice(
+                sm_virtq_writable(c), c->n_writable, VSOCK_HEADER_BYTES, space, room);
+            len = sm_vsock_stream_fill(s, room, n);
+        }
+        if (len > 0) {
+            h.op = VSOCK_OP_RW;
+            h.len = (uint32_t)len;
+            s->tx_cnt += h.len;
+            s->credit_asked = false;
+            vsock->stats.bytes_to_guest += len;
+            if (s->readable && sm_vsock_stream_credit(s) == 0)
+                s->send |= 1u << VSOCK_OP_CREDIT_REQUEST;
+        } else if (s->shut & ~s->shut_sent) { /* the read has found the end */
+            h.op = VSOCK_OP_SHUTDOWN;
+            h.flags = s->shut;
+            s->shut_sent = s->shut;
+        } else if (take(s, VSOCK_OP_CREDIT_UPDATE)) {
+            h.op = VSOCK_OP_CREDIT_UPDATE;
+        } else if (take(s, VSOCK_OP_CREDIT_REQUEST)) {
+            if (s->credit_asked || sm_vsock_stream_credit(s) > 0)
+                return false;
+            s->credit_asked = true;
+            h.op = VSOCK_OP_CREDIT_REQUEST;
+        } else {
+            return false;
+        }
+    }
+    take(s, VSOCK_OP_CREDIT_UPDATE); /* every packet carries it */
+    s->fwd_told = s->fwd_cnt;
+    push_packet(vsock, c, &h);
+    return true;
+}
+
+/* Takes an rx buffer; false: none. One that cannot hold a byte of data is the driver's mistake. */
+static bool pop_rx(struct sm_vsock *vsock, struct sm_virtq_chain *c)
+{
+    struct sm_virtq *rx = &vsock->dev.vq[VSOCK_Q_RX];
+    if (!sm_virtq_pop(rx, c) && !(sm_virtq_notify_on(rx) && sm_virtq_pop(rx, c)))
+        return false;
+    if (c->writable_bytes <= VSOCK_HEADER_BYTES) {
+        rx->broken = true;
+        rx->why_broken = "receive buffer is too small";
+        return false;
+    }
+    sm_virtq_notify_off(rx);
+    return true;
+}
+
+static void unpop_rx(struct sm_vsock *vsock)
+{
+    sm_virtq_unpop(&vsock->dev.vq[VSOCK_Q_RX]);
+}
+
+static bool send_resets(struct sm_vsock *vsock, struct sm_virtq_chain *c)
+{
+    unsigned done = 0;
+    while (done < vsock->n_resets && pop_rx(vsock, c)) {
+        const struct vsock_reset *r = &vsock->resets[done++];
+        struct vsock_header h = {
+            .src_cid = r->cid,
+            .dst_cid = vsock->guest_cid,
+            .src_port = r->host_port,
+            .dst_port = r->guest_port,
+            .type = r->type,
+            .op = VSOCK_OP_RST,
+        };
+        push_packet(vsock, c, &h);
+    }
+    vsock->n_resets -= done;
+    memmove(vsock->resets, vsock->resets + done, vsock->n_resets * sizeof(vsock->resets[0]));
+    if (vsock->tx_held && vsock->n_resets < VSOCK_RESETS / 2) {
+        vsock->tx_held = false;
+        sm_virtio_again(&vsock->dev, VSOCK_Q_TX);
+    }
+    return vsock->n_resets == 0;
+}
+
+void sm_vsock_pump(struct sm_vsock *vsock)
+{
+    if (!vsock->dev.active)
+        return;
+    struct sm_virtq_chain chain;
+    unsigned budget = RX_PER_TURN;
+    bool buffers = send_resets(vsock, &chain);
+    while (buffers && vsock->ready && budget > 0) {
+        struct vsock_stream *s = vsock->ready;
+        vsock->ready = s->ready_next;
+        if (!vsock->ready)
+            vsock->ready_tail = &vsock->ready;
+        s->in_ready = false;
+        bool more = true;
+        for (unsigned i = 0; i < RX_PER_STREAM && more && budget > 0; i++) {
+            if (!(buffers = pop_rx(vsock, &chain)))
+                break;
+            bool last = s->send & 1u << VSOCK_OP_RST;
+            bool sent = send_one(s, &chain);
+            if (!sent)
+                unpop_rx(vsock);
+            budget -= sent;
+            more = !last && sent && sm_vsock_stream_wants(s);
+            if (last)
+                s = NULL;
+        }
+        if (s && more)
+            sm_vsock_stream_ready(s); /* behind the others */
+    }
+    sm_virtio_publish_all(&vsock->dev);
+    if (budget == 0)
+        sm_virtio_again(&vsock->dev, VSOCK_Q_RX);
+}
+
+void sm_vsock_pump_later(struct sm_vsock *vsock)
+{
+    sm_virtio_again(&vsock->dev, VSOCK_Q_RX);
+}
+
+/* ---- packets from the guest ------------------------------------------------------------------ */
+
+static void reset_unknown(struct sm_vsock *vsock, const struct vsock_header *h)
+{
+    if (h->op == VSOCK_OP_RST)
+        return;
+    vsock->resets[vsock->n_resets++] = (struct vsock_reset){
+        .cid = h->dst_cid, .host_port = h->dst_port, .guest_port = h->src_port, .type = h->type};
+}
+
+static void on_request(struct sm_vsock *vsock, const struct vsock_header *h)
+{
+    struct vsock_listener *listener = NULL;
+    int accepted = -1;
+    int fd = -1;
+    if (sm_vsock_open(vsock) && vsock->n_streams < vsock->max_streams)
+        fd = sm_vsock_host_accept(vsock, h->dst_port, &listener, &accepted);
+    struct vsock_stream *s = NULL;
+    if (fd >= 0)
+        s = sm_vsock_stream_create(vsock, h->dst_port, h->src_port, STREAM_ESTABLISHED, fd);
+    if (s && !sm_vsock_stream_establish(s)) {
+        sm_vsock_stream_free(s);
+        s = NULL;
+    }
+    if (!s) {
+        sm_close(accepted);
+        reset_unknown(vsock, h);
+        return;
+    }
+    s->peer_buf_alloc = h->buf_alloc;
+    s->peer_fwd_cnt = h->fwd_cnt;
+    s->send |= 1u << VSOCK_OP_RESPONSE;
+    sm_vsock_stream_ready(s);
+    vsock->stats.accepts++;
+    if (listener)
+        listener->fn(listener->arg, accepted, h->src_port);
+}
+
+static void on_response(struct vsock_stream *s)
+{
+    if (s->state != STREAM_CONNECTING || (s->send & 1u << VSOCK_OP_REQUEST)) {
+        sm_vsock_stream_kill(s);
+        return;
+    }
+    s->state = STREAM_ESTABLISHED;
+    if (!sm_vsock_stream_establish(s)) {
+        sm_vsock_stream_kill(s);
+        return;
+    }
+    s->vsock->stats.connects++;
+    if (s->connect)
+        sm_vsock_connect_done(s->vsock, s->connect, SM_OK, NULL);
+}
+
+static void on_data(struct vsock_stream *s, const struct vsock_header *h,
+    const struct sm_virtq_chain *c)
+{
+    struct iovec data[SM_VIRTQ_MAX_SIZE];
+    uint32_t unread = s->rx_cnt - s->fwd_cnt; /* at most SM_VSOCK_BUF_ALLOC */
+    if (s->state != STREAM_ESTABLISHED || s->guest_eof ||
+        h->len > c->readable_bytes - VSOCK_HEADER_BYTES || h->len > SM_VSOCK_BUF_ALLOC - unread) {
+        sm_vsock_stream_kill(s);
+        return;
+    }
+    if (h->len == 0)
+        return;
+    unsigned n = sm_iov_slice(c->iov, c->n_readable, VSOCK_HEADER_BYTES, h->len, data);
+    s->rx_cnt += h->len;
+    s->vsock->stats.bytes_from_guest += h->len;
+    if (!sm_vsock_stream_feed(s, data, n, h->len))
+        sm_vsock_stream_kill(s);
+}
+
+static void on_stream_packet(
+    struct vsock_stream *s, const struct vsock_header *h, const struct sm_virtq_chain *c)
+{
+    s->peer_buf_alloc = h->buf_alloc;
+    s->peer_fwd_cnt = h->fwd_cnt;
+    switch (h->op) {
+    case VSOCK_OP_RESPONSE:
+        on_response(s);
+        break;
+    case VSOCK_OP_RST:
+        s->vsock->stats.resets_received++;
+        sm_vsock_stream_gone(s);
+        return; /* freed, or no packet will follow */
+    case VSOCK_OP_SHUTDOWN:
+        if (s->state == STREAM_ESTABLISHED)
+            sm_vsock_stream_guest_shutdown(s, h->flags);
+        else
+            sm_vsock_stream_kill(s);
+        break;
+    case VSOCK_OP_RW:
+        on_data(s, h, c);
+        break;
+    case VSOCK_OP_CREDIT_UPDATE:
+        break;
+    case VSOCK_OP_CREDIT_REQUEST:
+        s->send |= 1u << VSOCK_OP_CREDIT_UPDATE;
+        break;
+    default: /* a second REQUEST, and what is not known */
+        sm_vsock_stream_kill(s);
+        break;
+    }
+    sm_vsock_stream_ready(s);
+}
+
+static void on_packet(struct sm_vsock *vsock, const struct sm_virtq_chain *c)
+{
+    uint8_t raw[VSOCK_HEADER_BYTES];
+    if (sm_iov_read(c->iov, c->n_readable, 0, raw, sizeof(raw)) < sizeof(raw))
+        return; /* nobody to answer to */
+    vsock->stats.packets_from_guest++;
+    struct vsock_header h = {
+        .src_cid = sm_load_le64(raw),
+        .dst_cid = sm_load_le64(raw + 8),
+        .src_port = sm_load_le32(raw + 16),
+        .dst_port = sm_load_le32(raw + 20),
+        .len = sm_load_le32(raw + 24),
+        .type = sm_load_le16(raw + 28),
+        .op = sm_load_le16(raw + 30),
+        .flags = sm_load_le32(raw + 32),
+        .buf_alloc = sm_load_le32(raw + 36),
+        .fwd_cnt = sm_load_le32(raw + 40),
+    };
+    if (h.src_cid != vsock->guest_cid || h.dst_cid != SM_VSOCK_HOST_CID ||
+        h.type != VSOCK_TYPE_STREAM) {
+        reset_unknown(vsock, &h);
+        return;
+    }
+    struct vsock_stream *s = sm_vsock_find(vsock, h.dst_port, h.src_port);
+    if (s && s->state == STREAM_RESETTING) {
+        if (h.op == VSOCK_OP_RST) /* both gave up: ours need not be sent */
+            sm_vsock_stream_free(s);
+        return;
+    }
+    if (s)
+        on_stream_packet(s, &h, c);
+    else if (h.op == VSOCK_OP_REQUEST)
+        on_request(vsock, &h);
+    else
+        reset_unknown(vsock, &h);
+}
+
+static void serve_tx(struct sm_vsock *vsock)
+{
+    struct sm_virtq *tx = &vsock->dev.vq[VSOCK_Q_TX];
+    struct sm_virtq_chain chain;
+    unsigned budget = TX_PER_TURN;
+    sm_virtq_notify_off(tx);
+    do {
+        while (budget > 0 && vsock->n_resets < VSOCK_RESETS && sm_virtq_pop(tx, &chain)) {
+            on_packet(vsock, &chain);
+            sm_virtq_push(tx, chain.head, 0);
+            budget--;
+        }
+        vsock->tx_held = vsock->n_resets >= VSOCK_RESETS;
+    } while (budget > 0 && !vsock->tx_held && sm_virtq_notify_on(tx));
+    if (budget == 0 && !vsock->tx_held)
+        sm_virtio_again(&vsock->dev, VSOCK_Q_TX);
+    sm_vsock_pump(vsock); /* publishes tx as well */
+}
+
+/* ---- events ---------------------------------------------------------------------------------- */
+
+static void send_reset_event(struct sm_vsock *vsock)
+{
+    struct sm_virtq *events = &vsock->dev.vq[VSOCK_Q_EVENT];
+    struct sm_virtq_chain chain;
+    uint8_t event[4];
+    if (!sm_virtq_pop(events, &chain)) {
+        sm_virtq_notify_next(events);
+        return;
+    }
+    sm_store_le32(event, EVENT_TRANSPORT_RESET);
+    size_t n = sm_iov_write(
+        sm_virtq_writable(&chain), chain.n_writable, 0, event, sizeof(event));
+    vsock->reset_wanted = false;
+    vsock->reset_under_way = true;
+    vsock->event_mark = sm_virtq_avail_idx(events);
+    sm_virtq_notify_next(events);
+    sm_virtq_push(events, chain.head, (uint32_t)n);
+    sm_virtio_publish(&vsock->dev, VSOCK_Q_EVENT);
+}
+
+static void on_event_queue(struct sm_vsock *vsock)
+{
+    if (vsock->reset_wanted)
+        send_reset_event(vsock);
+    /* The driver gives a buffer back after it has acted on the event in it. */
+    if (vsock->reset_under_way &&
+        sm_virtq_avail_idx(&vsock->dev.vq[VSOCK_Q_EVENT]) != vsock->event_mark) {
+        vsock->reset_under_way = false;
+        sm_vsock_host_open(vsock);
+        sm_vsock_pump(vsock);
+    }
+}
+
+struct reset_request {
+    struct sm_vsock *vsock;
+    bool needed;
+};
+
+static void do_transport_reset(void *arg)
+{
+    struct reset_request *r = arg;
+    struct sm_vsock *vsock = r->vsock;
+    vsock->hold = false;
+    if (!vsock->dev.active || vsock->clean_load)
+        return; /* what waits begins when the loaded device is woken */
+    r->needed = true;
+    vsock->reset_wanted = true;
+    send_reset_event(vsock);
+}
+
+bool sm_vsock_transport_reset(struct sm_vsock *vsock)
+{
+    struct reset_request r = {.vsock = vsock};
+    sm_loop_call(vsock->dev.env.loop, do_transport_reset, &r, -1, NULL);
+    return r.needed;
+}
+
+/* What the guest has sent before its end is still delivered. */
+static void do_end(void *arg)
+{
+    struct sm_vsock *vsock = arg;
+    struct sm_virtq *tx = &vsock->dev.vq[VSOCK_Q_TX];
+    for (unsigned i = 0; i < SM_VIRTQ_MAX_SIZE / TX_PER_TURN && sm_virtq_has_avail(tx); i++)
+        serve_tx(vsock);
+    vsock->ended = true;
+    struct vsock_stream *next;
+    for (struct vsock_stream *s = vsock->streams; s; s = next) {
+        next = s->next;
+        if (s->connect)
+            sm_vsock_connect_done(vsock, s->connect, SM_EGUEST, "the guest has ended");
+        s->guest_eof = true;
+        sm_vsock_stream_gone(s);
+    }
+    sm_vsock_host_fail(vsock, SM_EGUEST, "the guest has ended");
+}
+
+void sm_vsock_end(struct sm_vsock *vsock)
+{
+    sm_loop_call(vsock->dev.env.loop, do_end, vsock, -1, NULL);
+}
+
+/* ---- the virtio device ----------------------------------------------------------------------- */
+
+static void vsock_config_read(struct sm_virtio_dev *dev, unsigned offset, void *buf, unsigned len)
+{
+    uint8_t config[8];
+    sm_store_le64(config, ((struct sm_vsock *)dev)->guest_cid);
+    memcpy(buf, config + offset, len);
+}
+
+static void vsock_activate(struct sm_virtio_dev *dev)
+{
+    sm_virtq_notify_next(&dev->vq[VSOCK_Q_EVENT]);
+    /* Connects that wait begin as work of its own, so that the vCPU that waits for us goes on. */
+    sm_virtio_again(dev, VSOCK_Q_RX);
+}
+
+static void vsock_notify(struct sm_virtio_dev *dev, unsigned q)
+{
+    struct sm_vsock *vsock = (struct sm_vsock *)dev;
+    switch (q) {
+    case VSOCK_Q_RX:
+        sm_vsock_host_open(vsock);
+        sm_vsock_pump(vsock);
+        break;
+    case VSOCK_Q_TX:
+        serve_tx(vsock);
+        break;
+    default:
+        on_event_queue(vsock);
+        break;
+    }
+}
+
+/* The guest's sockets are gone, or about to be: no packets, only the sockets' ends. */
+static void vsock_reset(struct sm_virtio_dev *dev)
+{
+    struct sm_vsock *vsock = (struct sm_vsock *)dev;
+    struct vsock_stream *next;
+    for (struct vsock_stream *s = vsock->streams; s; s = next) {
+        next = s->next;
+        sm_vsock_stream_gone(s);
+    }
+    vsock->n_resets = 0;
+    vsock->tx_held = vsock->hold = vsock->reset_wanted = vsock->reset_under_way = false;
+}
+
+/* extra[0]: 1 + the streams that the guest believes in; 0 is "not known". */
+static void vsock_save(struct sm_virtio_dev *dev, uint64_t extra[SM_VIRTIO_EXTRA])
+{
+    struct sm_vsock *vsock = (struct sm_vsock *)dev;
+    uint64_t n = vsock->n_resets + (vsock->reset_wanted || vsock->reset_under_way ||
+                                       (vsock->hold && !vsock->clean_load));
+    for (const struct vsock_stream *s = vsock->streams; s; s = s->next)
+        n += s->state != STREAM_ORPHAN;
+    extra[0] = 1 + n;
+}
+
+static void vsock_load(struct sm_virtio_dev *dev, const uint64_t extra[SM_VIRTIO_EXTRA])
+{
+    struct sm_vsock *vsock = (struct sm_vsock *)dev;
+    vsock->hold = true;
+    vsock->ended = false;
+    vsock->clean_load = extra[0] == 1;
+}
+
+static void vsock_destroy(struct sm_virtio_dev *dev)
+{
+    struct sm_vsock *vsock = (struct sm_vsock *)dev;
+    while (vsock->streams)
+        sm_vsock_stream_free(vsock->streams);
+    sm_vsock_host_fini(vsock);
+    sm_virtio_fini(dev);
+    free(vsock);
+}
+
+static const struct sm_virtio_ops vsock_ops = {
+    .name = "vsock",
+    .id = SM_VIRTIO_ID_VSOCK,
+    .n_queues = 3,
+    .queue_max = 128,
+    .config_size = 8,
+    .config_read = vsock_config_read,
+    .activate = vsock_activate,
+    .notify = vsock_notify,
+    .reset = vsock_reset,
+    .save = vsock_save,
+    .load = vsock_load,
+    .destroy = vsock_destroy,
+};
+
+int sm_vsock_create(const struct sm_virtio_env *env, const struct sm_vsock_config *config,
+    struct sm_vsock **out, sm_error *err)
+{
+    struct sm_vsock *vsock = calloc(1, sizeof(*vsock));
+    if (!vsock)
+        return sm_error_errno(err, ENOMEM, "cannot make the vsock device");
+    int rc = sm_virtio_init(&vsock->dev, &vsock_ops, env, F_STREAM, err);
+    if (rc) {
+        free(vsock);
+        return rc;
+    }
+    vsock->guest_cid = config && config->guest_cid ? config->guest_cid : SM_VSOCK_GUEST_CID;
+    vsock->max_streams = config && config->max_streams ? config->max_streams : DEFAULT_STREAMS;
+    vsock->ready_tail = &vsock->ready;
+    /* Ports of our own begin anywhere, so that a restored guest does not meet one that it has just seen. */
+    uint32_t seed = 0;
+    if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
+        seed = 0;
+    vsock->next_port = 1u << 30 | seed >> 2;
+    rc = sm_vsock_host_init(vsock, err);
+    if (rc) {
+        sm_virtio_fini(&vsock->dev);
+        free(vsock);
+        return rc;
+    }
+    *out = vsock;
+    return 0;
+}
+
+struct sm_virtio_dev *sm_vsock_dev(struct sm_vsock *vsock)
+{
+    return &vsock->dev;
+}
+
+struct stats_request {
+    struct sm_vsock *vsock;
+    struct sm_vsock_stats *out;
+};
+
+static void copy_stats(void *arg)
+{
+    struct stats_request *r = arg;
+    *r->out = r->vsock->stats;
+    r->out->streams = r->vsock->n_streams;
+}
+
+void sm_vsock_get_stats(struct sm_vsock *vsock, struct sm_vsock_stats *stats)
+{
+    struct stats_request r = {.vsock = vsock, .out = stats};
+    *stats = (struct sm_vsock_stats){0};
+    sm_loop_call(vsock->dev.env.loop, copy_stats, &r, -1, NULL);
+}

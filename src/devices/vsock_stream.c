@@ -1,0 +1,356 @@
+/*
+ * One vsock stream, the side of the socket. See vsock_impl.h.
+ *
+ * The socket is watched edge-triggered, and what the edges say is remembered (readable, host_hup): a
+ * stream that the guest has no credit or buffers for costs no wake-ups. EPOLLOUT is asked for only while
+ * something is buffered, since every read of the other end would wake us otherwise.
+ *
+ * Ends. Host closes or shuts down writing: after the last byte the guest gets SHUTDOWN(send), and (receive)
+ * as well if nobody reads any more. Guest shuts down: after the last byte has left the buffer the socket is
+ * shut down the same way; when both directions are, we answer by RST, which ends the stream for the guest.
+ * If the guest's RST comes after its SHUTDOWN while bytes are still buffered, the stream lives on without
+ * the guest (an orphan) until they are written: a slow reader must not lose the end of the output.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "devices/vsock_impl.h"
+#include "util/bytes.h"
+
+#define WATCH_IN       ((uint32_t)(EPOLLIN | EPOLLRDHUP | EPOLLET))
+#define BUF_FIRST_SIZE 16384u
+
+static struct vsock_stream **bucket(
+    struct sm_vsock *vsock, uint32_t host_port, uint32_t guest_port)
+{
+    uint32_t h = (host_port ^ guest_port * 2654435761u) * 2246822519u;
+    return &vsock->buckets[(h >> 16) & (VSOCK_BUCKETS - 1)];
+}
+
+struct vsock_stream *sm_vsock_find(struct sm_vsock *vsock, uint32_t host_port, uint32_t guest_port)
+{
+    struct vsock_stream *s = *bucket(vsock, host_port, guest_port);
+    while (s && (s->host_port != host_port || s->guest_port != guest_port))
+        s = s->hash_next;
+    return s;
+}
+
+struct vsock_stream *sm_vsock_stream_create(struct sm_vsock *vsock, uint32_t host_port,
+    uint32_t guest_port, enum vsock_stream_state state, int fd)
+{
+    struct vsock_stream *s =
+        vsock->n_streams < vsock->max_streams ? calloc(1, sizeof(*s)) : NULL;
+    if (!s) {
+        sm_close(fd);
+        return NULL;
+    }
+    *s = (struct vsock_stream){.vsock = vsock, .host_port = host_port, .guest_port = guest_port,
+        .state = state, .fd = fd};
+    struct vsock_stream **b = bucket(vsock, host_port, guest_port);
+    s->hash_next = *b;
+    *b = s;
+    s->next = vsock->streams;
+    s->link = &vsock->streams;
+    if (s->next)
+        s->next->link = &s->next;
+    vsock->streams = s;
+    vsock->n_streams++;
+    return s;
+}
+
+static void unhash(struct vsock_stream *s)
+{
+    struct vsock_stream **link = bucket(s->vsock, s->host_port, s->guest_port);
+    while (*link && *link != s)
+        link = &(*link)->hash_next;
+    if (*link)
+        *link = s->hash_next;
+}
+
+static void unready(struct vsock_stream *s)
+{
+    struct sm_vsock *vsock = s->vsock;
+    if (!s->in_ready)
+        return;
+    struct vsock_stream **link = &vsock->ready;
+    while (*link != s)
+        link = &(*link)->ready_next;
+    *link = s->ready_next;
+    if (!s->ready_next)
+        vsock->ready_tail = link;
+    s->in_ready = false;
+}
+
+static void drop_buffer(struct vsock_stream *s)
+{
+    free(s->buf);
+    s->buf = NULL;
+    s->buf_start = s->buf_len = s->buf_size = 0;
+}
+
+static void close_socket(struct vsock_stream *s)
+{
+    sm_loop_remove(s->watch);
+    s->watch = NULL;
+    sm_close(s->fd);
+    s->fd = -1;
+    s->readable = false;
+    drop_buffer(s);
+}
+
+void sm_vsock_stream_free(struct vsock_stream *s)
+{
+    if (s->connect)
+        sm_vsock_connect_done(
+            s->vsock, s->connect, SM_ENOTFOUND, "nobody listens there, or the guest is ending");
+    unready(s);
+    close_socket(s);
+    unhash(s);
+    *s->link = s->next;
+    if (s->next)
+        s->next->link = s->link;
+    s->vsock->n_streams--;
+    free(s);
+}
+
+void sm_vsock_stream_kill(struct vsock_stream *s)
+{
+    if (s->connect)
+        sm_vsock_connect_done(
+            s->vsock, s->connect, SM_EPROTOCOL, "the guest broke the vsock protocol");
+    close_socket(s);
+    s->state = STREAM_RESETTING;
+    s->send = 1u << VSOCK_OP_RST;
+    sm_vsock_stream_ready(s);
+}
+
+void sm_vsock_stream_gone(struct vsock_stream *s)
+{
+    if (s->guest_eof && s->buf_len > 0) {
+        unready(s);
+        unhash(s);
+        s->hash_next = NULL;
+        s->state = STREAM_ORPHAN;
+        return;
+    }
+    if (s->state != STREAM_ORPHAN)
+        sm_vsock_stream_free(s);
+}
+
+uint32_t sm_vsock_stream_credit(const struct vsock_stream *s)
+{
+    uint32_t in_flight = s->tx_cnt - s->peer_fwd_cnt;
+    return in_flight < s->peer_buf_alloc ? s->peer_buf_alloc - in_flight : 0;
+}
+
+bool sm_vsock_stream_wants(const struct vsock_stream *s)
+{
+    if (s->state == STREAM_ORPHAN)
+        return false;
+    return s->send || (s->shut & ~s->shut_sent) ||
+           (s->state == STREAM_ESTABLISHED && s->readable && sm_vsock_stream_credit(s) > 0);
+}
+
+void sm_vsock_stream_ready(struct vsock_stream *s)
+{
+    if (s->in_ready || !sm_vsock_stream_wants(s))
+        return;
+    s->in_ready = true;
+    s->ready_next = NULL;
+    *s->vsock->ready_tail = s;
+    s->vsock->ready_tail = &s->ready_next;
+}
+
+/* ---- guest to socket ------------------------------------------------------------------------- */
+
+static void want_out(struct vsock_stream *s, bool want)
+{
+    if (s->watch && s->watch_out != want) {
+        s->watch_out = want;
+        sm_loop_modify(s->watch, WATCH_IN | (want ? (uint32_t)EPOLLOUT : 0));
+    }
+}
+
+static void forwarded(struct vsock_stream *s, size_t n)
+{
+    s->fwd_cnt += (uint32_t)n;
+    if (s->state == STREAM_ESTABLISHED && s->fwd_cnt - s->fwd_told >= SM_VSOCK_BUF_ALLOC / 4)
+        s->send |= 1u << VSOCK_OP_CREDIT_UPDATE;
+}
+
+/* The other end of the socket does not read any more: what comes is dropped. */
+static void host_deaf(struct vsock_stream *s)
+{
+    s->shut |= VSOCK_SHUTDOWN_RCV;
+    forwarded(s, s->buf_len);
+    drop_buffer(s);
+    want_out(s, false);
+}
+
+/* Returns the bytes that the socket took. */
+static size_t write_socket(struct vsock_stream *s, struct iovec *iov, unsigned n)
+{
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
+    ssize_t done;
+    do
+        done = sendmsg(s->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (done < 0 && errno == EINTR);
+    if (done >= 0)
+        return (size_t)done;
+    if (errno != EAGAIN && errno != ENOBUFS && errno != ENOMEM)
+        host_deaf(s);
+    return 0;
+}
+
+/* Appends all but the first `skip` bytes of iov; the credit has bounded the sum. */
+static bool buffer(struct vsock_stream *s, const struct iovec *iov, unsigned n, size_t skip,
+    size_t len)
+{
+    size_t need = s->buf_len + len;
+    if (need > s->buf_size) {
+        size_t size = s->buf_size ? s->buf_size : BUF_FIRST_SIZE;
+        while (size < need)
+            size *= 2;
+        uint8_t *buf = malloc(size);
+        if (!buf)
+            return false;
+        if (s->buf)
+            memcpy(buf, s->buf + s->buf_start, s->buf_len);
+        free(s->buf);
+        s->buf = buf;
+        s->buf_start = 0;
+        s->buf_size = size;
+    } else if (s->buf_start + need > s->buf_size) {
+        memmove(s->buf, s->buf + s->buf_start, s->buf_len);
+        s->buf_start = 0;
+    }
+    sm_iov_read(iov, n, skip, s->buf + s->buf_start + s->buf_len, len);
+    s->buf_len = need;
+    return true;
+}
+
+bool sm_vsock_stream_feed(struct vsock_stream *s, const struct iovec *iov, unsigned n, size_t len)
+{
+    size_t done = 0;
+    if (s->buf_len == 0 && s->fd >= 0 && !(s->shut & VSOCK_SHUTDOWN_RCV)) {
+        struct iovec copy[SM_VIRTQ_MAX_SIZE];
+        memcpy(copy, iov, n * sizeof(iov[0]));
+        done = write_socket(s, copy, n);
+    }
+    if (s->fd < 0 || (s->shut & VSOCK_SHUTDOWN_RCV))
+        done = len;
+    forwarded(s, done);
+    if (done == len)
+        return true;
+    if (!buffer(s, iov, n, done, len - done))
+        return false;
+    want_out(s, true);
+    return true;
+}
+
+/* All that the guest has sent is in the socket. May free an orphan. */
+static void drained(struct vsock_stream *s)
+{
+    drop_buffer(s);
+    want_out(s, false);
+    if (s->state == STREAM_ORPHAN)
+        sm_vsock_stream_free(s);
+    else if (s->guest_eof && s->guest_deaf)
+        sm_vsock_stream_kill(s);
+    else if (s->guest_eof && s->fd >= 0)
+        shutdown(s->fd, SHUT_WR);
+}
+
+/* May free an orphan. */
+static void flush(struct vsock_stream *s)
+{
+    while (s->buf_len > 0) {
+        struct iovec iov = {.iov_base = s->buf + s->buf_start, .iov_len = s->buf_len};
+        size_t n = write_socket(s, &iov, 1);
+        if (n == 0)
+            break;
+        s->buf_start += n;
+        s->buf_len -= n;
+        forwarded(s, n);
+    }
+    if (s->buf_len == 0)
+        drained(s);
+}
+
+void sm_vsock_stream_guest_shutdown(struct vsock_stream *s, unsigned flags)
+{
+    if ((flags & VSOCK_SHUTDOWN_RCV) && !s->guest_deaf) {
+        s->guest_deaf = true;
+        s->readable = false;
+        if (s->fd >= 0)
+            shutdown(s->fd, SHUT_RD);
+    }
+    s->guest_eof |= (flags & VSOCK_SHUTDOWN_SEND) != 0;
+    if (s->guest_eof && s->buf_len == 0)
+        drained(s);
+}
+
+/* ---- socket to guest ------------------------------------------------------------------------- */
+
+/* Nobody has the other end any more and all it sent has been read, or the guest does not want it. */
+static void host_gone(struct vsock_stream *s)
+{
+    forwarded(s, s->buf_len);
+    close_socket(s);
+    s->shut = VSOCK_SHUTDOWN_BOTH;
+    if (s->guest_eof && s->guest_deaf)
+        sm_vsock_stream_kill(s);
+}
+
+size_t sm_vsock_stream_fill(struct vsock_stream *s, struct iovec *iov, unsigned n)
+{
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
+    ssize_t done;
+    do
+        done = recvmsg(s->fd, &msg, MSG_DONTWAIT);
+    while (done < 0 && errno == EINTR);
+    if (done > 0)
+        return (size_t)done;
+    s->readable = false;
+    if (done < 0 && errno == EAGAIN)
+        return 0;
+    s->host_eof = true;
+    s->shut |= VSOCK_SHUTDOWN_SEND;
+    if (s->host_hup || done < 0)
+        host_gone(s);
+    return 0;
+}
+
+static void on_socket(void *arg, uint32_t events)
+{
+    struct vsock_stream *s = arg;
+    struct sm_vsock *vsock = s->vsock;
+    if (s->state == STREAM_ORPHAN) {
+        if (events & (EPOLLHUP | EPOLLERR))
+            sm_vsock_stream_free(s);
+        else
+            flush(s);
+        return;
+    }
+    if ((events & EPOLLOUT) && s->buf_len > 0)
+        flush(s);
+    if (s->state == STREAM_ESTABLISHED && s->fd >= 0) {
+        if (events & (EPOLLHUP | EPOLLERR))
+            s->host_hup = true;
+        if (s->host_hup && (s->host_eof || s->guest_deaf))
+            host_gone(s);
+        else if (!s->host_eof && !s->guest_deaf &&
+                 (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
+            s->readable = true;
+    }
+    sm_vsock_stream_ready(s);
+    sm_vsock_pump(vsock);
+}
+
+bool sm_vsock_stream_establish(struct vsock_stream *s)
+{
+    return sm_loop_add(s->vsock->dev.env.loop, s->fd, WATCH_IN, on_socket, s, &s->watch, NULL) ==
+           0;
+}
