@@ -152,7 +152,7 @@ bool sm_dns_parse_query(const uint8_t *msg, size_t len, struct sm_dns_question *
         if (!read_record(msg, len, &pos, &r))
             return false;
         if (r.type == TYPE_OPT)
-            question->udp_size = SM_MIN(SM_MAX(r.class, MIN_UDP), SM_DNS_MAX_MESSAGE);
+            question->udp_size = SM_MIN(SM_MAX(r.class, MIN_UDP), SM_DNS_MAX_UDP);
     }
     return true;
 }

@@ -12,7 +12,8 @@
 #include "net/addr.h"
 
 #define SM_DNS_HEADER      12
-#define SM_DNS_MAX_MESSAGE 4096
+#define SM_DNS_MAX_MESSAGE 65535
+#define SM_DNS_MAX_UDP     4096 /* the largest UDP answer that is asked for */
 #define SM_DNS_NAME_TEXT   1024 /* 255 octets with every one escaped as \DDD */
 
 #define SM_DNS_TYPE_A     1

@@ -205,6 +205,26 @@ size_t sm_frame_make_udp(uint8_t *out, size_t room, const struct sm_udp_packet *
     return at + udp;
 }
 
+size_t sm_frame_answer_arp(uint8_t out[SM_ARP_FRAME], const uint8_t *frame, size_t len,
+    const uint8_t *mac, const struct sm_ip *ip)
+{
+    static const uint8_t request[8] = {0, 1, 0x08, 0, 6, 4, 0, 1}; /* Ethernet, IPv4, "who has" */
+    const uint8_t *arp = frame + SM_ETH_HEADER;
+
+    if (len < SM_ARP_FRAME || be16(frame + 12) != ETHERTYPE_ARP ||
+        memcmp(arp, request, sizeof(request)) != 0 || memcmp(arp + 24, ip->b + 12, 4) != 0)
+        return 0;
+    memcpy(out, frame + SM_ETH_ALEN, SM_ETH_ALEN);
+    memcpy(out + SM_ETH_ALEN, mac, SM_ETH_ALEN);
+    put16(out + 12, ETHERTYPE_ARP);
+    memcpy(out + 14, request, sizeof(request));
+    out[21] = 2;
+    memcpy(out + 22, mac, SM_ETH_ALEN);
+    memcpy(out + 28, ip->b + 12, 4);
+    memcpy(out + 32, arp + 8, 10); /* to whom asked: hardware and protocol address */
+    return SM_ARP_FRAME;
+}
+
 size_t sm_frame_make_prohibited(
     uint8_t *out, size_t room, const uint8_t *frame, const struct sm_frame *f)
 {

@@ -66,6 +66,11 @@ struct sm_udp_packet {
 };
 size_t sm_frame_make_udp(uint8_t *out, size_t room, const struct sm_udp_packet *p);
 
+/* Answers the ARP request for `ip` with `mac`; 0 if the frame is something else. */
+#define SM_ARP_FRAME 42
+size_t sm_frame_answer_arp(uint8_t out[SM_ARP_FRAME], const uint8_t *frame, size_t len,
+    const uint8_t *mac, const struct sm_ip *ip);
+
 /* Writes the ICMP(v6) error "communication administratively prohibited" for the frame f, back to its
  * sender; returns its length. `room` must be at least SM_FRAME_PROHIBITED_MAX. */
 #define SM_FRAME_PROHIBITED_MAX (SM_ETH_HEADER + 40 + 8 + 128)

@@ -114,6 +114,9 @@ bool sm_policy_opens_host(const struct sm_policy *policy); /* any port at all */
 /* May this name (any case, no trailing dot) be looked up? */
 enum sm_verdict sm_policy_decide_name(const struct sm_policy *policy, const char *name);
 
+/* May an allowed name be an alias (CNAME) of this one? Only deny rules speak here. */
+enum sm_verdict sm_policy_decide_alias(const struct sm_policy *policy, const char *name);
+
 /* May a DNS answer name this address? ALLOW, or REBIND. */
 enum sm_verdict sm_policy_decide_answer(const struct sm_policy *policy, const struct sm_ip *ip);
 

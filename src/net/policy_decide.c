@@ -143,6 +143,17 @@ enum sm_verdict sm_policy_decide_name(const struct sm_policy *policy, const char
     return SM_VERDICT_ALLOW;
 }
 
+enum sm_verdict sm_policy_decide_alias(const struct sm_policy *policy, const char *name)
+{
+    for (size_t i = 0; i < policy->n_rules; i++) {
+        const struct sm_egress_rule *rule = &policy->rules[i];
+
+        if (!rule->allow && all_ports(rule) && name_matches(rule, name))
+            return SM_VERDICT_NAME;
+    }
+    return SM_VERDICT_ALLOW;
+}
+
 /* Is it allowed or denied as an address, whatever its ports and names? An answer may name an address
  * that only a name rule opens, and one for which an allow rule opens some port. */
 static bool layer_refuses_answer(const struct sm_policy *p, unsigned layer, const struct sm_ip *ip,

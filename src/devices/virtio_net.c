@@ -1,0 +1,392 @@
+/* virtio-net. See virtio_net.h. */
+#include "devices/virtio_net.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/bytes.h"
+#include "util/error.h"
+#include "util/inet_checksum.h"
+
+#define QUEUE_MAX 256
+#define BATCH     64 /* frames before the loop gets its turn */
+#define MAC_KNOWN (1ULL << 63)
+
+#define F(bit) (1ULL << (bit))
+
+/* Offloads that only say how frames may look; the others (control queue, ...) are not offered. */
+#define OFFLOADS                                                                                   \
+    (F(VIRTIO_NET_F_CSUM) | F(VIRTIO_NET_F_GUEST_CSUM) | F(VIRTIO_NET_F_GUEST_TSO4) |              \
+        F(VIRTIO_NET_F_GUEST_TSO6) | F(VIRTIO_NET_F_GUEST_ECN) | F(VIRTIO_NET_F_HOST_TSO4) |       \
+        F(VIRTIO_NET_F_HOST_TSO6) | F(VIRTIO_NET_F_HOST_ECN))
+
+struct config {
+    uint8_t mac[6];
+    uint8_t status[2];
+    uint8_t max_queue_pairs[2];
+    uint8_t mtu[2];
+};
+
+struct net {
+    struct sm_virtio_dev dev;
+    struct sm_net_backend *backend;
+    struct config config; /* mac: written at load, under the register lock */
+    bool rx_wanted;       /* the backend waits for buffers */
+    bool tx_stopped;      /* the backend could not take the frame at the head of the ring */
+    struct sm_net_counters counters;
+    struct sm_virtq_chain first, chain;
+    uint8_t frame[SM_NET_HDR + SM_NET_MAX_FRAME];
+};
+
+static struct net *net_of(struct sm_virtio_dev *dev)
+{
+    return (struct net *)(void *)dev;
+}
+
+static void count(atomic_ullong *counter, unsigned long long n)
+{
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+/* ---- guest to backend ---------------------------------------------------------------------- */
+
+/* What the driver may ask for: a checksum in bounds, segmentation of a kind that was negotiated. */
+static bool header_is_sane(
+    const struct sm_virtio_dev *dev, struct virtio_net_hdr_v1 *hdr, size_t len)
+{
+    unsigned gso = hdr->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
+
+    hdr->flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    hdr->num_buffers = 0;
+    if (hdr->flags) {
+        if (!sm_virtio_has(dev, F(VIRTIO_NET_F_CSUM)) ||
+            (size_t)hdr->csum_start + hdr->csum_offset + 2 > len)
+            return false;
+    } else {
+        hdr->csum_start = hdr->csum_offset = 0;
+    }
+    if (hdr->gso_type == VIRTIO_NET_HDR_GSO_NONE) {
+        hdr->gso_size = hdr->hdr_len = 0;
+        return true;
+    }
+    if ((hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) && !sm_virtio_has(dev, F(VIRTIO_NET_F_HOST_ECN)))
+        return false;
+    if (!hdr->flags || hdr->gso_size == 0 || hdr->hdr_len > len)
+        return false;
+    return (gso == VIRTIO_NET_HDR_GSO_TCPV4 && sm_virtio_has(dev, F(VIRTIO_NET_F_HOST_TSO4))) ||
+           (gso == VIRTIO_NET_HDR_GSO_TCPV6 && sm_virtio_has(dev, F(VIRTIO_NET_F_HOST_TSO6)));
+}
+
+static struct virtio_net_hdr_v1 load_header(const uint8_t raw[SM_NET_HDR])
+{
+    return (struct virtio_net_hdr_v1){
+        .flags = raw[0],
+        .gso_type = raw[1],
+        .hdr_len = sm_load_le16(raw + 2),
+        .gso_size = sm_load_le16(raw + 4),
+        .csum_start = sm_load_le16(raw + 6),
+        .csum_offset = sm_load_le16(raw + 8),
+    };
+}
+
+/* Sends one chain; false: the backend wants it later. What is malformed is dropped. */
+static bool transmit(struct net *net, const struct sm_virtq_chain *chain)
+{
+    struct virtio_net_hdr_v1 hdr;
+    size_t len;
+
+    if (chain->readable_bytes < SM_NET_HDR + 14 || chain->readable_bytes > sizeof(net->frame)) {
+        count(&net->counters.tx_bad, 1);
+        return true;
+    }
+    len = sm_iov_read(chain->iov, chain->n_readable, 0, net->frame, sizeof(net->frame));
+    len -= SM_NET_HDR;
+    hdr = load_header(net->frame);
+    if (!header_is_sane(&net->dev, &hdr, len)) {
+        count(&net->counters.tx_bad, 1);
+        return true;
+    }
+    if (!net->backend->ops->send(net->backend, &hdr, net->frame + SM_NET_HDR, len))
+        return false;
+    count(&net->counters.tx_frames, 1);
+    count(&net->counters.tx_bytes, len);
+    return true;
+}
+
+static void drain_tx(struct net *net)
+{
+    struct sm_virtq *vq = &net->dev.vq[SM_NET_TX];
+    unsigned n = 0;
+
+    if (net->tx_stopped)
+        return;
+    sm_virtq_notify_off(vq);
+    for (;;) {
+        if (n == BATCH) { /* others have their turn; kicks stay off until then */
+            sm_virtio_again(&net->dev, SM_NET_TX);
+            break;
+        }
+        if (!sm_virtq_pop(vq, &net->chain)) {
+            if (sm_virtq_notify_on(vq))
+                continue;
+            break;
+        }
+        if (!transmit(net, &net->chain)) {
+            sm_virtq_unpop(vq);
+            net->tx_stopped = true;
+            break;
+        }
+        sm_virtq_push(vq, net->chain.head, 0);
+        n++;
+    }
+    if (n > 0 && net->backend->ops->sent_all)
+        net->backend->ops->sent_all(net->backend);
+    sm_virtio_publish(&net->dev, SM_NET_TX);
+}
+
+void sm_virtio_net_tx_resume(struct sm_virtio_dev *dev)
+{
+    struct net *net = net_of(dev);
+
+    if (!net->tx_stopped)
+        return;
+    net->tx_stopped = false;
+    drain_tx(net);
+}
+
+/* ---- backend to guest ---------------------------------------------------------------------- */
+
+static void store_header(
+    uint8_t raw[SM_NET_HDR], const struct virtio_net_hdr_v1 *hdr, unsigned buffers)
+{
+    raw[0] = hdr->flags;
+    raw[1] = hdr->gso_type;
+    sm_store_le16(raw + 2, hdr->hdr_len);
+    sm_store_le16(raw + 4, hdr->gso_size);
+    sm_store_le16(raw + 6, hdr->csum_start);
+    sm_store_le16(raw + 8, hdr->csum_offset);
+    sm_store_le16(raw + 10, (uint16_t)buffers);
+}
+
+enum fill { FILLED, NO_BUFFERS, UNDELIVERABLE };
+
+/*
+ * Copies the frame into buffers as they are popped; nothing of it is visible before they are pushed, so
+ * when the buffers do not suffice they all go back, after the guest was asked to kick when it adds more
+ * behind them. The header, whose last field says how many buffers it took, is written at the end.
+ */
+static enum fill fill_buffers(
+    struct net *net, const struct virtio_net_hdr_v1 *hdr, const uint8_t *frame, size_t len)
+{
+    struct sm_virtq *vq = &net->dev.vq[SM_NET_RX];
+    unsigned max = sm_virtio_has(&net->dev, F(VIRTIO_NET_F_MRG_RXBUF)) ? SM_NET_MAX_MERGE : 1;
+    struct {
+        uint16_t head;
+        uint32_t written;
+    } used[SM_NET_MAX_MERGE];
+    enum fill result = UNDELIVERABLE;
+    uint8_t raw[SM_NET_HDR];
+    size_t done = 0;
+    unsigned n = 0;
+
+    while (done < len && n < max) {
+        struct sm_virtq_chain *chain = n == 0 ? &net->first : &net->chain;
+        size_t skip = n == 0 ? SM_NET_HDR : 0;
+        size_t put;
+
+        if (!sm_virtq_pop(vq, chain)) {
+            if (vq->running && !vq->broken) {
+                if (sm_virtq_notify_on(vq))
+                    continue;
+                result = NO_BUFFERS;
+            }
+            break;
+        }
+        put = sm_iov_write(
+            sm_virtq_writable(chain), chain->n_writable, skip, frame + done, len - done);
+        done += put;
+        used[n].head = chain->head;
+        used[n].written = (uint32_t)(skip + put);
+        n++;
+        if (chain->writable_bytes <= skip) { /* no driver that follows the rules has such a buffer */
+            sm_virtio_broken(&net->dev);
+            break;
+        }
+    }
+    if (done < len) {
+        while (n-- > 0)
+            sm_virtq_unpop(vq);
+        return result;
+    }
+    store_header(raw, hdr, n);
+    sm_iov_write(sm_virtq_writable(&net->first), net->first.n_writable, 0, raw, sizeof(raw));
+    for (unsigned i = 0; i < n; i++)
+        sm_virtq_push(vq, used[i].head, used[i].written);
+    return FILLED;
+}
+
+bool sm_virtio_net_deliver(struct sm_virtio_dev *dev, const struct virtio_net_hdr_v1 *hdr,
+    const void *frame, size_t len)
+{
+    struct net *net = net_of(dev);
+    enum fill result = UNDELIVERABLE;
+
+    if (net->rx_wanted)
+        return false;
+    if (len > 0 && len <= SM_NET_MAX_FRAME)
+        result = fill_buffers(net, hdr, frame, len);
+    switch (result) {
+    case FILLED:
+        count(&net->counters.rx_frames, 1);
+        count(&net->counters.rx_bytes, len);
+        return true;
+    case NO_BUFFERS:
+        net->rx_wanted = true;
+        return false;
+    case UNDELIVERABLE:
+        break;
+    }
+    count(&net->counters.rx_dropped, 1);
+    return true;
+}
+
+void sm_virtio_net_flush(struct sm_virtio_dev *dev)
+{
+    sm_virtio_publish(dev, SM_NET_RX);
+}
+
+void sm_net_complete_checksum(const struct virtio_net_hdr_v1 *hdr, uint8_t *frame, size_t len)
+{
+    uint16_t sum;
+
+    if (!(hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM))
+        return;
+    /* The field holds the sum of the pseudo header; 0 means "none" in UDP and is sent as -0. */
+    sum = sm_inet_finish(sm_inet_sum(frame + hdr->csum_start, len - hdr->csum_start, 0));
+    if (sum == 0)
+        sum = 0xffff;
+    memcpy(frame + hdr->csum_start + hdr->csum_offset, &sum, sizeof(sum));
+}
+
+/* ---- device -------------------------------------------------------------------------------- */
+
+static void net_config_read(struct sm_virtio_dev *dev, unsigned offset, void *buf, unsigned len)
+{
+    memcpy(buf, (const uint8_t *)&net_of(dev)->config + offset, len);
+}
+
+static void configure(struct net *net)
+{
+    uint64_t features = net->dev.driver_features[0] | (uint64_t)net->dev.driver_features[1] << 32;
+
+    net->backend->ops->configure(net->backend, features & OFFLOADS);
+}
+
+static void net_activate(struct sm_virtio_dev *dev)
+{
+    /* Receive buffers are only looked for when there is a frame: their kicks are of no use. */
+    sm_virtq_notify_off(&dev->vq[SM_NET_RX]);
+    configure(net_of(dev));
+}
+
+static void net_notify(struct sm_virtio_dev *dev, unsigned q)
+{
+    struct net *net = net_of(dev);
+
+    if (q == SM_NET_TX) {
+        drain_tx(net);
+    } else if (net->rx_wanted) {
+        net->rx_wanted = false;
+        sm_virtq_notify_off(&dev->vq[SM_NET_RX]);
+        net->backend->ops->rx_ready(net->backend);
+    }
+}
+
+static void net_reset(struct sm_virtio_dev *dev)
+{
+    struct net *net = net_of(dev);
+
+    net->rx_wanted = net->tx_stopped = false;
+    net->backend->ops->configure(net->backend, 0);
+}
+
+static void net_save(struct sm_virtio_dev *dev, uint64_t extra[SM_VIRTIO_EXTRA])
+{
+    uint8_t raw[8] = {0};
+
+    memcpy(raw, net_of(dev)->config.mac, 6);
+    extra[0] = sm_load_le64(raw) | MAC_KNOWN;
+}
+
+static void net_load(struct sm_virtio_dev *dev, const uint64_t extra[SM_VIRTIO_EXTRA])
+{
+    struct net *net = net_of(dev);
+    uint8_t raw[8];
+
+    if (extra[0] & MAC_KNOWN) {
+        sm_store_le64(raw, extra[0]);
+        memcpy(net->config.mac, raw, 6);
+    }
+    configure(net);
+    if (!net->backend->link_up)
+        sm_virtio_config_changed(dev); /* the guest may remember a link */
+}
+
+static void net_destroy(struct sm_virtio_dev *dev)
+{
+    struct net *net = net_of(dev);
+
+    sm_virtio_fini(dev);
+    net->backend->ops->destroy(net->backend);
+    free(net);
+}
+
+static const struct sm_virtio_ops net_ops = {
+    .name = "net",
+    .id = SM_VIRTIO_ID_NET,
+    .n_queues = 2,
+    .queue_max = QUEUE_MAX,
+    .config_size = sizeof(struct config),
+    .config_read = net_config_read,
+    .activate = net_activate,
+    .notify = net_notify,
+    .reset = net_reset,
+    .save = net_save,
+    .load = net_load,
+    .destroy = net_destroy,
+};
+
+int sm_virtio_net_create(const struct sm_virtio_env *env, const uint8_t mac[6],
+    struct sm_net_backend *backend, struct sm_virtio_dev **dev, sm_error *err)
+{
+    struct net *net = calloc(1, sizeof(*net));
+    uint64_t features = F(VIRTIO_NET_F_MAC) | F(VIRTIO_NET_F_STATUS) | F(VIRTIO_NET_F_MTU) |
+        F(VIRTIO_NET_F_MRG_RXBUF) | (backend->features & OFFLOADS);
+    int rc;
+
+    if (!net)
+        return sm_error_set(err, SM_ENOMEM, "out of memory for the network device");
+    memcpy(net->config.mac, mac, 6);
+    sm_store_le16(net->config.status, backend->link_up ? VIRTIO_NET_S_LINK_UP : 0);
+    sm_store_le16(net->config.max_queue_pairs, 1);
+    sm_store_le16(net->config.mtu, backend->mtu);
+    net->backend = backend;
+    rc = sm_virtio_init(&net->dev, &net_ops, env, features, err);
+    if (rc) {
+        free(net);
+        return rc;
+    }
+    backend->dev = &net->dev;
+    *dev = &net->dev;
+    return 0;
+}
+
+const struct sm_net_counters *sm_virtio_net_counters(const struct sm_virtio_dev *dev)
+{
+    return &((const struct net *)(const void *)dev)->counters;
+}
+
+void sm_virtio_net_mac(const struct sm_virtio_dev *dev, uint8_t mac[6])
+{
+    memcpy(mac, ((const struct net *)(const void *)dev)->config.mac, 6);
+}

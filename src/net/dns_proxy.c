@@ -1,0 +1,365 @@
+#include "net/dns_proxy.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include "net/resolv_conf.h"
+#include "util/bytes.h"
+#include "util/clock.h"
+#include "util/error.h"
+
+#define TICK_MS 250
+
+struct pending {
+    struct sm_dns_proxy *proxy;
+    struct pending *next, **link;
+    struct sm_dns_client client;
+    struct sm_loop_watch *watch;
+    int fd;
+    uint16_t id; /* of the question that we sent */
+    unsigned tries;
+    uint64_t deadline_ms;
+    size_t asked;  /* bytes of the query that TCP has taken */
+    size_t filled; /* bytes of the answer that TCP has brought */
+    uint8_t *answer;
+    struct sm_dns_question question;
+    size_t query_len;
+    uint8_t query[]; /* two bytes of length, as TCP wants it, then the message */
+};
+
+struct sm_dns_proxy {
+    struct sm_loop *loop;
+    struct sm_egress *egress;
+    struct sm_resolv_conf conf;
+    sm_dns_answer_fn *answer;
+    void *arg;
+    struct sm_loop_timer *timer;
+    struct pending *pending;
+    unsigned n_pending;
+    uint8_t buf[SM_DNS_MAX_UDP];
+};
+
+/* ---- policy -------------------------------------------------------------------------------- */
+
+struct check {
+    struct sm_dns_proxy *proxy;
+    const struct sm_dns_question *question;
+    struct sm_name_set set;
+    bool refused;
+    uint64_t now_ms;
+};
+
+static void deny(struct sm_dns_proxy *proxy, enum sm_verdict verdict, const char *name,
+    const struct sm_ip *addr)
+{
+    struct sm_denial denial = {
+        .verdict = verdict, .protocol = SM_IP_UDP, .port = SM_NO_PORT, .name = name};
+
+    if (addr)
+        denial.addr = *addr;
+    sm_egress_deny(proxy->egress, &denial, (uint64_t)sm_now_ms());
+}
+
+static bool check_record(void *arg, const struct sm_dns_record *record)
+{
+    struct check *c = arg;
+    struct sm_dns_proxy *proxy = c->proxy;
+    enum sm_verdict v = SM_VERDICT_ALLOW;
+
+    if (record->target)
+        v = sm_policy_decide_alias(&proxy->egress->policy, record->target);
+    else if (record->addr)
+        v = sm_policy_decide_answer(&proxy->egress->policy, record->addr);
+    if (v != SM_VERDICT_ALLOW) {
+        deny(proxy, v, c->question->name, record->addr);
+        c->refused = true;
+        return false;
+    }
+    return true;
+}
+
+static bool learn_record(void *arg, const struct sm_dns_record *record)
+{
+    struct check *c = arg;
+
+    if (record->addr)
+        sm_names_learn(&c->proxy->egress->names, record->addr, &c->set, record->ttl, c->now_ms);
+    return true;
+}
+
+/* Nothing is learned of an answer that is refused. Returns the length of what the guest gets. */
+static size_t enforce(struct sm_dns_proxy *proxy, const struct sm_dns_question *question,
+    uint8_t *msg, size_t len)
+{
+    struct check c = {.proxy = proxy, .question = question, .now_ms = (uint64_t)sm_now_ms()};
+
+    if (proxy->egress->policy.n_layers == 0)
+        return len;
+    if (!sm_dns_walk(msg, len, check_record, &c))
+        return sm_dns_make_error(
+            msg, question, c.refused ? SM_DNS_RCODE_NXDOMAIN : SM_DNS_RCODE_SERVFAIL);
+    if (sm_policy_match_names(&proxy->egress->policy, question->name, &c.set))
+        (void)sm_dns_walk(msg, len, learn_record, &c);
+    return len;
+}
+
+/* ---- questions under way ------------------------------------------------------------------- */
+
+static void hang_up(struct pending *p)
+{
+    sm_loop_remove(p->watch);
+    p->watch = NULL;
+    sm_close(p->fd);
+    p->fd = -1;
+    p->asked = p->filled = 0;
+}
+
+static void drop(struct pending *p)
+{
+    hang_up(p);
+    *p->link = p->next;
+    if (p->next)
+        p->next->link = p->link;
+    p->proxy->n_pending--;
+    free(p->answer);
+    free(p);
+}
+
+/* The answer is in msg: with the guest's id, cut to what it takes. */
+static void finish(struct pending *p, uint8_t *msg, size_t len)
+{
+    struct sm_dns_proxy *proxy = p->proxy;
+    struct sm_dns_client client = p->client;
+
+    len = enforce(proxy, &p->question, msg, len);
+    if (!client.tcp && len > p->question.udp_size)
+        len = sm_dns_truncate(msg, &p->question);
+    msg[0] = (uint8_t)(p->question.id >> 8);
+    msg[1] = (uint8_t)p->question.id;
+    proxy->answer(proxy->arg, &client, msg, len);
+    drop(p);
+}
+
+static void give_up(struct pending *p)
+{
+    size_t len = sm_dns_make_error(p->query + 2, &p->question, SM_DNS_RCODE_SERVFAIL);
+
+    p->query[2] = (uint8_t)(p->question.id >> 8);
+    p->query[3] = (uint8_t)p->question.id;
+    p->proxy->answer(p->proxy->arg, &p->client, p->query + 2, len);
+    drop(p);
+}
+
+static void ask_next_server(struct pending *p);
+
+static void on_udp(struct pending *p)
+{
+    struct sm_dns_proxy *proxy = p->proxy;
+    ssize_t n = recv(p->fd, proxy->buf, sizeof(proxy->buf), MSG_DONTWAIT);
+
+    if (n < 0) {
+        if (errno != EAGAIN && errno != EINTR)
+            ask_next_server(p); /* refused, unreachable */
+    } else if (sm_dns_is_answer(proxy->buf, (size_t)n, p->id, &p->question)) {
+        finish(p, proxy->buf, (size_t)n);
+    }
+}
+
+/* One byte stream: the query with its length, then the answer with its length. */
+static void on_tcp(struct pending *p)
+{
+    size_t total = p->query_len + 2;
+    size_t want;
+    ssize_t n;
+
+    if (p->asked < total) {
+        n = send(p->fd, p->query + p->asked, total - p->asked, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n > 0)
+            p->asked += (size_t)n;
+        else if (errno != EAGAIN && errno != EINTR)
+            ask_next_server(p);
+        else
+            return;
+        if (p->fd >= 0 && p->asked == total)
+            sm_loop_modify(p->watch, EPOLLIN);
+        return;
+    }
+    if (!p->answer)
+        p->answer = malloc(SM_DNS_MAX_MESSAGE + 2);
+    if (!p->answer) {
+        give_up(p);
+        return;
+    }
+    want = p->filled < 2 ? 2 : 2u + (size_t)(p->answer[0] << 8 | p->answer[1]);
+    n = recv(p->fd, p->answer + p->filled, want - p->filled, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        ask_next_server(p);
+        return;
+    }
+    p->filled += (size_t)n;
+    if (p->filled < 2)
+        return;
+    want = 2u + (size_t)(p->answer[0] << 8 | p->answer[1]);
+    if (p->filled < want)
+        return;
+    if (sm_dns_is_answer(p->answer + 2, want - 2, p->id, &p->question))
+        finish(p, p->answer + 2, want - 2);
+    else
+        ask_next_server(p);
+}
+
+static void on_event(void *arg, uint32_t events)
+{
+    struct pending *p = arg;
+
+    (void)events;
+    if (p->client.tcp)
+        on_tcp(p);
+    else
+        on_udp(p);
+}
+
+static bool start(struct pending *p, const struct sockaddr_storage *server)
+{
+    int type = p->client.tcp ? SOCK_STREAM : SOCK_DGRAM;
+    socklen_t len = server->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+                                                  : sizeof(struct sockaddr_in);
+
+    p->fd = socket(server->ss_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (p->fd < 0)
+        return false;
+    if (connect(p->fd, (const struct sockaddr *)server, len) && errno != EINPROGRESS)
+        return false;
+    if (!p->client.tcp && send(p->fd, p->query + 2, p->query_len, MSG_NOSIGNAL) < 0)
+        return false;
+    return sm_loop_add(p->proxy->loop, p->fd, p->client.tcp ? EPOLLOUT : EPOLLIN, on_event, p,
+               &p->watch, NULL) == 0;
+}
+
+static void ask_next_server(struct pending *p)
+{
+    struct sm_resolv_conf *conf = &p->proxy->conf;
+
+    while (p->tries < SM_DNS_TRIES && conf->n > 0) {
+        hang_up(p);
+        p->deadline_ms = (uint64_t)sm_now_ms() + SM_DNS_TRY_MS;
+        if (start(p, &conf->servers[p->tries++ % conf->n]))
+            return;
+    }
+    give_up(p);
+}
+
+static void on_tick(void *arg)
+{
+    struct sm_dns_proxy *proxy = arg;
+    uint64_t now = (uint64_t)sm_now_ms();
+    struct pending *next;
+
+    for (struct pending *p = proxy->pending; p; p = next) {
+        next = p->next;
+        if (p->deadline_ms <= now)
+            ask_next_server(p);
+    }
+    if (proxy->pending)
+        sm_loop_timer_arm(proxy->timer, TICK_MS);
+}
+
+/* ---- interface ----------------------------------------------------------------------------- */
+
+static void answer_error(struct sm_dns_proxy *proxy, const struct sm_dns_client *client,
+    const void *msg, const struct sm_dns_question *question, unsigned rcode)
+{
+    uint8_t copy[SM_DNS_HEADER + 256 + 4];
+
+    if (question->end > sizeof(copy))
+        return;
+    memcpy(copy, msg, question->end);
+    proxy->answer(
+        proxy->arg, client, copy, sm_dns_make_error(copy, question, rcode));
+}
+
+void sm_dns_proxy_ask(
+    struct sm_dns_proxy *proxy, const struct sm_dns_client *client, const void *msg, size_t len)
+{
+    struct sm_dns_question question;
+    struct pending *p;
+    enum sm_verdict v;
+
+    if (len > SM_DNS_MAX_UDP || !sm_dns_parse_query(msg, len, &question))
+        return;
+    v = sm_policy_decide_name(&proxy->egress->policy, question.name);
+    if (v != SM_VERDICT_ALLOW) {
+        deny(proxy, v, question.name, NULL);
+        answer_error(proxy, client, msg, &question, SM_DNS_RCODE_NXDOMAIN);
+        return;
+    }
+    p = proxy->n_pending < SM_DNS_MAX_PENDING ? calloc(1, sizeof(*p) + 2 + len) : NULL;
+    if (!p || getrandom(&p->id, sizeof(p->id), 0) != (ssize_t)sizeof(p->id)) {
+        free(p);
+        answer_error(proxy, client, msg, &question, SM_DNS_RCODE_SERVFAIL);
+        return;
+    }
+    p->proxy = proxy;
+    p->client = *client;
+    p->question = question;
+    p->fd = -1;
+    p->query_len = len;
+    p->query[0] = (uint8_t)(len >> 8);
+    p->query[1] = (uint8_t)len;
+    memcpy(p->query + 2, msg, len);
+    p->query[2] = (uint8_t)(p->id >> 8);
+    p->query[3] = (uint8_t)p->id;
+    p->next = proxy->pending;
+    p->link = &proxy->pending;
+    if (p->next)
+        p->next->link = &p->next;
+    else
+        sm_loop_timer_arm(proxy->timer, TICK_MS);
+    proxy->pending = p;
+    proxy->n_pending++;
+    sm_resolv_conf_refresh(&proxy->conf);
+    ask_next_server(p);
+}
+
+void sm_dns_proxy_reset(struct sm_dns_proxy *proxy)
+{
+    while (proxy->pending)
+        drop(proxy->pending);
+}
+
+int sm_dns_proxy_create(struct sm_loop *loop, struct sm_egress *egress, const char *resolv_conf,
+    sm_dns_answer_fn *answer, void *arg, struct sm_dns_proxy **out, sm_error *err)
+{
+    auto_free char *path = strdup(resolv_conf ? resolv_conf : "/etc/resolv.conf");
+    auto_free struct sm_dns_proxy *proxy = calloc(1, sizeof(*proxy));
+    int rc;
+
+    if (!proxy || !path)
+        return sm_error_set(err, SM_ENOMEM, "out of memory for the name server of the guest");
+    rc = sm_loop_timer_create(loop, on_tick, proxy, &proxy->timer, err);
+    if (rc)
+        return rc;
+    proxy->loop = loop;
+    proxy->egress = egress;
+    proxy->answer = answer;
+    proxy->arg = arg;
+    proxy->conf.path = sm_steal_ptr(&path);
+    *out = sm_steal_ptr(&proxy);
+    return 0;
+}
+
+void sm_dns_proxy_destroy(struct sm_dns_proxy *proxy)
+{
+    if (!proxy)
+        return;
+    sm_dns_proxy_reset(proxy);
+    sm_loop_timer_destroy(proxy->timer);
+    free(proxy->conf.path);
+    free(proxy);
+}

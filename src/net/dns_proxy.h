@@ -1,0 +1,50 @@
+/*
+ * The guest's name server: forwards to the resolvers of the host's resolv.conf and sees every question
+ * and answer, so that rules for names can be enforced.
+ *
+ * A question for a name that the policy denies is answered with NXDOMAIN and goes nowhere. Of an answer
+ * every address is checked: one in a denied range makes the whole answer NXDOMAIN (DNS rebinding), and
+ * addresses of names that rules speak of are learned for as long as their TTL says.
+ *
+ * Each question goes out from a socket of its own, connected to the resolver, with a fresh random id:
+ * answers can be neither spoofed from aside nor mixed up. Questions under way are bounded in number and
+ * time; resolv.conf is read again when it has changed. Questions that came by TCP are asked by TCP.
+ */
+#ifndef SM_NET_DNS_PROXY_H
+#define SM_NET_DNS_PROXY_H
+
+#include "net/dns_message.h"
+#include "net/egress.h"
+#include "util/loop.h"
+
+#define SM_DNS_MAX_PENDING 256
+#define SM_DNS_TRY_MS      2000 /* before the next resolver is asked */
+#define SM_DNS_TRIES       3
+
+/* Who asked; handed back with the answer. */
+struct sm_dns_client {
+    bool v6, tcp;
+    uint16_t port;
+    uint64_t cookie; /* the asker's own use */
+};
+
+typedef void sm_dns_answer_fn(
+    void *arg, const struct sm_dns_client *client, const uint8_t *msg, size_t len);
+
+struct sm_dns_proxy;
+
+/* `resolv_conf` NULL: /etc/resolv.conf; a name server may be written [ADDRESS]:PORT. egress (and with it
+ * the policy) outlives the proxy. */
+int sm_dns_proxy_create(struct sm_loop *loop, struct sm_egress *egress, const char *resolv_conf,
+    sm_dns_answer_fn *answer, void *arg, struct sm_dns_proxy **proxy, sm_error *err);
+void sm_dns_proxy_destroy(struct sm_dns_proxy *proxy);
+SM_DEFINE_CLEANUP(struct sm_dns_proxy *, sm_dns_proxy_destroy)
+
+/* Takes a question; the answer may come before this returns. What is no question is dropped. */
+void sm_dns_proxy_ask(
+    struct sm_dns_proxy *proxy, const struct sm_dns_client *client, const void *msg, size_t len);
+
+/* Forgets all that is under way. */
+void sm_dns_proxy_reset(struct sm_dns_proxy *proxy);
+
+#endif

@@ -1,0 +1,42 @@
+#include "net/slirp_api.h"
+
+#include <dlfcn.h>
+#include <string.h>
+
+#include "util/bytes.h"
+#include "util/error.h"
+
+#define LIBRARY "libslirp.so.0"
+
+int sm_slirp_load(struct sm_slirp_api *api, sm_error *err)
+{
+    void *handle = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    struct sm_slirp_api loaded = {.handle = handle};
+    const struct {
+        const char *name;
+        void *slot;
+    } symbols[] = {
+        {"slirp_new", &loaded.new},
+        {"slirp_cleanup", &loaded.cleanup},
+        {"slirp_pollfds_fill", &loaded.pollfds_fill},
+        {"slirp_pollfds_poll", &loaded.pollfds_poll},
+        {"slirp_input", &loaded.input},
+        {"slirp_add_unix", &loaded.add_unix},
+    };
+
+    if (!handle)
+        return sm_error_set(err, SM_ENOTFOUND,
+            "cannot load %s for the guest's network (%s); install libslirp0 or use --network none",
+            LIBRARY, dlerror());
+    for (size_t i = 0; i < SM_ARRAY_LEN(symbols); i++) {
+        void *symbol = dlsym(handle, symbols[i].name);
+
+        if (!symbol)
+            return sm_error_set(err, SM_EUNSUPPORTED,
+                "%s is too old: it has no %s; version 4.7 or later is needed", LIBRARY,
+                symbols[i].name);
+        memcpy(symbols[i].slot, &symbol, sizeof(symbol)); /* object to function pointer, as POSIX has it */
+    }
+    *api = loaded;
+    return 0;
+}

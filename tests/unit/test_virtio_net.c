@@ -1,0 +1,396 @@
+/* virtio-net against a driver that also lies: headers, merging, back-pressure, state. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <unistd.h>
+
+#include "devices/virtio_net.h"
+#include "fake_guest.h"
+
+static const uint8_t mac[6] = {2, 1, 2, 3, 4, 5};
+
+struct fake_backend {
+    struct sm_net_backend base;
+    bool busy;
+    unsigned sends, batches, ready, configured;
+    uint64_t features;
+    struct virtio_net_hdr_v1 hdr;
+    uint8_t frame[SM_NET_MAX_FRAME];
+    size_t len;
+};
+
+struct fixture {
+    struct fg fg;
+    struct sm_loop *loop;
+    struct sm_virtio_env env;
+    struct fake_backend *backend; /* owned by the device */
+    struct sm_virtio_dev *dev;
+    struct fg_queue q[2];
+};
+
+static struct fake_backend *fake_of(struct sm_net_backend *b)
+{
+    return (struct fake_backend *)(void *)b;
+}
+
+static bool fake_send(
+    struct sm_net_backend *b, const struct virtio_net_hdr_v1 *hdr, uint8_t *frame, size_t len)
+{
+    struct fake_backend *fake = fake_of(b);
+
+    if (fake->busy)
+        return false;
+    fake->sends++;
+    fake->hdr = *hdr;
+    memcpy(fake->frame, frame, len);
+    fake->len = len;
+    return true;
+}
+
+static void fake_sent_all(struct sm_net_backend *b)
+{
+    fake_of(b)->batches++;
+}
+
+static void fake_rx_ready(struct sm_net_backend *b)
+{
+    fake_of(b)->ready++;
+}
+
+static void fake_configure(struct sm_net_backend *b, uint64_t features)
+{
+    fake_of(b)->configured++;
+    fake_of(b)->features = features;
+}
+
+static void fake_destroy(struct sm_net_backend *b)
+{
+    free(b);
+}
+
+static const struct sm_net_backend_ops fake_ops = {
+    .send = fake_send,
+    .sent_all = fake_sent_all,
+    .rx_ready = fake_rx_ready,
+    .configure = fake_configure,
+    .destroy = fake_destroy,
+};
+
+/* The loop's thread does not run: the test is the loop's thread. Kicks go straight to the device. */
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    assert_non_null(f);
+    fg_init(&f->fg);
+    assert_int_equal(sm_loop_create(&f->loop, NULL), 0);
+    f->env = (struct sm_virtio_env){
+        .loop = f->loop, .memory = &f->fg.gm, .irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+    f->backend = calloc(1, sizeof(*f->backend));
+    assert_non_null(f->backend);
+    f->backend->base = (struct sm_net_backend){
+        .ops = &fake_ops, .features = UINT64_MAX, .mtu = 1400, .link_up = true};
+    assert_int_equal(sm_virtio_net_create(&f->env, mac, &f->backend->base, &f->dev, NULL), 0);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    sm_virtio_destroy(f->dev);
+    sm_loop_destroy(f->loop);
+    close(f->env.irq_fd);
+    fg_fini(&f->fg);
+    free(f);
+    return 0;
+}
+
+static void probe(struct fixture *f, uint64_t mask, unsigned size)
+{
+    fg_probe(&f->fg, f->dev, mask, f->q, 2, size);
+}
+
+static void notify(struct fixture *f, unsigned q)
+{
+    f->dev->ops->notify(f->dev, q);
+}
+
+static uint64_t put(struct fixture *f, const void *hdr, size_t len)
+{
+    uint64_t gpa = fg_alloc(&f->fg, SM_NET_HDR + len + 1);
+
+    memcpy(fg_ptr(&f->fg, gpa), hdr, SM_NET_HDR);
+    for (size_t i = 0; i < len; i++)
+        fg_ptr(&f->fg, gpa)[SM_NET_HDR + i] = (uint8_t)i;
+    return gpa;
+}
+
+static void transmit(struct fixture *f, const void *hdr, size_t len)
+{
+    fg_send(&f->q[SM_NET_TX], put(f, hdr, len), (uint32_t)(SM_NET_HDR + len), 0, 0);
+    notify(f, SM_NET_TX);
+}
+
+static const uint8_t plain[SM_NET_HDR];
+
+static void test_config(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(fg_reg(f->dev, 0x100), 0x03020102);
+    assert_int_equal(fg_reg(f->dev, 0x104), 0x00010504); /* rest of the MAC, link up */
+    assert_int_equal(fg_reg(f->dev, 0x108), 1 | 1400 << 16);
+}
+
+static void test_transmit(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t id;
+
+    probe(f, UINT64_MAX, 16);
+    assert_int_equal(f->backend->configured, 1);
+    transmit(f, plain, 100);
+    assert_int_equal(f->backend->sends, 1);
+    assert_int_equal(f->backend->batches, 1);
+    assert_int_equal(f->backend->len, 100);
+    assert_int_equal(f->backend->frame[99], 99);
+    assert_true(fg_used(&f->q[SM_NET_TX], &id, NULL));
+    assert_int_equal(sm_virtio_net_counters(f->dev)->tx_frames, 1);
+}
+
+static void test_bad_headers(void **state)
+{
+    static const uint8_t bad[][SM_NET_HDR] = {
+        {1, 0, 0, 0, 0, 0, 99, 0, 0, 0},              /* checksum field over the end */
+        {1, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff},   /* sum would wrap */
+        {0, 1, 54, 0, 100, 0, 0, 0, 0, 0},            /* segments without a checksum */
+        {1, 1, 54, 0, 0, 0, 34, 0, 16, 0},            /* segments of size 0 */
+        {1, 1, 200, 0, 100, 0, 34, 0, 16, 0},         /* headers longer than the frame */
+        {1, 3, 54, 0, 100, 0, 34, 0, 16, 0},          /* UFO was not offered */
+        {1, 9, 54, 0, 100, 0, 34, 0, 16, 0},          /* no such type */
+    };
+    struct fixture *f = *state;
+
+    probe(f, UINT64_MAX, 16);
+    for (size_t i = 0; i < SM_ARRAY_LEN(bad); i++)
+        transmit(f, bad[i], 100);
+    assert_int_equal(f->backend->sends, 0);
+    assert_int_equal(sm_virtio_net_counters(f->dev)->tx_bad, SM_ARRAY_LEN(bad));
+    transmit(f, (uint8_t[SM_NET_HDR]){1, 1, 54, 0, 100, 0, 34, 0, 16, 0}, 100);
+    transmit(f, (uint8_t[SM_NET_HDR]){1, 0x84, 54, 0, 100, 0, 34, 0, 16, 0}, 100);
+    assert_int_equal(f->backend->sends, 2);
+    transmit(f, (uint8_t[SM_NET_HDR]){0xfe, 0, 9, 9, 9, 9, 9, 9, 9, 9}, 100);
+    assert_int_equal(f->backend->sends, 3);
+    assert_int_equal(f->backend->hdr.flags | f->backend->hdr.csum_start | f->backend->hdr.gso_size, 0);
+}
+
+static void test_no_offload_without_negotiation(void **state)
+{
+    struct fixture *f = *state;
+
+    probe(f, SM_VIRTIO_F_VERSION_1, 16);
+    assert_int_equal(f->backend->features, 0);
+    transmit(f, (uint8_t[SM_NET_HDR]){1, 0, 0, 0, 0, 0, 34, 0, 16, 0}, 100);
+    transmit(f, (uint8_t[SM_NET_HDR]){1, 1, 54, 0, 100, 0, 34, 0, 16, 0}, 100);
+    assert_int_equal(f->backend->sends, 0);
+}
+
+static void test_lengths(void **state)
+{
+    struct fixture *f = *state;
+
+    probe(f, UINT64_MAX, 16);
+    transmit(f, plain, 0);
+    transmit(f, plain, 13);
+    transmit(f, plain, SM_NET_MAX_FRAME + 1);
+    assert_int_equal(f->backend->sends, 0);
+    transmit(f, plain, 14);
+    transmit(f, plain, SM_NET_MAX_FRAME);
+    assert_int_equal(f->backend->sends, 2);
+    for (int i = 0; i < 5; i++)
+        assert_true(fg_used(&f->q[SM_NET_TX], NULL, NULL));
+}
+
+static void test_transmit_pressure(void **state)
+{
+    struct fixture *f = *state;
+
+    probe(f, UINT64_MAX, 16);
+    f->backend->busy = true;
+    transmit(f, plain, 60);
+    transmit(f, plain, 61);
+    assert_false(fg_used(&f->q[SM_NET_TX], NULL, NULL));
+    f->backend->busy = false;
+    notify(f, SM_NET_TX); /* the backend has not said that it can */
+    assert_int_equal(f->backend->sends, 0);
+    sm_virtio_net_tx_resume(f->dev);
+    assert_int_equal(f->backend->sends, 2);
+    assert_int_equal(f->backend->len, 61);
+    assert_true(fg_used(&f->q[SM_NET_TX], NULL, NULL));
+    assert_true(fg_used(&f->q[SM_NET_TX], NULL, NULL));
+}
+
+static void offer(struct fixture *f, uint64_t *gpa, uint32_t len)
+{
+    *gpa = fg_alloc(&f->fg, len);
+    memset(fg_ptr(&f->fg, *gpa), 0xee, len);
+    fg_send(&f->q[SM_NET_RX], 0, 0, *gpa, len);
+}
+
+static void test_receive_merged(void **state)
+{
+    struct fixture *f = *state;
+    const struct virtio_net_hdr_v1 hdr = {.flags = VIRTIO_NET_HDR_F_DATA_VALID};
+    uint8_t frame[250];
+    uint64_t gpa[3];
+    uint32_t id, len;
+
+    for (size_t i = 0; i < sizeof(frame); i++)
+        frame[i] = (uint8_t)i;
+    probe(f, UINT64_MAX, 16);
+    assert_false(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame)));
+    offer(f, &gpa[0], 100);
+    offer(f, &gpa[1], 100);
+    notify(f, SM_NET_RX);
+    assert_int_equal(f->backend->ready, 1);
+    assert_false(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame))); /* not enough */
+    assert_false(sm_virtio_net_deliver(f->dev, &hdr, frame, 10)); /* frames keep their order */
+    /* the guest is asked to kick for what comes behind the two that it has already given */
+    assert_int_equal(fg_load16(&f->fg, f->q[SM_NET_RX].used + 4 + 8 * 16), 2);
+    offer(f, &gpa[2], 100);
+    notify(f, SM_NET_RX);
+    assert_int_equal(f->backend->ready, 2);
+    assert_true(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame)));
+    assert_false(fg_used(&f->q[SM_NET_RX], &id, &len)); /* not shown yet */
+    sm_virtio_net_flush(f->dev);
+    assert_true(fg_used(&f->q[SM_NET_RX], &id, &len));
+    assert_int_equal(len, 100);
+    assert_true(fg_used(&f->q[SM_NET_RX], &id, &len));
+    assert_int_equal(len, 100);
+    assert_true(fg_used(&f->q[SM_NET_RX], &id, &len));
+    assert_int_equal(len, 62);
+    assert_memory_equal(fg_ptr(&f->fg, gpa[0]), "\2\0\0\0\0\0\0\0\0\0\3\0", 12);
+    assert_memory_equal(fg_ptr(&f->fg, gpa[0]) + 12, frame, 88);
+    assert_memory_equal(fg_ptr(&f->fg, gpa[1]), frame + 88, 100);
+    assert_memory_equal(fg_ptr(&f->fg, gpa[2]), frame + 188, 62);
+    assert_int_equal(fg_ptr(&f->fg, gpa[2])[62], 0xee);
+}
+
+static void test_receive_unmerged(void **state)
+{
+    struct fixture *f = *state;
+    const struct virtio_net_hdr_v1 hdr = {.flags = 0};
+    uint8_t frame[250] = {1};
+    uint64_t gpa;
+
+    probe(f, SM_VIRTIO_F_VERSION_1, 16);
+    offer(f, &gpa, 100);
+    offer(f, &gpa, 300);
+    assert_true(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame))); /* will never fit */
+    assert_int_equal(sm_virtio_net_counters(f->dev)->rx_dropped, 1);
+    assert_true(sm_virtio_net_deliver(f->dev, &hdr, frame, 80));
+    sm_virtio_net_flush(f->dev);
+    assert_true(fg_used(&f->q[SM_NET_RX], NULL, NULL));
+    assert_false(fg_used(&f->q[SM_NET_RX], NULL, NULL));
+}
+
+static void test_useless_buffers(void **state)
+{
+    struct fixture *f = *state;
+    const struct virtio_net_hdr_v1 hdr = {.flags = 0};
+    uint8_t frame[60] = {1};
+    uint64_t gpa;
+
+    probe(f, UINT64_MAX, 16);
+    offer(f, &gpa, 12);
+    assert_true(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame)));
+    assert_int_equal(sm_virtio_net_counters(f->dev)->rx_dropped, 1);
+    assert_true(fg_reg(f->dev, 0x70) & SM_VIRTIO_STATUS_NEEDS_RESET);
+}
+
+static void test_tiny_buffers_are_bounded(void **state)
+{
+    struct fixture *f = *state;
+    const struct virtio_net_hdr_v1 hdr = {.flags = 0};
+    uint8_t frame[1000] = {1};
+    uint64_t gpa;
+
+    probe(f, UINT64_MAX, 256);
+    offer(f, &gpa, 13);
+    for (int i = 0; i < 200; i++)
+        offer(f, &gpa, 1);
+    assert_true(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame)));
+    assert_int_equal(sm_virtio_net_counters(f->dev)->rx_dropped, 1);
+    assert_true(sm_virtio_net_deliver(f->dev, &hdr, frame, SM_NET_MAX_MERGE));
+    assert_int_equal(sm_virtio_net_counters(f->dev)->rx_frames, 1);
+}
+
+static void test_save_and_load(void **state)
+{
+    struct fixture *f = *state;
+    struct fixture other = {.fg = f->fg, .loop = f->loop, .env = f->env};
+    struct sm_virtio_state saved = {0};
+    uint8_t seen[6];
+    const uint8_t new_mac[6] = {2, 9, 9, 9, 9, 9};
+
+    probe(f, UINT64_MAX, 16);
+    transmit(f, plain, 60);
+    assert_int_equal(sm_virtio_save(f->dev, &saved, NULL), 0);
+
+    other.backend = calloc(1, sizeof(*other.backend));
+    assert_non_null(other.backend);
+    other.backend->base = (struct sm_net_backend){.ops = &fake_ops, .features = UINT64_MAX};
+    assert_int_equal(
+        sm_virtio_net_create(&other.env, new_mac, &other.backend->base, &other.dev, NULL), 0);
+    assert_int_equal(sm_virtio_load(other.dev, &saved, NULL), 0);
+    assert_int_equal(other.backend->configured, 1);
+    assert_int_equal(other.backend->features, f->backend->features);
+    sm_virtio_net_mac(other.dev, seen);
+    assert_memory_equal(seen, mac, 6);
+    assert_int_equal(fg_reg(other.dev, 0x60), SM_VIRTIO_INT_CONFIG | (fg_reg(other.dev, 0x60) & 1));
+    assert_int_equal(fg_reg(other.dev, 0x104), 0x00000504); /* this backend has no link */
+    other.q[1] = f->q[1];
+    fg_send(&other.q[1], put(f, plain, 70), SM_NET_HDR + 70, 0, 0);
+    notify(&other, SM_NET_TX);
+    assert_int_equal(other.backend->sends, 1);
+    assert_int_equal(other.backend->len, 70);
+    sm_virtio_destroy(other.dev);
+}
+
+static void test_checksum(void **state)
+{
+    struct virtio_net_hdr_v1 hdr = {.flags = 1, .csum_start = 1, .csum_offset = 2};
+    uint8_t frame[8] = {9, 1, 2, 0, 4, 5, 6, 7};
+
+    (void)state;
+    /* 0102 + 0004 + 0506 + 07(00) = 0d0c; not of it: f2f3 */
+    sm_net_complete_checksum(&hdr, frame, sizeof(frame));
+    assert_memory_equal(frame, "\x09\x01\x02\xf2\xf3\x05\x06\x07", 8);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(test_config),
+        T(test_transmit),
+        T(test_bad_headers),
+        T(test_no_offload_without_negotiation),
+        T(test_lengths),
+        T(test_transmit_pressure),
+        T(test_receive_merged),
+        T(test_receive_unmerged),
+        T(test_useless_buffers),
+        T(test_tiny_buffers_are_bounded),
+        T(test_save_and_load),
+        cmocka_unit_test(test_checksum),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
