@@ -1,0 +1,18 @@
+/* Images in tar files: oci-archive (a layout in a tar) and docker-archive (what `docker save` writes).
+ * The tar is indexed once; its members are then slices of the file. A compressed file is unpacked
+ * into the store's tmp/ first. */
+#ifndef SM_OCI_ARCHIVE_H
+#define SM_OCI_ARCHIVE_H
+
+#include "oci/source.h"
+#include "oci/store.h"
+
+/* *index is the layout's index.json. */
+int sm_oci_archive_open(struct sm_imgstore *store, const char *path, struct sm_source **source,
+    json_t **index, sm_error *err);
+
+/* *manifest is the object of manifest.json: {"manifest": [...]}. */
+int sm_docker_archive_open(struct sm_imgstore *store, const char *path, struct sm_source **source,
+    json_t **manifest, sm_error *err);
+
+#endif

@@ -1,0 +1,257 @@
+/*
+ * From a reference to an image of the store. The root filesystem is made under the name
+ * NAME.partial, on which an exclusive lock is held from its creation to the rename; who finds it
+ * locked waits and then takes what the other has made. A .partial that nobody has locked is what is
+ * left of a builder that was killed: it is removed. The record is written last, when all it names is
+ * there.
+ */
+#include "oci/build.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "oci/archive.h"
+#include "oci/digest.h"
+#include "oci/json.h"
+#include "oci/plan.h"
+#include "oci/store_internal.h"
+#include "oci/unpack.h"
+#include "util/error.h"
+
+enum {
+    WAIT_STEP_MS = 500,
+    WAIT_STEPS = 2 * 60 * 60, /* an hour for another builder of the same image */
+};
+
+struct build {
+    struct sm_imgstore *store;
+    const struct sm_build_options *options;
+    struct sm_reference *ref;
+    struct sm_platform platform;
+    struct sm_source *source;
+    struct sm_plan plan;
+    char *path; /* local kinds: absolute */
+    struct sm_fingerprint fingerprint;
+    char rootfs[SM_STORE_NAME_MAX];
+    uint64_t rootfs_size;
+    sm_error *err;
+};
+
+static void tell(const struct build *b, const char *what, uint64_t done, uint64_t total)
+{
+    if (b->options->progress)
+        b->options->progress(b->options->progress_arg, what, done, total);
+}
+
+static void unpack_progress(void *arg, size_t layer, size_t layers, uint64_t done, uint64_t total)
+{
+    char what[64];
+    snprintf(what, sizeof(what), "unpacking layer %zu of %zu", layer + 1, layers);
+    tell(arg, what, done, total);
+}
+
+/* ---- what the reference leads to ---------------------------------------------------------------- */
+
+static int plan_layout(struct build *b, json_t *index)
+{
+    struct sm_descriptor top;
+    int rc = sm_layout_choose(index, b->ref->name, &b->platform, &top, b->err);
+    if (rc == 0)
+        rc = sm_plan_oci(b->source, &top, &b->platform, &b->plan, b->err);
+    return rc;
+}
+
+static int make_plan(struct build *b)
+{
+    auto_json *root = NULL;
+    int rc;
+    if (b->ref->kind == SM_REF_DIGEST)
+        return sm_error_set(b->err, SM_ENOTFOUND, "the store has no image %s", b->ref->digest);
+    if (b->ref->kind == SM_REF_REGISTRY)
+        return sm_error_set(b->err, SM_EUNSUPPORTED, "pulling from a registry is not possible yet");
+    b->path = realpath(b->ref->path, NULL);
+    if (!b->path)
+        return sm_error_errno(b->err, errno, "cannot open %s", b->ref->path);
+    if (b->ref->kind == SM_REF_OCI_DIR) {
+        rc = sm_layout_open(b->path, &b->source, &root, b->err);
+        if (rc == 0)
+            rc = plan_layout(b, root);
+        return rc;
+    }
+    rc = sm_store_fingerprint(b->path, &b->fingerprint, b->err);
+    if (rc)
+        return rc;
+    if (b->ref->kind == SM_REF_OCI_ARCHIVE) {
+        rc = sm_oci_archive_open(b->store, b->path, &b->source, &root, b->err);
+        return rc ? rc : plan_layout(b, root);
+    }
+    rc = sm_docker_archive_open(b->store, b->path, &b->source, &root, b->err);
+    return rc ? rc : sm_plan_docker(b->source, root, b->ref->name, &b->platform, &b->plan, b->err);
+}
+
+/* ---- the root filesystem ------------------------------------------------------------------------ */
+
+/* Whether the finished file is there; it is then locked (shared) by *fd. */
+static bool rootfs_is_there(struct build *b, int *fd)
+{
+    auto_fd f = openat(b->store->fd, b->rootfs, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    if (f < 0 || sm_store_flock(f, LOCK_SH, 5000, NULL) != 0 || fstat(f, &st) != 0 || st.st_nlink == 0)
+        return false;
+    b->rootfs_size = (uint64_t)st.st_size;
+    *fd = sm_steal_fd(&f);
+    return true;
+}
+
+/* Opens NAME.partial and locks it. *fd stays -1 when somebody else has finished meanwhile. */
+static int begin_partial(struct build *b, const char *partial, int *fd)
+{
+    for (int step = 0; step < WAIT_STEPS; step++) {
+        auto_fd f = openat(b->store->fd, partial, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        if (f < 0)
+            return sm_error_errno(b->err, errno, "cannot write into the store %s", b->store->path);
+        int rc = sm_store_flock(f, LOCK_EX, WAIT_STEP_MS, b->err);
+        if (rc == -SM_EBUSY) {
+            tell(b, "waiting for another process that makes the same image", 0, 0);
+            continue;
+        }
+        if (rc)
+            return rc;
+        struct stat ours, there;
+        if (fstat(f, &ours) != 0 || fstatat(b->store->fd, partial, &there, 0) != 0 ||
+            ours.st_ino != there.st_ino)
+            continue; /* it was renamed or removed before we had the lock */
+        if (faccessat(b->store->fd, b->rootfs, F_OK, 0) == 0) {
+            unlinkat(b->store->fd, partial, 0);
+            return 0;
+        }
+        if (ftruncate(f, 0) != 0)
+            return sm_error_errno(b->err, errno, "cannot write into the store %s", b->store->path);
+        *fd = sm_steal_fd(&f);
+        return 0;
+    }
+    return sm_error_set(b->err, SM_ETIMEOUT, "another process has been making the same image for an hour");
+}
+
+static int fill_partial(struct build *b, int fd, const char *partial)
+{
+    auto_free char *path = NULL;
+    if (asprintf(&path, "%s/%s", b->store->path, partial) < 0) {
+        path = NULL;
+        return sm_error_set(b->err, SM_ENOMEM, "out of memory");
+    }
+    auto_rootfs rootfs = NULL;
+    unsigned char id[32];
+    sm_digest_sum(b->plan.chain_id, id);
+    int rc = sm_rootfs_new(fd, path, &b->options->limits, &rootfs, b->err);
+    if (rc == 0)
+        rc = sm_unpack(b->source, &b->plan, rootfs, unpack_progress, b, b->err);
+    if (rc == 0)
+        tell(b, "writing the file system", 0, 0);
+    return rc ? rc : sm_rootfs_finish(rootfs, id, b->err);
+}
+
+static int sync_dir(int dirfd, const char *name)
+{
+    auto_fd fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? -1 : fsync(fd);
+}
+
+/* *fd holds the shared lock on the finished file. */
+static int make_rootfs(struct build *b, int *fd)
+{
+    char partial[SM_STORE_NAME_MAX + 8];
+    snprintf(partial, sizeof(partial), "%s.partial", b->rootfs);
+    if (mkdirat(b->store->fd, "rootfs", 0700) != 0 && errno != EEXIST)
+        return sm_error_errno(b->err, errno, "cannot write into the store %s", b->store->path);
+    for (int attempt = 0; attempt < 3; attempt++) {
+        if (rootfs_is_there(b, fd))
+            return 0;
+        auto_fd f = -1;
+        int rc = begin_partial(b, partial, &f);
+        if (rc)
+            return rc;
+        if (f < 0)
+            continue;
+        rc = fill_partial(b, f, partial);
+        /* From here on the file is whole; its lock becomes the one of a user before it has its name. */
+        if (rc == 0 && (fchmod(f, 0400) != 0 || flock(f, LOCK_SH | LOCK_NB) != 0 ||
+                           renameat(b->store->fd, partial, b->store->fd, b->rootfs) != 0 ||
+                           sync_dir(b->store->fd, "rootfs") != 0))
+            rc = sm_error_errno(b->err, errno, "cannot put the root filesystem into the store %s",
+                b->store->path);
+        if (rc) {
+            unlinkat(b->store->fd, partial, 0);
+            return rc;
+        }
+    }
+    return rootfs_is_there(b, fd) ? 0 : sm_error_set(b->err, SM_EBUSY, "the image is removed again and again "
+        "by somebody else");
+}
+
+/* ---- records ------------------------------------------------------------------------------------ */
+
+static int record(struct build *b)
+{
+    char platform[SM_PLATFORM_TEXT];
+    sm_platform_format(&b->plan.platform, platform);
+    struct sm_reference absolute = *b->ref;
+    if (b->path)
+        absolute.path = b->path;
+    auto_free char *source = sm_reference_format(&absolute);
+    if (!source)
+        return sm_error_set(b->err, SM_ENOMEM, "out of memory");
+    const struct sm_image_info info = {
+        .digest = b->plan.digest,
+        .platform = platform,
+        .config = b->plan.config,
+        .source = source,
+        .rootfs_path = b->rootfs,
+        .rootfs_size = b->rootfs_size,
+        .created = time(NULL),
+    };
+    int rc = sm_store_put_image(b->store, &info, b->err);
+    if (rc == 0 && strcmp(b->plan.top, b->plan.digest) != 0)
+        rc = sm_store_put_choice(b->store, b->plan.top, &b->platform, b->plan.digest, b->err);
+    if (rc == 0 && (b->ref->kind == SM_REF_OCI_ARCHIVE || b->ref->kind == SM_REF_DOCKER_ARCHIVE))
+        rc = sm_store_put_archive(b->store, b->ref, b->path, &b->platform, &b->fingerprint, b->plan.digest,
+            b->err);
+    return rc;
+}
+
+/* ---- all ---------------------------------------------------------------------------------------- */
+
+static int run(struct build *b, const char *reference)
+{
+    int rc = sm_reference_parse(reference, &b->ref, b->err);
+    if (rc == 0)
+        rc = sm_platform_parse(b->options->platform, &b->platform, b->err);
+    if (rc == 0)
+        rc = make_plan(b);
+    if (rc)
+        return rc;
+    sm_store_rootfs_name(b->plan.chain_id, b->rootfs);
+    auto_fd held = -1;
+    rc = make_rootfs(b, &held);
+    return rc ? rc : record(b);
+}
+
+int sm_build(struct sm_imgstore *store, const char *reference, const struct sm_build_options *options,
+    char digest[SM_DIGEST_LEN + 1], sm_error *err)
+{
+    struct build b = {.store = store, .options = options, .err = err};
+    int rc = run(&b, reference);
+    if (rc == 0)
+        memcpy(digest, b.plan.digest, SM_DIGEST_LEN + 1);
+    else
+        sm_error_prefix(err, rc, "image %.200s", reference);
+    sm_plan_clear(&b.plan);
+    sm_source_free(b.source);
+    sm_reference_free(b.ref);
+    free(b.path);
+    return rc;
+}

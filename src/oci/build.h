@@ -1,0 +1,22 @@
+/* Building an image of the store from a reference: what `supermachine-image build` does. */
+#ifndef SM_OCI_BUILD_H
+#define SM_OCI_BUILD_H
+
+#include "oci/reference.h"
+#include "oci/store.h"
+#include "rootfs/rootfs.h"
+
+struct sm_build_options {
+    const char *platform;
+    struct sm_rootfs_limits limits;
+    sm_progress_fn *progress; /* NULL: silent */
+    void *progress_arg;
+    const char *tls_ca, *authfile;
+    bool insecure_registry;
+};
+
+/* Makes the image ready in the store; digest is then its manifest's. */
+int sm_build(struct sm_imgstore *store, const char *reference, const struct sm_build_options *options,
+    char digest[SM_DIGEST_LEN + 1], sm_error *err);
+
+#endif
