@@ -143,15 +143,26 @@ static int create_machine(sm_vm *vm, const sm_vm_config *config, sm_error *err)
     return sm_machine_create(&vm->machine, &machine, err);
 }
 
-/* The last lines of the console, for a guest that says nothing else. */
-static int boot_timed_out(sm_vm *vm, int timeout_ms, sm_error *err)
+/* Fails with the sentence and the last lines of the console, which tell why there is no agent. */
+static int not_ready(sm_vm *vm, enum sm_code code, const char *sentence, sm_error *err)
 {
     char tail[600];
     sm_machine_console(vm->machine, tail, sizeof(tail));
     const char *from = strchr(tail, '\n'); /* the first line may be cut */
-    return sm_error_set(err, SM_ETIMEOUT,
-        "the agent in the VM was not ready after %d s; the console's last lines:\n%s",
-        timeout_ms / 1000, from ? from + 1 : tail);
+    from = strlen(tail) == sizeof(tail) - 1 && from ? from + 1 : tail;
+    return sm_error_set(err, code, "%s; the console's last lines:\n%s", sentence, from);
+}
+
+/* The machine ended before its agent was ready. */
+static int ended_early(sm_vm *vm, sm_error *err)
+{
+    struct sm_machine_end end;
+    int rc = sm_machine_wait(vm->machine, 0, &end, err);
+    if (rc)
+        return rc;
+    if (end.how != SM_VM_POWERED_OFF)
+        return sm_error_set(err, SM_EGUEST, "%s", end.message);
+    return not_ready(vm, SM_EGUEST, "the guest powered off before its agent was ready", err);
 }
 
 /* Waits for the agent's connection and takes it. */
@@ -168,13 +179,10 @@ static int await_agent(sm_vm *vm, int timeout_ms, struct sm_channel *channel, sm
             return sm_error_errno(err, errno, "cannot wait for the VM");
         if (n > 0 && fds[0].revents)
             break;
-        if (n > 0) {
-            struct sm_machine_end end;
-            int rc = sm_machine_wait(vm->machine, 0, &end, err);
-            return rc ? rc : sm_error_set(err, SM_EGUEST, "%s", end.message);
-        }
+        if (n > 0)
+            return ended_early(vm, err);
         if (n == 0 && sm_deadline_left(deadline) == 0)
-            return boot_timed_out(vm, timeout_ms, err);
+            return not_ready(vm, SM_ETIMEOUT, "the agent in the VM was not ready in time", err);
     }
     pthread_mutex_lock(&vm->lock);
     int fd = sm_steal_fd(&vm->agent_fd);
