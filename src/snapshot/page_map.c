@@ -35,7 +35,7 @@ static void set_range(uint64_t *bits, uint64_t from, uint64_t to)
 {
     for (; from < to && from % 64; from++)
         sm_page_bit_set(bits, from);
-    for (; to - from >= 64 && from < to; from += 64)
+    for (; from + 64 <= to; from += 64)
         bits[from / 64] = UINT64_MAX;
     for (; from < to; from++)
         sm_page_bit_set(bits, from);
@@ -155,14 +155,16 @@ static int mapped_over(const struct sm_ram *ram, struct sm_page_set *set)
     return 0;
 }
 
-static int scan_private_file(const struct sm_ram *ram, struct sm_page_set *set, sm_error *err)
+static int scan_private_file(
+    const struct sm_ram *ram, bool changed_only, struct sm_page_set *set, sm_error *err)
 {
     uint64_t words = set->n_pages / 64 + 1;
     auto_free uint64_t *own = new_bits(set->n_pages);
     set->changed = new_bits(set->n_pages);
     if (!own || !set->changed)
         return sm_error_set(err, SM_ENOMEM, "no memory to list the pages of guest RAM");
-    file_data(ram, set->live);
+    if (!changed_only)
+        file_data(ram, set->live);
     if (own_pages(ram, own) || mapped_over(ram, set)) {
         set_range(set->live, 0, set->n_pages);
         set_range(set->changed, 0, set->n_pages);
@@ -189,7 +191,8 @@ int sm_page_set_all(uint64_t bytes, struct sm_page_set **out, sm_error *err)
     return 0;
 }
 
-int sm_page_set_scan(const struct sm_ram *ram, struct sm_page_set **out, sm_error *err)
+int sm_page_set_scan(
+    const struct sm_ram *ram, bool changed_only, struct sm_page_set **out, sm_error *err)
 {
     SM_CLEANUP(sm_page_set_free_cleanup) struct sm_page_set *set = NULL;
     int rc = sm_page_set_all(ram->bytes, &set, err);
@@ -205,7 +208,7 @@ int sm_page_set_scan(const struct sm_ram *ram, struct sm_page_set **out, sm_erro
         file_data(ram, set->live);
         break;
     case SM_RAM_PRIVATE_FILE:
-        rc = scan_private_file(ram, set, err);
+        rc = scan_private_file(ram, changed_only, set, err);
         break;
     }
     if (!rc)

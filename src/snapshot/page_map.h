@@ -31,7 +31,7 @@
 
 struct sm_page_set {
     uint64_t n_pages;
-    uint64_t *live;    /* bit p: page p may be non-zero */
+    uint64_t *live;    /* bit p: page p may be non-zero (of the changed ones only, if asked so) */
     uint64_t *changed; /* bit p: page p may differ from the file; NULL: every page may */
 };
 
@@ -50,7 +50,9 @@ struct sm_ram {
     uint64_t file_offset;
 };
 
-int sm_page_set_scan(const struct sm_ram *ram, struct sm_page_set **set, sm_error *err);
+/* changed_only: of RAM that is mapped from a file, `live` leaves out what is as the file has it. */
+int sm_page_set_scan(
+    const struct sm_ram *ram, bool changed_only, struct sm_page_set **set, sm_error *err);
 void sm_page_set_free(struct sm_page_set *set);
 SM_DEFINE_CLEANUP(struct sm_page_set *, sm_page_set_free)
 

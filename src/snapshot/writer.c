@@ -11,9 +11,10 @@
 #include "util/bytes.h"
 #include "util/error.h"
 
-#define DEFAULT_THREADS 4
-#define MAX_THREADS     64
-#define MAX_WRITE       (4u << 20) /* one pwrite: bounds what is done after another thread failed */
+#define DEFAULT_THREADS  4
+#define MAX_THREADS      64
+#define PAGES_PER_THREAD 1024
+#define MAX_WRITE        (4u << 20) /* one pwrite: bounds what is done after another thread failed */
 
 int sm_snapshot_write_options_get(const struct sm_snapshot_write_options *options,
     struct sm_snapshot_write_options *full, sm_error *err)
@@ -35,6 +36,11 @@ int sm_snapshot_write_options_get(const struct sm_snapshot_write_options *option
         full->threads = DEFAULT_THREADS;
     full->threads = SM_MIN(full->threads, MAX_THREADS);
     return 0;
+}
+
+unsigned sm_snapshot_threads_for(unsigned threads, uint64_t pages)
+{
+    return (unsigned)SM_MIN(threads, 1 + pages / PAGES_PER_THREAD);
 }
 
 bool sm_snapshot_page_is_zero(const void *page)
@@ -249,7 +255,7 @@ int sm_snapshot_save_streaming(const char *path, const struct sm_snapshot *snaps
         return sm_error_set(err, SM_EINVAL,
             "the snapshot says %" PRIu64 " bytes of RAM, there are %" PRIu64,
             snapshot->memory_bytes, ram->bytes);
-    int rc = pages ? 0 : sm_page_set_scan(ram, &scanned, err);
+    int rc = pages ? 0 : sm_page_set_scan(ram, false, &scanned, err);
     return rc ? rc
               : save_stream(
                     path, snapshot, ram->base, pages ? pages : scanned, options, stats, err);

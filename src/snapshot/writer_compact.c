@@ -81,12 +81,7 @@ static int candidates(const struct sm_compact *c, const struct sm_ram *ram, bool
     if (delta && ram->backing != SM_RAM_PRIVATE_FILE)
         return sm_error_set(
             err, SM_EINVAL, "only RAM that is mapped from a snapshot file has a delta");
-    int rc = sm_page_set_scan(ram, set, err);
-    if (rc || !delta)
-        return rc;
-    for (uint64_t i = 0; i < (*set)->n_pages / 64 + 1; i++)
-        (*set)->live[i] &= (*set)->changed[i];
-    return 0;
+    return sm_page_set_scan(ram, delta, set, err);
 }
 
 /* Takes memory for [p, p + bytes), in huge pages where whole ones are needed. What the kernel does
@@ -154,9 +149,10 @@ int sm_compact_capture(struct sm_compact *c, const struct sm_ram *ram, bool delt
         (rc = candidates(c, ram, delta, &set, err)))
         return rc;
     struct capture cap = {.c = c, .ram = ram->base, .live = set->live};
-    if ((rc = sm_snapshot_parallel(full.io, full.threads, c->n_slabs, capture_slab, &cap, err)))
-        return rc;
     c->looked_at = sm_page_set_live(set, 0, set->n_pages);
+    unsigned threads = sm_snapshot_threads_for(full.threads, c->looked_at);
+    if ((rc = sm_snapshot_parallel(full.io, threads, c->n_slabs, capture_slab, &cap, err)))
+        return rc;
     free(c->changed);
     c->changed = delta ? sm_steal_ptr(&set->changed) : NULL;
     return 0;

@@ -197,7 +197,7 @@ static int save_over_base(
     rc = sm_snapshot_parallel(
         d->out.options.io, d->out.options.threads, d->c->n_slabs, diff_slab, d, err);
     munmap(base, bytes);
-    uint64_t data = rc ? 0 : data_bytes(d->out.file.fd, ram_offset, bytes);
+    uint64_t data = rc || !stats ? 0 : data_bytes(d->out.file.fd, ram_offset, bytes);
     if (rc || (rc = sm_snapshot_out_commit(&d->out, err)))
         return rc;
     if (stats)

@@ -30,6 +30,9 @@ struct sm_compact {
 int sm_snapshot_write_options_get(const struct sm_snapshot_write_options *options,
     struct sm_snapshot_write_options *full, sm_error *err);
 
+/* As many threads as pages are worth: starting one costs as much as copying hundreds of pages. */
+unsigned sm_snapshot_threads_for(unsigned threads, uint64_t pages);
+
 /* A file under way. */
 struct sm_snapshot_out {
     struct sm_partial file;

@@ -40,7 +40,7 @@ static void anonymous_pages_are_live_once_written(void **state)
         p[written[i] * PAGE + 7] = 1;
     struct sm_ram ram = {.base = p, .bytes = BYTES, .backing = SM_RAM_ANONYMOUS, .fd = -1};
     struct sm_page_set *set = NULL;
-    assert_int_equal(sm_page_set_scan(&ram, &set, NULL), 0);
+    assert_int_equal(sm_page_set_scan(&ram, false, &set, NULL), 0);
     assert_int_equal(set->n_pages, PAGES);
     assert_null(set->changed);
     assert_int_equal(count(set->live), 9);
@@ -84,7 +84,7 @@ static void pages_that_were_only_read_do_not_hurt(void **state)
     if (sm_page_map_by_scan(&ram, bits, NULL) == 0)
         assert_int_equal(count(bits), 1);
     struct sm_page_set *set = NULL;
-    assert_int_equal(sm_page_set_scan(&ram, &set, NULL), 0);
+    assert_int_equal(sm_page_set_scan(&ram, false, &set, NULL), 0);
     assert_true(sm_page_bit(set->live, 5));
     sm_page_set_free(set);
     munmap(p, BYTES);
@@ -100,7 +100,7 @@ static void paged_out_pages_stay_live(void **state)
         print_message("no MADV_PAGEOUT\n");
     struct sm_ram ram = {.base = p, .bytes = BYTES, .backing = SM_RAM_ANONYMOUS, .fd = -1};
     struct sm_page_set *set = NULL;
-    assert_int_equal(sm_page_set_scan(&ram, &set, NULL), 0);
+    assert_int_equal(sm_page_set_scan(&ram, false, &set, NULL), 0);
     assert_int_equal(count(set->live), 50);
     sm_page_set_free(set);
     munmap(p, BYTES);
@@ -118,7 +118,7 @@ static void huge_pages_are_live_as_a_whole(void **state)
     p[17 * PAGE] = 1;
     struct sm_ram ram = {.base = p, .bytes = huge, .backing = SM_RAM_ANONYMOUS, .fd = -1};
     struct sm_page_set *set = NULL;
-    assert_int_equal(sm_page_set_scan(&ram, &set, NULL), 0);
+    assert_int_equal(sm_page_set_scan(&ram, false, &set, NULL), 0);
     assert_true(sm_page_bit(set->live, 17));
     uint64_t live = sm_page_set_live(set, 0, 512);
     if (live == 1)
@@ -140,7 +140,7 @@ static void memfd_pages_are_asked_of_the_file(void **state)
     p[500 * PAGE] = 1;
     struct sm_ram ram = {.base = p, .bytes = BYTES, .backing = SM_RAM_MEMFD, .fd = fd};
     struct sm_page_set *set = NULL;
-    assert_int_equal(sm_page_set_scan(&ram, &set, NULL), 0);
+    assert_int_equal(sm_page_set_scan(&ram, false, &set, NULL), 0);
     assert_true(sm_page_bit(set->live, 10));
     assert_true(sm_page_bit(set->live, 500));
     assert_true(count(set->live) < 2 * 512 + 2);
@@ -182,7 +182,7 @@ static void private_pages_of_a_file_are_the_changed_ones(void **state)
     struct sm_ram ram = {
         .base = p, .bytes = BYTES, .backing = SM_RAM_PRIVATE_FILE, .fd = fd, .file_offset = 16384};
     struct sm_page_set *set = NULL;
-    assert_int_equal(sm_page_set_scan(&ram, &set, NULL), 0);
+    assert_int_equal(sm_page_set_scan(&ram, false, &set, NULL), 0);
     assert_int_equal(count(set->changed), 4);
     assert_true(sm_page_bit(set->changed, 21) && sm_page_bit(set->changed, 700));
     assert_true(sm_page_bit(set->changed, 25) && sm_page_bit(set->changed, 800));
@@ -193,9 +193,13 @@ static void private_pages_of_a_file_are_the_changed_ones(void **state)
     assert_true(sm_page_bit(set->live, 700));
     assert_true(count(set->live) <= 16 + 1);
     sm_page_set_free(set);
+    assert_int_equal(sm_page_set_scan(&ram, true, &set, NULL), 0);
+    assert_int_equal(count(set->live), 2);
+    assert_int_equal(count(set->changed), 4);
+    sm_page_set_free(set);
 
     p[25 * PAGE] = 2; /* used again */
-    assert_int_equal(sm_page_set_scan(&ram, &set, NULL), 0);
+    assert_int_equal(sm_page_set_scan(&ram, false, &set, NULL), 0);
     assert_true(sm_page_bit(set->live, 25) && sm_page_bit(set->changed, 25));
     sm_page_set_free(set);
     munmap(p, BYTES);
