@@ -134,6 +134,10 @@ static inline unsigned fg_send(struct fg_queue *q, uint64_t out, uint32_t out_le
 
 static inline bool fg_used(struct fg_queue *q, uint32_t *id, uint32_t *len)
 {
+    if (id)
+        *id = UINT32_MAX;
+    if (len)
+        *len = UINT32_MAX;
     if (fg_load16(q->fg, q->used + 2) == q->last_used)
         return false;
     const uint8_t *elem = fg_ptr(q->fg, q->used + 4 + 8 * (uint64_t)(q->last_used % q->size));
