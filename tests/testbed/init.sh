@@ -58,6 +58,8 @@ done
 
 cat /proc/uptime >/new/run/testbed-job/uptime
 chroot /new /bin/bash /run/testbed-job/command </dev/null >"$out" 2>"$err"
-echo $? >/new/run/testbed-job/status
+status=$?
+cut -d " " -f 1 /proc/uptime >>/new/run/testbed-job/uptime
+echo $status >/new/run/testbed-job/status
 sync
 poweroff -f
