@@ -72,8 +72,10 @@ int sm_hv_vm_ioeventfd_remove(
  * *clock_ns: the guest's clock (x86_64: kvmclock). All vCPUs parked. */
 int sm_hv_vm_save(
     struct sm_hv_vm *vm, void **blob, size_t *bytes, uint64_t *clock_ns, sm_error *err);
-/* Before any vCPU runs. The guest's clock goes on from where it stood at the save. */
+/* After the vCPUs' states, before any vCPU runs. */
 int sm_hv_vm_restore(struct sm_hv_vm *vm, const void *blob, size_t bytes, sm_error *err);
+/* Likewise: the guest's clock goes on from where it stood at the save. */
+int sm_hv_vm_set_clock(struct sm_hv_vm *vm, uint64_t clock_ns, sm_error *err);
 
 /* ---- vCPUs -------------------------------------------------------------------------------- */
 

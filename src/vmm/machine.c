@@ -83,7 +83,7 @@ static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_erro
         (rc = sm_serial_create(&m->serial, c->console_bytes, sm_machine_console_line, m, err)) ||
         (rc = sm_machine_make_devices(m, err)) || (rc = sm_machine_attach_devices(m, err)))
         return rc;
-    return sm_loop_start(m->loop, "devices", err);
+    return 0;
 }
 
 int sm_machine_create(
@@ -96,7 +96,7 @@ int sm_machine_create(
     struct sm_machine *fresh = calloc(1, sizeof(*fresh));
     if (!fresh)
         return sm_error_set(err, SM_ENOMEM, "no memory for a machine");
-    fresh->end_fd = -1;
+    fresh->end_fd = fresh->ram_fd = -1;
     init_sync(fresh);
     SM_CLEANUP(sm_machine_close_cleanup) struct sm_machine *m = fresh;
     m->timing.start_ns = start;
@@ -131,6 +131,7 @@ void sm_machine_close(struct sm_machine *m)
     sm_mapping_release(&m->rootfs_map);
     sm_hv_close(m->hv);
     sm_close(m->end_fd);
+    sm_close(m->ram_fd);
     pthread_mutex_destroy(&m->control);
     pthread_mutex_destroy(&m->lock);
     pthread_cond_destroy(&m->changed);
@@ -186,6 +187,8 @@ static int boot(struct sm_machine *m, sm_error *err)
     if (state != MACHINE_CREATED)
         return sm_error_set(err, SM_EINVAL, "the machine has been started before");
     int rc = load(m, err);
+    if (!rc)
+        rc = sm_loop_start(m->loop, "devices", err);
     if (rc)
         return rc;
     pthread_mutex_lock(&m->lock);

@@ -2,7 +2,7 @@
  * The machine: guest memory, vCPU threads, bus, devices, boot, pause and resume, and how it ended.
  *
  *     create -> boot -> (pause <-> resume)* -> wait/stop -> close
- *     create -> restore -> ...                       (from a snapshot file)
+ *     create -> load -> resume -> ...                (from a snapshot file; create makes the shell)
  *
  * Threads: one per vCPU and one device thread (the event loop), owned and joined by the machine. All
  * functions may be called from any other thread, at the same time unless said otherwise; close must
@@ -20,8 +20,10 @@
 #include "hypervisor/hypervisor.h"
 
 struct sm_machine;
-struct sm_vsock; /* devices/vsock.h */
-struct sm_loop;  /* util/loop.h */
+struct sm_vsock;    /* devices/vsock.h */
+struct sm_loop;     /* util/loop.h */
+struct sm_snapshot; /* snapshot/snapshot.h */
+struct sm_ram;      /* snapshot/page_map.h */
 
 struct sm_machine_config {
     uint64_t memory_bytes; /* multiple of 2 MiB, at least 32 MiB, at most 64 GiB */
@@ -66,6 +68,34 @@ void sm_machine_close(struct sm_machine *machine);
  * -SM_EINVAL, as is resuming a running one. */
 int sm_machine_pause(struct sm_machine *machine, sm_error *err);
 int sm_machine_resume(struct sm_machine *machine, sm_error *err);
+
+/* ---- snapshots ---- */
+
+/* Everything of a paused machine but its RAM, as the snapshot file holds it. Build ids of kernel, agent
+ * and root filesystem, the note and listeners are the caller's to fill in. */
+int sm_machine_save(struct sm_machine *machine, struct sm_snapshot **snapshot, sm_error *err);
+
+/* Guest RAM for the snapshot writers; valid until close. After a load its descriptor is our own of the
+ * snapshot file. Its contents stand still only while the machine is paused. */
+void sm_machine_ram(const struct sm_machine *machine, struct sm_ram *ram);
+
+struct sm_machine_load_times { /* microseconds of each step */
+    uint64_t ram_map, vcpu_restore, irqchip_restore, clock, device_restore, total;
+};
+
+/* Puts a snapshot into a machine that was created with the same configuration and has not run: RAM is
+ * mapped from the file (descriptor `fd`, which may be closed afterwards) copy-on-write, state is put
+ * back, connections of the guest are reset. sm_machine_resume then runs it. Refused with
+ * -SM_EUNSUPPORTED: another architecture, CPU feature set or VMM build, RAM size, number of vCPUs, or other
+ * devices. After a failure the machine can only be closed. `times` may be NULL. */
+int sm_machine_load(struct sm_machine *machine, int fd, const struct sm_snapshot *snapshot,
+    struct sm_machine_load_times *times, sm_error *err);
+
+/* Identifies the build of this library: snapshots are good for the build that made them. */
+#define SM_VMM_BUILD_ID_BYTES 32
+void sm_vmm_build_id(uint8_t id[SM_VMM_BUILD_ID_BYTES]);
+
+/* ---- looking at it ---- */
 
 /* The vsock device (connect to guest ports, listen for the guest's); see devices/vsock.h. */
 struct sm_vsock *sm_machine_vsock(struct sm_machine *machine);

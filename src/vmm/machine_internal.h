@@ -64,6 +64,8 @@ struct sm_machine {
     struct sm_hv_vm *vm;
     struct sm_mapping ram, rootfs_map;
     struct sm_guest_memory memory;
+    int ram_fd;          /* the snapshot file that RAM is mapped from; -1: anonymous */
+    uint64_t ram_offset; /* of RAM in it */
     struct sm_loop *loop;
     struct sm_bus mmio, pio;
     struct sm_serial *serial;

@@ -371,8 +371,11 @@ int sm_machine_resume(struct sm_machine *m, sm_error *err)
         sm_loop_resume(m->loop);
         m->loop_paused = false;
     }
-    if (!rc && !m->threads_started)
-        rc = sm_machine_start_vcpus(m, err);
+    if (!rc && !m->threads_started) {
+        rc = sm_loop_start(m->loop, "devices", err);
+        if (!rc)
+            rc = sm_machine_start_vcpus(m, err);
+    }
     pthread_mutex_unlock(&m->control);
     return rc;
 }

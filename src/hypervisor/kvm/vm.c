@@ -146,7 +146,7 @@ int sm_hv_vm_ioeventfd_remove(
 /* ---- VM-wide state -------------------------------------------------------------------------- */
 
 /* The blob: a mark, then the three chips as KVM has them (little-endian, as all of x86), then the
- * clock. Lengths are fixed, so there is nothing to lie about. */
+ * clock, for the record. Lengths are fixed, so there is nothing to lie about. */
 struct blob {
     char mark[8];
     struct kvm_irqchip chips[3]; /* master PIC, slave PIC, IOAPIC */
@@ -193,12 +193,17 @@ int sm_hv_vm_restore(struct sm_hv_vm *vm, const void *data, size_t bytes, sm_err
             return sm_error_set(err, SM_ECORRUPT, "interrupt chip %u is called %u", i,
                 blob.chips[i].chip_id);
     }
-    struct kvm_clock_data clock = {.clock = blob.clock_ns};
-    if (ioctl(vm->fd, KVM_SET_CLOCK, &clock) < 0)
-        return sm_error_errno(err, errno, "KVM does not take the guest's clock");
     for (uint32_t i = 0; i < SM_ARRAY_LEN(blob.chips); i++) {
         if (ioctl(vm->fd, KVM_SET_IRQCHIP, &blob.chips[i]) < 0)
             return sm_error_errno(err, errno, "KVM does not take the state of interrupt chip %u", i);
     }
+    return 0;
+}
+
+int sm_hv_vm_set_clock(struct sm_hv_vm *vm, uint64_t clock_ns, sm_error *err)
+{
+    struct kvm_clock_data clock = {.clock = clock_ns};
+    if (ioctl(vm->fd, KVM_SET_CLOCK, &clock) < 0)
+        return sm_error_errno(err, errno, "KVM does not take the guest's clock");
     return 0;
 }

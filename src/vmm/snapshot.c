@@ -1,0 +1,238 @@
+/*
+ * Capture and restore of a machine's state (snapshot format, x86_64). RAM itself is read by the writers of
+ * src/snapshot and mapped here.
+ *
+ * Capture: the machine is paused, that is, all vCPUs are parked with their last exit completed and the
+ * device thread is between two events. Restore goes into a machine whose threads have not started, in
+ * the order: RAM, vCPUs, interrupt controllers, clock, devices; at the end the devices look into their
+ * queues, since a kick of the guest may have been under way at capture.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "snapshot/page_map.h"
+#include "snapshot/reader.h"
+#include "snapshot/snapshot.h"
+#include "util/bytes.h"
+#include "util/clock.h"
+#include "util/error.h"
+#include "vmm/machine_internal.h"
+
+_Static_assert(SM_CPU_DIGEST_BYTES <= SM_SNAPSHOT_ID_BYTES, "CPU digest fits");
+_Static_assert(SM_VMM_BUILD_ID_BYTES == SM_SNAPSHOT_ID_BYTES, "build id fits");
+
+/* ---- save ---------------------------------------------------------------------------------- */
+
+static void describe_device(const struct sm_machine_device *d, struct sm_snapshot_device *to)
+{
+    to->virtio_id = d->dev->ops->id;
+    to->irq = d->gsi;
+    to->window = d->window;
+    to->features = d->dev->features;
+    memcpy(to->config, d->config, sizeof(to->config));
+}
+
+static int save_parts(struct sm_machine *m, struct sm_snapshot *s, sm_error *err)
+{
+    s->vcpus = calloc(m->n_vcpus, sizeof(*s->vcpus));
+    s->devices = calloc(m->n_devices, sizeof(*s->devices));
+    if (!s->vcpus || !s->devices)
+        return sm_error_set(err, SM_ENOMEM, "no memory for the machine's state");
+    s->n_vcpus = m->n_vcpus;
+    s->n_devices = m->n_devices;
+    int rc = 0;
+    for (unsigned i = 0; i < m->n_vcpus && !rc; i++)
+        rc = sm_hv_vcpu_get_state(m->vcpus[i].hv, &s->vcpus[i], err);
+    void *blob = NULL;
+    if (!rc)
+        rc = sm_hv_vm_save(m->vm, &blob, &s->irqchip_bytes, &s->captured_guest_clock, err);
+    s->irqchip = blob;
+    for (unsigned i = 0; i < m->n_devices && !rc; i++) {
+        describe_device(&m->devices[i], &s->devices[i]);
+        rc = sm_virtio_save(m->devices[i].dev, &s->devices[i].state, err);
+    }
+    return rc;
+}
+
+static int save(struct sm_machine *m, struct sm_snapshot **out, sm_error *err)
+{
+    pthread_mutex_lock(&m->lock);
+    enum machine_state state = m->state;
+    pthread_mutex_unlock(&m->lock);
+    if (state != MACHINE_PAUSED)
+        return sm_error_set(err, SM_EINVAL, "only a paused machine can be captured");
+    auto_snapshot s = calloc(1, sizeof(*s));
+    if (!s)
+        return sm_error_set(err, SM_ENOMEM, "no memory for the machine's state");
+    s->captured_host_ns = sm_now_ns();
+    s->memory_bytes = m->memory_bytes;
+    s->arch = SM_SNAPSHOT_X86_64;
+    sm_vmm_build_id(s->build.vmm);
+    sm_hv_cpu_digest(m->hv, s->cpu_digest);
+    uint64_t offset = 0;
+    for (unsigned i = 0; i < m->memory.n; i++) {
+        const struct sm_gm_region *r = &m->memory.regions[i];
+        s->regions[s->n_regions++] =
+            (struct sm_snapshot_region){.gpa = r->gpa, .size = r->size, .offset = offset};
+        offset += r->size;
+    }
+    int rc = save_parts(m, s, err);
+    if (rc)
+        return sm_error_prefix(err, rc, "capture");
+    *out = sm_steal_ptr(&s);
+    return 0;
+}
+
+int sm_machine_save(struct sm_machine *m, struct sm_snapshot **out, sm_error *err)
+{
+    pthread_mutex_lock(&m->control);
+    int rc = save(m, out, err);
+    pthread_mutex_unlock(&m->control);
+    return rc;
+}
+
+/* ---- load ----------------------------------------------------------------------------------- */
+
+static int refuse(sm_error *err, const char *what)
+{
+    return sm_error_set(err, SM_EUNSUPPORTED,
+        "the snapshot cannot be restored here: it was made %s; make a new one", what);
+}
+
+static int check_fits(const struct sm_machine *m, const struct sm_snapshot *s, sm_error *err)
+{
+    uint8_t build[SM_SNAPSHOT_ID_BYTES] = {0}, cpu[SM_SNAPSHOT_ID_BYTES] = {0};
+    if (s->arch != SM_SNAPSHOT_X86_64)
+        return refuse(err, "on another architecture");
+    sm_hv_cpu_digest(m->hv, cpu);
+    if (memcmp(cpu, s->cpu_digest, sizeof(cpu)))
+        return refuse(err, "on a CPU (or by a KVM) with other features");
+    sm_vmm_build_id(build);
+    if (memcmp(build, s->build.vmm, sizeof(build)))
+        return refuse(err, "by another build of supermachine");
+    if (s->memory_bytes != m->memory_bytes || s->ram_gpa != 0)
+        return refuse(err, "with another memory size");
+    if (s->n_vcpus != m->n_vcpus)
+        return refuse(err, "with another number of vCPUs");
+    uint64_t offset = 0;
+    bool same = s->n_regions == m->memory.n;
+    for (unsigned i = 0; same && i < m->memory.n; i++) {
+        const struct sm_gm_region *r = &m->memory.regions[i];
+        same = s->regions[i].gpa == r->gpa && s->regions[i].size == r->size &&
+               s->regions[i].offset == offset;
+        offset += r->size;
+    }
+    if (!same)
+        return refuse(err, "with another memory map");
+    same = s->n_devices == m->n_devices;
+    for (unsigned i = 0; same && i < m->n_devices; i++) {
+        struct sm_snapshot_device here = {0};
+        const struct sm_snapshot_device *there = &s->devices[i];
+        describe_device(&m->devices[i], &here);
+        same = here.virtio_id == there->virtio_id && here.irq == there->irq &&
+               here.window == there->window && here.features == there->features &&
+               !memcmp(here.config, there->config, sizeof(here.config));
+    }
+    return same ? 0 : refuse(err, "with other devices or another root filesystem");
+}
+
+void sm_machine_ram(const struct sm_machine *m, struct sm_ram *ram)
+{
+    *ram = (struct sm_ram){
+        .base = m->ram.host,
+        .bytes = m->ram.bytes,
+        .backing = m->ram_fd >= 0 ? SM_RAM_PRIVATE_FILE : SM_RAM_ANONYMOUS,
+        .fd = m->ram_fd,
+        .file_offset = m->ram_offset,
+    };
+}
+
+static int map_ram(struct sm_machine *m, int fd, const struct sm_snapshot *s, sm_error *err)
+{
+    void *ram;
+    m->ram_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (m->ram_fd < 0)
+        return sm_error_errno(err, errno, "cannot keep the snapshot file open");
+    m->ram_offset = s->ram_offset;
+    int rc = sm_snapshot_map_ram(fd, s, m->ram.host, &ram, err);
+    if (rc)
+        return rc;
+    madvise(m->ram.host, m->ram.bytes, MADV_DONTFORK);
+    madvise(m->ram.host, m->ram.bytes, MADV_DONTDUMP);
+    for (unsigned i = 0; i < m->memory.n; i++)
+        m->memory.regions[i].backing = SM_GM_PRIVATE_FILE;
+    return 0;
+}
+
+static int load_devices(struct sm_machine *m, const struct sm_snapshot *s, sm_error *err)
+{
+    for (unsigned i = 0; i < m->n_devices; i++) {
+        int rc = sm_virtio_load(m->devices[i].dev, &s->devices[i].state, err);
+        if (rc)
+            return sm_error_prefix(err, rc, "device %s", m->devices[i].dev->ops->name);
+    }
+    sm_vsock_transport_reset(m->vsock);
+    for (unsigned i = 0; i < m->n_devices; i++)
+        sm_virtio_wake(m->devices[i].dev);
+    return 0;
+}
+
+/* Microseconds since *last, which becomes now. */
+static uint64_t lap(uint64_t *last)
+{
+    uint64_t now = sm_now_ns(), us = (now - *last) / 1000;
+    *last = now;
+    return us;
+}
+
+static int load(struct sm_machine *m, int fd, const struct sm_snapshot *s,
+    struct sm_machine_load_times *t, sm_error *err)
+{
+    uint64_t start = sm_now_ns(), last = start;
+    int rc = check_fits(m, s, err);
+    if (!rc)
+        rc = map_ram(m, fd, s, err);
+    t->ram_map = lap(&last);
+    for (unsigned i = 0; i < m->n_vcpus && !rc; i++)
+        rc = sm_hv_vcpu_set_state(m->vcpus[i].hv, &s->vcpus[i], err);
+    t->vcpu_restore = lap(&last);
+    if (!rc)
+        rc = sm_hv_vm_restore(m->vm, s->irqchip, s->irqchip_bytes, err);
+    t->irqchip_restore = lap(&last);
+    if (!rc)
+        rc = sm_hv_vm_set_clock(m->vm, s->captured_guest_clock, err);
+    t->clock = lap(&last);
+    if (!rc)
+        rc = load_devices(m, s, err);
+    t->device_restore = lap(&last);
+    t->total = (last - start) / 1000;
+    return rc;
+}
+
+int sm_machine_load(struct sm_machine *m, int fd, const struct sm_snapshot *snapshot,
+    struct sm_machine_load_times *times, sm_error *err)
+{
+    struct sm_machine_load_times t = {0};
+    pthread_mutex_lock(&m->control);
+    pthread_mutex_lock(&m->lock);
+    bool fresh = m->state == MACHINE_CREATED;
+    pthread_mutex_unlock(&m->lock);
+    int rc = fresh ? load(m, fd, snapshot, &t, err)
+                   : sm_error_set(err, SM_EINVAL, "the machine has been started before");
+    if (!rc) {
+        pthread_mutex_lock(&m->lock);
+        m->timing.loaded_ns = sm_now_ns();
+        if (m->state == MACHINE_CREATED)
+            m->state = MACHINE_LOADED;
+        pthread_mutex_unlock(&m->lock);
+        if (times)
+            *times = t;
+    } else if (fresh) {
+        sm_machine_finish(m, SM_VM_KILLED, "the restore failed");
+    }
+    pthread_mutex_unlock(&m->control);
+    return rc;
+}
