@@ -76,14 +76,23 @@ static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_erro
     m->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (m->end_fd < 0)
         return sm_error_errno(err, errno, "cannot make an eventfd");
-    if ((rc = sm_hv_open(&m->hv, err)) || (rc = sm_machine_map_ram(m, err)) ||
+    m->hv = c->hv;
+    if (!m->hv) {
+        rc = sm_hv_open(&m->own_hv, err);
+        if (rc)
+            return rc;
+        m->hv = m->own_hv;
+    }
+    if ((rc = sm_machine_map_ram(m, err)) ||
+        (rc = c->snapshot ? sm_machine_map_snapshot(m, c->snapshot_fd, c->snapshot, err)
+                          : sm_machine_back_ram(m, err)) ||
         (rc = sm_machine_map_rootfs(m, err)) || (rc = make_vm(m, err)) ||
         (rc = sm_loop_create(&m->loop, err)) ||
         (rc = sm_loop_timer_create(m->loop, sm_machine_panic_timeout, m, &m->panic_timer, err)) ||
         (rc = sm_serial_create(&m->serial, c->console_bytes, sm_machine_console_line, m, err)) ||
-        (rc = sm_machine_make_devices(m, err)) || (rc = sm_machine_attach_devices(m, err)))
+        (rc = sm_machine_make_devices(m, err)))
         return rc;
-    return 0;
+    return sm_machine_attach_devices(m, err);
 }
 
 int sm_machine_create(
@@ -129,7 +138,7 @@ void sm_machine_close(struct sm_machine *m)
     sm_hv_vm_close(m->vm);
     sm_mapping_release(&m->ram);
     sm_mapping_release(&m->rootfs_map);
-    sm_hv_close(m->hv);
+    sm_hv_close(m->own_hv);
     sm_close(m->end_fd);
     sm_close(m->ram_fd);
     pthread_mutex_destroy(&m->control);

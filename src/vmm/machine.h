@@ -34,6 +34,13 @@ struct sm_machine_config {
     const char *cmdline;   /* appended to the kernel command line; NULL: nothing */
     uint32_t guest_cid;    /* vsock address; 0: 3 */
     size_t console_bytes;  /* of the console log that are kept; 0: 256 KiB */
+
+    /* Both borrowed, and both only save time. `hv`: shared by several machines, must outlive them; NULL: the
+     * machine opens its own (0.5 ms). `snapshot` with `snapshot_fd`: what will be loaded, so that RAM is
+     * mapped right away; NULL: sm_machine_load maps it over. */
+    struct sm_hv *hv;
+    const struct sm_snapshot *snapshot;
+    int snapshot_fd;
 };
 
 /* Makes VM, memory, devices and vCPUs; nothing runs yet. Strings are copied. */

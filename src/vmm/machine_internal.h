@@ -60,7 +60,7 @@ struct sm_machine {
     unsigned n_vcpus;
     char *kernel, *initramfs, *rootfs, *cmdline;
     uint32_t guest_cid;
-    struct sm_hv *hv;
+    struct sm_hv *hv, *own_hv; /* own_hv: hv if it is ours to close */
     struct sm_hv_vm *vm;
     struct sm_mapping ram, rootfs_map;
     struct sm_guest_memory memory;
@@ -91,7 +91,11 @@ struct sm_machine {
 };
 
 /* memory.c */
-int sm_machine_map_ram(struct sm_machine *m, sm_error *err);
+int sm_machine_map_ram(struct sm_machine *m, sm_error *err);  /* reserves the range */
+int sm_machine_back_ram(struct sm_machine *m, sm_error *err); /* makes it memory */
+/* Maps the RAM of a snapshot file over ours, copy-on-write. */
+int sm_machine_map_snapshot(
+    struct sm_machine *m, int fd, const struct sm_snapshot *s, sm_error *err);
 int sm_machine_map_rootfs(struct sm_machine *m, sm_error *err);
 /* Puts the mappings into memory slots. */
 int sm_machine_set_slots(struct sm_machine *m, sm_error *err);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "arch/x86_64/boot.h"
+#include "snapshot/reader.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/error.h"
@@ -45,18 +46,18 @@ void sm_mapping_release(struct sm_mapping *map)
     *map = (struct sm_mapping){0};
 }
 
+/* Children of this process have no use for guest memory, nor have core dumps. Only advice. */
+static void keep_out(const struct sm_mapping *map)
+{
+    madvise(map->host, map->bytes, MADV_DONTFORK);
+    madvise(map->host, map->bytes, MADV_DONTDUMP);
+}
+
 int sm_machine_map_ram(struct sm_machine *m, sm_error *err)
 {
     int rc = reserve(&m->ram, m->memory_bytes, err);
     if (rc)
         return rc;
-    if (mprotect(m->ram.host, m->ram.bytes, PROT_READ | PROT_WRITE) < 0)
-        return sm_error_errno(
-            err, errno, "cannot map %zu MiB of guest memory", m->ram.bytes >> 20);
-    /* Children of this process have no use for it, nor have core dumps. Only advice. */
-    madvise(m->ram.host, m->ram.bytes, MADV_DONTFORK);
-    madvise(m->ram.host, m->ram.bytes, MADV_DONTDUMP);
-
     uint64_t low = SM_MIN(m->memory_bytes, SM_X86_RAM_LOW_END);
     struct sm_gm_region *r = m->memory.regions;
     r[0] = (struct sm_gm_region){.gpa = 0, .size = low, .host = m->ram.host};
@@ -67,6 +68,35 @@ int sm_machine_map_ram(struct sm_machine *m, sm_error *err)
             .host = m->ram.host + low};
         m->memory.n = 2;
     }
+    return 0;
+}
+
+int sm_machine_back_ram(struct sm_machine *m, sm_error *err)
+{
+    if (mprotect(m->ram.host, m->ram.bytes, PROT_READ | PROT_WRITE) < 0)
+        return sm_error_errno(
+            err, errno, "cannot map %zu MiB of guest memory", m->ram.bytes >> 20);
+    keep_out(&m->ram);
+    return 0;
+}
+
+int sm_machine_map_snapshot(
+    struct sm_machine *m, int fd, const struct sm_snapshot *s, sm_error *err)
+{
+    void *ram;
+    if (s->memory_bytes != m->ram.bytes)
+        return sm_error_set(err, SM_EUNSUPPORTED,
+            "the snapshot cannot be restored here: it was made with another memory size; make a new one");
+    m->ram_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (m->ram_fd < 0)
+        return sm_error_errno(err, errno, "cannot keep the snapshot file open");
+    m->ram_offset = s->ram_offset;
+    int rc = sm_snapshot_map_ram(fd, s, m->ram.host, &ram, err);
+    if (rc)
+        return rc;
+    keep_out(&m->ram);
+    for (unsigned i = 0; i < m->memory.n; i++)
+        m->memory.regions[i].backing = SM_GM_PRIVATE_FILE;
     return 0;
 }
 
@@ -91,7 +121,7 @@ int sm_machine_map_rootfs(struct sm_machine *m, sm_error *err)
     if (mprotect(map->host, map->bytes, PROT_READ) < 0 ||
         mmap(map->host, (size_t)st.st_size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
         return sm_error_errno(err, errno, "cannot map the root filesystem %s", m->rootfs);
-    madvise(map->host, map->bytes, MADV_DONTFORK);
+    keep_out(map);
     map->gpa = ROOTFS_GPA;
     return 0;
 }

@@ -7,14 +7,10 @@
  * the order: RAM, vCPUs, interrupt controllers, clock, devices; at the end the devices look into their
  * queues, since a kick of the guest may have been under way at capture.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "snapshot/page_map.h"
-#include "snapshot/reader.h"
 #include "snapshot/snapshot.h"
 #include "util/bytes.h"
 #include "util/clock.h"
@@ -150,23 +146,6 @@ void sm_machine_ram(const struct sm_machine *m, struct sm_ram *ram)
     };
 }
 
-static int map_ram(struct sm_machine *m, int fd, const struct sm_snapshot *s, sm_error *err)
-{
-    void *ram;
-    m->ram_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    if (m->ram_fd < 0)
-        return sm_error_errno(err, errno, "cannot keep the snapshot file open");
-    m->ram_offset = s->ram_offset;
-    int rc = sm_snapshot_map_ram(fd, s, m->ram.host, &ram, err);
-    if (rc)
-        return rc;
-    madvise(m->ram.host, m->ram.bytes, MADV_DONTFORK);
-    madvise(m->ram.host, m->ram.bytes, MADV_DONTDUMP);
-    for (unsigned i = 0; i < m->memory.n; i++)
-        m->memory.regions[i].backing = SM_GM_PRIVATE_FILE;
-    return 0;
-}
-
 static int load_devices(struct sm_machine *m, const struct sm_snapshot *s, sm_error *err)
 {
     for (unsigned i = 0; i < m->n_devices; i++) {
@@ -193,8 +172,8 @@ static int load(struct sm_machine *m, int fd, const struct sm_snapshot *s,
 {
     uint64_t start = sm_now_ns(), last = start;
     int rc = check_fits(m, s, err);
-    if (!rc)
-        rc = map_ram(m, fd, s, err);
+    if (!rc && m->ram_fd < 0)
+        rc = sm_machine_map_snapshot(m, fd, s, err);
     t->ram_map = lap(&last);
     for (unsigned i = 0; i < m->n_vcpus && !rc; i++)
         rc = sm_hv_vcpu_set_state(m->vcpus[i].hv, &s->vcpus[i], err);

@@ -27,6 +27,7 @@
 
 #include "arch/x86_64/insn.h"
 #include "arch/x86_64/paging.h"
+#include "arch/x86_64/xstate.h"
 #include "hypervisor/kvm/kvm.h"
 #include "util/bytes.h"
 #include "util/error.h"
@@ -44,6 +45,12 @@
 
 /* How far into the #PF handler its CLAC may lie: endbr64 and prefixes before it. */
 #define CLAC_WITHIN 16
+
+/* What a vCPU that is assisted needs all the time. */
+struct sm_kvm_assist {
+    struct sm_xstate_layout layout;
+    uint8_t xsave[]; /* the area, as KVM gives it */
+};
 
 /* One instruction being completed. */
 struct job {
@@ -259,17 +266,19 @@ static int get_xcr0(struct job *j, uint64_t *xcr0)
     return DONE;
 }
 
-/* The XSAVE area into vcpu->xsave. */
+/* The XSAVE area into assist->xsave. */
 static int get_xsave(struct job *j)
 {
     struct sm_hv_vcpu *vcpu = j->vcpu;
     size_t bytes = vcpu->vm->hv->xsave_bytes;
-    if (!vcpu->xsave)
-        vcpu->xsave = calloc(1, bytes);
-    if (!vcpu->xsave)
-        return sm_error_set(j->err, SM_ENOMEM, "assist: no memory for the XSAVE area");
+    if (!vcpu->assist) {
+        vcpu->assist = calloc(1, sizeof(*vcpu->assist) + bytes);
+        if (!vcpu->assist)
+            return sm_error_set(j->err, SM_ENOMEM, "assist: no memory for the XSAVE area");
+        sm_xstate_layout_read(&vcpu->assist->layout, bytes);
+    }
     if (ioctl(vcpu->fd, bytes > sizeof(struct kvm_xsave) ? KVM_GET_XSAVE2 : KVM_GET_XSAVE,
-            vcpu->xsave) < 0)
+            vcpu->assist->xsave) < 0)
         return system_failure(j, "give the XSAVE area");
     return DONE;
 }
@@ -289,7 +298,7 @@ static int do_xgetbv(struct job *j)
         rc = get_xsave(j);
         if (rc)
             return rc;
-        v &= sm_load_le64(j->vcpu->xsave + SM_XSTATE_LEGACY_BYTES);
+        v &= sm_load_le64(j->vcpu->assist->xsave + SM_XSTATE_LEGACY_BYTES);
     }
     j->gpr[RAX] = (uint32_t)v;
     j->gpr[RDX] = v >> 32;
@@ -343,7 +352,6 @@ static void narrow_x87_pointers(uint8_t *area)
 
 static int do_xsave(struct job *j)
 {
-    const struct sm_hv *hv = j->vcpu->vm->hv;
     uint64_t xcr0 = 0;
     int rc = check_xstate(j);
     if (!rc)
@@ -352,10 +360,10 @@ static int do_xsave(struct job *j)
         rc = get_xsave(j);
     if (rc)
         return rc;
-    uint8_t *area = j->vcpu->xsave;
+    uint8_t *area = j->vcpu->assist->xsave;
     uint64_t rfbm = edx_eax(j) & xcr0;
     struct sm_xstate_plan plan;
-    sm_xstate_plan_save(&hv->xstate, j->insn.op, rfbm, area, &plan);
+    sm_xstate_plan_save(&j->vcpu->assist->layout, j->insn.op, rfbm, area, &plan);
     if (!j->insn.wide)
         narrow_x87_pointers(area);
 
@@ -384,7 +392,6 @@ static int do_xsave(struct job *j)
 
 static int do_xrstor(struct job *j)
 {
-    const struct sm_hv *hv = j->vcpu->vm->hv;
     uint64_t xcr0 = 0;
     uint8_t header[SM_XSTATE_HEADER_BYTES];
     int rc = check_xstate(j);
@@ -396,12 +403,12 @@ static int do_xrstor(struct job *j)
         rc = move(j, j->address + SM_XSTATE_LEGACY_BYTES, header, sizeof(header), SM_X86_READ);
     if (rc)
         return rc;
-    uint8_t *area = j->vcpu->xsave;
+    uint8_t *area = j->vcpu->assist->xsave;
     uint64_t rfbm = edx_eax(j) & xcr0;
     uint64_t in_use = sm_load_le64(area + SM_XSTATE_LEGACY_BYTES);
     uint32_t mxcsr = sm_load_le32(area + 24);
     struct sm_xstate_plan plan;
-    if (!sm_xstate_plan_restore(&hv->xstate, j->insn.op, rfbm, xcr0, header, &plan))
+    if (!sm_xstate_plan_restore(&j->vcpu->assist->layout, j->insn.op, rfbm, xcr0, header, &plan))
         return inject(j, VECTOR_GP, 0);
     for (unsigned i = 0; i < plan.n && !rc; i++)
         rc = move(j, j->address + plan.pieces[i].guest, area + plan.pieces[i].host,

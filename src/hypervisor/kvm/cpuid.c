@@ -37,14 +37,13 @@ static void digest(struct sm_hv *hv)
         uint32_t v[] = {e->function, e->index, e->eax, e->ebx, e->ecx, e->edx};
         digest_bytes(h, v, sizeof(v));
     }
-    static const uint32_t bare[][2] = {{1, 0}, {7, 0}, {7, 1}, {0xd, 0}, {0xd, 1}, {0x80000001, 0}};
+    static const uint32_t bare[][2] = {{1, 0}, {7, 0}, {7, 1}, {0xd, 0}, {0xd, 1}};
     for (size_t i = 0; i < sizeof(bare) / sizeof(bare[0]); i++) {
-        uint32_t v[4] = {0};
-        __get_cpuid_count(bare[i][0], bare[i][1], &v[0], &v[1], &v[2], &v[3]);
-        if (bare[i][0] == 1)
-            v[1] = 0; /* APIC id */
-        if (bare[i][0] == 0xd)
-            v[1] = 0; /* size for what is switched on now */
+        uint32_t a, b, c, d; /* an unknown leaf reads as something that is the same every time */
+        __cpuid_count(bare[i][0], bare[i][1], a, b, c, d);
+        if (bare[i][0] != 7)
+            b = 0; /* APIC id, or size for what is switched on now */
+        const uint32_t v[] = {a, b, c, d};
         digest_bytes(h, v, sizeof(v));
     }
     memcpy(hv->digest, h, sizeof(h));

@@ -128,7 +128,6 @@ int sm_hv_open(struct sm_hv **out, sm_error *err)
         rc = read_msr_list(hv, err);
     if (rc)
         return rc;
-    sm_xstate_layout_read(&hv->xstate, hv->xsave_bytes);
     *out = sm_steal_ptr(&hv);
     return 0;
 }

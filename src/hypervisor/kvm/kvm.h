@@ -7,7 +7,6 @@
 #include <stdatomic.h>
 #include <sys/ioctl.h>
 
-#include "arch/x86_64/xstate.h"
 #include "hypervisor/hypervisor.h"
 
 struct sm_hv {
@@ -16,7 +15,6 @@ struct sm_hv {
     size_t xsave_bytes;          /* of KVM_GET_XSAVE2 */
     unsigned physical_bits;      /* MAXPHYADDR */
     uint64_t xcr0;               /* bits that a guest may have in XCR0 */
-    struct sm_xstate_layout xstate;
     struct kvm_cpuid2 *cpuid;    /* template, before per-vCPU fields */
     struct kvm_msr_list *msrs;   /* that a snapshot holds */
     uint8_t digest[SM_CPU_DIGEST_BYTES];
@@ -47,7 +45,7 @@ struct sm_hv_vcpu {
     bool kicked_unbound;
     pthread_t thread;
 
-    uint8_t *xsave; /* scratch of the assist, allocated on its first use */
+    struct sm_kvm_assist *assist; /* scratch of assist.c, made on its first use */
     atomic_ullong exits;
     atomic_ullong by_kind[SM_HV_EXIT_KINDS];
     atomic_ullong assists[SM_HV_ASSIST_KINDS];

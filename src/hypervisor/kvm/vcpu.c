@@ -56,7 +56,7 @@ void sm_hv_vcpu_close(struct sm_hv_vcpu *vcpu)
         munmap(vcpu->run, vcpu->vm->hv->run_bytes);
     sm_close(vcpu->fd);
     pthread_mutex_destroy(&vcpu->lock);
-    free(vcpu->xsave);
+    free(vcpu->assist);
     free(vcpu);
 }
 
