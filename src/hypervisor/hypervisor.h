@@ -83,21 +83,19 @@ int sm_hv_vcpu_create(struct sm_hv_vm *vm, unsigned index, struct sm_hv_vcpu **v
 void sm_hv_vcpu_close(struct sm_hv_vcpu *vcpu);
 
 /* Loads what the boot protocol wants (vCPU 0); the others wait for the guest to start them. */
-int sm_hv_vcpu_set_boot(
-    struct sm_hv_vcpu *vcpu, const struct sm_boot_regs *regs, sm_error *err);
+int sm_hv_vcpu_set_boot(struct sm_hv_vcpu *vcpu, const struct sm_boot_regs *regs, sm_error *err);
 
 /* The whole state of a vCPU; no vCPU of the VM may be running. On failure of `get`, *state is empty. */
 int sm_hv_vcpu_get_state(struct sm_hv_vcpu *vcpu, struct sm_vcpu_state *state, sm_error *err);
-int sm_hv_vcpu_set_state(
-    struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state, sm_error *err);
+int sm_hv_vcpu_set_state(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state, sm_error *err);
 
 enum sm_hv_exit_kind {
-    SM_HV_EXIT_INTR,         /* kicked, or nothing to do: run again */
-    SM_HV_EXIT_MMIO,         /* access to no slot */
-    SM_HV_EXIT_PIO,          /* x86_64 port access */
-    SM_HV_EXIT_HALT,         /* halted for ever (no in-kernel interrupt controller would wake it) */
-    SM_HV_EXIT_SHUTDOWN,     /* triple fault */
-    SM_HV_EXIT_POWER_OFF,    /* the guest asked the firmware interface (PSCI and the like) */
+    SM_HV_EXIT_INTR,      /* kicked, or nothing to do: run again */
+    SM_HV_EXIT_MMIO,      /* access to no slot */
+    SM_HV_EXIT_PIO,       /* x86_64 port access */
+    SM_HV_EXIT_HALT,      /* halted for ever (no in-kernel interrupt controller would wake it) */
+    SM_HV_EXIT_SHUTDOWN,  /* triple fault */
+    SM_HV_EXIT_POWER_OFF, /* the guest asked the firmware interface (PSCI and the like) */
     SM_HV_EXIT_RESET,
     SM_HV_EXIT_CRASH,
     SM_HV_EXIT_KINDS,
@@ -139,11 +137,11 @@ enum sm_hv_assist {
     SM_HV_ASSIST_CMPXCHG16B,
     SM_HV_ASSIST_XSAVE,
     SM_HV_ASSIST_XRSTOR,
-    SM_HV_ASSIST_XCR,      /* xgetbv, xsetbv */
+    SM_HV_ASSIST_XCR, /* xgetbv, xsetbv */
     SM_HV_ASSIST_CLAC_STAC,
     SM_HV_ASSIST_FWAIT,
-    SM_HV_ASSIST_SYSCALL,  /* SYSCALL entries repaired */
-    SM_HV_ASSIST_FAULT,    /* page faults and others injected on the way */
+    SM_HV_ASSIST_SYSCALL, /* SYSCALL entries repaired */
+    SM_HV_ASSIST_FAULT,   /* page faults and others injected on the way */
     SM_HV_ASSIST_KINDS,
 };
 const char *sm_hv_assist_name(enum sm_hv_assist kind);

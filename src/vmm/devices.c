@@ -23,7 +23,8 @@
 static int next_env(struct sm_machine *m, struct sm_virtio_env *env, sm_error *err)
 {
     if (m->n_devices == SM_MACHINE_MAX_DEVICES)
-        return sm_error_set(err, SM_ELIMIT, "a machine has at most %d devices", SM_MACHINE_MAX_DEVICES);
+        return sm_error_set(
+            err, SM_ELIMIT, "a machine has at most %d devices", SM_MACHINE_MAX_DEVICES);
     struct sm_machine_device *d = &m->devices[m->n_devices];
     *d = (struct sm_machine_device){
         .window = WINDOWS_GPA + m->n_devices * (uint64_t)SM_VIRTIO_MMIO_SIZE,
@@ -39,8 +40,8 @@ static int next_env(struct sm_machine *m, struct sm_virtio_env *env, sm_error *e
     return 0;
 }
 
-static int place(struct sm_machine *m, struct sm_virtio_dev *dev, uint64_t config0, uint64_t config1,
-    sm_error *err)
+static int place(struct sm_machine *m, struct sm_virtio_dev *dev, uint64_t config0,
+    uint64_t config1, sm_error *err)
 {
     struct sm_machine_device *d = &m->devices[m->n_devices - 1];
     d->dev = dev;
@@ -85,7 +86,8 @@ static int make_simple(struct sm_machine *m,
 int sm_machine_make_devices(struct sm_machine *m, sm_error *err)
 {
     int rc;
-    if ((rc = sm_bus_add(&m->pio, SM_SERIAL_PORT, SM_SERIAL_PORTS, &sm_serial_ops, m->serial, err)) ||
+    if ((rc = sm_bus_add(
+             &m->pio, SM_SERIAL_PORT, SM_SERIAL_PORTS, &sm_serial_ops, m->serial, err)) ||
         (rc = sm_bus_add(&m->pio, RESET_PORT, 1, &sm_machine_reset_ops, m, err)))
         return rc;
     if (m->rootfs_map.host && (rc = make_pmem(m, err)))

@@ -218,8 +218,7 @@ int sm_machine_boot(struct sm_machine *m, sm_error *err)
 
 /* ---- end --------------------------------------------------------------------------------------- */
 
-int sm_machine_wait(
-    struct sm_machine *m, int timeout_ms, struct sm_machine_end *end, sm_error *err)
+int sm_machine_wait(struct sm_machine *m, int timeout_ms, struct sm_machine_end *end, sm_error *err)
 {
     struct timespec deadline;
     clock_gettime(CLOCK_MONOTONIC, &deadline);

@@ -116,7 +116,7 @@ struct sm_machine_timing { /* CLOCK_MONOTONIC ns; 0: not reached */
     uint64_t start_ns;     /* sm_machine_create was called */
     uint64_t created_ns;
     uint64_t loaded_ns;
-    uint64_t entered_ns;   /* vCPU 0 entered the guest */
+    uint64_t entered_ns; /* vCPU 0 entered the guest */
 };
 void sm_machine_get_timing(struct sm_machine *machine, struct sm_machine_timing *timing);
 void sm_machine_get_counters(const struct sm_machine *machine, struct sm_hv_counters *counters);

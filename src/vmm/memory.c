@@ -63,9 +63,8 @@ int sm_machine_map_ram(struct sm_machine *m, sm_error *err)
     r[0] = (struct sm_gm_region){.gpa = 0, .size = low, .host = m->ram.host};
     m->memory.n = 1;
     if (m->memory_bytes > low) {
-        r[1] = (struct sm_gm_region){.gpa = SM_X86_RAM_HIGH_START,
-            .size = m->memory_bytes - low,
-            .host = m->ram.host + low};
+        r[1] = (struct sm_gm_region){
+            .gpa = SM_X86_RAM_HIGH_START, .size = m->memory_bytes - low, .host = m->ram.host + low};
         m->memory.n = 2;
     }
     return 0;
@@ -74,8 +73,7 @@ int sm_machine_map_ram(struct sm_machine *m, sm_error *err)
 int sm_machine_back_ram(struct sm_machine *m, sm_error *err)
 {
     if (mprotect(m->ram.host, m->ram.bytes, PROT_READ | PROT_WRITE) < 0)
-        return sm_error_errno(
-            err, errno, "cannot map %zu MiB of guest memory", m->ram.bytes >> 20);
+        return sm_error_errno(err, errno, "cannot map %zu MiB of guest memory", m->ram.bytes >> 20);
     keep_out(&m->ram);
     return 0;
 }
@@ -86,7 +84,8 @@ int sm_machine_map_snapshot(
     void *ram;
     if (s->memory_bytes != m->ram.bytes)
         return sm_error_set(err, SM_EUNSUPPORTED,
-            "the snapshot cannot be restored here: it was made with another memory size; make a new one");
+            "the snapshot cannot be restored here: it was made with another memory size; make a "
+            "new one");
     m->ram_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (m->ram_fd < 0)
         return sm_error_errno(err, errno, "cannot keep the snapshot file open");
@@ -136,6 +135,6 @@ int sm_machine_set_slots(struct sm_machine *m, sm_error *err)
     }
     if (!m->rootfs_map.host)
         return 0;
-    return sm_hv_vm_map(m->vm, SLOT_ROOTFS, m->rootfs_map.gpa, m->rootfs_map.host,
-        m->rootfs_map.bytes, true, err);
+    return sm_hv_vm_map(
+        m->vm, SLOT_ROOTFS, m->rootfs_map.gpa, m->rootfs_map.host, m->rootfs_map.bytes, true, err);
 }

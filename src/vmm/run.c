@@ -132,8 +132,8 @@ const struct sm_bus_ops sm_machine_reset_ops = {.read = reset_port_read, .write 
 
 /* ---- exits --------------------------------------------------------------------------------------- */
 
-static void access_bus(const struct sm_bus *bus, uint64_t address, uint8_t *data, unsigned size,
-    bool write)
+static void access_bus(
+    const struct sm_bus *bus, uint64_t address, uint8_t *data, unsigned size, bool write)
 {
     if (size != 1 && size != 2 && size != 4 && size != 8) { /* no bus does that */
         if (!write)
@@ -162,7 +162,8 @@ static void handle_exit(struct sm_machine_vcpu *v, const struct sm_hv_exit *exit
                 exit->write);
         break;
     case SM_HV_EXIT_HALT:
-        sm_machine_finish(m, SM_VM_INTERNAL_ERROR, "vCPU %u halted and nothing will wake it", v->index);
+        sm_machine_finish(
+            m, SM_VM_INTERNAL_ERROR, "vCPU %u halted and nothing will wake it", v->index);
         break;
     case SM_HV_EXIT_SHUTDOWN:
         if (atomic_load(&m->panicked))

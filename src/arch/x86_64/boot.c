@@ -24,7 +24,7 @@
 #define E820_RAM      1
 #define E820_RESERVED 2
 
-#define PAGE_TABLE_ENTRY 0x3ULL  /* present, writable */
+#define PAGE_TABLE_ENTRY 0x3ULL /* present, writable */
 #define LARGE_PAGE       0x83ULL
 
 #define MIN_RAM (32ULL << 20)
@@ -32,9 +32,8 @@
 int sm_x86_boot_tables(uint8_t *ram, uint64_t ram_bytes, struct sm_boot_regs *regs, sm_error *err)
 {
     static const uint64_t gdt[] = {
-        0, 0,
-        0x00af9b000000ffffULL, /* 0x10: 64-bit code */
-        0x00cf93000000ffffULL, /* 0x18: data */
+        0, 0, 0x00af9b000000ffffULL, /* 0x10: 64-bit code */
+        0x00cf93000000ffffULL,       /* 0x18: data */
     };
     enum { GIB = 4 };
     if (ram_bytes < 128 * 1024)
@@ -78,7 +77,8 @@ static int load_initramfs(const struct sm_boot_config *config, const struct sm_k
         return sm_error_set(err, SM_EINVAL, "the initramfs does not fit beside the kernel");
     uint64_t done = 0;
     while (done < bytes) {
-        ssize_t got = pread(config->initramfs_fd, config->ram + at + done, bytes - done, (off_t)done);
+        ssize_t got =
+            pread(config->initramfs_fd, config->ram + at + done, bytes - done, (off_t)done);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
@@ -116,11 +116,12 @@ int sm_x86_boot_load(const struct sm_boot_config *config, struct sm_boot_regs *r
             "the kernel command line has %zu bytes, the kernel takes %d", cmdline_bytes,
             SM_X86_CMDLINE_MAX);
     if (config->ram_bytes < MIN_RAM)
-        return sm_error_set(err, SM_EINVAL, "%llu MiB of guest memory are too little to boot: %llu at least",
+        return sm_error_set(err, SM_EINVAL,
+            "%llu MiB of guest memory are too little to boot: %llu at least",
             (unsigned long long)(config->ram_bytes >> 20), MIN_RAM >> 20);
     if (config->vcpus < 1 || config->vcpus > SM_MACHINE_MAX_VCPUS)
-        return sm_error_set(err, SM_EINVAL, "%u vCPUs: 1 to %d are possible", config->vcpus,
-            SM_MACHINE_MAX_VCPUS);
+        return sm_error_set(
+            err, SM_EINVAL, "%u vCPUs: 1 to %d are possible", config->vcpus, SM_MACHINE_MAX_VCPUS);
 
     struct sm_kernel_image image;
     int rc = sm_x86_load_kernel(config->kernel_fd, config->ram, config->ram_bytes, &image, err);

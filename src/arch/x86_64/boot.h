@@ -21,27 +21,25 @@
 
 #include "arch/boot.h"
 
-#define SM_X86_RAM_LOW_END    0xc0000000ULL  /* RAM beyond goes on at 4 GiB */
+#define SM_X86_RAM_LOW_END    0xc0000000ULL /* RAM beyond goes on at 4 GiB */
 #define SM_X86_RAM_HIGH_START 0x100000000ULL
 
 #define SM_X86_CMDLINE_MAX 2047 /* COMMAND_LINE_SIZE of x86 Linux is 2048 */
 
 struct sm_boot_config {
-    uint8_t *ram;        /* host address of all RAM, contiguous; GPA 0 first */
-    uint64_t ram_bytes;  /* multiple of 2 MiB, at least 32 MiB */
+    uint8_t *ram;       /* host address of all RAM, contiguous; GPA 0 first */
+    uint64_t ram_bytes; /* multiple of 2 MiB, at least 32 MiB */
     unsigned vcpus;
-    int kernel_fd;       /* vmlinux (ELF64) or bzImage */
-    int initramfs_fd;    /* -1: none */
+    int kernel_fd;    /* vmlinux (ELF64) or bzImage */
+    int initramfs_fd; /* -1: none */
     const char *cmdline;
 };
 
 /* Fills RAM and the registers of vCPU 0. Nothing is promised about RAM after a failure. */
-int sm_x86_boot_load(
-    const struct sm_boot_config *config, struct sm_boot_regs *regs, sm_error *err);
+int sm_x86_boot_load(const struct sm_boot_config *config, struct sm_boot_regs *regs, sm_error *err);
 
 /* Only GDT, page tables and stack, in RAM of at least 128 KiB; regs->entry and arg are 0. */
-int sm_x86_boot_tables(
-    uint8_t *ram, uint64_t ram_bytes, struct sm_boot_regs *regs, sm_error *err);
+int sm_x86_boot_tables(uint8_t *ram, uint64_t ram_bytes, struct sm_boot_regs *regs, sm_error *err);
 
 /* ---- parts, for tests ---- */
 
@@ -51,7 +49,7 @@ struct sm_kernel_image {
     uint64_t end; /* first address past it, what it uses before it knows its memory map included */
     uint8_t setup_header[128]; /* of a bzImage, from file offset 0x1f1 on; else zero */
     size_t setup_header_bytes;
-    uint64_t initramfs_max;    /* highest address that the initramfs may use */
+    uint64_t initramfs_max; /* highest address that the initramfs may use */
 };
 
 int sm_x86_load_kernel(

@@ -43,7 +43,8 @@ struct sm_insn {
     bool memory;           /* the r/m operand is memory, else register `rm` */
     bool rip_relative;
     bool address32;
-    uint8_t reg, rm;     /* register numbers 0..15 as the CPU counts them (RAX, RCX, RDX, RBX, RSP...) */
+    uint8_t reg,
+        rm; /* register numbers 0..15 as the CPU counts them (RAX, RCX, RDX, RBX, RSP...) */
     int8_t base, index;  /* -1: none */
     uint8_t scale_shift; /* of the index */
     int32_t displacement;

@@ -70,7 +70,8 @@ static int load_segment(int fd, uint64_t file_bytes, const Elf64_Phdr *ph, uint8
             (unsigned long long)ph->p_paddr);
     if (!inside(ph->p_paddr, ph->p_memsz, LOWEST, low_ram_end(ram_bytes)))
         return sm_error_set(err, SM_EINVAL,
-            "the kernel's segment of %llu bytes at %#llx does not fit into %llu MiB of guest memory",
+            "the kernel's segment of %llu bytes at %#llx does not fit into %llu MiB of guest "
+            "memory",
             (unsigned long long)ph->p_memsz, (unsigned long long)ph->p_paddr,
             (unsigned long long)(ram_bytes >> 20));
     return read_at(fd, ram + ph->p_paddr, ph->p_filesz, ph->p_offset, "segments", err);
@@ -102,11 +103,13 @@ static int load_elf(int fd, uint64_t file_bytes, uint8_t *ram, uint64_t ram_byte
         rc = load_segment(fd, file_bytes, &ph[i], ram, ram_bytes, err);
         if (!rc) {
             image->end = SM_MAX(image->end, ph[i].p_paddr + ph[i].p_memsz);
-            entry_found |= eh.e_entry >= ph[i].p_paddr && eh.e_entry - ph[i].p_paddr < ph[i].p_filesz;
+            entry_found |=
+                eh.e_entry >= ph[i].p_paddr && eh.e_entry - ph[i].p_paddr < ph[i].p_filesz;
         }
     }
     if (!rc && !entry_found)
-        return sm_error_set(err, SM_ECORRUPT, "the kernel's entry %#llx lies in none of its segments",
+        return sm_error_set(err, SM_ECORRUPT,
+            "the kernel's entry %#llx lies in none of its segments",
             (unsigned long long)eh.e_entry);
     image->entry = eh.e_entry;
     image->initramfs_max = DEFAULT_INITRD_MAX;
@@ -119,14 +122,16 @@ static int load_bzimage(int fd, uint64_t file_bytes, const uint8_t *head, uint8_
     unsigned version = sm_load_le16(head + HDR_VERSION);
     if (version < 0x20c || !(sm_load_le16(head + HDR_XLOADFLAGS) & XLF_KERNEL_64))
         return sm_error_set(err, SM_EUNSUPPORTED,
-            "the kernel is a bzImage without a 64-bit entry (boot protocol %u.%u): use an x86_64 kernel",
+            "the kernel is a bzImage without a 64-bit entry (boot protocol %u.%u): use an x86_64 "
+            "kernel",
             version >> 8, version & 0xff);
     unsigned sectors = head[HDR_SETUP_SECTS] ? head[HDR_SETUP_SECTS] : 4;
     uint64_t payload = (sectors + 1) * 512ULL;
     uint64_t load = sm_load_le64(head + HDR_PREF_ADDRESS);
     uint64_t init_bytes = sm_load_le32(head + HDR_INIT_SIZE);
     if (payload >= file_bytes || file_bytes - payload <= ENTRY_64_OFFSET)
-        return sm_error_set(err, SM_ECORRUPT, "the bzImage ends before its kernel: it is truncated");
+        return sm_error_set(
+            err, SM_ECORRUPT, "the bzImage ends before its kernel: it is truncated");
     uint64_t needed = SM_MAX(init_bytes, file_bytes - payload);
     if (!inside(load, needed, LOWEST, low_ram_end(ram_bytes)))
         return sm_error_set(err, SM_EINVAL,
@@ -135,8 +140,8 @@ static int load_bzimage(int fd, uint64_t file_bytes, const uint8_t *head, uint8_
             (unsigned long long)(ram_bytes >> 20));
     size_t end = HDR_MAGIC + head[HDR_JUMP_LENGTH];
     if (end < HDR_NEEDED || end - HDR_START > sizeof(image->setup_header))
-        return sm_error_set(err, SM_ECORRUPT, "the bzImage has a setup header of %zu bytes",
-            end - HDR_START);
+        return sm_error_set(
+            err, SM_ECORRUPT, "the bzImage has a setup header of %zu bytes", end - HDR_START);
     memcpy(image->setup_header, head + HDR_START, end - HDR_START);
     image->setup_header_bytes = end - HDR_START;
     image->entry = load + ENTRY_64_OFFSET;
@@ -153,7 +158,8 @@ int sm_x86_load_kernel(
     if (fstat(fd, &st) < 0)
         return sm_error_errno(err, errno, "cannot stat the kernel");
     if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size < sizeof(head))
-        return sm_error_set(err, SM_EINVAL, "the kernel is too small to be one, or not a regular file");
+        return sm_error_set(
+            err, SM_EINVAL, "the kernel is too small to be one, or not a regular file");
     uint64_t bytes = (uint64_t)st.st_size;
     int rc = read_at(fd, head, sizeof(head), 0, "header", err);
     if (rc)
@@ -163,5 +169,6 @@ int sm_x86_load_kernel(
         return load_elf(fd, bytes, ram, ram_bytes, image, err);
     if (!memcmp(head + HDR_MAGIC, "HdrS", 4) && sm_load_le16(head + HDR_BOOT_FLAG) == 0xaa55)
         return load_bzimage(fd, bytes, head, ram, ram_bytes, image, err);
-    return sm_error_set(err, SM_EINVAL, "the kernel is neither an ELF file (vmlinux) nor a bzImage");
+    return sm_error_set(
+        err, SM_EINVAL, "the kernel is neither an ELF file (vmlinux) nor a bzImage");
 }

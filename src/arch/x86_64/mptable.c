@@ -11,11 +11,11 @@
 #define IOAPIC_GPA 0xfec00000u
 #define PINS       24
 
-#define APIC_VERSION   0x14
-#define CPU_ENABLED    1
-#define CPU_BOOT       2
-#define CPU_SIGNATURE  0x600
-#define CPU_FEATURES   0x201 /* FPU, APIC */
+#define APIC_VERSION    0x14
+#define CPU_ENABLED     1
+#define CPU_BOOT        2
+#define CPU_SIGNATURE   0x600
+#define CPU_FEATURES    0x201 /* FPU, APIC */
 #define FLAGS_HIGH_EDGE 0x5
 
 enum { ENTRY_CPU, ENTRY_BUS, ENTRY_IOAPIC, ENTRY_INTERRUPT, ENTRY_LOCAL };

@@ -26,7 +26,8 @@ static uint64_t reserved_bits(const struct sm_x86_paging *p, int level, uint64_t
         bits |= PTE_NX;
     if (level == 3)
         bits |= PTE_PS;
-    else if (level > 0 && (entry & PTE_PS)) /* large page: address bits below its size, but PAT (12) */
+    else if (level > 0 &&
+             (entry & PTE_PS)) /* large page: address bits below its size, but PAT (12) */
         bits |= ((1ULL << (12 + 9 * level)) - 1) & ~0x1fffULL;
     return bits;
 }
@@ -58,8 +59,8 @@ enum sm_x86_walk_result sm_x86_walk(const struct sm_x86_paging *p, uint64_t va,
     if ((uint64_t)((int64_t)(va << 16) >> 16) != va)
         return SM_X86_WALK_NONCANONICAL;
 
-    bool fetch_bit = access == SM_X86_FETCH &&
-                     ((p->efer & SM_X86_EFER_NXE) || (p->cr4 & SM_X86_CR4_SMEP));
+    bool fetch_bit =
+        access == SM_X86_FETCH && ((p->efer & SM_X86_EFER_NXE) || (p->cr4 & SM_X86_CR4_SMEP));
     *error = (access == SM_X86_WRITE ? SM_X86_PF_WRITE : 0) | (p->cpl == 3 ? SM_X86_PF_USER : 0) |
              (fetch_bit ? SM_X86_PF_FETCH : 0);
 

@@ -56,7 +56,8 @@ enum { SM_X86_SEG_BASE, SM_X86_SEG_LIMIT, SM_X86_SEG_SELECTOR, SM_X86_SEG_RIGHTS
 
 /* The list redist. */
 enum sm_x86_redist_id {
-    SM_X86_RD_MP_STATE = 0x00, /* 0 runnable, 1 waits for INIT, 2 INIT received, 3 halted, 4 SIPI received */
+    SM_X86_RD_MP_STATE =
+        0x00, /* 0 runnable, 1 waits for INIT, 2 INIT received, 3 halted, 4 SIPI received */
     SM_X86_RD_XCR0 = 0x10,
     SM_X86_RD_DR0 = 0x20, /* .. DR3 = 0x23 */
     SM_X86_RD_DR6 = 0x26,
@@ -80,10 +81,10 @@ enum sm_x86_redist_id {
 #define SM_X86_MSR_TSC_DEADLINE 0x6e0u
 
 /* Local APIC: timer's vector register, and its fields. */
-#define SM_X86_LAPIC_BYTES         0x400u
-#define SM_X86_LAPIC_LVTT          0x320u
-#define SM_X86_LAPIC_LVT_MASKED    (1u << 16)
-#define SM_X86_LAPIC_TIMER_MODE    (3u << 17)
+#define SM_X86_LAPIC_BYTES          0x400u
+#define SM_X86_LAPIC_LVTT           0x320u
+#define SM_X86_LAPIC_LVT_MASKED     (1u << 16)
+#define SM_X86_LAPIC_TIMER_MODE     (3u << 17)
 #define SM_X86_LAPIC_TIMER_DEADLINE (2u << 17)
 
 #endif

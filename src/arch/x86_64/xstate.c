@@ -102,8 +102,9 @@ static bool all_zero(const uint8_t *p, size_t n)
     return true;
 }
 
-bool sm_xstate_plan_restore(const struct sm_xstate_layout *layout, enum sm_insn_op op, uint64_t rfbm,
-    uint64_t allowed, const uint8_t header[SM_XSTATE_HEADER_BYTES], struct sm_xstate_plan *plan)
+bool sm_xstate_plan_restore(const struct sm_xstate_layout *layout, enum sm_insn_op op,
+    uint64_t rfbm, uint64_t allowed, const uint8_t header[SM_XSTATE_HEADER_BYTES],
+    struct sm_xstate_plan *plan)
 {
     uint64_t bv = sm_load_le64(header), xcomp = sm_load_le64(header + 8);
     bool compacted = xcomp & SM_XSTATE_COMPACTED;

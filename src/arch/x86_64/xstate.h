@@ -21,9 +21,9 @@
 #define SM_XSTATE_COMPACTED    (1ULL << 63)
 
 struct sm_xstate_layout {
-    uint64_t components;  /* that this layout has a place for; bits 0 and 1 always */
-    uint64_t supervisor;  /* those of XSS */
-    uint64_t aligned;     /* 64-byte aligned in the compacted format */
+    uint64_t components; /* that this layout has a place for; bits 0 and 1 always */
+    uint64_t supervisor; /* those of XSS */
+    uint64_t aligned;    /* 64-byte aligned in the compacted format */
     struct {
         uint32_t offset, size; /* in the standard format; offset 0 for supervisor components */
     } c[SM_XSTATE_COMPONENTS];
@@ -40,8 +40,8 @@ struct sm_xstate_piece {
 struct sm_xstate_plan {
     struct sm_xstate_piece pieces[SM_XSTATE_COMPONENTS + 4];
     unsigned n;
-    uint64_t bv;      /* save: XSTATE_BV to write at 512 (for the standard format: to merge) */
-    uint64_t xcomp;   /* save: XCOMP_BV to write at 520, where compacted */
+    uint64_t bv;    /* save: XSTATE_BV to write at 512 (for the standard format: to merge) */
+    uint64_t xcomp; /* save: XCOMP_BV to write at 520, where compacted */
     bool compacted;
 };
 
@@ -52,8 +52,9 @@ void sm_xstate_plan_save(const struct sm_xstate_layout *layout, enum sm_insn_op 
 
 /* What XRSTOR or XRSTORS reads, given the guest's header. allowed: XCR0 (| XSS for XRSTORS). False:
  * the instruction is a #GP. */
-bool sm_xstate_plan_restore(const struct sm_xstate_layout *layout, enum sm_insn_op op, uint64_t rfbm,
-    uint64_t allowed, const uint8_t header[SM_XSTATE_HEADER_BYTES], struct sm_xstate_plan *plan);
+bool sm_xstate_plan_restore(const struct sm_xstate_layout *layout, enum sm_insn_op op,
+    uint64_t rfbm, uint64_t allowed, const uint8_t header[SM_XSTATE_HEADER_BYTES],
+    struct sm_xstate_plan *plan);
 
 /* Completes a restore in the host area, after the pieces were copied into it: header, components that
  * go to their initial state. False: reserved bits of MXCSR are set, #GP. */

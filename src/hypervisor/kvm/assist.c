@@ -72,7 +72,8 @@ enum { DONE = 0, FAULTED = 1 };
 
 static int system_failure(struct job *j, const char *what)
 {
-    return sm_error_errno(j->err, errno, "assist: KVM does not %s of vCPU %u", what, j->vcpu->index);
+    return sm_error_errno(
+        j->err, errno, "assist: KVM does not %s of vCPU %u", what, j->vcpu->index);
 }
 
 /* ---- registers -------------------------------------------------------------------------------- */
@@ -154,7 +155,8 @@ static int fail_unknown(struct job *j, const char *why)
     for (size_t i = 0; i < j->n_bytes; i++)
         snprintf(hex + i * 3, 4, "%02x ", j->bytes[i]);
     return sm_error_set(j->err, SM_EHYPERVISOR,
-        "%s: instruction bytes %sat RIP %#llx (CPL %u) of vCPU %u: this host emulates guest kernel mode, "
+        "%s: instruction bytes %sat RIP %#llx (CPL %u) of vCPU %u: this host emulates guest kernel "
+        "mode, "
         "use the project's own guest kernel or a host with hardware virtualisation",
         why, hex, (unsigned long long)j->regs.rip, j->paging.cpl, j->vcpu->index);
 }
@@ -249,8 +251,8 @@ static int do_cmpxchg16b(struct job *j)
         return rc;
     bool equal;
     __asm__ volatile("lock cmpxchg16b %1"
-                     : "=@ccz"(equal), "+m"(*(struct sixteen *)(void *)host),
-                     "+a"(j->gpr[RAX]), "+d"(j->gpr[RDX])
+                     : "=@ccz"(equal), "+m"(*(struct sixteen *)(void *)host), "+a"(j->gpr[RAX]),
+                     "+d"(j->gpr[RDX])
                      : "b"(j->gpr[RBX]), "c"(j->gpr[RCX])
                      : "memory");
     j->regs.rflags = equal ? j->regs.rflags | RFLAGS_ZF : j->regs.rflags & ~RFLAGS_ZF;
@@ -536,8 +538,8 @@ static int fetch(struct job *j)
         return fail_unknown(j, "KVM cannot emulate an instruction outside of 64-bit mode");
     j->insn = sm_insn_decode(j->bytes, j->n_bytes);
     if (j->insn.memory)
-        j->address = sm_insn_address(
-            &j->insn, j->gpr, j->regs.rip, j->sregs.fs.base, j->sregs.gs.base);
+        j->address =
+            sm_insn_address(&j->insn, j->gpr, j->regs.rip, j->sregs.fs.base, j->sregs.gs.base);
     return DONE;
 }
 

@@ -124,8 +124,8 @@ static void add_topology(struct kvm_cpuid2 *list, unsigned n, unsigned id)
     }
 }
 
-int sm_kvm_cpuid_for(const struct sm_hv_vm *vm, unsigned index, struct kvm_cpuid2 **cpuid,
-    sm_error *err)
+int sm_kvm_cpuid_for(
+    const struct sm_hv_vm *vm, unsigned index, struct kvm_cpuid2 **cpuid, sm_error *err)
 {
     const struct kvm_cpuid2 *from = vm->hv->cpuid;
     unsigned n = vm->vcpus;
@@ -144,7 +144,8 @@ int sm_kvm_cpuid_for(const struct sm_hv_vm *vm, unsigned index, struct kvm_cpuid
             e->edx = n > 1 ? e->edx | LEAF1_EDX_HTT : e->edx & ~LEAF1_EDX_HTT;
         } else if (e->function == 4 && (e->eax & 0x1f)) {
             bool last = (e->eax >> 5 & 7) >= 3; /* L3 and beyond are shared by all */
-            e->eax = (e->eax & 0x3fff) | (last ? (n - 1) << 14 : 0) | ((1u << id_bits(n)) - 1) << 26;
+            e->eax =
+                (e->eax & 0x3fff) | (last ? (n - 1) << 14 : 0) | ((1u << id_bits(n)) - 1) << 26;
         } else if (e->function == 0x80000008) {
             e->ecx = (n - 1) | id_bits(n) << 12;
         }

@@ -29,8 +29,9 @@ static int open_error(int errnum, sm_error *err)
     case ENODEV:
     case ENXIO:
         return sm_error_set(err, SM_EHYPERVISOR,
-            DEV_KVM " is missing: load the module kvm_intel or kvm_amd, and switch on virtualisation "
-                    "in the firmware (or for this virtual machine, where it is one)");
+            DEV_KVM
+            " is missing: load the module kvm_intel or kvm_amd, and switch on virtualisation "
+            "in the firmware (or for this virtual machine, where it is one)");
     case EACCES:
     case EPERM:
         return sm_error_set(err, SM_EPERM,
@@ -112,8 +113,8 @@ int sm_hv_open(struct sm_hv **out, sm_error *err)
     if (version < 0)
         return sm_error_errno(err, errno, DEV_KVM " does not answer as KVM does");
     if (version != KVM_API_VERSION)
-        return sm_error_set(err, SM_EUNSUPPORTED, "KVM has API version %d, %d is needed", version,
-            KVM_API_VERSION);
+        return sm_error_set(
+            err, SM_EUNSUPPORTED, "KVM has API version %d, %d is needed", version, KVM_API_VERSION);
     int rc = check_capabilities(hv->fd, err);
     if (rc)
         return rc;
@@ -122,7 +123,8 @@ int sm_hv_open(struct sm_hv **out, sm_error *err)
         return sm_error_set(err, SM_EHYPERVISOR, "KVM's run structure has %d bytes", bytes);
     hv->run_bytes = (size_t)bytes;
     bytes = ioctl(hv->fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
-    hv->xsave_bytes = bytes > (int)sizeof(struct kvm_xsave) ? (size_t)bytes : sizeof(struct kvm_xsave);
+    hv->xsave_bytes =
+        bytes > (int)sizeof(struct kvm_xsave) ? (size_t)bytes : sizeof(struct kvm_xsave);
     rc = sm_kvm_cpuid_template(hv, err);
     if (!rc)
         rc = read_msr_list(hv, err);
@@ -155,7 +157,8 @@ static int self_test(struct sm_hv *hv, uint8_t *ram, size_t bytes, bool *needed,
         return rc;
     regs.entry = bytes - 4096;
     memcpy(ram + regs.entry, code, sizeof(code));
-    if ((rc = sm_hv_vm_create(hv, 1, &vm, err)) || (rc = sm_hv_vm_map(vm, 0, 0, ram, bytes, false, err)) ||
+    if ((rc = sm_hv_vm_create(hv, 1, &vm, err)) ||
+        (rc = sm_hv_vm_map(vm, 0, 0, ram, bytes, false, err)) ||
         (rc = sm_hv_vcpu_create(vm, 0, &vcpu, err)) || (rc = sm_hv_vcpu_set_boot(vcpu, &regs, err)))
         return rc;
     struct kvm_run *run = vcpu->run;

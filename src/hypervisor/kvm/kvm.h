@@ -11,12 +11,12 @@
 
 struct sm_hv {
     int fd;
-    size_t run_bytes;            /* of the shared run structure of a vCPU */
-    size_t xsave_bytes;          /* of KVM_GET_XSAVE2 */
-    unsigned physical_bits;      /* MAXPHYADDR */
-    uint64_t xcr0;               /* bits that a guest may have in XCR0 */
-    struct kvm_cpuid2 *cpuid;    /* template, before per-vCPU fields */
-    struct kvm_msr_list *msrs;   /* that a snapshot holds */
+    size_t run_bytes;          /* of the shared run structure of a vCPU */
+    size_t xsave_bytes;        /* of KVM_GET_XSAVE2 */
+    unsigned physical_bits;    /* MAXPHYADDR */
+    uint64_t xcr0;             /* bits that a guest may have in XCR0 */
+    struct kvm_cpuid2 *cpuid;  /* template, before per-vCPU fields */
+    struct kvm_msr_list *msrs; /* that a snapshot holds */
     uint8_t digest[SM_CPU_DIGEST_BYTES];
 };
 
@@ -60,8 +60,8 @@ void *sm_kvm_host(const struct sm_hv_vm *vm, uint64_t gpa, uint64_t bytes, bool 
 
 /* CPUID: the template (KVM's list, cleaned up) and the copy for one vCPU (caller frees). */
 int sm_kvm_cpuid_template(struct sm_hv *hv, sm_error *err);
-int sm_kvm_cpuid_for(const struct sm_hv_vm *vm, unsigned index, struct kvm_cpuid2 **cpuid,
-    sm_error *err);
+int sm_kvm_cpuid_for(
+    const struct sm_hv_vm *vm, unsigned index, struct kvm_cpuid2 **cpuid, sm_error *err);
 
 /* Completes the instruction at RIP that the kernel's emulator gave up on. Fails, naming it, when it is
  * none of those we know. */

@@ -121,8 +121,8 @@ static const struct field segments[] = {
     SREG(LDT, ldt),
 };
 
-static int save_fields(const struct field *fields, size_t n, const void *from,
-    struct sm_reg_list *list, sm_error *err)
+static int save_fields(
+    const struct field *fields, size_t n, const void *from, struct sm_reg_list *list, sm_error *err)
 {
     int rc = 0;
     for (size_t i = 0; i < n && !rc; i++) {
@@ -152,8 +152,8 @@ static int missing(uint32_t id, const char *what, sm_error *err)
     return sm_error_set(err, SM_ECORRUPT, "the saved vCPU state lacks %s %#x", what, id);
 }
 
-static int load_fields(const struct field *fields, size_t n, void *to,
-    const struct sm_reg_list *list, sm_error *err)
+static int load_fields(
+    const struct field *fields, size_t n, void *to, const struct sm_reg_list *list, sm_error *err)
 {
     uint32_t hint = 0;
     for (size_t i = 0; i < n; i++) {
@@ -235,8 +235,8 @@ static int save_xsave(struct sm_hv_vcpu *vcpu, struct sm_vcpu_state *state, sm_e
         return cannot_get(vcpu, "XSAVE area", err);
     int rc = sm_reg128_list_reserve(&state->simd, (uint32_t)(bytes / 16), err);
     for (uint32_t i = 0; i < bytes / 16 && !rc; i++)
-        rc = sm_reg128_list_add(&state->simd, i, sm_load_le64(area + i * 16),
-            sm_load_le64(area + i * 16 + 8), err);
+        rc = sm_reg128_list_add(
+            &state->simd, i, sm_load_le64(area + i * 16), sm_load_le64(area + i * 16 + 8), err);
     return rc;
 }
 
@@ -457,8 +457,7 @@ static int load_events(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *stat
     return 0;
 }
 
-int sm_hv_vcpu_set_state(
-    struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state, sm_error *err)
+int sm_hv_vcpu_set_state(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state, sm_error *err)
 {
     uint64_t value;
     int rc;

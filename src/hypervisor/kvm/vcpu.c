@@ -70,7 +70,8 @@ int sm_hv_vcpu_set_boot(struct sm_hv_vcpu *vcpu, const struct sm_boot_regs *boot
 {
     struct kvm_sregs s;
     if (ioctl(vcpu->fd, KVM_GET_SREGS, &s) < 0)
-        return sm_error_errno(err, errno, "KVM does not give the registers of vCPU %u", vcpu->index);
+        return sm_error_errno(
+            err, errno, "KVM does not give the registers of vCPU %u", vcpu->index);
     struct kvm_segment code = {
         .limit = 0xffffffff, .selector = 0x10, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1};
     struct kvm_segment data = {
@@ -83,10 +84,10 @@ int sm_hv_vcpu_set_boot(struct sm_hv_vcpu *vcpu, const struct sm_boot_regs *boot
     s.cr3 = boot->page_table;
     s.cr4 = CR4_PAE;
     s.efer = EFER_LME_LMA;
-    struct kvm_regs r = {
-        .rip = boot->entry, .rsi = boot->arg, .rsp = boot->stack, .rflags = 2};
+    struct kvm_regs r = {.rip = boot->entry, .rsi = boot->arg, .rsp = boot->stack, .rflags = 2};
     if (ioctl(vcpu->fd, KVM_SET_SREGS, &s) < 0 || ioctl(vcpu->fd, KVM_SET_REGS, &r) < 0)
-        return sm_error_errno(err, errno, "KVM does not take the registers of vCPU %u", vcpu->index);
+        return sm_error_errno(
+            err, errno, "KVM does not take the registers of vCPU %u", vcpu->index);
     return 0;
 }
 
@@ -171,7 +172,8 @@ static int internal_error(struct sm_hv_vcpu *vcpu, sm_error *err)
         return sm_kvm_assist(vcpu, err);
     sm_hv_vcpu_describe(vcpu, where, sizeof(where));
     return sm_error_set(err, SM_EHYPERVISOR, "KVM reports internal error %u (%#llx, %#llx), %s",
-        run->internal.suberror, run->internal.ndata > 0 ? (unsigned long long)run->internal.data[0] : 0,
+        run->internal.suberror,
+        run->internal.ndata > 0 ? (unsigned long long)run->internal.data[0] : 0,
         run->internal.ndata > 1 ? (unsigned long long)run->internal.data[1] : 0, where);
 }
 
@@ -181,7 +183,8 @@ static int other_exit(struct sm_hv_vcpu *vcpu, sm_error *err)
     char where[128];
     sm_hv_vcpu_describe(vcpu, where, sizeof(where));
     if (run->exit_reason == KVM_EXIT_FAIL_ENTRY)
-        return sm_error_set(err, SM_EHYPERVISOR, "the CPU refused to enter the guest (reason %#llx), %s",
+        return sm_error_set(err, SM_EHYPERVISOR,
+            "the CPU refused to enter the guest (reason %#llx), %s",
             (unsigned long long)run->fail_entry.hardware_entry_failure_reason, where);
     return sm_error_set(
         err, SM_EHYPERVISOR, "KVM ended with exit reason %u, %s", run->exit_reason, where);

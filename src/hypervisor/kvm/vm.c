@@ -69,8 +69,8 @@ int sm_hv_vm_map(struct sm_hv_vm *vm, unsigned slot, uint64_t gpa, void *host, u
     bool read_only, sm_error *err)
 {
     if (slot >= SM_HV_MAX_SLOTS || !bytes || bytes % 4096 || gpa % 4096 || gpa + bytes < gpa)
-        return sm_error_set(err, SM_EINVAL, "memory slot %u: %#llx bytes at %#llx make no sense", slot,
-            (unsigned long long)bytes, (unsigned long long)gpa);
+        return sm_error_set(err, SM_EINVAL, "memory slot %u: %#llx bytes at %#llx make no sense",
+            slot, (unsigned long long)bytes, (unsigned long long)gpa);
     return set_slot(vm, slot, gpa, host, bytes, read_only, err);
 }
 
@@ -116,8 +116,8 @@ int sm_hv_vm_irqfd_remove(struct sm_hv_vm *vm, int fd, unsigned gsi, sm_error *e
     return irqfd(vm, fd, gsi, KVM_IRQFD_FLAG_DEASSIGN, err);
 }
 
-static int ioeventfd(struct sm_hv_vm *vm, int fd, uint64_t gpa, uint32_t value, uint32_t flags,
-    sm_error *err)
+static int ioeventfd(
+    struct sm_hv_vm *vm, int fd, uint64_t gpa, uint32_t value, uint32_t flags, sm_error *err)
 {
     struct kvm_ioeventfd req = {
         .datamatch = value,
@@ -157,8 +157,7 @@ struct blob {
 
 static const char blob_mark[8] = "x86irq1";
 
-int sm_hv_vm_save(
-    struct sm_hv_vm *vm, void **out, size_t *bytes, uint64_t *clock_ns, sm_error *err)
+int sm_hv_vm_save(struct sm_hv_vm *vm, void **out, size_t *bytes, uint64_t *clock_ns, sm_error *err)
 {
     auto_free struct blob *blob = calloc(1, sizeof(*blob));
     if (!blob)
@@ -167,7 +166,8 @@ int sm_hv_vm_save(
     for (uint32_t i = 0; i < SM_ARRAY_LEN(blob->chips); i++) {
         blob->chips[i].chip_id = i;
         if (ioctl(vm->fd, KVM_GET_IRQCHIP, &blob->chips[i]) < 0)
-            return sm_error_errno(err, errno, "KVM does not give the state of interrupt chip %u", i);
+            return sm_error_errno(
+                err, errno, "KVM does not give the state of interrupt chip %u", i);
     }
     struct kvm_clock_data clock = {0};
     if (ioctl(vm->fd, KVM_GET_CLOCK, &clock) < 0)
@@ -186,16 +186,18 @@ int sm_hv_vm_restore(struct sm_hv_vm *vm, const void *data, size_t bytes, sm_err
     struct blob blob;
     if (bytes != sizeof(blob) || memcmp(data, blob_mark, sizeof(blob_mark)))
         return sm_error_set(err, SM_ECORRUPT,
-            "the interrupt controllers' state is not that of an x86_64 KVM machine (%zu bytes)", bytes);
+            "the interrupt controllers' state is not that of an x86_64 KVM machine (%zu bytes)",
+            bytes);
     memcpy(&blob, data, sizeof(blob));
     for (uint32_t i = 0; i < SM_ARRAY_LEN(blob.chips); i++) {
         if (blob.chips[i].chip_id != i)
-            return sm_error_set(err, SM_ECORRUPT, "interrupt chip %u is called %u", i,
-                blob.chips[i].chip_id);
+            return sm_error_set(
+                err, SM_ECORRUPT, "interrupt chip %u is called %u", i, blob.chips[i].chip_id);
     }
     for (uint32_t i = 0; i < SM_ARRAY_LEN(blob.chips); i++) {
         if (ioctl(vm->fd, KVM_SET_IRQCHIP, &blob.chips[i]) < 0)
-            return sm_error_errno(err, errno, "KVM does not take the state of interrupt chip %u", i);
+            return sm_error_errno(
+                err, errno, "KVM does not take the state of interrupt chip %u", i);
     }
     return 0;
 }
