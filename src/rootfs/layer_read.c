@@ -328,7 +328,8 @@ static int take_path(struct reader *r, const char *text, const char *utf8, char 
     *out = strdup(text);
     if (!*out)
         return sm_error_set(r->err, SM_ENOMEM, "out of memory");
-    sm_path_clean(*out);
+    if (!sm_path_clean(*out))
+        return bad(r, SM_ECORRUPT, text, "leads out of the image's root by \"..\"");
     return 0;
 }
 

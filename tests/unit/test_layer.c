@@ -187,13 +187,16 @@ static void hard_links(void **state)
     expect("/a->x /b==/a", LAYER("l a=x", "h b=a"), NULL, NULL);
     expect_error(SM_ECORRUPT, "hard link to nothing, which is not there", LAYER("h a=nothing"), NULL);
     expect_error(SM_ECORRUPT, "hard link to the directory d", LAYER("d d", "h a=d"), NULL);
-    expect_error(SM_ECORRUPT, "is not there", LAYER("h a=/../../etc/passwd"), NULL);
+    expect_error(SM_ECORRUPT, "leads out", LAYER("h a=/../../etc/passwd"), NULL);
+    expect_error(SM_ECORRUPT, "is not there", LAYER("h a=/etc/passwd"), NULL);
 }
 
 static void paths_stay_inside(void **state)
 {
-    expect("/etc/ /etc/x(1) /y(1) /z(1)", LAYER("f ../../etc/x=1", "f /y=1", "f a/b/../../../../z=1"),
-        NULL, NULL);
+    expect("/a/ /a/z(1) /y(1)", LAYER("f /y=1", "f a/b/../z=1"), NULL, NULL);
+    expect_error(SM_ECORRUPT, "../../etc/x leads out of the image's root", LAYER("f ../../etc/x=1"), NULL);
+    expect_error(SM_ECORRUPT, "leads out of the image's root", LAYER("f a/b/../../../z=1"), NULL);
+    expect_error(SM_ECORRUPT, "leads out of the image's root", LAYER("f ../.wh.x"), NULL);
     /* parents that are links: absolute, upward, dangling */
     expect("/tmp/ /tmp/x(1) /up->../../../../tmp /w->/tmp", LAYER("l w=/tmp", "l up=../../../../tmp"),
         LAYER("f w/x=22", "f up/x=1"), NULL);

@@ -1,0 +1,205 @@
+#!/usr/bin/env bats
+# Local images become root filesystems: equal to what umoci unpacks, whole or not at all, shared, removed.
+load helper
+
+# No machine is started here, so the nested run would only repeat this one.
+setup_file() {
+    [ "${SM_TESTBED:-native}" = native ] || skip "no machine in it"
+}
+
+# Runs `supermachine-image build` on a store of the test's own; digest or error end in $output.
+build() {
+    run supermachine-image build --store "$BATS_TEST_TMPDIR/store" "$@"
+    output=$(tail -n 1 <<<"$output")
+}
+
+built() {
+    build "$@"
+    if [ "$status" -ne 0 ]; then
+        echo "$output"
+        return 1
+    fi
+    digest=$(jq -r .result.digest <<<"$output")
+    rootfs=$BATS_TEST_TMPDIR/store/$(jq -r .rootfs "$BATS_TEST_TMPDIR/store/images/sha256/${digest#sha256:}.json")
+}
+
+# refused WORDS REFERENCE: a clear error, and nothing half-made in the store.
+refused() {
+    local words=$1
+    shift
+    build "$@"
+    if [ "$status" -eq 0 ] || ! jq -r .error.message <<<"$output" | grep -Eq -- "$words"; then
+        printf 'status %s\n%s\nmust say: %s\n' "$status" "$output" "$words"
+        return 1
+    fi
+    [ -z "$(find "$BATS_TEST_TMPDIR/store" -name '*.partial' -o -path '*/rootfs/*' -o -path '*/images/sha256/*')" ]
+}
+
+# layout CODE: a layout made by the statements, with `l` of tests/tools/layout.py.
+layout() {
+    rm -rf "$BATS_TEST_TMPDIR/layout"
+    PYTHONPATH=$repo/tests/tools python3 - "$BATS_TEST_TMPDIR/layout" "$1" <<'PY'
+import json, os, sys
+from layout import *
+l = Layout(sys.argv[1])
+exec(sys.argv[2])
+l.close()
+PY
+}
+
+# Compares the image with what umoci makes of the same layout.
+same_as_umoci() {
+    command -v umoci >/dev/null || skip "umoci is not here"
+    [ "$(id -u)" = 0 ] || skip "umoci needs root for owners and devices"
+    rm -rf "$BATS_TEST_TMPDIR/umoci"
+    umoci raw unpack --image "$1" "$BATS_TEST_TMPDIR/umoci" >"$BATS_TEST_TMPDIR/umoci.log" 2>&1
+    "$repo/tests/tools/tree_list.py" "$BATS_TEST_TMPDIR/umoci" >"$BATS_TEST_TMPDIR/theirs"
+    "$SM_BUILD/tests/unit/ext4-dump" "$rootfs" >"$BATS_TEST_TMPDIR/ours"
+    rm -rf "$BATS_TEST_TMPDIR/umoci"
+    diff "$BATS_TEST_TMPDIR/theirs" "$BATS_TEST_TMPDIR/ours"
+    PATH=$PATH:/sbin:/usr/sbin e2fsck -fn "$rootfs"
+}
+
+@test "busybox and debian: every path, mode, owner, link, time and digest as umoci unpacks them" {
+    built "$busybox"
+    same_as_umoci "$SM_IMAGE_BUSYBOX/oci:latest"
+    built "$debian"
+    same_as_umoci "$SM_IMAGE_DEBIAN/oci:latest"
+}
+
+@test "layers with whiteouts, links, attributes, devices; gzip, zstd and plain" {
+    local layers='
+base = l.layer([("d", "etc"), ("f", "etc/keep", b"1"), ("f", "etc/gone", b"2"), ("d", "opq"), ("f", "opq/a", b"a"),
+    ("d", "opq/sub"), ("f", "opq/sub/b", b"b"), ("f", "file-to-dir", b"x"), ("d", "dir-to-file"),
+    ("f", "dir-to-file/in", b"y"), ("f", "hard1", b"hard" * 5000), ("h", "hard2", "hard1"), ("l", "sym", "etc/keep"),
+    ("f", "suid", b"s", {"mode": 0o6755, "uid": 1000, "gid": 70000}),
+    ("c", "null", None, {"devmajor": 1, "devminor": 3, "mode": 0o666}), ("p", "fifo"),
+    ("d", "x" * 200), ("f", "x" * 200 + "/" + "y" * 200, b"long"),
+    ("f", "attr", b"", {"pax_headers": {"SCHILY.xattr.user.one": "1", "SCHILY.xattr.user.two": "zwei"}})], how)
+second = l.layer([("f", "etc/.wh.gone"), ("d", "opq"), ("f", "opq/new", b"n"), ("f", "opq/.wh..wh..opq"),
+    ("d", "file-to-dir"), ("f", "file-to-dir/in", b"z"), ("f", "dir-to-file", b"w"), ("h", "hard3", "hard1")], how)
+third = l.layer([("f", "hard1", b"new"), ("d", "etc", None, {"mode": 0o700, "uid": 5}), ("f", ".wh.fifo")])
+l.image("latest", [base, second, third])'
+    layout "how = 'zstd' $layers"
+    built "oci:$BATS_TEST_TMPDIR/layout"
+    mv "$rootfs" "$BATS_TEST_TMPDIR/zstd"
+    layout "how = 'gzip' $layers"
+    built "oci:$BATS_TEST_TMPDIR/layout"
+    cmp "$rootfs" "$BATS_TEST_TMPDIR/zstd"
+    same_as_umoci "$BATS_TEST_TMPDIR/layout:latest"
+    grep -q '^/attr .* xattr:user.one=31 xattr:user.two=7a776569$' "$BATS_TEST_TMPDIR/ours"
+}
+
+@test "the same layers give the same bytes, whoever packed them" {
+    built "$busybox"
+    cp "$rootfs" "$BATS_TEST_TMPDIR/first"
+    rm -rf "$BATS_TEST_TMPDIR/store"
+    built "docker-archive:$SM_IMAGE_BUSYBOX/docker.tar"
+    cmp "$rootfs" "$BATS_TEST_TMPDIR/first"
+    rm -rf "$BATS_TEST_TMPDIR/store"
+    gzip -c "$SM_IMAGE_BUSYBOX/docker.tar" >"$BATS_TEST_TMPDIR/docker.tar.gz"
+    built "docker-archive:$BATS_TEST_TMPDIR/docker.tar.gz:busybox"
+    cmp "$rootfs" "$BATS_TEST_TMPDIR/first"
+    built "oci-archive:$SM_IMAGE_BUSYBOX/oci.tar:latest"
+    cmp "$rootfs" "$BATS_TEST_TMPDIR/first"
+    [ "$(find "$BATS_TEST_TMPDIR/store/rootfs" -type f | wc -l)" -eq 1 ]
+}
+
+@test "an index gives the host's platform, --platform another, and what is not there is named" {
+    layout '
+a = l.manifest([l.layer([("f", "amd64")])])
+b = l.manifest([l.layer([("f", "arm64")])], arch="arm64")
+l.add(l.index([b, a]), "multi")
+l.image("single-arm", [l.layer([("f", "arm64")])], arch="arm64")'
+    built "oci:$BATS_TEST_TMPDIR/layout:multi" --platform linux/amd64
+    "$SM_BUILD/tests/unit/ext4-dump" "$rootfs" | grep -q '^/amd64 '
+    built --platform linux/arm64 "oci:$BATS_TEST_TMPDIR/layout:multi"
+    "$SM_BUILD/tests/unit/ext4-dump" "$rootfs" | grep -q '^/arm64 '
+    rm -rf "$BATS_TEST_TMPDIR/store"
+    refused "not there for linux/s390x, but for: linux/arm64, linux/amd64" --platform linux/s390x \
+        "oci:$BATS_TEST_TMPDIR/layout:multi"
+    refused "is for linux/arm64, not for linux/amd64" --platform linux/amd64 "oci:$BATS_TEST_TMPDIR/layout:single-arm"
+    refused "holds 2 images, say which one" "oci:$BATS_TEST_TMPDIR/layout"
+    refused "no image \"none\", but: multi, single-arm" "oci:$BATS_TEST_TMPDIR/layout:none"
+}
+
+@test "damage is found and named" {
+    layout 'l.image("a", [l.layer([("f", "x", bytes(100000))], "gzip"), l.layer([("f", "y", os.urandom(100000))], "gzip")])'
+    local blobs=$BATS_TEST_TMPDIR/layout/blobs/sha256 big
+    big=$(find "$blobs" -size +50k)
+    cp -r "$blobs" "$BATS_TEST_TMPDIR/good"
+    dd if=/dev/zero of="$big" bs=1 seek=5000 count=9 conv=notrunc status=none
+    refused "layer 2 of 2: the blob sha256:${big##*/} has the digest sha256:.*damaged" "oci:$BATS_TEST_TMPDIR/layout"
+    truncate -s 50000 "$big"
+    refused "layer 2 of 2: the blob sha256:${big##*/} has 50000 bytes and not" "oci:$BATS_TEST_TMPDIR/layout"
+    rm "$big"
+    refused "layer 2 of 2: cannot open the blob sha256:${big##*/}: No such file" "oci:$BATS_TEST_TMPDIR/layout"
+    mkfifo "$big"
+    refused "not a regular file" "oci:$BATS_TEST_TMPDIR/layout"
+    rm -r "$blobs"
+    cp -r "$BATS_TEST_TMPDIR/good" "$blobs"
+    local manifest
+    manifest=$(jq -r '.manifests[0].digest' "$BATS_TEST_TMPDIR/layout/index.json")
+    sed -i 's/linux/lunix/' "$blobs/${manifest#sha256:}"
+    sed -i 's/schemaVersion/schemaVerslon/' "$blobs/${manifest#sha256:}"
+    refused "manifest $manifest has the digest sha256:.*damaged" "oci:$BATS_TEST_TMPDIR/layout"
+    layout 'a = l.layer([("f", "x")]); l.image("a", [(a[0], "sha256:" + "1" * 64)])'
+    refused "layer 1 of 1 unpacks to sha256:.*, but the image's config says sha256:1111" "oci:$BATS_TEST_TMPDIR/layout"
+}
+
+@test "manifests that lie or mean something else" {
+    layout 'a = l.layer([("f", "x")]); l.image("a", [a], manifests=[])'
+    refused "both an index and an image" "oci:$BATS_TEST_TMPDIR/layout"
+    layout 'l.add(l.json({"schemaVersion": 1, "name": "x", "fsLayers": []}, "application/vnd.docker.distribution.manifest.v1+json"))'
+    refused "schema 1, which is obsolete" "oci:$BATS_TEST_TMPDIR/layout"
+    layout 'd = l.manifest([l.layer([("f", "x")])])
+for i in range(6): d = dict(l.index([d]), platform={"os": "linux", "architecture": "amd64"})
+l.add(d)'
+    refused "indexes lead to indexes" "oci:$BATS_TEST_TMPDIR/layout"
+    layout 'a = l.layer([("f", "x")]); a[0]["mediaType"] += "+encrypted"; l.image("a", [a])'
+    refused "layer 1 of the manifest is of type .*encrypted, which is not supported" "oci:$BATS_TEST_TMPDIR/layout"
+    layout 'a = l.layer([("f", "x")]); a[0]["digest"] = "sha256:../../../../etc/passwd"; l.image("a", [a])'
+    refused "which is not SHA-256" "oci:$BATS_TEST_TMPDIR/layout"
+    layout 'a = l.layer([("f", "x")]); l.image("a", [a] * 1001)'
+    refused "1001 layers, more than 1000" "oci:$BATS_TEST_TMPDIR/layout"
+    layout 'l.add(l.blob(b"[" * 100000, "application/vnd.oci.image.manifest.v1+json"))'
+    refused "nested deeper than 32" "oci:$BATS_TEST_TMPDIR/layout"
+    layout 'l.add(l.blob(b"{\"a\":[" + b"1," * 300000 + b"1]}", "application/vnd.oci.image.manifest.v1+json"))'
+    refused "more than 200000 values" "oci:$BATS_TEST_TMPDIR/layout"
+    layout 'l.add(l.blob(b" " * 5000000, "application/vnd.oci.image.manifest.v1+json"))'
+    refused "larger than 4194304 bytes" "oci:$BATS_TEST_TMPDIR/layout"
+}
+
+@test "bombs end at their bounds" {
+    layout 'z = bytes(64 << 20); l.image("a", [l.layer([("f", "x%d" % i, z) for i in range(4)], "gzip")])'
+    refused "need more than 100 MiB" --max-bytes $((100 << 20)) "oci:$BATS_TEST_TMPDIR/layout"
+    layout 'z = bytes(64 << 20); l.image("a", [l.layer([("f", "x", z)] * 4, "zstd")])'
+    refused "unpack to more than 200 MiB|need more than 100 MiB" --max-bytes $((100 << 20)) "oci:$BATS_TEST_TMPDIR/layout"
+    layout 'l.image("a", [l.layer(tar([("f", "x", bytes(1000))])[:-1] + bytes(64 << 20), "gzip")])'
+    refused "unpack to more than 20 MiB" --max-bytes $((10 << 20)) "oci:$BATS_TEST_TMPDIR/layout"
+}
+
+@test "a builder that is killed leaves nothing that matters" {
+    local i
+    for i in 1 2 3 4 5 6; do
+        supermachine-image build --store "$BATS_TEST_TMPDIR/store" "$debian" >/dev/null 3>&- &
+        sleep "0.$i"
+        kill -KILL $! 2>/dev/null || true
+        wait $! 2>/dev/null || true
+    done
+    built "$debian"
+    PATH=$PATH:/sbin:/usr/sbin e2fsck -fn "$rootfs"
+    [ -z "$(find "$BATS_TEST_TMPDIR/store" -name '*.partial')" ]
+}
+
+@test "two builders of one image: one works, the other takes its result" {
+    local i pids=()
+    for i in 1 2 3; do
+        supermachine-image build --store "$BATS_TEST_TMPDIR/store" "$debian" >"$BATS_TEST_TMPDIR/out.$i" 3>&- &
+        pids+=($!)
+    done
+    for i in "${pids[@]}"; do wait "$i"; done
+    [ "$(tail -qn 1 "$BATS_TEST_TMPDIR"/out.* | sort -u | wc -l)" -eq 1 ]
+    [ "$(cat "$BATS_TEST_TMPDIR"/out.* | grep -c '"writing the file system"')" -eq 1 ]
+    [ "$(find "$BATS_TEST_TMPDIR/store/rootfs" -type f | wc -l)" -eq 1 ]
+}
