@@ -94,6 +94,17 @@ static uint64_t disk_bytes(const char *path)
     return (uint64_t)st.st_blocks * 512;
 }
 
+static bool knows_holes(void)
+{
+    char *path = in_dir("hole");
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(ftruncate(fd, 1 << 20), 0);
+    bool yes = lseek(fd, 0, SEEK_DATA) < 0;
+    close(fd);
+    free(path);
+    return yes;
+}
+
 static void expect_absent(const char *path)
 {
     assert_int_equal(access(path, F_OK), -1);
@@ -122,7 +133,8 @@ static void all_writers_hold_the_same(void **state)
     assert_int_equal(stats[0].ram_data_bytes, stats[1].ram_data_bytes);
     assert_int_equal(stats[2].ram_data_bytes, sm_compact_pages(c) * SM_SNAPSHOT_PAGE);
     assert_true(stats[2].ram_data_bytes < stats[1].ram_data_bytes);
-    assert_true(disk_bytes(plain) < stats[0].ram_data_bytes + (1 << 20));
+    if (knows_holes())
+        assert_true(disk_bytes(plain) < stats[0].ram_data_bytes + (1 << 20));
     char *partial = in_dir("plain.partial");
     expect_absent(partial);
     struct stat st;
