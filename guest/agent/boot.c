@@ -20,6 +20,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "system.h"
@@ -28,6 +29,10 @@
 #define UPPER "/root/u"
 #define WORK  "/root/w"
 #define ROOT  "/root/n"
+
+/* How long the root file system's device is waited for: 10 s. */
+#define DEVICE_POLL_NS 5000000
+#define DEVICE_POLLS   2000
 
 /* What a container's processes may raise their soft limit of open files to. */
 #define OPEN_FILES_SOFT 1024
@@ -111,14 +116,23 @@ static void open_streams(void)
     }
 }
 
+/* The kernel registers pmem devices in the background and starts us without waiting for them. */
+static void await_device(const char *device)
+{
+    const struct timespec pause = {.tv_nsec = DEVICE_POLL_NS};
+    for (unsigned i = 0; access(device, F_OK) != 0; i++) {
+        if (i == DEVICE_POLLS)
+            die("there is no root file system device ", device, 0);
+        nanosleep(&pause, NULL);
+    }
+}
+
 static void mount_image(const char *device)
 {
     unsigned long flags = MS_RDONLY | MS_NOATIME;
-    if (mount(device, LOWER, "ext4", flags, "dax=always") == 0)
-        return;
-    if (errno == ENOENT)
-        die("there is no root file system device ", device, 0);
-    if (mount(device, LOWER, "ext4", flags, NULL) != 0)
+    await_device(device);
+    if (mount(device, LOWER, "ext4", flags, "dax=always") != 0 &&
+        mount(device, LOWER, "ext4", flags, NULL) != 0)
         die("cannot mount the root file system ", device, errno);
 }
 
