@@ -57,6 +57,8 @@ static void reset_devices(void *arg)
 {
     struct sm_machine *m = arg;
     static const uint8_t zero[4];
+    if (m->vsock)
+        sm_vsock_end(m->vsock); /* what the guest has sent still arrives, then its streams end */
     for (unsigned i = 0; i < m->n_devices; i++)
         sm_virtio_mmio_ops.write(m->devices[i].dev, REG_STATUS, zero, sizeof(zero));
 }
