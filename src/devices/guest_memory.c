@@ -59,10 +59,11 @@ int sm_gm_discard(const struct sm_guest_memory *gm, void *host, uint64_t len, sm
         rc = madvise(start, size, MADV_DONTNEED);
         break;
     case SM_GM_PRIVATE_FILE:
-        if (size >= SM_GM_DISCARD_MIN &&
-            mmap(start, size, PROT_READ | PROT_WRITE,
-                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
-            rc = -1;
+        if (size >= SM_GM_DISCARD_MIN) {
+            void *fresh = mmap(start, size, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+            rc = fresh == MAP_FAILED ? -1 : 0;
+        }
         break;
     case SM_GM_SHARED:
         rc = madvise(start, size, MADV_REMOVE);

@@ -10,7 +10,7 @@
 #include "util/bytes.h"
 #include "util/error.h"
 
-#define DEFAULT_LOG_SIZE (256 * 1024)
+#define DEFAULT_LOG_SIZE ((size_t)256 * 1024)
 #define LINE_MAX_BYTES   1024
 
 enum { REG_THR = 0, REG_IER = 1, REG_IIR = 2, REG_LCR = 3, REG_LSR = 5, REG_MSR = 6, REG_SCR = 7 };
@@ -31,8 +31,8 @@ struct sm_serial {
     char log[];
 };
 
-int sm_serial_create(struct sm_serial **out, size_t log_size, sm_serial_line_fn *on_line, void *arg,
-    sm_error *err)
+int sm_serial_create(
+    struct sm_serial **out, size_t log_size, sm_serial_line_fn *on_line, void *arg, sm_error *err)
 {
     if (log_size == 0)
         log_size = DEFAULT_LOG_SIZE;

@@ -21,8 +21,8 @@ struct sm_serial;
 typedef void sm_serial_line_fn(void *arg, const char *line);
 
 /* log_size: bytes kept; 0: 256 KiB. on_line may be NULL. */
-int sm_serial_create(struct sm_serial **serial, size_t log_size, sm_serial_line_fn *on_line, void *arg,
-    sm_error *err);
+int sm_serial_create(struct sm_serial **serial, size_t log_size, sm_serial_line_fn *on_line,
+    void *arg, sm_error *err);
 void sm_serial_destroy(struct sm_serial *serial);
 SM_DEFINE_CLEANUP(struct sm_serial *, sm_serial_destroy)
 

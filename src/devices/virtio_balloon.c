@@ -155,8 +155,8 @@ static const struct sm_virtio_ops balloon_ops = {
     .destroy = balloon_destroy,
 };
 
-int sm_virtio_balloon_create(const struct sm_virtio_env *env, struct sm_virtio_dev **dev,
-    sm_error *err)
+int sm_virtio_balloon_create(
+    const struct sm_virtio_env *env, struct sm_virtio_dev **dev, sm_error *err)
 {
     struct balloon *b = calloc(1, sizeof(*b));
     if (!b)

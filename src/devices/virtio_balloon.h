@@ -13,8 +13,8 @@ struct sm_balloon_stats {
     uint64_t actual_pages;   /* 4 KiB pages in the balloon, as the guest says */
 };
 
-int sm_virtio_balloon_create(const struct sm_virtio_env *env, struct sm_virtio_dev **dev,
-    sm_error *err);
+int sm_virtio_balloon_create(
+    const struct sm_virtio_env *env, struct sm_virtio_dev **dev, sm_error *err);
 
 /* How many 4 KiB pages the guest shall give up. Any thread. */
 void sm_balloon_set_target(struct sm_virtio_dev *dev, uint32_t pages);

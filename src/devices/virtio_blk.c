@@ -135,8 +135,8 @@ static int clear_range(const struct blk *blk, const uint8_t range[RANGE_BYTES], 
     off_t offset = (off_t)(sector * SECTOR), len = (off_t)sectors * SECTOR;
     if (len == 0)
         return S_OK;
-    int mode = type == T_DISCARD || (flags & RANGE_F_UNMAP) ? FALLOC_FL_PUNCH_HOLE
-                                                             : FALLOC_FL_ZERO_RANGE;
+    int mode =
+        type == T_DISCARD || (flags & RANGE_F_UNMAP) ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
     if (fallocate(blk->fd, mode | FALLOC_FL_KEEP_SIZE, offset, len) == 0)
         return S_OK;
     if (errno != EOPNOTSUPP && errno != ENOSYS)
@@ -159,8 +159,8 @@ static int clear_ranges(const struct blk *blk, const struct sm_virtq_chain *c, u
     return status;
 }
 
-static int read_write(const struct blk *blk, struct sm_virtq_chain *c, uint64_t sector, bool write,
-    uint32_t *written)
+static int read_write(
+    const struct blk *blk, struct sm_virtq_chain *c, uint64_t sector, bool write, uint32_t *written)
 {
     size_t bytes = write ? c->readable_bytes - HEADER_BYTES : c->writable_bytes - 1;
     if (bytes == 0 || bytes % SECTOR || bytes > (uint64_t)SEG_MAX * SIZE_MAX_BYTES ||

@@ -9,10 +9,10 @@
 #include "devices/virtio_mmio.h"
 
 struct sm_blk_config {
-    int fd;           /* the device takes it on success */
-    uint64_t size;    /* bytes; whole sectors of 512 are offered */
+    int fd;        /* the device takes it on success */
+    uint64_t size; /* bytes; whole sectors of 512 are offered */
     bool read_only;
-    const char *id;   /* serial number, at most 20 bytes are used */
+    const char *id; /* serial number, at most 20 bytes are used */
 };
 
 int sm_virtio_blk_create(const struct sm_virtio_env *env, const struct sm_blk_config *config,

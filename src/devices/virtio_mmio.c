@@ -207,15 +207,15 @@ static void write_status(struct sm_virtio_dev *dev, uint32_t value)
     if ((value & STATUS_ORDER & old) == (STATUS_ORDER & old)) {
         if (value & SM_VIRTIO_STATUS_ACKNOWLEDGE)
             new |= SM_VIRTIO_STATUS_ACKNOWLEDGE;
-        if ((value & SM_VIRTIO_STATUS_DRIVER) && (new & SM_VIRTIO_STATUS_ACKNOWLEDGE))
+        if ((value & SM_VIRTIO_STATUS_DRIVER) && (new &SM_VIRTIO_STATUS_ACKNOWLEDGE))
             new |= SM_VIRTIO_STATUS_DRIVER;
-        if ((value & SM_VIRTIO_STATUS_FEATURES_OK) && (new & SM_VIRTIO_STATUS_DRIVER) &&
+        if ((value & SM_VIRTIO_STATUS_FEATURES_OK) && (new &SM_VIRTIO_STATUS_DRIVER) &&
             features_acceptable(dev, dev->driver_features))
             new |= SM_VIRTIO_STATUS_FEATURES_OK;
-        if ((value & SM_VIRTIO_STATUS_DRIVER_OK) && (new & SM_VIRTIO_STATUS_FEATURES_OK))
+        if ((value & SM_VIRTIO_STATUS_DRIVER_OK) && (new &SM_VIRTIO_STATUS_FEATURES_OK))
             new |= SM_VIRTIO_STATUS_DRIVER_OK;
     }
-    new |= value & SM_VIRTIO_STATUS_FAILED;
+    new |= value &SM_VIRTIO_STATUS_FAILED;
     atomic_fetch_or(&dev->status, new);
     pthread_mutex_unlock(&dev->lock);
     if (new & ~old & SM_VIRTIO_STATUS_DRIVER_OK)
@@ -469,8 +469,8 @@ static void do_load(void *arg)
     }
     if (why) {
         do_reset(dev);
-        t->rc = sm_error_set(t->err, SM_ECORRUPT, "the saved state of virtio-%s has %s",
-            dev->ops->name, why);
+        t->rc = sm_error_set(
+            t->err, SM_ECORRUPT, "the saved state of virtio-%s has %s", dev->ops->name, why);
         return;
     }
     if (s->status & SM_VIRTIO_STATUS_NEEDS_RESET)

@@ -8,6 +8,7 @@
 
 #define SM_RNG_MAX 256
 
-int sm_virtio_rng_create(const struct sm_virtio_env *env, struct sm_virtio_dev **dev, sm_error *err);
+int sm_virtio_rng_create(
+    const struct sm_virtio_env *env, struct sm_virtio_dev **dev, sm_error *err);
 
 #endif

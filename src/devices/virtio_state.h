@@ -11,11 +11,11 @@
 #define SM_VIRTIO_EXTRA      4
 
 struct sm_virtq_state {
-    uint16_t size; /* as the driver chose it; power of two */
-    uint8_t ready;
     uint64_t desc, avail, used; /* guest-physical addresses of the three parts */
-    uint16_t last_avail_idx;    /* next entry of the available ring that the device takes */
-    uint16_t next_used_idx;     /* next entry of the used ring that the device fills */
+    uint16_t size;              /* as the driver chose it; power of two */
+    uint8_t ready;
+    uint16_t last_avail_idx; /* next entry of the available ring that the device takes */
+    uint16_t next_used_idx;  /* next entry of the used ring that the device fills */
 };
 
 struct sm_virtio_state {

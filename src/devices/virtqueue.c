@@ -165,7 +165,7 @@ bool sm_virtq_pop(struct sm_virtq *vq, struct sm_virtq_chain *c)
         return false;
     if (ahead > vq->state.size)
         return broken(vq, "available index jumped");
-    unsigned slot = vq->state.last_avail_idx & (vq->state.size - 1u);
+    size_t slot = vq->state.last_avail_idx & (vq->state.size - 1u);
     c->head = load16(vq->avail + RING_ENTRIES + 2 * slot, __ATOMIC_RELAXED);
     c->n_readable = c->n_writable = 0;
     c->readable_bytes = c->writable_bytes = 0;
@@ -288,8 +288,8 @@ size_t sm_iov_write(const struct iovec *iov, unsigned n, size_t skip, const void
     return done;
 }
 
-unsigned sm_iov_slice(const struct iovec *iov, unsigned n, size_t skip, size_t len,
-    struct iovec *out)
+unsigned sm_iov_slice(
+    const struct iovec *iov, unsigned n, size_t skip, size_t len, struct iovec *out)
 {
     unsigned used = 0;
     for (unsigned i = 0; i < n && len > 0; i++) {
@@ -298,8 +298,8 @@ unsigned sm_iov_slice(const struct iovec *iov, unsigned n, size_t skip, size_t l
             continue;
         }
         size_t part = SM_MIN(iov[i].iov_len - skip, len);
-        out[used++] = (struct iovec){
-            .iov_base = (uint8_t *)iov[i].iov_base + skip, .iov_len = part};
+        out[used++] =
+            (struct iovec){.iov_base = (uint8_t *)iov[i].iov_base + skip, .iov_len = part};
         len -= part;
         skip = 0;
     }

@@ -90,7 +90,7 @@ size_t sm_iov_read(const struct iovec *iov, unsigned n, size_t skip, void *buf, 
 size_t sm_iov_write(const struct iovec *iov, unsigned n, size_t skip, const void *buf, size_t len);
 
 /* Fills `out` (room for n entries) with `len` bytes of iov from byte `skip` on; returns the entries. */
-unsigned sm_iov_slice(const struct iovec *iov, unsigned n, size_t skip, size_t len,
-    struct iovec *out);
+unsigned sm_iov_slice(
+    const struct iovec *iov, unsigned n, size_t skip, size_t len, struct iovec *out);
 
 #endif

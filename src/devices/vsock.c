@@ -105,8 +105,8 @@ static bool send_one(struct vsock_stream *s, struct sm_virtq_chain *c)
         uint32_t credit = sm_vsock_stream_credit(s);
         if (s->state == STREAM_ESTABLISHED && s->readable && credit > 0) {
             size_t space = SM_MIN(c->writable_bytes - VSOCK_HEADER_BYTES, (size_t)credit);
-            unsigned n = sm_iov_slice(
-                sm_virtq_writable(c), c->n_writable, VSOCK_HEADER_BYTES, space, room);
+            unsigned n =
+                sm_iov_slice(sm_virtq_writable(c), c->n_writable, VSOCK_HEADER_BYTES, space, room);
             len = sm_vsock_stream_fill(s, room, n);
         }
         if (len > 0) {
@@ -275,8 +275,8 @@ static void on_response(struct vsock_stream *s)
         sm_vsock_connect_done(s->vsock, s->connect, SM_OK, NULL);
 }
 
-static void on_data(struct vsock_stream *s, const struct vsock_header *h,
-    const struct sm_virtq_chain *c)
+static void on_data(
+    struct vsock_stream *s, const struct vsock_header *h, const struct sm_virtq_chain *c)
 {
     struct iovec data[SM_VIRTQ_MAX_SIZE];
     uint32_t unread = s->rx_cnt - s->fwd_cnt; /* at most SM_VSOCK_BUF_ALLOC */
@@ -396,8 +396,7 @@ static void send_reset_event(struct sm_vsock *vsock)
         return;
     }
     sm_store_le32(event, EVENT_TRANSPORT_RESET);
-    size_t n = sm_iov_write(
-        sm_virtq_writable(&chain), chain.n_writable, 0, event, sizeof(event));
+    size_t n = sm_iov_write(sm_virtq_writable(&chain), chain.n_writable, 0, event, sizeof(event));
     vsock->reset_wanted = false;
     vsock->reset_under_way = true;
     vsock->event_mark = sm_virtq_avail_idx(events);

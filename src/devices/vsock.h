@@ -14,8 +14,8 @@
 #include "devices/virtio_mmio.h"
 
 #define SM_VSOCK_HOST_CID  2
-#define SM_VSOCK_GUEST_CID 3            /* what every guest of ours gets: clones never notice a change */
-#define SM_VSOCK_BUF_ALLOC (256 * 1024) /* our credit per stream, and so the bound on its memory */
+#define SM_VSOCK_GUEST_CID 3       /* what every guest of ours gets: clones never notice a change */
+#define SM_VSOCK_BUF_ALLOC 262144u /* our credit per stream, and so the bound on its memory */
 
 struct sm_vsock_config {
     uint64_t guest_cid;   /* 0: SM_VSOCK_GUEST_CID */
@@ -34,16 +34,15 @@ struct sm_virtio_dev *sm_vsock_dev(struct sm_vsock *vsock);
  * caller's. Waits for the guest's answer, and before that for the driver to be up and for the end of a
  * transport reset: all of it timeout_ms at most (negative: 30 s). SM_ENOTFOUND: nobody listens (or the
  * guest has no room); SM_ETIMEOUT. Any thread but the loop's. */
-int sm_vsock_connect(
-    struct sm_vsock *vsock, uint32_t port, int timeout_ms, int *fd, sm_error *err);
+int sm_vsock_connect(struct sm_vsock *vsock, uint32_t port, int timeout_ms, int *fd, sm_error *err);
 
 /* Called on the loop's thread when the guest has connected to the port; the callback owns fd (blocking,
  * close-on-exec) and must not block. */
 typedef void sm_vsock_accept_fn(void *arg, int fd, uint32_t guest_port);
 
 /* Lets the guest connect to `port` of the host. SM_EEXIST: taken. fn NULL: not any more. Any thread. */
-int sm_vsock_listen(struct sm_vsock *vsock, uint32_t port, sm_vsock_accept_fn *fn, void *arg,
-    sm_error *err);
+int sm_vsock_listen(
+    struct sm_vsock *vsock, uint32_t port, sm_vsock_accept_fn *fn, void *arg, sm_error *err);
 
 /* Opens the front door: a unix socket at `path` whose clients send "CONNECT PORT\n", get "OK HOSTPORT\n"
  * and are then connected to that port of the guest. Guest connections to a host port P without an
@@ -63,7 +62,7 @@ bool sm_vsock_transport_reset(struct sm_vsock *vsock);
 void sm_vsock_end(struct sm_vsock *vsock);
 
 struct sm_vsock_stats {
-    uint64_t streams;       /* open now, in whatever state */
+    uint64_t streams; /* open now, in whatever state */
     uint64_t connects, accepts, resets_sent, resets_received;
     uint64_t bytes_to_guest, bytes_from_guest;
     uint64_t packets_to_guest, packets_from_guest;

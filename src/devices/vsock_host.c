@@ -132,8 +132,8 @@ static void begin(struct sm_vsock *vsock, struct vsock_connect *c)
         sm_vsock_connect_done(vsock, c, SM_ELIMIT, "no socket can be made");
         return;
     }
-    struct vsock_stream *s = sm_vsock_stream_create(
-        vsock, free_port(vsock, c->port), c->port, STREAM_CONNECTING, ours);
+    struct vsock_stream *s =
+        sm_vsock_stream_create(vsock, free_port(vsock, c->port), c->port, STREAM_CONNECTING, ours);
     if (!s) {
         sm_vsock_connect_done(vsock, c, SM_ELIMIT, "too many streams are open");
         return;
@@ -186,8 +186,7 @@ static void do_cancel(void *arg)
     }
 }
 
-int sm_vsock_connect(
-    struct sm_vsock *vsock, uint32_t port, int timeout_ms, int *fd, sm_error *err)
+int sm_vsock_connect(struct sm_vsock *vsock, uint32_t port, int timeout_ms, int *fd, sm_error *err)
 {
     struct sm_loop *loop = vsock->dev.env.loop;
     struct vsock_connect c = {.port = port, .fd = -1, .code = SM_ETIMEOUT};
@@ -246,7 +245,7 @@ static void do_listen(void *arg)
     struct vsock_listener **link = &r->vsock->listeners;
     while (*link && (*link)->port != r->port)
         link = &(*link)->next;
-    if (r->new && *link) {
+    if (r->new &&*link) {
         r->rc = sm_error_set(
             r->err, SM_EEXIST, "somebody listens on vsock port %u of the host already", r->port);
     } else if (r->new) {
@@ -258,8 +257,8 @@ static void do_listen(void *arg)
     }
 }
 
-int sm_vsock_listen(struct sm_vsock *vsock, uint32_t port, sm_vsock_accept_fn *fn, void *arg,
-    sm_error *err)
+int sm_vsock_listen(
+    struct sm_vsock *vsock, uint32_t port, sm_vsock_accept_fn *fn, void *arg, sm_error *err)
 {
     struct listen_request r = {.vsock = vsock, .port = port, .err = err};
     if (fn) {
@@ -353,8 +352,11 @@ static void on_handshake(void *arg, uint32_t events)
         end_handshake(h);
         return;
     }
-    *c = (struct vsock_connect){.port = port, .front_door = true, .fd = sm_steal_fd(&h->fd),
-        .door_next = vsock->door_connects, .deadline_ms = h->deadline_ms};
+    *c = (struct vsock_connect){.port = port,
+        .front_door = true,
+        .fd = sm_steal_fd(&h->fd),
+        .door_next = vsock->door_connects,
+        .deadline_ms = h->deadline_ms};
     sm_loop_remove(sm_steal_ptr(&h->watch));
     vsock->door_connects = c;
     vsock->n_door_connects++;
@@ -366,6 +368,7 @@ static void on_door(void *arg, uint32_t events)
 {
     (void)events;
     struct sm_vsock *vsock = arg;
+    // cppcheck-suppress nullPointer
     auto_fd fd = accept4(vsock->door_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
         /* Out of descriptors, most likely: do not spin, look again later. */
@@ -417,11 +420,11 @@ static void on_door_timer(void *arg)
         sm_loop_timer_arm(vsock->door_timer, TICK_MS);
 }
 
+/* `path` fits into a socket address. */
 static int check_directory(const char *path, sm_error *err)
 {
-    auto_free char *dir = strdup(path);
-    if (!dir)
-        return sm_error_errno(err, ENOMEM, "cannot open the front door %s", path);
+    char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    snprintf(dir, sizeof(dir), "%s", path);
     char *slash = strrchr(dir, '/');
     if (slash)
         slash[slash == dir] = '\0';
@@ -454,8 +457,8 @@ static void do_front_door(void *arg)
         r->rc = sm_loop_timer_create(
             vsock->dev.env.loop, on_door_timer, vsock, &vsock->door_timer, r->err);
     if (r->rc == 0)
-        r->rc = sm_loop_add(vsock->dev.env.loop, r->fd, EPOLLIN, on_door, vsock,
-            &vsock->door_watch, r->err);
+        r->rc = sm_loop_add(
+            vsock->dev.env.loop, r->fd, EPOLLIN, on_door, vsock, &vsock->door_watch, r->err);
     if (r->rc == 0) {
         vsock->door_fd = sm_steal_fd(&r->fd);
         vsock->door_path = sm_steal_ptr(&r->path);
@@ -474,24 +477,24 @@ int sm_vsock_front_door(struct sm_vsock *vsock, const char *path, sm_error *err)
     int rc = check_directory(path, err);
     if (rc)
         return rc;
-    auto_free char *copy = strdup(path);
-    auto_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (!copy || fd < 0)
-        return sm_error_errno(err, errno, "cannot open the front door %s", path);
-    if (bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0)
-        return sm_error_errno(err, errno, "cannot open the front door %s", path);
-    struct door_request r = {.vsock = vsock, .path = copy, .fd = fd, .err = err};
-    if (listen(fd, BACKLOG) < 0)
-        r.rc = sm_error_errno(err, errno, "cannot listen on the front door %s", path);
-    else
-        rc = sm_loop_call(vsock->dev.env.loop, do_front_door, &r, -1, err);
-    if (rc || r.rc) {
-        unlink(path);
-        return rc ? rc : r.rc;
+    struct door_request r = {.vsock = vsock,
+        .path = strdup(path),
+        .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
+        .err = err};
+    if (!r.path || r.fd < 0 || bind(r.fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
+        rc = sm_error_errno(err, errno, "cannot open the front door %s", path);
+    } else {
+        if (listen(r.fd, BACKLOG) < 0)
+            rc = sm_error_errno(err, errno, "cannot listen on the front door %s", path);
+        else
+            rc = sm_loop_call(vsock->dev.env.loop, do_front_door, &r, -1, err);
+        rc = rc ? rc : r.rc;
+        if (rc)
+            unlink(path);
     }
-    copy = r.path; /* both belong to the device now */
-    fd = r.fd;
-    return 0;
+    free(r.path); /* NULL and -1 if the device has taken them */
+    sm_close(r.fd);
+    return rc;
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */

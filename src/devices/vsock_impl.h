@@ -46,28 +46,28 @@ struct vsock_header {
 struct vsock_connect;
 
 enum vsock_stream_state {
-    STREAM_CONNECTING,  /* REQUEST is to be sent or under way */
+    STREAM_CONNECTING, /* REQUEST is to be sent or under way */
     STREAM_ESTABLISHED,
-    STREAM_RESETTING,   /* only an RST is still to be sent */
-    STREAM_ORPHAN,      /* the guest's side is gone; what is buffered goes to the socket yet */
+    STREAM_RESETTING, /* only an RST is still to be sent */
+    STREAM_ORPHAN,    /* the guest's side is gone; what is buffered goes to the socket yet */
 };
 
 struct vsock_stream {
     struct sm_vsock *vsock;
     uint32_t host_port, guest_port;
     enum vsock_stream_state state;
-    struct vsock_stream *hash_next; /* not for orphans */
+    struct vsock_stream *hash_next;    /* not for orphans */
     struct vsock_stream *next, **link; /* all streams */
     struct vsock_stream *ready_next;
     bool in_ready;
 
     int fd; /* -1: closed already */
     struct sm_loop_watch *watch;
-    bool watch_out;           /* EPOLLOUT is asked for */
-    bool readable;            /* the socket may have data (edge-triggered) */
-    bool host_eof, host_hup;  /* the socket's other end: sends no more; is gone */
-    bool guest_eof;           /* the guest sends no more */
-    bool guest_deaf;          /* the guest receives no more */
+    bool watch_out;                /* EPOLLOUT is asked for */
+    bool readable;                 /* the socket may have data (edge-triggered) */
+    bool host_eof, host_hup;       /* the socket's other end: sends no more; is gone */
+    bool guest_eof;                /* the guest sends no more */
+    bool guest_deaf;               /* the guest receives no more */
     struct vsock_connect *connect; /* who waits for the RESPONSE */
 
     unsigned send;            /* 1 << op: packets without data that are to be sent */
@@ -88,8 +88,8 @@ struct vsock_connect {
     uint32_t port;
     struct vsock_connect *next;  /* in waiting, under the lock */
     struct vsock_stream *stream; /* once begun */
-    int fd;                      /* the caller's end; front door: its socket, until it is the stream's */
-    bool front_door;             /* from malloc, and in door_connects: */
+    int fd;          /* the caller's end; front door: its socket, until it is the stream's */
+    bool front_door; /* from malloc, and in door_connects: */
     struct vsock_connect *door_next;
     uint64_t deadline_ms;
     bool done; /* under the lock, as the rest */
@@ -139,8 +139,8 @@ struct sm_vsock {
     bool reset_wanted;    /* no event buffer was there */
     bool reset_under_way; /* and the guest has not returned a buffer since event_mark */
     uint16_t event_mark;
-    bool ended;           /* sm_vsock_end was called */
-    bool clean_load;      /* the loaded state says that no stream was open */
+    bool ended;      /* sm_vsock_end was called */
+    bool clean_load; /* the loaded state says that no stream was open */
 
     struct vsock_listener *listeners;
     struct sm_vsock_stats stats;

@@ -22,8 +22,7 @@
 #define WATCH_IN       ((uint32_t)(EPOLLIN | EPOLLRDHUP | EPOLLET))
 #define BUF_FIRST_SIZE 16384u
 
-static struct vsock_stream **bucket(
-    struct sm_vsock *vsock, uint32_t host_port, uint32_t guest_port)
+static struct vsock_stream **bucket(struct sm_vsock *vsock, uint32_t host_port, uint32_t guest_port)
 {
     uint32_t h = (host_port ^ guest_port * 2654435761u) * 2246822519u;
     return &vsock->buckets[(h >> 16) & (VSOCK_BUCKETS - 1)];
@@ -40,14 +39,13 @@ struct vsock_stream *sm_vsock_find(struct sm_vsock *vsock, uint32_t host_port, u
 struct vsock_stream *sm_vsock_stream_create(struct sm_vsock *vsock, uint32_t host_port,
     uint32_t guest_port, enum vsock_stream_state state, int fd)
 {
-    struct vsock_stream *s =
-        vsock->n_streams < vsock->max_streams ? calloc(1, sizeof(*s)) : NULL;
+    struct vsock_stream *s = vsock->n_streams < vsock->max_streams ? calloc(1, sizeof(*s)) : NULL;
     if (!s) {
         sm_close(fd);
         return NULL;
     }
-    *s = (struct vsock_stream){.vsock = vsock, .host_port = host_port, .guest_port = guest_port,
-        .state = state, .fd = fd};
+    *s = (struct vsock_stream){
+        .vsock = vsock, .host_port = host_port, .guest_port = guest_port, .state = state, .fd = fd};
     struct vsock_stream **b = bucket(vsock, host_port, guest_port);
     s->hash_next = *b;
     *b = s;
@@ -205,8 +203,8 @@ static size_t write_socket(struct vsock_stream *s, struct iovec *iov, unsigned n
 }
 
 /* Appends all but the first `skip` bytes of iov; the credit has bounded the sum. */
-static bool buffer(struct vsock_stream *s, const struct iovec *iov, unsigned n, size_t skip,
-    size_t len)
+static bool buffer(
+    struct vsock_stream *s, const struct iovec *iov, unsigned n, size_t skip, size_t len)
 {
     size_t need = s->buf_len + len;
     if (need > s->buf_size) {
@@ -351,6 +349,5 @@ static void on_socket(void *arg, uint32_t events)
 
 bool sm_vsock_stream_establish(struct vsock_stream *s)
 {
-    return sm_loop_add(s->vsock->dev.env.loop, s->fd, WATCH_IN, on_socket, s, &s->watch, NULL) ==
-           0;
+    return sm_loop_add(s->vsock->dev.env.loop, s->fd, WATCH_IN, on_socket, s, &s->watch, NULL) == 0;
 }

@@ -209,6 +209,8 @@ int sm_loop_call(struct sm_loop *loop, sm_loop_fn *fn, void *arg, int timeout_ms
     }
     struct call call = {.fn = fn, .arg = arg};
     *loop->calls_tail = &call;
+    /* It is out of the queue again before we leave. */
+    // cppcheck-suppress autoVariables
     loop->calls_tail = &call.next;
     wake(loop);
     struct timespec deadline = deadline_in(timeout_ms < 0 ? DEFAULT_WAIT_MS : timeout_ms);
@@ -327,8 +329,8 @@ static void free_dead(struct sm_loop *loop)
 
 /* ---- timers --------------------------------------------------------------------------------- */
 
-int sm_loop_timer_create(struct sm_loop *loop, sm_loop_fn *fn, void *arg,
-    struct sm_loop_timer **out, sm_error *err)
+int sm_loop_timer_create(
+    struct sm_loop *loop, sm_loop_fn *fn, void *arg, struct sm_loop_timer **out, sm_error *err)
 {
     struct sm_loop_timer *timer = calloc(1, sizeof(*timer));
     if (!timer)

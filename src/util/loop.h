@@ -63,8 +63,8 @@ void sm_loop_modify(struct sm_loop_watch *watch, uint32_t events);
 void sm_loop_remove(struct sm_loop_watch *watch); /* NULL: nothing */
 
 /* A one-shot timer, not armed. Arming again moves it. */
-int sm_loop_timer_create(struct sm_loop *loop, sm_loop_fn *fn, void *arg,
-    struct sm_loop_timer **timer, sm_error *err);
+int sm_loop_timer_create(
+    struct sm_loop *loop, sm_loop_fn *fn, void *arg, struct sm_loop_timer **timer, sm_error *err);
 void sm_loop_timer_arm(struct sm_loop_timer *timer, unsigned delay_ms);
 void sm_loop_timer_disarm(struct sm_loop_timer *timer);
 void sm_loop_timer_destroy(struct sm_loop_timer *timer); /* NULL: nothing */

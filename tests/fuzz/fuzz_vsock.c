@@ -79,8 +79,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     vg_init(&g, sm_vsock_dev(vsock), 16, 4096);
     for (size_t at = 0; at + 4 <= size && at < 4000; at += 4) {
         uint8_t kind = data[at], a = data[at + 1], b = data[at + 2], flags = data[at + 3];
-        struct vg_packet p = {.src_cid = 3, .dst_cid = 2, .src_port = 100 + a % 16u,
-            .dst_port = 1 + (a > 250), .type = 1, .op = b, .flags = flags, .buf_alloc = g.buf_alloc,
+        struct vg_packet p = {.src_cid = 3,
+            .dst_cid = 2,
+            .src_port = 100 + a % 16u,
+            .dst_port = 1 + (a > 250),
+            .type = 1,
+            .op = b,
+            .flags = flags,
+            .buf_alloc = g.buf_alloc,
             .fwd_cnt = g.fwd_cnt};
         uint32_t len = b == VG_RW ? flags * 257u : 0;
         switch (kind % 16) {

@@ -70,19 +70,19 @@ static inline uint64_t fg_alloc(struct fg *fg, size_t len)
 static inline void fg_queue_init(struct fg_queue *q, struct fg *fg, unsigned index, unsigned size)
 {
     uint64_t base = FG_RAM_GPA + 0x4000u * (uint64_t)index;
-    *q = (struct fg_queue){.fg = fg, .size = size, .desc = base, .avail = base + 0x1000,
-        .used = base + 0x2000};
+    *q = (struct fg_queue){
+        .fg = fg, .size = size, .desc = base, .avail = base + 0x1000, .used = base + 0x2000};
     memset(fg_ptr(fg, base), 0, 0x4000);
 }
 
 static inline struct sm_virtq_state fg_queue_state(const struct fg_queue *q)
 {
-    return (struct sm_virtq_state){.size = (uint16_t)q->size, .ready = 1, .desc = q->desc,
-        .avail = q->avail, .used = q->used};
+    return (struct sm_virtq_state){
+        .size = (uint16_t)q->size, .ready = 1, .desc = q->desc, .avail = q->avail, .used = q->used};
 }
 
-static inline void fg_put_desc(uint8_t *at, uint64_t addr, uint32_t len, unsigned flags,
-    unsigned next)
+static inline void fg_put_desc(
+    uint8_t *at, uint64_t addr, uint32_t len, unsigned flags, unsigned next)
 {
     sm_store_le64(at, addr);
     sm_store_le32(at + 8, len);
@@ -90,8 +90,8 @@ static inline void fg_put_desc(uint8_t *at, uint64_t addr, uint32_t len, unsigne
     sm_store_le16(at + 14, (uint16_t)next);
 }
 
-static inline void fg_desc(struct fg_queue *q, unsigned i, uint64_t addr, uint32_t len,
-    unsigned flags, unsigned next)
+static inline void fg_desc(
+    struct fg_queue *q, unsigned i, uint64_t addr, uint32_t len, unsigned flags, unsigned next)
 {
     fg_put_desc(fg_ptr(q->fg, q->desc) + 16 * (size_t)i, addr, len, flags, next);
 }
@@ -115,8 +115,8 @@ static inline void fg_offer(struct fg_queue *q, unsigned head)
 }
 
 /* Offers one chain: a readable buffer, then a writable one (length 0: without). Returns the head. */
-static inline unsigned fg_send(struct fg_queue *q, uint64_t out, uint32_t out_len, uint64_t in,
-    uint32_t in_len)
+static inline unsigned fg_send(
+    struct fg_queue *q, uint64_t out, uint32_t out_len, uint64_t in, uint32_t in_len)
 {
     unsigned head = q->next_desc % q->size;
     if (out_len && in_len) {

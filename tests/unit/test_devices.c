@@ -48,8 +48,8 @@ static int teardown(void **state)
 }
 
 /* One request and its answer: returns the length in the used ring. */
-static uint32_t request(struct fixture *f, unsigned q, uint64_t out, uint32_t out_len, uint64_t in,
-    uint32_t in_len)
+static uint32_t request(
+    struct fixture *f, unsigned q, uint64_t out, uint32_t out_len, uint64_t in, uint32_t in_len)
 {
     uint32_t id = 0, len = 0;
     unsigned head = fg_send(&f->q[q], out, out_len, in, in_len);
@@ -118,14 +118,14 @@ static uint8_t *back_ram(struct fixture *f, enum sm_gm_backing backing, int *fd)
         backing == SM_GM_SHARED ? MAP_SHARED : MAP_PRIVATE, *fd, 0);
     assert_true(ram != MAP_FAILED);
     if (backing == SM_GM_ANONYMOUS) {
-        ram = mmap(ram, REGION, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
-            0);
+        ram = mmap(
+            ram, REGION, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
         memset(ram, 0x5a, REGION);
     }
     free(fill);
     f->fg.gm.n = 2;
-    f->fg.gm.regions[1] = (struct sm_gm_region){
-        .gpa = 1u << 30, .size = REGION, .host = ram, .backing = backing};
+    f->fg.gm.regions[1] =
+        (struct sm_gm_region){.gpa = 1u << 30, .size = REGION, .host = ram, .backing = backing};
     return ram;
 }
 
@@ -194,10 +194,10 @@ static void inflated_pages_are_given_back(void **state)
     assert_int_equal((uint32_t)config64(f, 0), 100);
     uint64_t pfns = fg_alloc(&f->fg, 64);
     static const uint32_t list[] = {(1u << 18) + 1, (1u << 18) + 2, (1u << 18) + 7, 0xffffffff, 3};
-    for (unsigned i = 0; i < SM_ARRAY_LEN(list); i++)
+    for (size_t i = 0; i < SM_ARRAY_LEN(list); i++)
         sm_store_le32(fg_ptr(&f->fg, pfns + 4 * i), list[i]);
     request(f, 0, pfns, sizeof(list), 0, 0);
-    for (unsigned page = 0; page < 10; page++)
+    for (size_t page = 0; page < 10; page++)
         assert_int_equal(ram[4096 * page], page == 1 || page == 2 || page == 7 ? 0 : 0x5a);
     request(f, 1, pfns, sizeof(list), 0, 0);
     sm_store_le32(config, 3);
@@ -236,8 +236,10 @@ static void make_disk(struct fixture *f, struct disk *d, bool read_only)
         memset(sector, (int)i + 1, sizeof(sector));
         assert_int_equal(write(d->fd, sector, sizeof(sector)), sizeof(sector));
     }
-    struct sm_blk_config config = {.fd = dup(d->fd), .size = DISK_SECTORS * 512 + 100,
-        .read_only = read_only, .id = "a-serial-number-that-is-long"};
+    struct sm_blk_config config = {.fd = dup(d->fd),
+        .size = DISK_SECTORS * 512 + 100,
+        .read_only = read_only,
+        .id = "a-serial-number-that-is-long"};
     assert_int_equal(sm_virtio_blk_create(&f->env, &config, &f->dev, NULL), 0);
     fg_probe(&f->fg, f->dev, UINT64_MAX, f->q, 1, 16);
     d->header = fg_alloc(&f->fg, 16);
@@ -246,8 +248,8 @@ static void make_disk(struct fixture *f, struct disk *d, bool read_only)
 }
 
 /* header | data | status, data cut into two buffers. Returns the status; *used is the ring's length. */
-static int blk(struct fixture *f, struct disk *d, uint32_t type, uint64_t sector, uint32_t len,
-    uint32_t *used)
+static int blk(
+    struct fixture *f, struct disk *d, uint32_t type, uint64_t sector, uint32_t len, uint32_t *used)
 {
     struct fg_queue *q = &f->q[0];
     uint8_t *h = fg_ptr(&f->fg, d->header);
@@ -301,8 +303,8 @@ static void blk_reads_and_writes(void **state)
     memset(data, 0xcc, 512);
     assert_int_equal(blk(f, &d, B_OUT, 63, 512, &used), 0);
     assert_int_equal(used, 1);
-    assert_int_equal(disk_byte(&d, 63 * 512), 0xcc);
-    assert_int_equal(disk_byte(&d, 63 * 512 - 1), 63);
+    assert_int_equal(disk_byte(&d, 63ULL * 512), 0xcc);
+    assert_int_equal(disk_byte(&d, 63ULL * 512 - 1), 63);
     assert_int_equal(blk(f, &d, B_FLUSH, 0, 0, NULL), 0);
     assert_int_equal(blk(f, &d, B_GET_ID, 0, 20, &used), 0);
     assert_memory_equal(data, "a-serial-number-that", 20);
@@ -322,7 +324,7 @@ static void blk_refuses_what_is_out_of_bounds(void **state)
     assert_int_equal(blk(f, &d, B_OUT, 63, 1024, NULL), 1);
     assert_int_equal(blk(f, &d, B_IN, 0, 100, NULL), 1); /* not whole sectors */
     assert_int_equal(blk(f, &d, B_OUT, 0, 0, NULL), 1);
-    assert_int_equal(disk_byte(&d, 63 * 512), 64);
+    assert_int_equal(disk_byte(&d, 63ULL * 512), 64);
     /* A file that got shorter under us is an I/O error, not a wait. */
     assert_int_equal(ftruncate(d.fd, 512), 0);
     assert_int_equal(blk(f, &d, B_IN, 0, 1024, NULL), 1);
@@ -343,8 +345,8 @@ static void blk_refuses_what_is_out_of_bounds(void **state)
     close(d.fd);
 }
 
-static void put_range(struct fixture *f, struct disk *d, uint64_t sector, uint32_t n,
-    uint32_t flags)
+static void put_range(
+    struct fixture *f, struct disk *d, uint64_t sector, uint32_t n, uint32_t flags)
 {
     uint8_t *data = fg_ptr(&f->fg, d->data);
     sm_store_le64(data, sector);
@@ -359,12 +361,12 @@ static void blk_discards_and_zeroes(void **state)
     make_disk(f, &d, false);
     put_range(f, &d, 8, 8, 0);
     assert_int_equal(blk(f, &d, B_DISCARD, 0, 16, NULL), 0);
-    assert_int_equal(disk_byte(&d, 8 * 512 - 1), 8);
-    assert_int_equal(disk_byte(&d, 8 * 512), 0);
-    assert_int_equal(disk_byte(&d, 16 * 512 - 1), 0);
-    assert_int_equal(disk_byte(&d, 16 * 512), 17);
-    for (uint32_t unmap = 0; unmap <= 1; unmap++) {
-        put_range(f, &d, 20 + 3 * unmap, 2, unmap);
+    assert_int_equal(disk_byte(&d, 8ULL * 512 - 1), 8);
+    assert_int_equal(disk_byte(&d, 8ULL * 512), 0);
+    assert_int_equal(disk_byte(&d, 16ULL * 512 - 1), 0);
+    assert_int_equal(disk_byte(&d, 16ULL * 512), 17);
+    for (uint64_t unmap = 0; unmap <= 1; unmap++) {
+        put_range(f, &d, 20 + 3 * unmap, 2, (uint32_t)unmap);
         assert_int_equal(blk(f, &d, B_ZEROES, 0, 16, NULL), 0);
         assert_int_equal(disk_byte(&d, (20 + 3 * unmap) * 512), 0);
         assert_int_equal(disk_byte(&d, (22 + 3 * unmap) * 512 - 1), 0);

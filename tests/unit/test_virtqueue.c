@@ -271,9 +271,9 @@ static void indirect_table_outside_of_ram(void **state)
 static void chain_longer_than_the_queue(void **state)
 {
     struct fixture *f = *state;
-    uint64_t table = fg_alloc(&f->fg, 8 * 16);
-    for (unsigned i = 0; i < 8; i++)
-        fg_put_desc(fg_ptr(&f->fg, table + 16 * i), f->a, 1, i < 7 ? FG_NEXT : 0, i + 1);
+    uint64_t table = fg_alloc(&f->fg, 128);
+    for (size_t i = 0; i < 8; i++)
+        fg_put_desc(fg_ptr(&f->fg, table + 16 * i), f->a, 1, i < 7 ? FG_NEXT : 0, (unsigned)i + 1);
     fg_desc(&f->q, 0, f->a, 1, FG_NEXT, 1);
     fg_desc(&f->q, 1, table, 8 * 16, FG_INDIRECT, 0);
     fg_offer(&f->q, 0);
@@ -344,7 +344,7 @@ static void event_idx_suppresses_both_ways(void **state)
 {
     struct fixture *f = *state;
     start(f, true);
-    uint64_t used_event = f->q.avail + 4 + 2 * 8, avail_event = f->q.used + 4 + 8 * 8;
+    uint64_t used_event = f->q.avail + 20, avail_event = f->q.used + 68;
     /* Interrupt only once element 2 is there (the third). */
     fg_store16(&f->fg, used_event, 2);
     sm_virtq_push(&f->vq, 0, 0);

@@ -61,7 +61,7 @@ static void turn(struct fixture *f)
 
 static struct vg_packet expect(struct fixture *f, unsigned op)
 {
-    struct vg_packet p;
+    struct vg_packet p = {0};
     turn(f);
     assert_true(vg_recv(&f->g, &p));
     assert_int_equal(p.op, op);
@@ -401,8 +401,14 @@ static void wrong_addresses_and_types_are_reset(void **state)
 {
     struct fixture *f = *state;
     int fd = open_from_guest(f, 7000);
-    struct vg_packet bad = {.src_cid = 99, .dst_cid = 2, .src_port = 7000, .dst_port = PORT,
-        .type = 1, .op = VG_RW, .len = 1}, p;
+    struct vg_packet bad = {.src_cid = 99,
+                         .dst_cid = 2,
+                         .src_port = 7000,
+                         .dst_port = PORT,
+                         .type = 1,
+                         .op = VG_RW,
+                         .len = 1},
+                     p;
     vg_send_raw(&f->g, &bad, "x", 1);
     turn(f);
     assert_true(vg_recv(&f->g, &p));
@@ -433,8 +439,14 @@ static void broken_packets_reset_their_stream(void **state)
     for (int kind = 0; kind < 5; kind++) {
         uint32_t port = 7000 + (uint32_t)kind;
         int fd = open_from_guest(f, port);
-        struct vg_packet bad = {.src_cid = 3, .dst_cid = 2, .src_port = port, .dst_port = PORT,
-            .type = 1, .op = VG_RW, .len = 4, .buf_alloc = 65536};
+        struct vg_packet bad = {.src_cid = 3,
+            .dst_cid = 2,
+            .src_port = port,
+            .dst_port = PORT,
+            .type = 1,
+            .op = VG_RW,
+            .len = 4,
+            .buf_alloc = 65536};
         switch (kind) {
         case 0:
             bad.len = 5; /* longer than the chain */
@@ -797,7 +809,7 @@ static void connects_wait_for_the_end_of_a_transport_reset(void **state)
 
 static const char *make_door(struct fixture *f, char *path, size_t size)
 {
-    strcpy(f->dir, "/tmp/sm-vsock-XXXXXX");
+    snprintf(f->dir, sizeof(f->dir), "/tmp/sm-vsock-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     snprintf(path, size, "%s/door", f->dir);
     assert_int_equal(sm_vsock_front_door(f->vsock, path, NULL), 0);
@@ -807,7 +819,7 @@ static const char *make_door(struct fixture *f, char *path, size_t size)
 static int dial(const char *path)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    strcpy(addr.sun_path, path);
+    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
     return fd;
@@ -919,7 +931,7 @@ static void front_door_wants_a_private_directory_and_a_short_path(void **state)
     snprintf(second, sizeof(second), "%s2", path);
     assert_int_equal(sm_vsock_front_door(f->vsock, second, &err), -SM_EEXIST);
     assert_int_equal(stat(second, &st), -1); /* nothing left behind */
-    strcpy(f->dir, dir);
+    snprintf(f->dir, sizeof(f->dir), "%s", dir);
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)

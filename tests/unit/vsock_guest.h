@@ -15,10 +15,10 @@ enum {
     VG_CREDIT_REQUEST,
 };
 
-#define VG_HEADER   44u
-#define VG_RX_SIZE  65536u
-#define VG_TX_SLOT  (VG_HEADER + 65536u)
-#define VG_EVENTS   4u
+#define VG_HEADER  44u
+#define VG_RX_SIZE 65536u
+#define VG_TX_SLOT (VG_HEADER + 65536u)
+#define VG_EVENTS  4u
 #define VG_Q_EVENT 2u /* index of the event queue */
 
 struct vg_packet {
@@ -36,14 +36,14 @@ struct vg {
     unsigned size;
     uint32_t rx_bytes;
     uint64_t rx_bufs, tx_bufs, event_bufs;
-    bool refill;              /* give rx buffers back as soon as they were read */
-    uint32_t held[64];        /* those that were not given back */
+    bool refill;       /* give rx buffers back as soon as they were read */
+    uint32_t held[64]; /* those that were not given back */
     unsigned n_held;
     uint32_t buf_alloc, fwd_cnt; /* what our packets say */
 };
 
-static inline void vg_init(struct vg *g, struct sm_virtio_dev *dev, unsigned size,
-    uint32_t rx_bytes)
+static inline void vg_init(
+    struct vg *g, struct sm_virtio_dev *dev, unsigned size, uint32_t rx_bytes)
 {
     g->dev = dev;
     g->size = size;
@@ -96,8 +96,8 @@ static inline void vg_send_bytes(struct vg *g, const void *bytes, uint32_t len)
     vg_kick(g, 1);
 }
 
-static inline void vg_send_raw(struct vg *g, const struct vg_packet *p, const void *data,
-    uint32_t data_len)
+static inline void vg_send_raw(
+    struct vg *g, const struct vg_packet *p, const void *data, uint32_t data_len)
 {
     static _Thread_local uint8_t raw[VG_TX_SLOT];
     assert(data_len <= 65536);
@@ -119,9 +119,16 @@ static inline void vg_send_raw(struct vg *g, const struct vg_packet *p, const vo
 static inline void vg_send(struct vg *g, uint32_t guest_port, uint32_t host_port, unsigned op,
     uint32_t flags, const void *data, uint32_t len)
 {
-    struct vg_packet p = {.src_cid = 3, .dst_cid = 2, .src_port = guest_port,
-        .dst_port = host_port, .len = len, .type = 1, .op = (uint16_t)op, .flags = flags,
-        .buf_alloc = g->buf_alloc, .fwd_cnt = g->fwd_cnt};
+    struct vg_packet p = {.src_cid = 3,
+        .dst_cid = 2,
+        .src_port = guest_port,
+        .dst_port = host_port,
+        .len = len,
+        .type = 1,
+        .op = (uint16_t)op,
+        .flags = flags,
+        .buf_alloc = g->buf_alloc,
+        .fwd_cnt = g->fwd_cnt};
     vg_send_raw(g, &p, data, len);
 }
 
