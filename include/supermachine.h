@@ -140,6 +140,13 @@ typedef struct sm_vm_config {
     const char *initramfs; /* the agent's cpio; NULL: the installed one */
     const char *cmdline;   /* appended to the kernel command line; NULL: nothing */
     int boot_timeout_ms;   /* power-on to agent ready; 0: 120 s */
+
+    /* How the VM comes to be. By default it is restored from the snapshot that was baked for this image and
+     * this configuration; if there is none yet, it is baked first. */
+    bool cold;                /* boot it instead */
+    bool service;             /* restore with the image's own command running, if it was baked so */
+    sm_progress_fn *progress; /* of baking; NULL: silent */
+    void *progress_arg;
 } sm_vm_config;
 
 /* Why a VM ended. */
@@ -152,13 +159,18 @@ enum sm_vm_end {
     SM_VM_INTERNAL_ERROR /* the hypervisor or the VMM could not go on */
 };
 
-/* Times are microseconds since sm_vm_start was called; 0: not reached. */
+/* Times are microseconds since sm_vm_start was called, baking not included; 0: not reached. */
 typedef struct sm_vm_timing {
+    bool restored;            /* from a snapshot; false: booted */
+    uint64_t baked_us;        /* what baking took before that, 0 if the snapshot was there */
+    uint64_t found_us;        /* the files that the VM is made of are known */
     uint64_t created_us;      /* VM, memory, devices and vCPUs exist */
-    uint64_t loaded_us;       /* kernel, initramfs and boot data are in guest RAM */
+    uint64_t loaded_us;       /* kernel, initramfs and boot data, or the snapshot's state, are in place */
     uint64_t kernel_entry_us; /* vCPU 0 entered the guest */
-    uint64_t agent_start_us;  /* first message of the agent */
-    uint64_t ready_us;        /* the agent answers requests */
+    uint64_t agent_start_us;  /* connected with the agent */
+    uint64_t ready_us;        /* clock, entropy and identity are set; requests are answered */
+    /* of loading a snapshot, each by itself */
+    uint64_t ram_map_us, vcpu_restore_us, irqchip_restore_us, clock_us, device_restore_us;
 } sm_vm_timing;
 
 typedef struct sm_vm_counters {
@@ -168,7 +180,8 @@ typedef struct sm_vm_counters {
     uint64_t assists; /* instructions completed for the kernel's emulator, see docs/architecture.md */
 } sm_vm_counters;
 
-/* Starts a VM from `image` and returns when its agent is ready. */
+/* Starts a VM from `image` and returns when its agent is ready. Before anything of the user's runs, the
+ * guest has the host's wall clock, fresh entropy, and a host name and machine id of its own. */
 SM_API int sm_vm_start(sm_image *image, const sm_vm_config *config, sm_vm **vm, sm_error *err);
 
 /* Asks the guest to power off and waits; after timeout_ms it is killed (still 0 is returned). */
@@ -225,8 +238,9 @@ typedef struct sm_exec_result {
     uint64_t wall_us;      /* measured in the guest */
 } sm_exec_result;
 
-/* Starts a command. SM_ENOTFOUND: no such command (exit code 127 of a shell), SM_ENOEXEC: cannot be
- * executed (126). */
+/* Starts a command. In a VM that was restored as a service (sm_vm_config.service), a configuration that has
+ * nothing but streams for output gives the command that runs already instead, once.
+ * SM_ENOTFOUND: no such command (exit code 127 of a shell), SM_ENOEXEC: cannot be executed (126). */
 SM_API int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err);
 /* Our end of the pipe of stream 0, 1 or 2 (SM_FD_PIPE); the caller owns it from then on. */
 SM_API int sm_exec_fd(sm_exec *exec, int stream);
@@ -250,6 +264,65 @@ SM_API int sm_vm_write_file(sm_vm *vm, const char *path, const void *data, size_
 /* Reads the file; *data is malloc'ed and the caller's. SM_ELIMIT if it is larger than max. */
 SM_API int sm_vm_read_file(sm_vm *vm, const char *path, size_t max, void **data, size_t *size,
     sm_error *err);
+
+/* ---- snapshots ----------------------------------------------------------------------------- */
+
+/* A service is baked with its command running; this is when. */
+enum sm_bake_until {
+    SM_BAKE_READY,     /* no command is started: the agent is ready and the guest idle */
+    SM_BAKE_LISTENING, /* the image's command listens on a TCP port */
+    SM_BAKE_IDLE,      /* the image's command has settled: the guest is idle */
+    SM_BAKE_SECONDS,   /* it has run for this time */
+};
+
+typedef struct sm_bake_options {
+    const char *const *warmup; /* a command that is run to its end first; its state is what is restored */
+    enum sm_bake_until until;
+    unsigned seconds; /* SM_BAKE_SECONDS: the time; else how long to wait at most, 0: 300 */
+    bool again;       /* bake even if the snapshot is there */
+} sm_bake_options;
+
+typedef struct sm_snapshot_stats {
+    uint64_t pause_us;   /* how long the guest stood still */
+    uint64_t ram_bytes;  /* its memory */
+    uint64_t data_bytes; /* of that, what is in the file */
+    uint64_t write_us;   /* writing the file, while the guest ran on (or was over) */
+} sm_snapshot_stats;
+
+/* Bakes the snapshot that sm_vm_start restores for this image and configuration. Of two callers at once (in
+ * whatever process) one works and the other waits. *baked (may be NULL) is false when it was there already,
+ * and then stats stay as they are. options and stats may be NULL. */
+SM_API int sm_image_bake(sm_image *image, const sm_vm_config *config, const sm_bake_options *options,
+    bool *baked, sm_snapshot_stats *stats, sm_error *err);
+
+/* Captures the VM into a file and lets it run on; it stands still only while its memory is copied. */
+SM_API int sm_vm_snapshot(sm_vm *vm, const char *path, sm_snapshot_stats *stats, sm_error *err);
+
+/* A snapshot of the store; all of it lives as long as the call of the sm_store_snapshot_fn. */
+typedef struct sm_store_snapshot {
+    const char *key;
+    const char *path;
+    const char *digest; /* of the image */
+    const char *source; /* the reference that the image was made from */
+    const char *state;  /* "base", "warm" or "service" */
+    uint64_t memory_bytes;
+    unsigned vcpus;
+    uint64_t disk_bytes;   /* clones share: the sum may be more than the disk holds */
+    int64_t created, used; /* seconds since 1970 */
+} sm_store_snapshot;
+
+typedef void sm_store_snapshot_fn(void *arg, const sm_store_snapshot *snapshot);
+
+/* Calls fn for every snapshot of the store, most recently used first. */
+SM_API int sm_store_snapshots(sm_store *store, sm_store_snapshot_fn *fn, void *arg, sm_error *err);
+
+/* Removes one, by key or unique prefix. VMs that were restored from it run on. */
+SM_API int sm_store_snapshot_remove(sm_store *store, const char *key, sm_error *err);
+
+/* Removes snapshots that were not used for max_age_s seconds, then the least recently used until at most
+ * max_bytes are left; UINT64_MAX: no such bound. What it removed is told where asked for. */
+SM_API int sm_store_prune(sm_store *store, uint64_t max_bytes, uint64_t max_age_s, size_t *removed,
+    uint64_t *freed_bytes, sm_error *err);
 
 /* ---- snapshot files ------------------------------------------------------------------------ */
 

@@ -93,18 +93,11 @@ static int open_streams(sm_exec *e, const sm_exec_config *config, sm_error *err)
     return rc;
 }
 
-/* Sends the request and waits for STARTED. */
-static int request(sm_exec *e, const struct sm_wire_exec *wire, sm_error *err)
+int sm_exec_send(struct sm_channel *channel, enum sm_wire_type type, const void *message,
+    int64_t deadline, sm_error *err)
 {
-    struct sm_wire_exec message = *wire;
-    if (e->input.fd >= 0)
-        message.flags |= SM_WIRE_EXEC_STDIN;
-    if (e->output[0].to.fd >= 0)
-        message.flags |= SM_WIRE_EXEC_STDOUT;
-    if (e->output[1].to.fd >= 0)
-        message.flags |= SM_WIRE_EXEC_STDERR;
     struct sm_wire_writer w = {0};
-    sm_wire_put_exec(&w, &message);
+    sm_wire_put(&w, type, message);
     if (w.failed || w.len > SM_WIRE_HEADER + SM_WIRE_MAX_PAYLOAD)
         return sm_error_set(err, SM_ELIMIT,
             "the command's arguments and environment are too long (1 MiB and %u strings at most)",
@@ -113,10 +106,24 @@ static int request(sm_exec *e, const struct sm_wire_exec *wire, sm_error *err)
     if (!frame)
         return sm_error_set(err, SM_ENOMEM, "no memory to start the command");
     w = (struct sm_wire_writer){.buf = frame, .cap = w.len};
-    sm_wire_put_exec(&w, &message);
+    sm_wire_put(&w, type, message);
+    return sm_channel_send(channel, frame, w.len, deadline, err);
+}
 
+/* Sends the request and waits for STARTED. */
+static int send_request(sm_exec *e, const struct sm_exec_request *request, sm_error *err)
+{
+    struct sm_wire_exec exec = request->exec;
+    if (e->input.fd >= 0)
+        exec.flags |= SM_WIRE_EXEC_STDIN;
+    if (e->output[0].to.fd >= 0)
+        exec.flags |= SM_WIRE_EXEC_STDOUT;
+    if (e->output[1].to.fd >= 0)
+        exec.flags |= SM_WIRE_EXEC_STDERR;
     int64_t deadline = sm_deadline(START_TIMEOUT_MS);
-    int rc = sm_channel_send(&e->channel, frame, w.len, deadline, err);
+    int rc = request->attach.pid
+        ? sm_exec_send(&e->channel, SM_WIRE_ATTACH, &request->attach, deadline, err)
+        : sm_exec_send(&e->channel, SM_WIRE_EXEC, &exec, deadline, err);
     struct sm_wire_started started;
     if (!rc)
         rc = sm_channel_expect(&e->channel, SM_WIRE_STARTED, &started, deadline, err);
@@ -144,7 +151,7 @@ static int start_thread(sm_exec *e, sm_error *err)
     return 0;
 }
 
-int sm_exec_begin(struct sm_channel *channel, const struct sm_wire_exec *wire,
+int sm_exec_begin(struct sm_channel *channel, const struct sm_exec_request *request,
     const sm_exec_config *config, int stop_signal, sm_exec **exec, sm_error *err)
 {
     sm_exec *e = create();
@@ -158,11 +165,11 @@ int sm_exec_begin(struct sm_channel *channel, const struct sm_wire_exec *wire,
     e->tty = config->tty;
     e->credit = SM_WIRE_STDIN_WINDOW;
     e->deadline = config->timeout_ms > 0
-        ? sm_deadline((int64_t)config->timeout_ms + wire->grace_ms + TIMEOUT_SLACK_MS)
+        ? sm_deadline((int64_t)config->timeout_ms + TIMEOUT_SLACK_MS)
         : SM_NO_DEADLINE;
     int rc = open_streams(e, config, err);
     if (!rc)
-        rc = request(e, wire, err);
+        rc = send_request(e, request, err);
     if (!rc)
         rc = start_thread(e, err);
     if (rc) {
@@ -173,34 +180,55 @@ int sm_exec_begin(struct sm_channel *channel, const struct sm_wire_exec *wire,
     return 0;
 }
 
-int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err)
+int sm_exec_describe(const struct sm_image_config *image, const sm_exec_config *config,
+    struct sm_strv *argv, struct sm_strv *env, struct sm_wire_exec *wire, sm_error *err)
 {
-    const struct sm_image_config *image = sm_vm_image_config(vm);
     const char *cwd = config->cwd ? config->cwd : image->working_dir;
     if (*cwd && *cwd != '/')
         return sm_error_set(
             err, SM_EINVAL, "the working directory '%.256s' is not an absolute path", cwd);
-    auto_strv argv = {0};
-    auto_strv env = {0};
-    int rc = sm_image_config_argv(image, config, &argv, err);
+    int rc = sm_image_config_argv(image, config, argv, err);
     if (!rc)
-        rc = sm_image_config_env(image, config, &env, err);
-    struct sm_channel channel;
-    if (!rc)
-        rc = sm_vm_channel(vm, &channel, err);
+        rc = sm_image_config_env(image, config, env, err);
     if (rc)
         return rc;
-    const struct sm_wire_exec wire = {
+    *wire = (struct sm_wire_exec){
         .flags = config->tty ? SM_WIRE_EXEC_TTY : 0,
         .timeout_ms = config->timeout_ms > 0 ? (uint32_t)config->timeout_ms : 0,
         .rows = config->rows,
         .columns = config->columns,
         .user = config->user ? config->user : image->user,
         .cwd = cwd,
-        .argv = {.strv = (const char *const *)argv.items},
-        .env = {.strv = (const char *const *)env.items},
+        .argv = {.strv = (const char *const *)argv->items},
+        .env = {.strv = (const char *const *)env->items},
     };
-    return sm_exec_begin(&channel, &wire, config, image->stop_signal, exec, err);
+    return 0;
+}
+
+/* Nothing is asked for but to see the output of what the VM was made for. */
+static bool takes_service(const sm_exec_config *c)
+{
+    return !c->argv && !c->entrypoint && !c->args && !c->env && !c->cwd && !c->user && !c->tty &&
+        c->stdin_fd == SM_FD_NULL && c->timeout_ms <= 0;
+}
+
+int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err)
+{
+    const struct sm_image_config *image = sm_vm_image_config(vm);
+    auto_strv argv = {0};
+    auto_strv env = {0};
+    struct sm_exec_request request = {0};
+    int rc = 0;
+    if (takes_service(config))
+        request.attach.pid = sm_vm_take_service(vm);
+    if (!request.attach.pid)
+        rc = sm_exec_describe(image, config, &argv, &env, &request.exec, err);
+    struct sm_channel channel;
+    if (!rc)
+        rc = sm_vm_channel(vm, &channel, err);
+    if (rc)
+        return rc;
+    return sm_exec_begin(&channel, &request, config, image->stop_signal, exec, err);
 }
 
 int sm_exec_fd(sm_exec *exec, int stream)

@@ -18,6 +18,7 @@
 #include <supermachine.h>
 
 #include "api/channel.h"
+#include "api/image_config.h"
 #include "api/stream_fd.h"
 
 /* One stream of output on its way to the caller. */
@@ -64,12 +65,24 @@ struct sm_exec {
     sm_exec_result result;
 };
 
-struct sm_wire_exec;
+/* What is asked of the agent: to start a command, or to give one that runs. */
+struct sm_exec_request {
+    struct sm_wire_exec exec;     /* flags for the streams are added */
+    struct sm_wire_attach attach; /* if pid is not 0 */
+};
 
-/* Starts `wire` on the channel, which is taken over even when it fails, and the thread for it. The
- * streams are those of config; flags for them are added to the message. */
-int sm_exec_begin(struct sm_channel *channel, const struct sm_wire_exec *wire,
+/* Sends the request on the channel, which is taken over even when it fails, and starts the thread. The
+ * streams are those of config. */
+int sm_exec_begin(struct sm_channel *channel, const struct sm_exec_request *request,
     const sm_exec_config *config, int stop_signal, sm_exec **exec, sm_error *err);
+
+/* Sends a message of any length up to what the format allows. */
+int sm_exec_send(struct sm_channel *channel, enum sm_wire_type type, const void *message,
+    int64_t deadline, sm_error *err);
+
+/* The message for a command of this image; it points into config, image, argv and env. */
+int sm_exec_describe(const struct sm_image_config *image, const sm_exec_config *config,
+    struct sm_strv *argv, struct sm_strv *env, struct sm_wire_exec *wire, sm_error *err);
 
 /* The thread's function; arg is the exec. */
 void *sm_exec_pump(void *arg);

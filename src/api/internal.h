@@ -12,8 +12,14 @@ struct sm_store {
 };
 
 struct sm_image {
+    sm_store *store;
     struct sm_image_info info;
     struct sm_image_config config;
 };
+
+struct sm_snapshot_cache;
+
+/* The store's snapshots; the caller closes it. */
+int sm_store_snapshot_cache(sm_store *store, struct sm_snapshot_cache **cache, sm_error *err);
 
 #endif

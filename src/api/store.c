@@ -60,6 +60,7 @@ int sm_image_open(sm_store *store, const char *reference, const sm_image_options
     sm_image *i = calloc(1, sizeof(*i));
     if (!i)
         return sm_error_set(err, SM_ENOMEM, "no memory for the image");
+    i->store = store;
     i->info.rootfs_fd = -1;
     struct sm_ensure_options ensure = {0};
     if (options) {

@@ -2,14 +2,49 @@
 #ifndef SM_API_VM_H
 #define SM_API_VM_H
 
+#include <pthread.h>
+
 #include <supermachine.h>
 
 #include "api/channel.h"
-#include "api/image_config.h"
+#include "api/guest_files.h"
+#include "api/internal.h"
+
+#define SM_VM_MAX_NAME 63
+
+struct sm_vm {
+    sm_image *image;
+    struct sm_hv *hv;
+    struct sm_machine *machine;
+    struct sm_guest_files files;
+    uint64_t start_ns;
+    char name[SM_VM_MAX_NAME + 1];
+    sm_vm_timing timing;
+
+    int greeted; /* eventfd: the agent has connected */
+    pthread_mutex_t lock;
+    int agent_fd;          /* its connection, until the starting thread takes it; -1 */
+    uint64_t agent_ns;     /* when it came */
+    struct sm_channel own; /* a connection that is free for a request; fd -1: there is none */
+    uint32_t service_pid;  /* of the command that ran when the snapshot was made; 0: none, or taken */
+};
+
+/* Everything but the machine: names, files, hypervisor. */
+int sm_vm_new(sm_image *image, const sm_vm_config *config, uint64_t start_ns, sm_vm **vm, sm_error *err);
+
+/* Boots, or restores from a snapshot file; the agent is ready afterwards. */
+int sm_vm_boot(sm_vm *vm, const sm_vm_config *config, sm_error *err);
+int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_error *err);
 
 const struct sm_image_config *sm_vm_image_config(const sm_vm *vm);
 
-/* A connection to the agent: the one it opened itself if nobody has used it yet, or a new one. */
+/* A connection to the agent: one that is there already and unused, or a new one. */
 int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, sm_error *err);
+
+/* The running service's pid, for whom takes it first; 0: there is none. */
+uint32_t sm_vm_take_service(sm_vm *vm);
+
+/* bake.c: the path of the snapshot to restore for this VM, baked if need be. free() it. */
+int sm_vm_find_snapshot(sm_vm *vm, const sm_vm_config *config, char **path, sm_error *err);
 
 #endif

@@ -12,8 +12,10 @@
 
 static const struct cli_command *const commands[] = {
     &cli_run,
+    &cli_bake,
     &cli_image,
     &cli_snapshot,
+    &cli_cache,
     &cli_doctor,
     &cli_version,
     &cli_help,

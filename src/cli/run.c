@@ -12,16 +12,16 @@
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
+#include "cli/vm_options.h"
 
 enum {
-    OPT_ENV_FILE = 256,
+    OPT_ENV_FILE = 0x200,
     OPT_ENTRYPOINT,
-    OPT_CPUS,
     OPT_NAME,
     OPT_TIMEOUT,
     OPT_RM,
     OPT_TIMING,
-    OPT_KERNEL,
+    OPT_COLD,
 };
 
 static const struct cli_option options[] = {
@@ -32,14 +32,13 @@ static const struct cli_option options[] = {
     {'w', "workdir", "DIR", "start in this directory"},
     {'u', "user", "USER[:GROUP]", "run as this user, by name or number"},
     {OPT_ENTRYPOINT, "entrypoint", "COMMAND", "replace the image's entrypoint; empty: none"},
-    {'m', "memory", "SIZE", "guest memory, such as 512m or 2g (256m)"},
-    {OPT_CPUS, "cpus", "N", "number of virtual CPUs, 1 to 16 (1)"},
+    CLI_VM_OPTIONS,
     {OPT_NAME, "name", "NAME", "name of the VM"},
     {'h', "hostname", "NAME", "host name in the VM (its name)"},
     {OPT_TIMEOUT, "timeout", "SECONDS", "kill the command after this time"},
     {OPT_RM, "rm", NULL, "remove the VM at its end (always done)"},
     {OPT_TIMING, "timing", NULL, "print on standard error how long each stage took"},
-    {OPT_KERNEL, "kernel", "FILE", "boot this guest kernel"},
+    {OPT_COLD, "cold", NULL, "boot, and restore no snapshot"},
     {'q', "quiet", NULL, "no progress"},
     {'v', "volume", "HOST:GUEST", NULL},
     {0},
@@ -63,7 +62,9 @@ static uint64_t now_us(void)
 /* The value of one option; 0, or the exit code after a message. */
 static int take_option(const struct cli_command *self, struct run *run, int id)
 {
-    uint64_t number;
+    int status;
+    if (cli_take_vm_option(self, id, &run->vm, &status))
+        return status;
     switch (id) {
     case 'i':
         run->interactive = true;
@@ -89,18 +90,6 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
         cli_strings_free(&run->entrypoint);
         cli_strings_add(&run->entrypoint, optarg);
         return 0;
-    case 'm':
-        if (!cli_parse_size(optarg, &number) || !number)
-            return cli_fail_usage(self, "'--memory %s' is not a size such as 512m or 2g", optarg);
-        /* VMs have whole 2 MiB pages. */
-        run->vm.memory_bytes = number > UINT64_MAX - (2 << 20) ? number : (number + (2 << 20) - 1) &
-                ~(uint64_t)((2 << 20) - 1);
-        return 0;
-    case OPT_CPUS:
-        if (!cli_parse_number(optarg, 1, 16, &number))
-            return cli_fail_usage(self, "'--cpus %s' is not a whole number from 1 to 16", optarg);
-        run->vm.vcpus = (unsigned)number;
-        return 0;
     case OPT_NAME:
         run->vm.name = optarg;
         return 0;
@@ -114,8 +103,8 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
     case OPT_TIMING:
         run->timing = true;
         return 0;
-    case OPT_KERNEL:
-        run->vm.kernel = optarg;
+    case OPT_COLD:
+        run->vm.cold = true;
         return 0;
     case 'q':
         run->quiet = true;
@@ -146,12 +135,23 @@ static void print_timing(const struct stamps *at, const sm_vm *vm, const sm_exec
     sm_vm_get_counters(vm, &c);
     fprintf(stderr, "timing:\n");
     print_stage("image ready", at->start, at->image);
-    print_stage("VM created", 0, t.created_us);
-    print_stage("kernel loaded", t.created_us, t.loaded_us);
+    if (t.baked_us)
+        print_stage("snapshot baked", 0, t.baked_us);
+    print_stage("files found", 0, t.found_us);
+    print_stage("VM created", t.found_us, t.created_us);
+    if (t.restored) {
+        print_stage("snapshot loaded", t.created_us, t.loaded_us);
+        fprintf(stderr, "    (RAM %llu, vCPUs %llu, interrupts %llu, clock %llu, devices %llu us)\n",
+            (unsigned long long)t.ram_map_us, (unsigned long long)t.vcpu_restore_us,
+            (unsigned long long)t.irqchip_restore_us, (unsigned long long)t.clock_us,
+            (unsigned long long)t.device_restore_us);
+    } else {
+        print_stage("kernel loaded", t.created_us, t.loaded_us);
+    }
     print_stage("vCPU in the guest", t.loaded_us, t.kernel_entry_us);
-    print_stage("kernel, until agent starts", t.kernel_entry_us, t.agent_start_us);
-    print_stage("agent, until ready", t.agent_start_us, t.ready_us);
-    print_stage("= power-on to agent ready", 0, t.ready_us);
+    print_stage("guest, until agent connects", t.kernel_entry_us, t.agent_start_us);
+    print_stage("clock, entropy, identity", t.agent_start_us, t.ready_us);
+    print_stage(t.restored ? "= restore to agent ready" : "= power-on to agent ready", 0, t.ready_us);
     print_stage("command started", at->vm, at->exec);
     print_stage("command and its output", at->exec, at->end);
     print_stage("= all", at->start, at->end);
@@ -226,7 +226,10 @@ static int run_image(struct run *run)
     }
     cli_progress_end();
     at.image = now_us();
-    if (sm_vm_start(image, &run->vm, &vm, &err)) {
+    run->vm.progress = image_options.progress;
+    int rc = sm_vm_start(image, &run->vm, &vm, &err);
+    cli_progress_end();
+    if (rc) {
         status = cli_fail_error(&err);
         goto out;
     }
@@ -264,6 +267,9 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
         run.exec.entrypoint =
             *run.entrypoint.items[0] ? (const char *const *)run.entrypoint.items : none;
     }
+    /* With nothing else asked for, the image's own command may be running in the snapshot already. */
+    run.vm.service = !run.exec.args && !run.exec.entrypoint && !run.exec.env && !run.exec.cwd &&
+        !run.exec.user && !run.exec.tty && !run.interactive && !run.exec.timeout_ms;
     status = run_image(&run);
 out:
     cli_strings_free(&run.env);
@@ -278,6 +284,8 @@ const struct cli_command cli_run = {
     .notes =
         "IMAGE is oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], or an image of\n"
         "'supermachine image ls'. Without COMMAND the image's own command is run.\n"
+        "\n"
+        "The first run boots once and bakes a snapshot; from then on runs restore it in milliseconds.\n"
         "\n"
         "Ends with the exit code of the command; 128 + N when signal N ended it; 124 when --timeout was\n"
         "over; 125 when supermachine failed; 126 when the command cannot be invoked; 127 when there\n"

@@ -1,9 +1,10 @@
-/* supermachine snapshot inspect|verify: snapshot files. */
+/* supermachine snapshot ls|rm|inspect|verify. */
 #include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/cli.h"
 #include "cli/options.h"
@@ -107,11 +108,119 @@ static const struct cli_command snapshot_verify = {
     .run = verify,
 };
 
-static const struct cli_command *const commands[] = {&snapshot_inspect, &snapshot_verify, NULL};
+/* ---- those of the store ------------------------------------------------------------------------ */
+
+static const struct cli_option ls_options[] = {
+    {OPT_FORMAT, "format", "table|json", "how to print the list (table)"},
+    {0},
+};
+
+static void print_time(int64_t seconds, char text[32])
+{
+    time_t t = (time_t)seconds;
+    struct tm tm;
+    if (!localtime_r(&t, &tm) || !strftime(text, 32, "%Y-%m-%d %H:%M", &tm))
+        strcpy(text, "-");
+}
+
+static void list_one(void *arg, const sm_store_snapshot *s)
+{
+    json_t *all = arg;
+    if (all) {
+        json_array_append_new(all,
+            json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:I, s:I}", "key", s->key, "path",
+                s->path, "image", s->source, "digest", s->digest, "state", s->state, "memory_bytes",
+                (json_int_t)s->memory_bytes, "vcpus", (int)s->vcpus, "disk_bytes",
+                (json_int_t)s->disk_bytes, "created", (json_int_t)s->created, "used",
+                (json_int_t)s->used));
+        return;
+    }
+    char memory[32], disk[32], used[32];
+    print_time(s->used, used);
+    printf("%-24.24s %-8s %8s %4u %9s  %-16s  %s\n", s->key, s->state,
+        cli_format_size(s->memory_bytes, memory), s->vcpus, cli_format_size(s->disk_bytes, disk), used,
+        s->source);
+}
+
+static int ls(const struct cli_command *self, int argc, char **argv)
+{
+    bool json = false;
+    int id;
+    while ((id = cli_next_option(self, argc, argv)) > 0) {
+        json = strcmp(optarg, "json") == 0;
+        if (!json && strcmp(optarg, "table") != 0)
+            return cli_fail_usage(self, "unknown format '%s'", optarg);
+    }
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    if (optind < argc)
+        return cli_fail_usage(self, "unexpected argument '%s'", argv[optind]);
+    sm_store *store;
+    sm_error err;
+    if (sm_store_open(&store, NULL, &err))
+        return cli_fail_error(&err);
+    json_t *all = json ? json_array() : NULL;
+    if (!json)
+        printf("%-24s %-8s %8s %4s %9s  %-16s  %s\n", "KEY", "STATE", "MEMORY", "CPUS", "DISK",
+            "USED", "IMAGE");
+    int rc = sm_store_snapshots(store, list_one, all, &err);
+    sm_store_close(store);
+    if (!rc && json) {
+        json_dumpf(all, stdout, JSON_INDENT(2));
+        putchar('\n');
+    }
+    json_decref(all);
+    return rc ? cli_fail_error(&err) : CLI_EXIT_OK;
+}
+
+static const struct cli_command snapshot_ls = {
+    .name = "snapshot ls",
+    .synopsis = "",
+    .summary = "List the baked snapshots.",
+    .options = ls_options,
+    .run = ls,
+};
+
+static int rm(const struct cli_command *self, int argc, char **argv)
+{
+    int id = cli_next_option(self, argc, argv);
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    if (optind == argc)
+        return cli_fail_usage(self, "which snapshots?");
+    sm_store *store;
+    sm_error err;
+    if (sm_store_open(&store, NULL, &err))
+        return cli_fail_error(&err);
+    int status = CLI_EXIT_OK;
+    for (int i = optind; i < argc; i++) {
+        if (sm_store_snapshot_remove(store, argv[i], &err))
+            status = cli_fail_error(&err);
+        else
+            printf("%s\n", argv[i]);
+    }
+    sm_store_close(store);
+    return status;
+}
+
+static const struct cli_command snapshot_rm = {
+    .name = "snapshot rm",
+    .synopsis = "KEY...",
+    .summary = "Remove baked snapshots, by key or unique prefix.",
+    .run = rm,
+};
+
+static const struct cli_command *const commands[] = {
+    &snapshot_ls,
+    &snapshot_rm,
+    &snapshot_inspect,
+    &snapshot_verify,
+    NULL,
+};
 
 const struct cli_command cli_snapshot = {
     .name = "snapshot",
     .synopsis = "COMMAND",
-    .summary = "Look at snapshots.",
+    .summary = "Look after snapshots.",
     .commands = commands,
 };

@@ -125,13 +125,13 @@ static int begin(struct agent *a, void (*script)(struct agent *), const sm_exec_
     assert_int_equal(pthread_create(&a->thread, NULL, play, a), 0);
     struct sm_channel channel;
     assert_int_equal(sm_channel_init(&channel, ends[0], NULL, err), 0);
-    const struct sm_wire_exec wire = {
+    const struct sm_exec_request request = {.exec = {
         .flags = config->tty ? SM_WIRE_EXEC_TTY : 0,
         .user = "",
         .cwd = "",
         .argv = {.strv = command},
-    };
-    return sm_exec_begin(&channel, &wire, config, SIGQUIT, exec, err);
+    }};
+    return sm_exec_begin(&channel, &request, config, SIGQUIT, exec, err);
 }
 
 /* Runs to the end, which must be in order. */
@@ -573,8 +573,9 @@ static void test_bad_descriptors(void **state)
         sm_error err = {0};
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
         assert_int_equal(sm_channel_init(&channel, ends[0], NULL, NULL), 0);
-        const struct sm_wire_exec wire = {.user = "", .cwd = "", .argv = {.strv = command}};
-        assert_true(sm_exec_begin(&channel, &wire, &configs[i], SIGTERM, &exec, &err) < 0);
+        const struct sm_exec_request request = {
+            .exec = {.user = "", .cwd = "", .argv = {.strv = command}}};
+        assert_true(sm_exec_begin(&channel, &request, &configs[i], SIGTERM, &exec, &err) < 0);
         assert_null(exec);
         assert_non_null(strstr(err.message, "descriptor"));
         char byte;

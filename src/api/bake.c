@@ -1,0 +1,346 @@
+/*
+ * Baking: a VM is booted once and captured, so that every later start is a restore.
+ *
+ * Up to three snapshots exist for one image and configuration (one key, see guest_files.h):
+ *     KEY           the agent is ready, nothing else has run
+ *     KEY.warm      a warm-up command has run to its end
+ *     KEY.service   the image's own command runs
+ * The last two are written as differences from the first, which a boot that makes them writes in the
+ * background while it goes on. Each carries a note in JSON: state, image, and the pid of the command.
+ *
+ * Locks: whoever makes a snapshot holds the lock of KEY for all three; the others wait for it and then find
+ * what they want.
+ */
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "api/capture.h"
+#include "api/exec.h"
+#include "api/vm.h"
+#include "snapshot/cache.h"
+#include "snapshot/reader.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/error.h"
+#include "vmm/machine.h"
+
+#define LOCK_TIMEOUT_MS  600000
+#define IDLE_QUIET_MS    100
+#define IDLE_TIMEOUT_MS  60000
+#define DEFAULT_UNTIL_S  300
+#define WARMUP_WAIT_MS   600000
+#define ANSWER_SLACK_MS  30000
+
+enum state { BASE, WARM, SERVICE };
+static const char *const state_names[] = {[BASE] = "base", [WARM] = "warm", [SERVICE] = "service"};
+static const char *const suffixes[] = {[BASE] = "", [WARM] = ".warm", [SERVICE] = ".service"};
+
+struct bake {
+    sm_image *image;
+    const sm_vm_config *config;
+    const sm_bake_options *options;
+    struct sm_snapshot_cache *cache;
+    char key[SM_BAKE_KEY_SIZE];
+    sm_vm *vm; /* what is captured */
+    sm_snapshot_stats *stats;
+};
+
+static int cache_key(const struct bake *b, enum state state, char key[SM_BAKE_KEY_SIZE + 16])
+{
+    return snprintf(key, SM_BAKE_KEY_SIZE + 16, "%s%s", b->key, suffixes[state]);
+}
+
+static int find(const struct bake *b, enum state state, char **path, sm_error *err)
+{
+    char key[SM_BAKE_KEY_SIZE + 16];
+    cache_key(b, state, key);
+    return sm_snapshot_cache_find(b->cache, key, path, err);
+}
+
+static void say(const struct bake *b, const char *what)
+{
+    if (b->config->progress)
+        b->config->progress(b->config->progress_arg, what, 0, 0);
+}
+
+/* ---- the guest --------------------------------------------------------------------------------- */
+
+/* One request that is answered by OK or, with `answer`, by a message of that type. */
+static int ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer,
+    void *to, int64_t wait_ms, sm_error *err)
+{
+    struct sm_channel channel;
+    int rc = sm_vm_channel(vm, &channel, err);
+    if (rc)
+        return rc;
+    int64_t deadline = sm_deadline(wait_ms + ANSWER_SLACK_MS);
+    rc = sm_exec_send(&channel, type, message, deadline, err);
+    if (!rc)
+        rc = sm_channel_expect(&channel, answer, to, deadline, err);
+    sm_channel_close(&channel);
+    return rc;
+}
+
+static int wait_idle(sm_vm *vm, uint32_t timeout_ms, sm_error *err)
+{
+    const struct sm_wire_wait_idle idle = {.quiet_ms = IDLE_QUIET_MS, .timeout_ms = timeout_ms};
+    int rc = ask(vm, SM_WIRE_WAIT_IDLE, &idle, SM_WIRE_OK, NULL, timeout_ms, err);
+    return rc ? sm_error_prefix(err, rc, "the VM does not become idle") : 0;
+}
+
+static int run_warmup(struct bake *b, sm_error *err)
+{
+    say(b, "warming up");
+    sm_exec *exec;
+    sm_exec_result result;
+    const sm_exec_config config = {.argv = b->options->warmup};
+    int rc = sm_exec_start(b->vm, &config, &exec, err);
+    if (!rc) {
+        rc = sm_exec_wait(exec, WARMUP_WAIT_MS, &result, err);
+        sm_exec_close(exec);
+    }
+    if (rc)
+        return sm_error_prefix(err, rc, "the warm-up command '%.100s'", b->options->warmup[0]);
+    if (result.signal)
+        return sm_error_set(err, SM_EGUEST, "the warm-up command '%.100s' was ended by signal %d",
+            b->options->warmup[0], result.signal);
+    if (result.exit_code)
+        return sm_error_set(err, SM_EGUEST, "the warm-up command '%.100s' ended with exit code %d",
+            b->options->warmup[0], result.exit_code);
+    return 0;
+}
+
+/* Starts the image's own command so that it outlives its connection, and waits as asked for. */
+static int start_service(struct bake *b, uint32_t *pid, sm_error *err)
+{
+    say(b, "starting the image's command");
+    auto_strv argv = {0};
+    auto_strv env = {0};
+    struct sm_wire_exec exec;
+    int rc = sm_exec_describe(
+        &b->image->config, &(sm_exec_config){0}, &argv, &env, &exec, err);
+    if (rc)
+        return rc;
+    exec.flags |= SM_WIRE_EXEC_DETACH | SM_WIRE_EXEC_STDOUT | SM_WIRE_EXEC_STDERR;
+    struct sm_wire_started started;
+    rc = ask(b->vm, SM_WIRE_EXEC, &exec, SM_WIRE_STARTED, &started, 0, err);
+    if (rc)
+        return rc;
+    *pid = started.pid;
+
+    uint32_t seconds = b->options->seconds ? b->options->seconds : DEFAULT_UNTIL_S;
+    if (b->options->until == SM_BAKE_LISTENING) {
+        const struct sm_wire_wait_listen listen = {.timeout_ms = seconds * 1000};
+        struct sm_wire_sockets sockets;
+        rc = ask(
+            b->vm, SM_WIRE_WAIT_LISTEN, &listen, SM_WIRE_SOCKETS, &sockets, seconds * 1000, err);
+        if (rc)
+            return sm_error_prefix(err, rc, "the image's command does not listen");
+    } else if (b->options->until == SM_BAKE_SECONDS) {
+        struct sm_machine_end end;
+        if (sm_machine_wait(b->vm->machine, (int)(b->options->seconds * 1000), &end, NULL) == 0)
+            return sm_error_set(err, SM_EGUEST, "%s", end.message);
+        return 0;
+    }
+    return wait_idle(b->vm, seconds * 1000, err);
+}
+
+/* ---- capturing --------------------------------------------------------------------------------- */
+
+static char *make_note(const struct bake *b, enum state state, uint32_t pid)
+{
+    json_t *note = json_pack("{s:s, s:s, s:s?, s:i}", "state", state_names[state], "digest",
+        b->image->info.digest, "source", b->image->info.source, "pid", (int)pid);
+    char *text = note ? json_dumps(note, JSON_COMPACT) : NULL;
+    json_decref(note);
+    return text;
+}
+
+/* Stops the guest and copies what is to be written. */
+static int capture(struct bake *b, enum state state, uint32_t pid, bool delta,
+    struct sm_capture *capture, sm_error *err)
+{
+    auto_free char *note = make_note(b, state, pid);
+    if (!note)
+        return sm_error_set(err, SM_ENOMEM, "no memory for the snapshot's note");
+    return sm_capture_take(capture, b->vm, note, delta, err);
+}
+
+static int target(const struct bake *b, enum state state, char **path, sm_error *err)
+{
+    char key[SM_BAKE_KEY_SIZE + 16];
+    cache_key(b, state, key);
+    return sm_snapshot_cache_path(b->cache, key, path, err);
+}
+
+/* Boots, and captures the base; the file is being written when this returns. */
+static int boot_and_capture(struct bake *b, struct sm_capture *base, sm_error *err)
+{
+    say(b, "booting once to bake a snapshot");
+    auto_free char *path = NULL;
+    int rc = sm_vm_new(b->image, b->config, sm_now_ns(), &b->vm, err);
+    if (!rc)
+        rc = sm_vm_boot(b->vm, b->config, err);
+    if (!rc)
+        rc = wait_idle(b->vm, IDLE_TIMEOUT_MS, err);
+    if (!rc)
+        rc = target(b, BASE, &path, err);
+    if (!rc)
+        rc = capture(b, BASE, 0, false, base, err);
+    if (!rc)
+        rc = sm_capture_write(base, path, -1, err);
+    return rc;
+}
+
+/* The base is there: what is made on top of it is made in a VM restored from it, so that only what changed
+ * has to be looked at. */
+static int restore_base(struct bake *b, const char *path, sm_error *err)
+{
+    int rc = sm_vm_new(b->image, b->config, sm_now_ns(), &b->vm, err);
+    return rc ? rc : sm_vm_restore(b->vm, b->config, path, err);
+}
+
+static int make_state(struct bake *b, enum state state, uint32_t *pid, sm_error *err)
+{
+    int rc = b->options->warmup ? run_warmup(b, err) : 0;
+    if (rc)
+        return rc;
+    return state == SERVICE ? start_service(b, pid, err) : wait_idle(b->vm, IDLE_TIMEOUT_MS, err);
+}
+
+static int capture_top(struct bake *b, enum state state, uint32_t pid, bool delta, sm_error *err)
+{
+    auto_free char *base_path = NULL;
+    auto_free char *path = NULL;
+    auto_fd base_fd = -1;
+    struct sm_capture top = {0};
+    int rc = find(b, BASE, &base_path, err);
+    if (!rc)
+        rc = sm_snapshot_open(base_path, &base_fd, err);
+    if (!rc)
+        rc = target(b, state, &path, err);
+    if (!rc)
+        rc = capture(b, state, pid, delta, &top, err);
+    if (!rc) {
+        say(b, "writing the snapshot");
+        rc = sm_capture_write(&top, path, base_fd, err);
+    }
+    if (!rc)
+        rc = sm_capture_finish(&top, b->stats, err);
+    sm_capture_clear(&top);
+    return rc;
+}
+
+/* Under the lock. */
+static int bake(struct bake *b, enum state state, sm_error *err)
+{
+    auto_free char *base_path = NULL;
+    struct sm_capture base = {0};
+    uint32_t pid = 0;
+    bool restored = state != BASE && find(b, BASE, &base_path, NULL) == 0;
+    int rc = restored ? restore_base(b, base_path, err) : boot_and_capture(b, &base, err);
+    if (!rc && state != BASE && !restored)
+        rc = sm_machine_resume(b->vm->machine, err);
+    if (!rc && state != BASE)
+        rc = make_state(b, state, &pid, err); /* while the base is written */
+    if (!rc && !restored)
+        rc = sm_capture_finish(&base, state == BASE ? b->stats : NULL, err);
+    if (!rc && state != BASE)
+        rc = capture_top(b, state, pid, restored, err);
+    sm_capture_clear(&base);
+    sm_vm_close(b->vm);
+    b->vm = NULL;
+    return rc;
+}
+
+/* ---- finding ----------------------------------------------------------------------------------- */
+
+/* Makes the snapshot under the lock, unless somebody has made it meanwhile. */
+static int bake_locked(struct bake *b, enum state state, bool *baked, sm_error *err)
+{
+    struct sm_snapshot_lock *lock;
+    auto_free char *path = NULL;
+    int rc = sm_snapshot_cache_lock(b->cache, b->key, LOCK_TIMEOUT_MS, &lock, err);
+    if (rc)
+        return rc;
+    *baked = b->options->again || find(b, state, &path, NULL) != 0;
+    if (*baked) {
+        rc = bake(b, state, err);
+        if (rc)
+            rc = sm_error_prefix(err, rc, "baking '%s'", b->image->info.source);
+    }
+    sm_snapshot_cache_unlock(lock);
+    return rc;
+}
+
+static int key_of(const sm_image *image, const sm_vm_config *config, char *key, sm_error *err)
+{
+    struct sm_guest_files files;
+    struct sm_hv *hv;
+    int rc = sm_guest_files_find(&files, config, err);
+    if (rc)
+        return rc;
+    rc = sm_hv_open(&hv, err);
+    if (!rc) {
+        rc = sm_bake_key(image, config, &files, hv, key, err);
+        sm_hv_close(hv);
+    }
+    sm_guest_files_clear(&files);
+    return rc;
+}
+
+int sm_image_bake(sm_image *image, const sm_vm_config *config, const sm_bake_options *options,
+    bool *baked, sm_snapshot_stats *stats, sm_error *err)
+{
+    static const sm_vm_config default_config;
+    static const sm_bake_options default_options;
+    struct bake b = {
+        .image = image,
+        .config = config ? config : &default_config,
+        .options = options ? options : &default_options,
+        .stats = stats,
+    };
+    enum state state = b.options->until != SM_BAKE_READY ? SERVICE
+        : b.options->warmup                              ? WARM
+                                                         : BASE;
+    bool did = false;
+    int rc = key_of(image, b.config, b.key, err);
+    if (!rc)
+        rc = sm_store_snapshot_cache(image->store, &b.cache, err);
+    if (rc)
+        return rc;
+    rc = bake_locked(&b, state, &did, err);
+    sm_snapshot_cache_close(b.cache);
+    if (!rc && baked)
+        *baked = did;
+    return rc;
+}
+
+int sm_vm_find_snapshot(sm_vm *vm, const sm_vm_config *config, char **path, sm_error *err)
+{
+    static const sm_bake_options options;
+    struct bake b = {.image = vm->image, .config = config, .options = &options};
+    int rc = sm_bake_key(vm->image, config, &vm->files, vm->hv, b.key, err);
+    if (!rc)
+        rc = sm_store_snapshot_cache(vm->image->store, &b.cache, err);
+    if (rc)
+        return rc;
+    bool found = (config->service && find(&b, SERVICE, path, NULL) == 0) ||
+        find(&b, WARM, path, NULL) == 0 || find(&b, BASE, path, NULL) == 0;
+    if (!found) {
+        uint64_t begin = sm_now_ns();
+        bool baked;
+        rc = bake_locked(&b, BASE, &baked, err);
+        if (!rc)
+            rc = find(&b, BASE, path, err);
+        uint64_t took = sm_now_ns() - begin;
+        vm->timing.baked_us = took / 1000;
+        vm->start_ns += took;
+    }
+    sm_snapshot_cache_close(b.cache);
+    return rc;
+}

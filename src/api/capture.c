@@ -1,0 +1,125 @@
+/* Capturing a VM. See capture.h. */
+#include "api/capture.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "snapshot/page_map.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/error.h"
+#include "vmm/machine.h"
+
+static int copy_paused(struct sm_capture *c, sm_vm *vm, const char *note, bool delta,
+    const struct sm_ram *ram, sm_error *err)
+{
+    int rc = sm_machine_save(vm->machine, &c->snapshot, err);
+    if (!rc)
+        rc = sm_compact_capture(c->compact, ram, delta, NULL, err);
+    if (rc)
+        return rc;
+    struct sm_snapshot *s = c->snapshot;
+    memcpy(s->build.kernel, vm->files.kernel_id, sizeof(s->build.kernel));
+    memcpy(s->build.agent, vm->files.agent_id, sizeof(s->build.agent));
+    s->note = strdup(note);
+    return s->note ? 0 : sm_error_set(err, SM_ENOMEM, "no memory for the snapshot's note");
+}
+
+int sm_capture_take(
+    struct sm_capture *capture, sm_vm *vm, const char *note, bool delta, sm_error *err)
+{
+    struct sm_ram ram;
+    sm_machine_ram(vm->machine, &ram);
+    int rc = sm_compact_new(ram.bytes, &capture->compact, err);
+    if (!rc)
+        rc = sm_compact_prepare(capture->compact, &ram, delta, err);
+    if (rc)
+        return rc;
+    uint64_t begin = sm_now_ns();
+    rc = sm_machine_pause(vm->machine, err);
+    if (rc)
+        return rc;
+    rc = copy_paused(capture, vm, note, delta, &ram, err);
+    if (rc)
+        sm_machine_resume(vm->machine, NULL);
+    capture->stats.pause_us = (sm_now_ns() - begin) / 1000;
+    capture->stats.ram_bytes = ram.bytes;
+    return rc;
+}
+
+static void *write_file(void *arg)
+{
+    struct sm_capture *c = arg;
+    const struct sm_snapshot_write_options options = {.ram_sums = true};
+    struct sm_snapshot_write_stats stats = {0};
+    uint64_t begin = sm_now_ns();
+    if (c->base_fd >= 0)
+        c->rc = sm_snapshot_save_diff(
+            c->path, c->snapshot, c->compact, c->base_fd, &options, &stats, &c->error);
+    else
+        c->rc = sm_compact_save(c->path, c->snapshot, c->compact, &options, &stats, &c->error);
+    c->stats.write_us = (sm_now_ns() - begin) / 1000;
+    c->stats.data_bytes = stats.ram_data_bytes;
+    return NULL;
+}
+
+int sm_capture_write(struct sm_capture *capture, const char *path, int base_fd, sm_error *err)
+{
+    capture->base_fd = base_fd;
+    capture->path = strdup(path);
+    if (!capture->path)
+        return sm_error_set(err, SM_ENOMEM, "no memory for a path");
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(&capture->thread, NULL, write_file, capture);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc)
+        return sm_error_errno(err, rc, "cannot start a thread to write the snapshot");
+    capture->writing = true;
+    return 0;
+}
+
+static void join(struct sm_capture *capture)
+{
+    if (capture->writing)
+        pthread_join(capture->thread, NULL);
+    capture->writing = false;
+}
+
+int sm_capture_finish(struct sm_capture *capture, sm_snapshot_stats *stats, sm_error *err)
+{
+    join(capture);
+    if (capture->rc) {
+        if (err)
+            *err = capture->error;
+        return capture->rc;
+    }
+    if (stats)
+        *stats = capture->stats;
+    return 0;
+}
+
+void sm_capture_clear(struct sm_capture *capture)
+{
+    join(capture);
+    sm_compact_free(capture->compact);
+    sm_snapshot_free(capture->snapshot);
+    free(capture->path);
+    *capture = (struct sm_capture){0};
+}
+
+int sm_vm_snapshot(sm_vm *vm, const char *path, sm_snapshot_stats *stats, sm_error *err)
+{
+    struct sm_capture capture = {0};
+    int rc = sm_capture_take(&capture, vm, "{\"state\":\"live\"}", false, err);
+    if (!rc)
+        rc = sm_machine_resume(vm->machine, err);
+    if (!rc)
+        rc = sm_capture_write(&capture, path, -1, err);
+    if (!rc)
+        rc = sm_capture_finish(&capture, stats, err);
+    sm_capture_clear(&capture);
+    return rc ? sm_error_prefix(err, rc, "cannot capture the VM '%s'", vm->name) : 0;
+}

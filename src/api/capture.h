@@ -1,0 +1,37 @@
+/*
+ * Capturing a VM: the guest stands still while what it is made of is copied (take), and may run on while a
+ * thread of the capture's own writes the file (write ... finish).
+ */
+#ifndef SM_API_CAPTURE_H
+#define SM_API_CAPTURE_H
+
+#include <pthread.h>
+
+#include "api/vm.h"
+#include "snapshot/writer.h"
+
+struct sm_capture {
+    struct sm_compact *compact;
+    struct sm_snapshot *snapshot;
+    sm_snapshot_stats stats;
+    char *path;
+    int base_fd;
+    pthread_t thread;
+    bool writing;
+    int rc; /* of the thread */
+    sm_error error;
+};
+
+/* Pauses the VM, copies, and leaves it paused (after a failure it runs). delta: only what differs from the
+ * snapshot file that the VM was restored from. *capture must be all zero. */
+int sm_capture_take(
+    struct sm_capture *capture, sm_vm *vm, const char *note, bool delta, sm_error *err);
+
+/* Begins to write the file; base_fd >= 0: as a difference from that snapshot. base_fd must stay open
+ * until finish or clear. */
+int sm_capture_write(struct sm_capture *capture, const char *path, int base_fd, sm_error *err);
+/* Waits for the file. */
+int sm_capture_finish(struct sm_capture *capture, sm_snapshot_stats *stats, sm_error *err);
+void sm_capture_clear(struct sm_capture *capture); /* all zero is fine */
+
+#endif

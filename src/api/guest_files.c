@@ -1,0 +1,99 @@
+/* What a VM is made of. See guest_files.h. */
+#include "api/guest_files.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "util/error.h"
+#include "util/fingerprint.h"
+#include "util/locate.h"
+#include "vmm/machine.h"
+
+#define DEFAULT_MEMORY (256ull << 20)
+
+_Static_assert(SM_SNAPSHOT_ID_BYTES == SM_FILE_ID_BYTES, "ids of files fit into snapshots");
+
+static int find(const char *named, const char *name, const char *what, char **path, uint8_t *id,
+    sm_error *err)
+{
+    int rc = 0;
+    if (!named)
+        rc = sm_locate(name, "SUPERMACHINE_GUEST_DIR", "guest", path, err);
+    else if (access(named, R_OK))
+        rc = sm_error_errno(err, errno, "cannot read the %s '%s'", what, named);
+    else if (!(*path = strdup(named)))
+        rc = sm_error_set(err, SM_ENOMEM, "no memory for a path");
+    return rc ? rc : sm_file_id(*path, id, err);
+}
+
+int sm_guest_files_find(struct sm_guest_files *files, const sm_vm_config *config, sm_error *err)
+{
+    *files = (struct sm_guest_files){0};
+    int rc = find(
+        config->kernel, "vmlinux", "guest kernel", &files->kernel, files->kernel_id, err);
+    if (!rc)
+        rc = find(config->initramfs, "agent.cpio", "agent's initramfs", &files->initramfs,
+            files->agent_id, err);
+    if (rc)
+        sm_guest_files_clear(files);
+    return rc;
+}
+
+void sm_guest_files_clear(struct sm_guest_files *files)
+{
+    free(files->kernel);
+    free(files->initramfs);
+    *files = (struct sm_guest_files){0};
+}
+
+uint64_t sm_vm_config_memory(const sm_vm_config *config)
+{
+    return config->memory_bytes ? config->memory_bytes : DEFAULT_MEMORY;
+}
+
+unsigned sm_vm_config_vcpus(const sm_vm_config *config)
+{
+    return config->vcpus ? config->vcpus : 1;
+}
+
+int sm_bake_key(const sm_image *image, const sm_vm_config *config, const struct sm_guest_files *files,
+    const struct sm_hv *hv, char key[SM_BAKE_KEY_SIZE], sm_error *err)
+{
+    /* A guest remembers blocks of its root file system: a snapshot goes with the very file that was there
+     * when it was made, not with another one of the same layers. */
+    struct stat st;
+    if (fstat(image->info.rootfs_fd, &st))
+        return sm_error_errno(err, errno, "cannot look at '%s'", image->info.rootfs_path);
+    const uint64_t numbers[] = {
+        sm_vm_config_memory(config),
+        sm_vm_config_vcpus(config),
+        (uint64_t)st.st_ino,
+        (uint64_t)st.st_size,
+        (uint64_t)st.st_mtim.tv_sec,
+        (uint64_t)st.st_mtim.tv_nsec,
+    };
+    const char *cmdline = config->cmdline ? config->cmdline : "";
+    uint8_t cpu[SM_CPU_DIGEST_BYTES], vmm[SM_VMM_BUILD_ID_BYTES], bytes[16];
+    sm_hv_cpu_digest(hv, cpu);
+    sm_vmm_build_id(vmm);
+    struct sm_fingerprint f;
+    sm_fingerprint_init(&f);
+    sm_fingerprint_add(&f, image->info.digest, strlen(image->info.digest));
+    sm_fingerprint_add(&f, numbers, sizeof(numbers));
+    sm_fingerprint_add(&f, files->kernel_id, sizeof(files->kernel_id));
+    sm_fingerprint_add(&f, files->agent_id, sizeof(files->agent_id));
+    sm_fingerprint_add(&f, vmm, sizeof(vmm));
+    sm_fingerprint_add(&f, cpu, sizeof(cpu));
+    sm_fingerprint_add(&f, cmdline, strlen(cmdline));
+    sm_fingerprint_bytes(&f, bytes);
+
+    const char *digest = strchr(image->info.digest, ':');
+    int n = snprintf(key, SM_BAKE_KEY_SIZE, "%.12s-", digest ? digest + 1 : image->info.digest);
+    for (int i = 0; i < 16; i++)
+        snprintf(key + n + 2 * i, 3, "%02x", bytes[i]);
+    return 0;
+}

@@ -1,0 +1,30 @@
+/* What a VM is made of: the files, who they are, and the key of the snapshots made of just these. */
+#ifndef SM_API_GUEST_FILES_H
+#define SM_API_GUEST_FILES_H
+
+#include <supermachine.h>
+
+#include "api/internal.h"
+#include "hypervisor/hypervisor.h"
+#include "snapshot/snapshot.h"
+
+struct sm_guest_files {
+    char *kernel, *initramfs; /* paths */
+    uint8_t kernel_id[SM_SNAPSHOT_ID_BYTES], agent_id[SM_SNAPSHOT_ID_BYTES];
+};
+
+/* Finds those that config names, or the installed ones. On failure *files is empty. */
+int sm_guest_files_find(struct sm_guest_files *files, const sm_vm_config *config, sm_error *err);
+void sm_guest_files_clear(struct sm_guest_files *files);
+
+/* Two snapshots with one key are interchangeable: "<digest of the image, 12 digits>-<fingerprint of
+ * everything else>". */
+#define SM_BAKE_KEY_SIZE 64
+int sm_bake_key(const sm_image *image, const sm_vm_config *config, const struct sm_guest_files *files,
+    const struct sm_hv *hv, char key[SM_BAKE_KEY_SIZE], sm_error *err);
+
+/* With the defaults in the place of zeros. */
+uint64_t sm_vm_config_memory(const sm_vm_config *config);
+unsigned sm_vm_config_vcpus(const sm_vm_config *config);
+
+#endif

@@ -1,0 +1,293 @@
+/*
+ * How a VM comes to be: by booting, or from a snapshot.
+ *
+ * Boot: the machine boots, its agent connects to our vsock port and greets. The greeting comes in on the
+ * device thread, which only keeps the descriptor and rings an eventfd; all talking is done by the thread
+ * that called sm_vm_start.
+ * Restore: connections do not survive a snapshot, the agent's listening port does; so we connect.
+ * Both ways the guest then gets the host's clock, entropy, a host name and a machine id before anything
+ * else may be asked of it; if one of these fails, so does the start. The connection that carried it
+ * serves the first request.
+ */
+#include <errno.h>
+#include <jansson.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "api/vm.h"
+#include "devices/vsock.h"
+#include "snapshot/reader.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/error.h"
+#include "vmm/machine.h"
+
+#define DEFAULT_BOOT_TIMEOUT 120000
+#define REQUEST_TIMEOUT_MS   30000 /* for what the agent does at once */
+
+static uint64_t since_start(const sm_vm *vm, uint64_t ns)
+{
+    return ns > vm->start_ns ? (ns - vm->start_ns) / 1000 : 0;
+}
+
+static int create_machine(sm_vm *vm, const sm_vm_config *config, const struct sm_snapshot *snapshot,
+    int snapshot_fd, sm_error *err)
+{
+    const struct sm_machine_config machine = {
+        .memory_bytes = sm_vm_config_memory(config),
+        .vcpus = sm_vm_config_vcpus(config),
+        .kernel = vm->files.kernel,
+        .initramfs = vm->files.initramfs,
+        .rootfs = vm->image->info.rootfs_path,
+        .cmdline = config->cmdline,
+        .hv = vm->hv,
+        .snapshot = snapshot,
+        .snapshot_fd = snapshot_fd,
+    };
+    return sm_machine_create(&vm->machine, &machine, err);
+}
+
+/* On the device thread. */
+static void agent_connected(void *arg, int fd, uint32_t guest_port)
+{
+    sm_vm *vm = arg;
+    pthread_mutex_lock(&vm->lock);
+    if (vm->agent_ns) {
+        sm_close(fd); /* one greeting is enough */
+    } else {
+        vm->agent_fd = fd;
+        vm->agent_ns = sm_now_ns();
+        (void)!write(vm->greeted, &(uint64_t){1}, sizeof(uint64_t));
+    }
+    pthread_mutex_unlock(&vm->lock);
+}
+
+/* Fails with the sentence and the last lines of the console, which tell why there is no agent. */
+static int not_ready(sm_vm *vm, enum sm_code code, const char *sentence, sm_error *err)
+{
+    char tail[600];
+    sm_machine_console(vm->machine, tail, sizeof(tail));
+    const char *from = strchr(tail, '\n'); /* the first line may be cut */
+    from = strlen(tail) == sizeof(tail) - 1 && from ? from + 1 : tail;
+    return sm_error_set(err, code, "%s; the console's last lines:\n%s", sentence, from);
+}
+
+/* The machine ended before its agent was ready. */
+static int ended_early(sm_vm *vm, sm_error *err)
+{
+    struct sm_machine_end end;
+    int rc = sm_machine_wait(vm->machine, 0, &end, err);
+    if (rc)
+        return rc;
+    if (end.how != SM_VM_POWERED_OFF)
+        return sm_error_set(err, SM_EGUEST, "%s", end.message);
+    return not_ready(vm, SM_EGUEST, "the guest powered off before its agent was ready", err);
+}
+
+/* Waits for the agent's connection and takes it. */
+static int await_agent(sm_vm *vm, int timeout_ms, struct sm_channel *channel, sm_error *err)
+{
+    int64_t deadline = sm_deadline(timeout_ms);
+    for (;;) {
+        struct pollfd fds[2] = {
+            {.fd = vm->greeted, .events = POLLIN},
+            {.fd = sm_machine_end_fd(vm->machine), .events = POLLIN},
+        };
+        int n = poll(fds, 2, sm_deadline_left(deadline));
+        if (n < 0 && errno != EINTR)
+            return sm_error_errno(err, errno, "cannot wait for the VM");
+        if (n > 0 && fds[0].revents)
+            break;
+        if (n > 0)
+            return ended_early(vm, err);
+        if (n == 0 && sm_deadline_left(deadline) == 0)
+            return not_ready(vm, SM_ETIMEOUT, "the agent in the VM was not ready in time", err);
+    }
+    pthread_mutex_lock(&vm->lock);
+    int fd = sm_steal_fd(&vm->agent_fd);
+    pthread_mutex_unlock(&vm->lock);
+    return sm_channel_init(channel, fd, vm->machine, err);
+}
+
+static int greet(struct sm_channel *channel, sm_error *err)
+{
+    struct sm_wire_hello hello;
+    int rc =
+        sm_channel_expect(channel, SM_WIRE_HELLO, &hello, sm_deadline(REQUEST_TIMEOUT_MS), err);
+    if (rc)
+        return rc;
+    if (hello.version != SM_WIRE_VERSION)
+        return sm_error_set(err, SM_EPROTOCOL,
+            "the agent speaks version %u of the protocol and we version %u; install kernel, agent and "
+            "library from one build", hello.version, SM_WIRE_VERSION);
+    return 0;
+}
+
+/* Clock, entropy and identity; before anything of the user's runs. */
+static int personalise(struct sm_channel *channel, const char *hostname, sm_error *err)
+{
+    uint8_t seed[64];
+    char machine_id[33];
+    if (getrandom(seed, sizeof(seed), 0) != sizeof(seed))
+        return sm_error_errno(err, errno, "cannot get random bytes for the VM");
+    uint64_t id[2];
+    if (getrandom(id, sizeof(id), 0) != sizeof(id))
+        return sm_error_errno(err, errno, "cannot get random bytes for the VM");
+    snprintf(machine_id, sizeof(machine_id), "%016llx%016llx", (unsigned long long)id[0],
+        (unsigned long long)id[1]);
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    const struct sm_wire_restore restore = {
+        .realtime_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec,
+        .seed = {.data = seed, .len = sizeof(seed)},
+        .hostname = hostname,
+        .machine_id = machine_id,
+    };
+    uint8_t frame[512];
+    struct sm_wire_writer w = {.buf = frame, .cap = sizeof(frame)};
+    sm_wire_put_restore(&w, &restore);
+    int64_t deadline = sm_deadline(REQUEST_TIMEOUT_MS);
+    int rc = sm_channel_send(channel, frame, w.len, deadline, err);
+    if (!rc)
+        rc = sm_channel_expect(channel, SM_WIRE_OK, NULL, deadline, err);
+    explicit_bzero(seed, sizeof(seed));
+    explicit_bzero(frame, sizeof(frame));
+    return rc ? sm_error_prefix(err, rc, "cannot set the VM's clock, entropy and name") : 0;
+}
+
+/* What both ways end with; takes the channel over. */
+static int finish(sm_vm *vm, const sm_vm_config *config, struct sm_channel *channel, sm_error *err)
+{
+    int rc = personalise(channel, config->hostname ? config->hostname : vm->name, err);
+    if (rc) {
+        sm_channel_close(channel);
+        return rc;
+    }
+    vm->own = *channel;
+    struct sm_machine_timing t;
+    sm_machine_get_timing(vm->machine, &t);
+    vm->timing.created_us = since_start(vm, t.created_ns);
+    vm->timing.loaded_us = since_start(vm, t.loaded_ns);
+    vm->timing.kernel_entry_us = since_start(vm, t.entered_ns);
+    vm->timing.agent_start_us = since_start(vm, vm->agent_ns);
+    vm->timing.ready_us = since_start(vm, sm_now_ns());
+    return 0;
+}
+
+int sm_vm_boot(sm_vm *vm, const sm_vm_config *config, sm_error *err)
+{
+    int timeout = config->boot_timeout_ms > 0 ? config->boot_timeout_ms : DEFAULT_BOOT_TIMEOUT;
+    vm->timing.found_us = since_start(vm, sm_now_ns());
+    int rc = create_machine(vm, config, NULL, -1, err);
+    if (!rc)
+        rc = sm_vsock_listen(
+            sm_machine_vsock(vm->machine), SM_WIRE_PORT, agent_connected, vm, err);
+    if (!rc)
+        rc = sm_machine_boot(vm->machine, err);
+    struct sm_channel channel = {.fd = -1};
+    if (!rc)
+        rc = await_agent(vm, timeout, &channel, err);
+    if (rc)
+        return rc;
+    rc = greet(&channel, err);
+    if (rc) {
+        sm_channel_close(&channel);
+        return rc;
+    }
+    return finish(vm, config, &channel, err);
+}
+
+/* ---- restore --------------------------------------------------------------------------------- */
+
+/* The kernel and the agent in the snapshot must be those that this VM would boot. */
+static int check_builds(const sm_vm *vm, const struct sm_snapshot *s, const char *path, sm_error *err)
+{
+    static const uint8_t unsaid[SM_SNAPSHOT_ID_BYTES];
+    const char *what = NULL;
+    if (memcmp(s->build.kernel, unsaid, sizeof(unsaid)) &&
+        memcmp(s->build.kernel, vm->files.kernel_id, sizeof(unsaid)))
+        what = "guest kernel";
+    else if (memcmp(s->build.agent, unsaid, sizeof(unsaid)) &&
+        memcmp(s->build.agent, vm->files.agent_id, sizeof(unsaid)))
+        what = "agent";
+    if (!what)
+        return 0;
+    return sm_error_set(err, SM_EUNSUPPORTED,
+        "the snapshot '%s' was made with another %s; bake it again", path, what);
+}
+
+/* What bake.c wrote about a command that runs. */
+static uint32_t service_pid(const struct sm_snapshot *s)
+{
+    json_t *note = s->note ? json_loads(s->note, 0, NULL) : NULL;
+    json_int_t pid = json_integer_value(json_object_get(note, "pid"));
+    json_decref(note);
+    return pid > 0 && pid <= INT32_MAX ? (uint32_t)pid : 0;
+}
+
+int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_error *err)
+{
+    auto_fd fd = -1;
+    auto_snapshot s = NULL;
+    vm->timing.restored = true;
+    vm->timing.found_us = since_start(vm, sm_now_ns());
+    int rc = sm_snapshot_open(path, &fd, err);
+    if (!rc)
+        rc = sm_snapshot_load_meta(fd, path, &s, err);
+    if (!rc)
+        rc = check_builds(vm, s, path, err);
+    if (!rc)
+        rc = create_machine(vm, config, s, fd, err);
+    struct sm_machine_load_times times;
+    if (!rc) {
+        rc = sm_machine_load(vm->machine, fd, s, &times, err);
+        if (rc)
+            rc = sm_error_prefix(err, rc, "cannot restore the snapshot '%s'", path);
+    }
+    if (!rc)
+        rc = sm_machine_resume(vm->machine, err);
+    struct sm_channel channel;
+    if (!rc)
+        rc = sm_channel_connect(&channel, vm->machine, sm_deadline(REQUEST_TIMEOUT_MS), err);
+    if (rc)
+        return rc;
+    vm->agent_ns = sm_now_ns();
+    vm->service_pid = service_pid(s);
+    vm->timing.ram_map_us = times.ram_map;
+    vm->timing.vcpu_restore_us = times.vcpu_restore;
+    vm->timing.irqchip_restore_us = times.irqchip_restore;
+    vm->timing.clock_us = times.clock;
+    vm->timing.device_restore_us = times.device_restore;
+    return finish(vm, config, &channel, err);
+}
+
+int sm_vm_start(sm_image *image, const sm_vm_config *config, sm_vm **vm, sm_error *err)
+{
+    static const sm_vm_config defaults;
+    if (!config)
+        config = &defaults;
+    uint64_t start_ns = sm_now_ns();
+    sm_vm *v;
+    int rc = sm_vm_new(image, config, start_ns, &v, err);
+    if (rc)
+        return rc;
+    if (config->cold) {
+        rc = sm_vm_boot(v, config, err);
+    } else {
+        auto_free char *path = NULL;
+        rc = sm_vm_find_snapshot(v, config, &path, err);
+        if (!rc)
+            rc = sm_vm_restore(v, config, path, err);
+    }
+    if (rc) {
+        sm_vm_close(v);
+        return rc;
+    }
+    *vm = v;
+    return 0;
+}

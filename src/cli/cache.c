@@ -1,0 +1,67 @@
+/* supermachine cache prune: gives disk space back. */
+#include <getopt.h>
+#include <stdio.h>
+
+#include "cli/cli.h"
+#include "cli/options.h"
+
+enum { OPT_MAX_SIZE = 0x100, OPT_MAX_AGE };
+
+static const struct cli_option prune_options[] = {
+    {OPT_MAX_SIZE, "max-size", "SIZE", "keep at most this much of snapshots (0: none)"},
+    {OPT_MAX_AGE, "unused-for", "TIME", "remove what was not used for this time, such as 12h"},
+    {0},
+};
+
+static int prune(const struct cli_command *self, int argc, char **argv)
+{
+    uint64_t max_bytes = UINT64_MAX, max_age_s = UINT64_MAX;
+    int id, ms;
+    while ((id = cli_next_option(self, argc, argv)) > 0) {
+        if (id == OPT_MAX_SIZE && !cli_parse_size(optarg, &max_bytes))
+            return cli_fail_usage(self, "'--max-size %s' is not a size such as 10g", optarg);
+        if (id == OPT_MAX_AGE) {
+            if (!cli_parse_duration_ms(optarg, &ms))
+                return cli_fail_usage(self, "'--unused-for %s' is not a time such as 12h", optarg);
+            max_age_s = (uint64_t)ms / 1000;
+        }
+    }
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    if (optind < argc)
+        return cli_fail_usage(self, "unexpected argument '%s'", argv[optind]);
+    if (max_bytes == UINT64_MAX && max_age_s == UINT64_MAX)
+        max_bytes = 0;
+
+    sm_store *store;
+    sm_error err;
+    size_t removed;
+    uint64_t freed;
+    if (sm_store_open(&store, NULL, &err))
+        return cli_fail_error(&err);
+    int rc = sm_store_prune(store, max_bytes, max_age_s, &removed, &freed, &err);
+    sm_store_close(store);
+    if (rc)
+        return cli_fail_error(&err);
+    char size[32];
+    printf("removed %zu snapshots, %s\n", removed, cli_format_size(freed, size));
+    return CLI_EXIT_OK;
+}
+
+static const struct cli_command cache_prune = {
+    .name = "cache prune",
+    .synopsis = "",
+    .summary = "Remove baked snapshots; all of them, or those that the options choose.",
+    .notes = "VMs that run go on. What was removed is baked again when it is needed.\n",
+    .options = prune_options,
+    .run = prune,
+};
+
+static const struct cli_command *const commands[] = {&cache_prune, NULL};
+
+const struct cli_command cli_cache = {
+    .name = "cache",
+    .synopsis = "COMMAND",
+    .summary = "Give disk space back.",
+    .commands = commands,
+};
