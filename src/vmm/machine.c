@@ -124,11 +124,12 @@ void sm_machine_close(struct sm_machine *m)
 {
     if (!m)
         return;
-    if (m->loop)
+    if (m->loop) {
         sm_machine_kill(m);
+        sm_loop_stop(m->loop); /* after it has reset the devices, see run.c */
+    }
     sm_machine_drop_devices(m);
     if (m->loop) {
-        sm_loop_stop(m->loop);
         sm_loop_timer_destroy(m->panic_timer);
         sm_loop_destroy(m->loop);
     }

@@ -1,0 +1,462 @@
+/* Whole machines with guests of a few instructions in place of a kernel: how they end, pause and resume,
+ * capture and restore. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <elf.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "guest_code.h"
+#include "snapshot/page_map.h"
+#include "snapshot/reader.h"
+#include "snapshot/writer.h"
+#include "util/bytes.h"
+#include "util/clock.h"
+#include "vmm/machine.h"
+
+#define MEMORY  (64u << 20)
+#define CODE    0x1000000u
+#define COUNTER 0x2000000u /* guest_count: the counter, and counter + nonce out of a register */
+
+static sm_error err;
+
+static void ok(int rc)
+{
+    if (rc)
+        fail_msg("%d: %s", rc, err.message);
+}
+
+/* A kernel file in memory: *path names it. */
+static int kernel_of(const uint8_t *code, size_t n, char path[32])
+{
+    struct {
+        Elf64_Ehdr eh;
+        Elf64_Phdr ph;
+        uint8_t code[4096];
+    } f = {
+        .eh = {.e_type = ET_EXEC,
+            .e_machine = EM_X86_64,
+            .e_entry = CODE,
+            .e_phoff = sizeof(Elf64_Ehdr),
+            .e_phentsize = sizeof(Elf64_Phdr),
+            .e_phnum = 1},
+        .ph = {.p_type = PT_LOAD,
+            .p_offset = sizeof(Elf64_Ehdr) + sizeof(Elf64_Phdr),
+            .p_paddr = CODE,
+            .p_filesz = n,
+            .p_memsz = n},
+    };
+    memcpy(f.eh.e_ident, ELFMAG, SELFMAG);
+    f.eh.e_ident[EI_CLASS] = ELFCLASS64;
+    f.eh.e_ident[EI_DATA] = ELFDATA2LSB;
+    memcpy(f.code, code, n);
+    int fd = memfd_create("kernel", MFD_CLOEXEC);
+    assert_int_equal(write(fd, &f, sizeof(f)), sizeof(f));
+    snprintf(path, 32, "/proc/self/fd/%d", fd);
+    return fd;
+}
+
+static struct sm_machine *booted(const uint8_t *code, size_t n, unsigned vcpus)
+{
+    char path[32];
+    int fd = kernel_of(code, n, path);
+    struct sm_machine *m;
+    ok(sm_machine_create(&m,
+        &(struct sm_machine_config){.memory_bytes = MEMORY, .vcpus = vcpus, .kernel = path}, &err));
+    ok(sm_machine_boot(m, &err));
+    close(fd);
+    return m;
+}
+
+/* ---- ends ------------------------------------------------------------------------------------- */
+
+#define RESET "mov $0xfe, %al\nout %al, $0x64\n1: hlt\njmp 1b\n"
+
+#define PRINT(text)                                                                                \
+    "lea 3f(%rip), %rsi\n"                                                                         \
+    "mov $0x3f8, %edx\n"                                                                           \
+    "2: mov (%rsi), %al\n"                                                                         \
+    "inc %rsi\n"                                                                                   \
+    "test %al, %al\n"                                                                              \
+    "jz 4f\n"                                                                                      \
+    "out %al, %dx\n"                                                                               \
+    "jmp 2b\n"                                                                                     \
+    "3: .asciz \"" text "\"\n"                                                                     \
+    "4:\n"
+
+GUEST(guest_off, RESET);
+GUEST(guest_print_off, PRINT("first\\nsecond\\n") RESET);
+GUEST(guest_panic, PRINT("before\\n[    1.234567] Kernel panic - not syncing: test\\n") RESET);
+GUEST(guest_panic_hangs, PRINT("Kernel panic - not syncing: stuck\\n") "1: jmp 1b\n");
+GUEST(guest_triple, PRINT("so long\\n") "lidt zero(%rip)\nint3\nzero: .quad 0, 0\n");
+GUEST(guest_wild, "mov $0xe0000000, %eax\njmp *%rax\n");
+
+static struct sm_machine_end end_of(const uint8_t *code, size_t n)
+{
+    struct sm_machine *m = booted(code, n, 1);
+    struct sm_machine_end end;
+    ok(sm_machine_wait(m, 20000, &end, &err));
+    struct pollfd p = {.fd = sm_machine_end_fd(m), .events = POLLIN};
+    assert_int_equal(poll(&p, 1, 0), 1);
+    assert_int_equal(sm_machine_pause(m, &err), -SM_EGUEST);
+    assert_int_equal(sm_machine_resume(m, &err), -SM_EGUEST);
+    sm_machine_kill(m); /* too late: changes nothing */
+    struct sm_machine_end again;
+    ok(sm_machine_wait(m, 0, &again, &err));
+    assert_int_equal(again.how, end.how);
+    sm_machine_close(m);
+    return end;
+}
+
+#define END_OF(guest) end_of(guest, GUEST_BYTES(guest))
+
+static void each_end_has_its_own_name(void **state)
+{
+    (void)state;
+    struct sm_machine_end e = END_OF(guest_off);
+    assert_int_equal(e.how, SM_VM_POWERED_OFF);
+    e = END_OF(guest_print_off);
+    assert_int_equal(e.how, SM_VM_POWERED_OFF);
+    assert_null(strchr(e.message, '\n'));
+    e = END_OF(guest_panic);
+    assert_int_equal(e.how, SM_VM_PANICKED);
+    assert_non_null(strstr(e.message, "before\n"));
+    assert_non_null(strstr(e.message, "not syncing: test"));
+    e = END_OF(guest_panic_hangs);
+    assert_int_equal(e.how, SM_VM_PANICKED);
+    e = END_OF(guest_triple);
+    assert_int_equal(e.how, SM_VM_TRIPLE_FAULT);
+    assert_non_null(strstr(e.message, "so long"));
+    e = END_OF(guest_wild);
+    assert_int_equal(e.how, SM_VM_INTERNAL_ERROR);
+    assert_non_null(strstr(e.message, "0xe0000000"));
+}
+
+static void console_is_kept(void **state)
+{
+    (void)state;
+    struct sm_machine *m = booted(guest_print_off, GUEST_BYTES(guest_print_off), 1);
+    struct sm_machine_end end;
+    char text[100];
+    ok(sm_machine_wait(m, 20000, &end, &err));
+    assert_int_equal(sm_machine_console(m, text, sizeof(text)), strlen("first\nsecond\n"));
+    assert_string_equal(text, "first\nsecond\n");
+    struct sm_hv_counters c;
+    sm_machine_get_counters(m, &c);
+    assert_int_equal(c.by_kind[SM_HV_EXIT_PIO], strlen("first\nsecond\n") + 1);
+    struct sm_machine_timing t;
+    sm_machine_get_timing(m, &t);
+    assert_true(t.start_ns && t.created_ns >= t.start_ns && t.loaded_ns >= t.created_ns &&
+                t.entered_ns >= t.loaded_ns);
+    sm_machine_close(m);
+}
+
+/* ---- running ------------------------------------------------------------------------------------ */
+
+/* Counts in memory; a register goes along, and starts with a nonce; each round has an exit. */
+GUEST(guest_count, "rdtsc\n"
+                   "mov %eax, %r15d\n"
+                   "mov $0x2000000, %esi\n"
+                   "mov %r15, 16(%rsi)\n"
+                   "1: incq (%rsi)\n"
+                   "inc %r15\n"
+                   "mov %r15, 8(%rsi)\n"
+                   "out %al, $0x80\n"
+                   "jmp 1b\n");
+
+static struct sm_machine *counting(unsigned vcpus)
+{
+    return booted(guest_count, GUEST_BYTES(guest_count), vcpus);
+}
+
+static uint64_t word(struct sm_machine *m, unsigned i)
+{
+    struct sm_ram ram;
+    sm_machine_ram(m, &ram);
+    return __atomic_load_n(
+        (const uint64_t *)(const void *)(ram.base + COUNTER) + i, __ATOMIC_RELAXED);
+}
+
+static void wait_for(struct sm_machine *m, uint64_t counter)
+{
+    for (int ms = 0; word(m, 0) < counter; ms++) {
+        if (ms == 10000)
+            fail_msg("the guest stands still at %llu", (unsigned long long)word(m, 0));
+        usleep(1000);
+    }
+}
+
+static void pause_stops_and_resume_goes_on(void **state)
+{
+    (void)state;
+    for (unsigned vcpus = 1; vcpus <= 4; vcpus += 3) { /* those beyond the first wait for a SIPI */
+        struct sm_machine *m = counting(vcpus);
+        for (int i = 0; i < 20; i++) {
+            wait_for(m, word(m, 0) + 5);
+            uint64_t before = sm_now_ns();
+            ok(sm_machine_pause(m, &err));
+            assert_true(sm_now_ns() - before < 1000000000);
+            uint64_t c = word(m, 0);
+            usleep(2000);
+            assert_int_equal(word(m, 0), c);
+            assert_int_equal(sm_machine_pause(m, &err), -SM_EINVAL);
+            ok(sm_machine_resume(m, &err));
+            assert_int_equal(sm_machine_resume(m, &err), -SM_EINVAL);
+        }
+        struct sm_machine_end end;
+        assert_int_equal(sm_machine_wait(m, 10, &end, &err), -SM_ETIMEOUT);
+        assert_int_equal(sm_machine_boot(m, &err), -SM_EINVAL);
+        sm_machine_kill(m);
+        ok(sm_machine_wait(m, 0, &end, &err));
+        assert_int_equal(end.how, SM_VM_KILLED);
+        sm_machine_close(m);
+    }
+}
+
+static void closes_in_every_state(void **state)
+{
+    (void)state;
+    struct sm_machine *m;
+    const struct sm_machine_config config = {.memory_bytes = MEMORY, .vcpus = 2};
+    sm_machine_close(NULL);
+    ok(sm_machine_create(&m, &config, &err));
+    sm_machine_close(m);
+    ok(sm_machine_create(&m, &config, &err));
+    assert_int_equal(sm_machine_pause(m, &err), -SM_EINVAL);
+    assert_int_equal(sm_machine_boot(m, &err), -SM_EINVAL); /* no kernel */
+    sm_machine_close(m);
+    m = counting(2);
+    ok(sm_machine_pause(m, &err));
+    sm_machine_close(m);
+    m = counting(1);
+    sm_machine_close(m);
+}
+
+static void bad_configurations_are_refused(void **state)
+{
+    (void)state;
+    struct sm_machine *m = NULL;
+    struct sm_machine_config c = {.memory_bytes = MEMORY, .vcpus = 0};
+    assert_int_equal(sm_machine_create(&m, &c, &err), -SM_EINVAL);
+    c.vcpus = 17;
+    assert_int_equal(sm_machine_create(&m, &c, &err), -SM_EINVAL);
+    c.vcpus = 1;
+    c.memory_bytes = MEMORY + 4096;
+    assert_int_equal(sm_machine_create(&m, &c, &err), -SM_EINVAL);
+    c.memory_bytes = 2u << 20;
+    assert_int_equal(sm_machine_create(&m, &c, &err), -SM_EINVAL);
+    c.memory_bytes = MEMORY;
+    c.rootfs = "/nowhere";
+    assert_int_equal(sm_machine_create(&m, &c, &err), -SM_ENOTFOUND);
+    c.rootfs = "/dev/null";
+    assert_int_equal(sm_machine_create(&m, &c, &err), -SM_EINVAL);
+    assert_null(m);
+}
+
+static void *one_machine(void *arg)
+{
+    (void)arg;
+    struct sm_machine *m = counting(1);
+    for (int i = 0; i < 5; i++) {
+        wait_for(m, word(m, 0) + 3);
+        ok(sm_machine_pause(m, NULL));
+        ok(sm_machine_resume(m, NULL));
+    }
+    sm_machine_close(m);
+    return NULL;
+}
+
+static void several_machines_at_once(void **state)
+{
+    (void)state;
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, one_machine, NULL), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+}
+
+/* ---- capture and restore --------------------------------------------------------------------------- */
+
+static void capture(struct sm_machine *m, const char *path)
+{
+    auto_snapshot s = NULL;
+    struct sm_ram ram;
+    assert_int_equal(sm_machine_save(m, &s, &err), -SM_EINVAL); /* it runs */
+    ok(sm_machine_pause(m, &err));
+    ok(sm_machine_save(m, &s, &err));
+    sm_machine_ram(m, &ram);
+    ok(sm_snapshot_save_streaming(path, s, &ram, NULL, NULL, NULL, &err));
+}
+
+static int restored(const char *path, bool early, struct sm_machine **out, sm_error *why)
+{
+    auto_snapshot s = NULL;
+    struct sm_machine *m;
+    int fd;
+    ok(sm_snapshot_open(path, &fd, &err));
+    ok(sm_snapshot_load_meta(fd, path, &s, &err));
+    struct sm_machine_config config = {.memory_bytes = MEMORY, .vcpus = s->n_vcpus};
+    if (early) { /* RAM mapped at creation; else this is a restore into a shell */
+        config.snapshot = s;
+        config.snapshot_fd = fd;
+    }
+    ok(sm_machine_create(&m, &config, &err));
+    struct sm_machine_load_times t;
+    int rc = sm_machine_load(m, fd, s, &t, why);
+    close(fd);
+    if (rc)
+        sm_machine_close(m);
+    else
+        *out = m;
+    return rc;
+}
+
+static void a_restored_machine_goes_on(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/sm-test-XXXXXX";
+    close(mkstemp(path));
+    for (unsigned vcpus = 1; vcpus <= 2; vcpus++) {
+        struct sm_machine *m = counting(vcpus);
+        wait_for(m, 10);
+        capture(m, path);
+        uint64_t at = word(m, 0), nonce = word(m, 2);
+        ok(sm_machine_resume(m, &err));
+        wait_for(m, at + 5); /* the original runs on */
+        sm_machine_close(m);
+        for (int round = 0; round < 6; round++) {
+            struct sm_machine *r;
+            ok(restored(path, round & 1, &r, &err));
+            assert_int_equal(word(r, 0), at); /* what the others wrote is not in the file */
+            ok(sm_machine_resume(r, &err));
+            wait_for(r, at + 10);
+            ok(sm_machine_pause(r, &err));
+            assert_int_equal(word(r, 2), nonce);
+            uint64_t register_is = word(r, 1) - nonce, memory_is = word(r, 0);
+            if (register_is != memory_is && register_is + 1 != memory_is)
+                fail_msg("register at %llu, memory at %llu", (unsigned long long)register_is,
+                    (unsigned long long)memory_is);
+            sm_machine_close(r);
+        }
+    }
+    unlink(path);
+}
+
+static void a_restored_machine_can_be_captured(void **state)
+{
+    (void)state;
+    char first[] = "/tmp/sm-test-XXXXXX", second[] = "/tmp/sm-test-XXXXXX";
+    close(mkstemp(first));
+    close(mkstemp(second));
+    struct sm_machine *m = counting(1), *r;
+    wait_for(m, 10);
+    capture(m, first);
+    uint64_t nonce = word(m, 2);
+    sm_machine_close(m);
+    ok(restored(first, true, &r, &err));
+    struct sm_ram ram;
+    sm_machine_ram(r, &ram);
+    assert_int_equal(ram.backing, SM_RAM_PRIVATE_FILE);
+    ok(sm_machine_resume(r, &err));
+    wait_for(r, word(r, 0) + 10);
+    capture(r, second);
+    uint64_t at = word(r, 0);
+    sm_machine_close(r);
+    ok(restored(second, false, &r, &err));
+    assert_int_equal(word(r, 0), at);
+    assert_int_equal(word(r, 2), nonce);
+    ok(sm_machine_resume(r, &err));
+    wait_for(r, at + 10);
+    sm_machine_close(r);
+    unlink(first);
+    unlink(second);
+}
+
+/* Changes one thing of a good snapshot, which must then be refused with these words. */
+static void refused(
+    struct sm_snapshot *s, int fd, const struct sm_machine_config *config, const char *words)
+{
+    struct sm_machine *m;
+    ok(sm_machine_create(&m, config, &err));
+    int rc = sm_machine_load(m, fd, s, NULL, &err);
+    if (rc != -SM_EUNSUPPORTED || !strstr(err.message, words))
+        fail_msg("%d: \"%s\" lacks \"%s\"", rc, err.message, words);
+    assert_true(sm_machine_resume(m, &err) < 0);
+    sm_machine_close(m);
+}
+
+static void what_does_not_fit_is_refused(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/sm-test-XXXXXX";
+    close(mkstemp(path));
+    struct sm_machine *m = counting(1);
+    wait_for(m, 1);
+    capture(m, path);
+    assert_int_equal(sm_machine_load(m, 0, NULL, NULL, &err), -SM_EINVAL);
+    sm_machine_close(m);
+    int fd;
+    auto_snapshot s = NULL;
+    ok(sm_snapshot_open(path, &fd, &err));
+    ok(sm_snapshot_load_meta(fd, path, &s, &err));
+    struct sm_machine_config c = {.memory_bytes = MEMORY, .vcpus = 1};
+
+    c.vcpus = 2;
+    refused(s, fd, &c, "number of vCPUs");
+    c.vcpus = 1;
+    c.memory_bytes = 2 * MEMORY;
+    refused(s, fd, &c, "memory size");
+    c.memory_bytes = MEMORY;
+    s->arch = SM_SNAPSHOT_AARCH64;
+    refused(s, fd, &c, "architecture");
+    s->arch = SM_SNAPSHOT_X86_64;
+    s->cpu_digest[0] ^= 1;
+    refused(s, fd, &c, "CPU");
+    s->cpu_digest[0] ^= 1;
+    s->build.vmm[0] ^= 1;
+    refused(s, fd, &c, "another build");
+    s->build.vmm[0] ^= 1;
+    s->regions[0].gpa += 4096;
+    refused(s, fd, &c, "memory map");
+    s->regions[0].gpa -= 4096;
+    s->devices[0].irq++;
+    refused(s, fd, &c, "devices");
+    s->devices[0].irq--;
+    s->n_devices--;
+    refused(s, fd, &c, "devices");
+    s->n_devices++;
+    assert_int_equal(truncate(path, (off_t)s->ram_offset + 4096), 0);
+    ok(sm_machine_create(&m, &c, &err));
+    assert_int_equal(sm_machine_load(m, fd, s, NULL, &err), -SM_ECORRUPT);
+    sm_machine_close(m);
+    close(fd);
+    unlink(path);
+}
+
+int main(void)
+{
+    if (access("/dev/kvm", R_OK | W_OK))
+        return 77; /* skipped */
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_end_has_its_own_name),
+        cmocka_unit_test(console_is_kept),
+        cmocka_unit_test(pause_stops_and_resume_goes_on),
+        cmocka_unit_test(closes_in_every_state),
+        cmocka_unit_test(bad_configurations_are_refused),
+        cmocka_unit_test(several_machines_at_once),
+        cmocka_unit_test(a_restored_machine_goes_on),
+        cmocka_unit_test(a_restored_machine_can_be_captured),
+        cmocka_unit_test(what_does_not_fit_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
