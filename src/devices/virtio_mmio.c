@@ -84,17 +84,9 @@ void sm_virtio_publish(struct sm_virtio_dev *dev, unsigned q)
         sm_virtio_broken(dev);
 }
 
-void sm_virtio_publish_all(struct sm_virtio_dev *dev)
+void sm_virtio_interrupt(struct sm_virtio_dev *dev)
 {
-    bool wanted = false, broken = false;
-    for (unsigned q = 0; q < dev->ops->n_queues; q++) {
-        wanted |= sm_virtq_publish(&dev->vq[q]);
-        broken |= dev->vq[q].broken;
-    }
-    if (wanted)
-        raise(dev, SM_VIRTIO_INT_USED);
-    if (broken)
-        sm_virtio_broken(dev);
+    raise(dev, SM_VIRTIO_INT_USED);
 }
 
 void sm_virtio_again(struct sm_virtio_dev *dev, unsigned q)

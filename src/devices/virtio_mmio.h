@@ -146,8 +146,8 @@ static inline bool sm_virtio_has(const struct sm_virtio_dev *dev, uint64_t featu
 
 /* Shows what was pushed to the guest, interrupts it if it wants that, and checks for a broken queue. */
 void sm_virtio_publish(struct sm_virtio_dev *dev, unsigned q);
-/* The same for all queues, with one interrupt at most. */
-void sm_virtio_publish_all(struct sm_virtio_dev *dev);
+/* Interrupts the guest for what was published, for devices that look at several queues first. */
+void sm_virtio_interrupt(struct sm_virtio_dev *dev);
 
 /* Serves q: takes chains, hands each to fn, which returns the bytes it has written, and publishes. Stops
  * after a bounded number of chains and comes back by itself, so that no queue keeps the others, or a

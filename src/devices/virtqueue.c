@@ -81,7 +81,9 @@ bool sm_virtq_start(struct sm_virtq *vq, const struct sm_guest_memory *gm,
     vq->used = sm_gm_ptr(gm, state->used, avail_event_at(vq) + 2);
     if (!vq->desc || !vq->avail || !vq->used)
         return broken(vq, "queue is not in RAM");
-    vq->published_used_idx = state->next_used_idx;
+    vq->published_used_idx = load16(vq->used + RING_IDX, __ATOMIC_RELAXED);
+    if (sm_virtq_unpublished(vq) > n)
+        vq->published_used_idx = state->next_used_idx;
     vq->notify_off = load16(vq->used + RING_FLAGS, __ATOMIC_RELAXED) != 0;
     vq->running = true;
     return true;

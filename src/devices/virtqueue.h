@@ -53,7 +53,8 @@ static inline struct iovec *sm_virtq_writable(struct sm_virtq_chain *c)
     return c->iov + c->n_readable;
 }
 
-/* Checks the addresses in `state` against RAM and starts there. False: broken. */
+/* Checks the addresses in `state` against RAM and starts there. False: broken. What had been pushed but
+ * not published when the state was saved is published with the next one. */
 bool sm_virtq_start(struct sm_virtq *vq, const struct sm_guest_memory *gm,
     const struct sm_virtq_state *state, bool event_idx, bool indirect);
 void sm_virtq_stop(struct sm_virtq *vq);
@@ -73,6 +74,12 @@ void sm_virtq_push(struct sm_virtq *vq, uint16_t head, uint32_t written);
 
 /* Shows the guest everything that was pushed; true if it wants an interrupt for that. */
 bool sm_virtq_publish(struct sm_virtq *vq);
+
+/* How many were pushed and not yet published. */
+static inline unsigned sm_virtq_unpublished(const struct sm_virtq *vq)
+{
+    return (uint16_t)(vq->state.next_used_idx - vq->published_used_idx);
+}
 
 /* Asks the guest not to kick while we are at work, and to kick again. After switching on, true means
  * that more has come meanwhile and must be popped first. */

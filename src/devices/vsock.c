@@ -31,6 +31,7 @@
 #define RX_PER_TURN     128u
 #define RX_PER_STREAM   16u
 #define DEFAULT_STREAMS 4096u
+#define TX_RETURN_MS    20u
 
 /* ---- packets to the guest -------------------------------------------------------------------- */
 
@@ -182,6 +183,30 @@ static bool send_resets(struct sm_vsock *vsock, struct sm_virtq_chain *c)
     return vsock->n_resets == 0;
 }
 
+/*
+ * Gives buffers back to the guest. It needs no interrupt to learn that a tx buffer is free, it only frees
+ * memory then; so those go along with the interrupt for the next rx buffer, if not so many wait that the
+ * queue could run short, and if not too long. An interrupt is dear where a guest kernel is emulated.
+ */
+static void publish(struct sm_vsock *vsock, bool tx_too)
+{
+    struct sm_virtq *rx = &vsock->dev.vq[VSOCK_Q_RX], *tx = &vsock->dev.vq[VSOCK_Q_TX];
+    bool wanted = sm_virtq_publish(rx);
+    if (wanted || tx_too || sm_virtq_unpublished(tx) >= tx->state.size / 4u)
+        wanted |= sm_virtq_publish(tx);
+    else if (sm_virtq_unpublished(tx) > 0 && tx->running)
+        sm_loop_timer_arm(vsock->tx_timer, TX_RETURN_MS);
+    if (wanted)
+        sm_virtio_interrupt(&vsock->dev);
+    if (rx->broken || tx->broken)
+        sm_virtio_broken(&vsock->dev);
+}
+
+static void on_tx_timer(void *arg)
+{
+    publish(arg, true);
+}
+
 void sm_vsock_pump(struct sm_vsock *vsock)
 {
     if (!vsock->dev.active)
@@ -211,7 +236,7 @@ void sm_vsock_pump(struct sm_vsock *vsock)
         if (s && more)
             sm_vsock_stream_ready(s); /* behind the others */
     }
-    sm_virtio_publish_all(&vsock->dev);
+    publish(vsock, false);
     if (budget == 0)
         sm_virtio_again(&vsock->dev, VSOCK_Q_RX);
 }
@@ -381,7 +406,7 @@ static void serve_tx(struct sm_vsock *vsock)
     } while (budget > 0 && !vsock->tx_held && sm_virtq_notify_on(tx));
     if (budget == 0 && !vsock->tx_held)
         sm_virtio_again(&vsock->dev, VSOCK_Q_TX);
-    sm_vsock_pump(vsock); /* publishes tx as well */
+    sm_vsock_pump(vsock); /* publishes */
 }
 
 /* ---- events ---------------------------------------------------------------------------------- */
@@ -509,6 +534,7 @@ static void vsock_reset(struct sm_virtio_dev *dev)
         sm_vsock_stream_gone(s);
     }
     vsock->n_resets = 0;
+    sm_loop_timer_disarm(vsock->tx_timer);
     vsock->tx_held = vsock->hold = vsock->reset_wanted = vsock->reset_under_way = false;
 }
 
@@ -537,6 +563,7 @@ static void vsock_destroy(struct sm_virtio_dev *dev)
     while (vsock->streams)
         sm_vsock_stream_free(vsock->streams);
     sm_vsock_host_fini(vsock);
+    sm_loop_timer_destroy(vsock->tx_timer);
     sm_virtio_fini(dev);
     free(vsock);
 }
@@ -575,8 +602,11 @@ int sm_vsock_create(const struct sm_virtio_env *env, const struct sm_vsock_confi
     if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
         seed = 0;
     vsock->next_port = 1u << 30 | seed >> 2;
-    rc = sm_vsock_host_init(vsock, err);
+    rc = sm_loop_timer_create(env->loop, on_tx_timer, vsock, &vsock->tx_timer, err);
+    if (rc == 0)
+        rc = sm_vsock_host_init(vsock, err);
     if (rc) {
+        sm_loop_timer_destroy(vsock->tx_timer);
         sm_virtio_fini(&vsock->dev);
         free(vsock);
         return rc;

@@ -133,7 +133,8 @@ struct sm_vsock {
     struct vsock_stream *ready, **ready_tail;
     struct vsock_reset resets[VSOCK_RESETS];
     unsigned n_resets;
-    bool tx_held; /* the tx queue waits until a reset can be queued */
+    struct sm_loop_timer *tx_timer; /* for tx buffers that the guest has not got back yet */
+    bool tx_held;                   /* the tx queue waits until a reset can be queued */
 
     bool hold;            /* after a load: no connections before sm_vsock_transport_reset */
     bool reset_wanted;    /* no event buffer was there */

@@ -395,6 +395,68 @@ static void without_rx_buffers_everything_waits(void **state)
     close(fd);
 }
 
+static unsigned tx_returned(struct fixture *f)
+{
+    return fg_load16(&f->g.fg, f->g.q[1].used + 2);
+}
+
+static void tx_buffers_come_back_without_an_interrupt_of_their_own(void **state)
+{
+    struct fixture *f = *state;
+    struct sm_virtio_dev *dev = sm_vsock_dev(f->vsock);
+    int fd = open_from_guest(f, 7000);
+    fg_interrupts(dev);
+    unsigned before = tx_returned(f);
+    /* Ask for an interrupt for the next one, as the driver does. */
+    fg_store16(&f->g.fg, f->g.q[1].avail + 4 + 2 * 16, (uint16_t)before);
+    for (int i = 0; i < 3; i++) {
+        vg_send(&f->g, 7000, PORT, VG_RW, 0, "x", 1);
+        turn(f);
+        assert_int_equal(fg_interrupts(dev), 0);
+        assert_int_equal(tx_returned(f), before);
+    }
+    /* They go along with what is received ... */
+    fg_store16(&f->g.fg, f->g.q[0].avail + 4 + 2 * 16, f->g.q[0].last_used);
+    assert_int_equal(write(fd, "y", 1), 1);
+    expect(f, VG_RW);
+    assert_int_equal(fg_interrupts(dev), 1);
+    assert_int_equal(tx_returned(f), before + 3);
+    /* ... or after a time, ... */
+    fg_store16(&f->g.fg, f->g.q[1].avail + 4 + 2 * 16, (uint16_t)(before + 3));
+    vg_send(&f->g, 7000, PORT, VG_RW, 0, "x", 1);
+    turn(f);
+    assert_int_equal(tx_returned(f), before + 3);
+    usleep(30000);
+    turn(f);
+    assert_int_equal(tx_returned(f), before + 4);
+    assert_int_equal(fg_interrupts(dev), 1);
+    /* ... or when many wait. */
+    fg_store16(&f->g.fg, f->g.q[1].avail + 4 + 2 * 16, (uint16_t)(before + 4));
+    for (int i = 0; i < 4; i++)
+        vg_send(&f->g, 7000, PORT, VG_RW, 0, "x", 1);
+    turn(f);
+    assert_int_equal(tx_returned(f), before + 8);
+    assert_int_equal(fg_interrupts(dev), 1);
+    /* A capture in between loses none, nor the interrupt. */
+    struct sm_virtio_state s;
+    fg_store16(&f->g.fg, f->g.q[1].avail + 4 + 2 * 16, (uint16_t)(before + 8));
+    vg_send(&f->g, 7000, PORT, VG_RW, 0, "x", 1);
+    turn(f);
+    assert_int_equal(tx_returned(f), before + 8);
+    assert_int_equal(sm_virtio_save(dev, &s, NULL), 0);
+    assert_int_equal(s.queues[1].next_used_idx, before + 9);
+    assert_int_equal(sm_virtio_load(dev, &s, NULL), 0);
+    sm_vsock_transport_reset(f->vsock);
+    fg_interrupts(dev);
+    sm_virtio_wake(dev);
+    turn(f);
+    usleep(30000);
+    turn(f);
+    assert_int_equal(tx_returned(f), before + 9);
+    assert_int_equal(fg_interrupts(dev), 1);
+    close(fd);
+}
+
 /* ---- hostile packets ------------------------------------------------------------------------- */
 
 static void wrong_addresses_and_types_are_reset(void **state)
@@ -952,6 +1014,7 @@ int main(void)
         T(credit_is_given_back_as_the_host_reads),
         T(credit_violation_is_reset),
         T(without_rx_buffers_everything_waits),
+        T(tx_buffers_come_back_without_an_interrupt_of_their_own),
         T(wrong_addresses_and_types_are_reset),
         T(broken_packets_reset_their_stream),
         T(short_header_is_ignored),
