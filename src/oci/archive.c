@@ -226,7 +226,7 @@ static int open_tar(struct sm_imgstore *store, const char *path, struct tar_sour
     struct tar_source *tar = calloc(1, sizeof(*tar));
     if (!tar)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
-    tar->source = (struct sm_source){open_member, free_tar};
+    tar->source = (struct sm_source){.open = open_member, .free = free_tar};
     tar->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     struct stat st;
     int rc = 0;

@@ -18,6 +18,7 @@
 #include "oci/digest.h"
 #include "oci/json.h"
 #include "oci/plan.h"
+#include "oci/registry.h"
 #include "oci/store_internal.h"
 #include "oci/unpack.h"
 #include "util/error.h"
@@ -65,6 +66,20 @@ static int plan_layout(struct build *b, json_t *index)
     return rc;
 }
 
+static int plan_registry(struct build *b)
+{
+    const struct sm_registry_options options = {
+        .tls_ca = b->options->tls_ca,
+        .authfile = b->options->authfile,
+        .insecure = b->options->insecure_registry,
+        .stall_s = b->options->stall_s,
+    };
+    struct sm_descriptor top;
+    tell(b, "asking the registry", 0, 0);
+    int rc = sm_registry_open(b->store, b->ref, &options, &b->source, &top, b->err);
+    return rc ? rc : sm_plan_oci(b->source, &top, &b->platform, &b->plan, b->err);
+}
+
 static int make_plan(struct build *b)
 {
     auto_json *root = NULL;
@@ -72,7 +87,7 @@ static int make_plan(struct build *b)
     if (b->ref->kind == SM_REF_DIGEST)
         return sm_error_set(b->err, SM_ENOTFOUND, "the store has no image %s", b->ref->digest);
     if (b->ref->kind == SM_REF_REGISTRY)
-        return sm_error_set(b->err, SM_EUNSUPPORTED, "pulling from a registry is not possible yet");
+        return plan_registry(b);
     b->path = realpath(b->ref->path, NULL);
     if (!b->path)
         return sm_error_errno(b->err, errno, "cannot open %s", b->ref->path);
@@ -137,6 +152,19 @@ static int begin_partial(struct build *b, const char *partial, int *fd)
     return sm_error_set(b->err, SM_ETIMEOUT, "another process has been making the same image for an hour");
 }
 
+static int prefetch(struct build *b)
+{
+    size_t count = b->plan.layer_count;
+    if (!b->source->prefetch || count == 0)
+        return 0;
+    auto_free const struct sm_descriptor **blobs = reallocarray(NULL, count, sizeof(*blobs));
+    if (!blobs)
+        return sm_error_set(b->err, SM_ENOMEM, "out of memory");
+    for (size_t i = 0; i < count; i++)
+        blobs[i] = &b->plan.layers[i].blob;
+    return b->source->prefetch(b->source, blobs, count, b->err);
+}
+
 static int fill_partial(struct build *b, int fd, const char *partial)
 {
     auto_free char *path = NULL;
@@ -148,6 +176,8 @@ static int fill_partial(struct build *b, int fd, const char *partial)
     unsigned char id[32];
     sm_digest_sum(b->plan.chain_id, id);
     int rc = sm_rootfs_new(fd, path, &b->options->limits, &rootfs, b->err);
+    if (rc == 0)
+        rc = prefetch(b);
     if (rc == 0)
         rc = sm_unpack(b->source, &b->plan, rootfs, unpack_progress, b, b->err);
     if (rc == 0)
@@ -217,6 +247,8 @@ static int record(struct build *b)
     int rc = sm_store_put_image(b->store, &info, b->err);
     if (rc == 0 && strcmp(b->plan.top, b->plan.digest) != 0)
         rc = sm_store_put_choice(b->store, b->plan.top, &b->platform, b->plan.digest, b->err);
+    if (rc == 0 && b->ref->kind == SM_REF_REGISTRY && !b->ref->digest)
+        rc = sm_store_put_tag(b->store, b->ref, b->plan.top, b->err);
     if (rc == 0 && (b->ref->kind == SM_REF_OCI_ARCHIVE || b->ref->kind == SM_REF_DOCKER_ARCHIVE))
         rc = sm_store_put_archive(b->store, b->ref, b->path, &b->platform, &b->fingerprint, b->plan.digest,
             b->err);
@@ -243,15 +275,19 @@ static int run(struct build *b, const char *reference)
 int sm_build(struct sm_imgstore *store, const char *reference, const struct sm_build_options *options,
     char digest[SM_DIGEST_LEN + 1], sm_error *err)
 {
-    struct build b = {.store = store, .options = options, .err = err};
-    int rc = run(&b, reference);
-    if (rc == 0)
-        memcpy(digest, b.plan.digest, SM_DIGEST_LEN + 1);
-    else
-        sm_error_prefix(err, rc, "image %.200s", reference);
-    sm_plan_clear(&b.plan);
-    sm_source_free(b.source);
-    sm_reference_free(b.ref);
-    free(b.path);
-    return rc;
+    int rc = 0;
+    bool again = true;
+    for (int attempt = 0; attempt < 2 && again; attempt++) {
+        struct build b = {.store = store, .options = options, .err = err};
+        rc = run(&b, reference);
+        if (rc == 0)
+            memcpy(digest, b.plan.digest, SM_DIGEST_LEN + 1);
+        /* A blob of the store may have been damaged by a crash of the machine: once more without it. */
+        again = rc == -SM_ECORRUPT && b.source && b.source->discard && b.source->discard(b.source);
+        sm_plan_clear(&b.plan);
+        sm_source_free(b.source);
+        sm_reference_free(b.ref);
+        free(b.path);
+    }
+    return rc ? sm_error_prefix(err, rc, "image %.200s", reference) : 0;
 }

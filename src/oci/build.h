@@ -13,6 +13,7 @@ struct sm_build_options {
     void *progress_arg;
     const char *tls_ca, *authfile;
     bool insecure_registry;
+    unsigned stall_s; /* how long a transfer may stand still; 0: the default */
 };
 
 /* Makes the image ready in the store; digest is then its manifest's. */

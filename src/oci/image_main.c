@@ -6,6 +6,7 @@
  * Progress and the result go to standard output as JSON lines (src/oci/builder.c describes them). With
  * --parent it ends when that process does.
  */
+#include <curl/curl.h>
 #include <getopt.h>
 #include <jansson.h>
 #include <locale.h>
@@ -23,7 +24,8 @@
 
 enum { PROGRESS_MS = 100 };
 
-enum option_id { OPT_STORE = 256, OPT_PLATFORM, OPT_PARENT, OPT_MAX_BYTES, OPT_TLS_CA, OPT_AUTHFILE, OPT_INSECURE };
+enum option_id { OPT_STORE = 256, OPT_PLATFORM, OPT_PARENT, OPT_MAX_BYTES, OPT_TLS_CA, OPT_AUTHFILE, OPT_INSECURE,
+    OPT_STALL };
 
 static const struct option options[] = {
     {"store", required_argument, NULL, OPT_STORE},
@@ -33,6 +35,7 @@ static const struct option options[] = {
     {"tls-ca", required_argument, NULL, OPT_TLS_CA},
     {"authfile", required_argument, NULL, OPT_AUTHFILE},
     {"insecure-registry", no_argument, NULL, OPT_INSECURE},
+    {"stall-timeout", required_argument, NULL, OPT_STALL},
     {0},
 };
 
@@ -118,6 +121,7 @@ int main(int argc, char **argv)
 {
     setlocale(LC_CTYPE, "C.UTF-8"); /* names in tar archives are UTF-8, whatever the user's locale */
     signal(SIGPIPE, SIG_IGN);
+    curl_global_init(CURL_GLOBAL_DEFAULT);
     if (argc < 2 || strcmp(argv[1], "build") != 0)
         return usage("the command is not known");
     struct sm_build_options how = {0};
@@ -148,6 +152,9 @@ int main(int argc, char **argv)
             break;
         case OPT_INSECURE:
             how.insecure_registry = true;
+            break;
+        case OPT_STALL:
+            how.stall_s = (unsigned)strtoul(optarg, NULL, 10);
             break;
         default:
             return usage("an option is not known or lacks its value");

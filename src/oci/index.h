@@ -17,6 +17,7 @@ struct sm_descriptor {
     char digest[SM_DIGEST_LEN + 1];
     uint64_t size;
     char media_type[128]; /* "" where it is not told */
+    bool is_manifest; /* a manifest or index, whatever its type says */
     bool has_platform;
     struct sm_platform platform;
 };

@@ -186,6 +186,7 @@ static int plan_oci(struct sm_source *source, const struct sm_descriptor *top,
         size_t size;
         char what[120];
         snprintf(what, sizeof(what), "the manifest %s", d.digest);
+        d.is_manifest = true;
         int rc = sm_source_read(source, &d, NULL, what, &data, &size, err);
         if (rc == 0)
             rc = sm_json_parse(data, size, what, &root, err);

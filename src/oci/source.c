@@ -14,7 +14,8 @@
 void sm_blob_close(struct sm_blob *blob)
 {
     sm_close(blob->fd);
-    blob->fd = -1;
+    free(blob->arg);
+    *blob = (struct sm_blob){.fd = -1};
 }
 
 ssize_t sm_blob_read(struct sm_blob *blob, uint64_t pos, void *buf, size_t size, sm_error *err)
@@ -125,7 +126,7 @@ int sm_layout_open(const char *path, struct sm_source **source, json_t **index, 
     struct layout *layout = calloc(1, sizeof(*layout));
     if (!layout)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
-    layout->source = (struct sm_source){open_in_layout, free_layout};
+    layout->source = (struct sm_source){.open = open_in_layout, .free = free_layout};
     layout->dir = sm_steal_fd(&dir);
     *source = &layout->source;
     *index = sm_steal_ptr(&root);

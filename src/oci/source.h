@@ -14,7 +14,8 @@ struct sm_blob {
     uint64_t offset, size;
     /* Waits until more than `have` bytes are there and tells how many; NULL: all are. */
     int (*wait)(struct sm_blob *blob, uint64_t have, uint64_t *available, sm_error *err);
-    void *arg; /* wait's */
+    void *arg;    /* wait's, from malloc */
+    bool checked; /* whoever provides it has the digest checked before the last byte can be read */
 };
 
 void sm_blob_close(struct sm_blob *blob);
@@ -32,6 +33,12 @@ struct sm_source {
     int (*open)(struct sm_source *source, const struct sm_descriptor *d, const char *name,
         struct sm_blob *blob, sm_error *err);
     void (*free)(struct sm_source *source);
+    /* Tells which blobs will be opened, in this order; NULL: it does not matter. */
+    int (*prefetch)(struct sm_source *source, const struct sm_descriptor *const *blobs, size_t count,
+        sm_error *err);
+    /* The image turned out to be damaged: whether another try may go better, since what the source
+     * had kept of it is now thrown away. NULL: no. */
+    bool (*discard)(struct sm_source *source);
 };
 
 void sm_source_free(struct sm_source *source);

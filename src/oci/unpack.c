@@ -216,7 +216,7 @@ static int open_layer(struct layer_reader *r, const struct sm_layer *layer)
         return rc;
     if (layer->name)
         p->total += r->blob.size;
-    if (!*layer->blob.digest)
+    if (!*layer->blob.digest || r->blob.checked)
         return 0;
     r->sum = sm_sha256_new();
     return r->sum ? 0 : sm_error_set(&p->why, SM_ENOMEM, "out of memory");

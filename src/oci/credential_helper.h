@@ -1,0 +1,14 @@
+/* Programs named docker-credential-NAME that keep credentials: they are told what to do by their
+ * argument, get JSON or a server's name on standard input, and answer on standard output. */
+#ifndef SM_OCI_CREDENTIAL_HELPER_H
+#define SM_OCI_CREDENTIAL_HELPER_H
+
+#include "oci/credentials.h"
+
+/* Leaves *c empty where the helper knows nothing of the server. */
+int sm_helper_get(const char *name, const char *server, struct sm_credentials *c, sm_error *err);
+int sm_helper_store(const char *name, const char *server, const char *user, const char *password,
+    sm_error *err);
+int sm_helper_erase(const char *name, const char *server, sm_error *err);
+
+#endif
