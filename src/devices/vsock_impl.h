@@ -1,7 +1,8 @@
 /*
- * Inside of the vsock device: what its three parts share.
+ * Inside of the vsock device: what its parts share.
  *
- *   vsock.c         the virtio side: packets in and out, credit towards the guest, events, state
+ *   vsock.c         the virtio device: queues, events, state
+ *   vsock_packet.c  packets from and to the guest
  *   vsock_stream.c  one stream: the socket side, buffering, half close
  *   vsock_host.c    who uses it: connects and listeners of this process, the front door
  *
@@ -159,7 +160,10 @@ struct sm_vsock {
     struct vsock_connect *waiting, **waiting_tail;
 };
 
-/* ---- vsock.c */
+/* ---- vsock_packet.c */
+/* Takes what the guest has sent, then pumps. */
+void sm_vsock_serve_tx(struct sm_vsock *vsock);
+void sm_vsock_tx_timer(void *vsock);
 /* Sends what is ready as far as the guest has buffers, and publishes. */
 void sm_vsock_pump(struct sm_vsock *vsock);
 /* Has sm_vsock_pump run soon, for callers that must not touch guest memory now. */
