@@ -46,6 +46,7 @@ enum conn_state {
     CONN_READ_FILE,   /* DATA frames are going */
     CONN_WAIT_LISTEN, /* looked at by the timer */
     CONN_WAIT_IDLE,
+    CONN_WAIT_FROZEN,
     CONN_CLOSING, /* only output is left */
 };
 
@@ -55,7 +56,7 @@ struct conn {
     uint32_t generation;
     uint32_t interest; /* epoll events asked for; 0: not registered */
     bool dirty;        /* in agent.dirty: output waits for the end of the turn */
-    bool blocked;   /* the socket takes no more at present */
+    bool blocked;      /* the socket takes no more at present */
     bool power_off;    /* when the output is out, so is the light */
     struct conn *next_dirty;
     struct buffer *in, *out; /* NULL while empty */
@@ -67,7 +68,7 @@ struct conn {
     uint64_t left; /* bytes still to come, or still allowed */
     struct buffer *path;
 
-    /* WAIT_LISTEN, WAIT_IDLE */
+    /* WAIT_LISTEN, WAIT_IDLE, FREEZE */
     uint32_t port, quiet_ms, poll_ms;
     uint64_t next_ns, deadline_ns;
     uint64_t sample_ns, sample_busy_ns;
@@ -103,6 +104,7 @@ struct exec {
 struct agent {
     int epoll, listener, signals;
     bool stop;
+    bool frozen; /* FREEZE was done, THAW not yet */
     uint64_t boot_nonce, ticks;
     const char *passwd, *group; /* paths of the user database */
     struct conn *dirty;
@@ -211,11 +213,12 @@ void file_read_more(struct agent *a, struct conn *c);
 /* The conn ended in the middle. */
 void file_abandon(struct agent *a, struct conn *c);
 
-/* ---- probe.c: what listens, is it idle ---------------------------------------------------- */
+/* ---- probe.c: what listens, is it idle, is all frozen -------------------------------------- */
 
 void probe_listeners(struct agent *a, struct conn *c);
 void probe_wait_listen(struct agent *a, struct conn *c, const struct sm_wire_wait_listen *m);
 void probe_wait_idle(struct agent *a, struct conn *c, const struct sm_wire_wait_idle *m);
+void probe_freeze(struct agent *a, struct conn *c, const struct sm_wire_freeze *m);
 void probe_timer(struct agent *a, struct conn *c, uint64_t now);
 
 #endif

@@ -240,6 +240,19 @@ static int set_identity(
     return e;
 }
 
+static int thaw(struct agent *a, const char **what)
+{
+    int e = a->frozen ? system_thaw(what) : 0;
+    a->frozen = a->frozen && e != 0;
+    return e;
+}
+
+static void request_thaw(struct agent *a, struct conn *c)
+{
+    const char *what = "";
+    answer(a, c, thaw(a, &what), what);
+}
+
 static void request_set_clock(struct agent *a, struct conn *c, const struct sm_wire_set_clock *m)
 {
     const char *what = "";
@@ -279,6 +292,8 @@ static void request_restore(struct agent *a, struct conn *c, const struct sm_wir
         e = system_set_clock(m->realtime_ns, &what);
     if (e == 0)
         e = set_identity(a, m->hostname, m->machine_id, &what);
+    if (e == 0)
+        e = thaw(a, &what);
     answer(a, c, e, what);
 }
 
@@ -309,6 +324,7 @@ static bool request(struct agent *a, struct conn *c, const struct sm_wire_frame 
         struct sm_wire_restore restore;
         struct sm_wire_wait_listen wait_listen;
         struct sm_wire_wait_idle wait_idle;
+        struct sm_wire_freeze freeze;
     } m;
 
     a->ticks++;
@@ -321,10 +337,13 @@ static bool request(struct agent *a, struct conn *c, const struct sm_wire_frame 
     case SM_WIRE_LISTENERS:
         probe_listeners(a, c);
         return true;
+    case SM_WIRE_THAW:
+        request_thaw(a, c);
+        return true;
     default:
         break;
     }
-    if (f->type < SM_WIRE_PING || f->type > SM_WIRE_WAIT_IDLE || !sm_wire_get(f, f->type, &m))
+    if (f->type < SM_WIRE_PING || f->type > SM_WIRE_FREEZE || !sm_wire_get(f, f->type, &m))
         return false;
     switch (f->type) {
     case SM_WIRE_PING:
@@ -359,6 +378,9 @@ static bool request(struct agent *a, struct conn *c, const struct sm_wire_frame 
         return true;
     case SM_WIRE_WAIT_IDLE:
         probe_wait_idle(a, c, &m.wait_idle);
+        return true;
+    case SM_WIRE_FREEZE:
+        probe_freeze(a, c, &m.freeze);
         return true;
     default:
         return false;

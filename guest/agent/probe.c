@@ -1,5 +1,5 @@
 /*
- * What listens in the guest, and is the guest idle.
+ * What listens in the guest, is the guest idle, and stopping it.
  *
  * Listeners come from the kernel's socket tables (sock_diag over netlink): four dumps, TCP and UDP
  * for both families. Waiting for one is polling with a growing interval. Idle is what /proc/uptime
@@ -18,11 +18,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "system.h"
 #include "util/bytes.h"
 
-#define POLL_MIN_MS   10u
-#define POLL_MAX_MS   200u
-#define IDLE_PERMILLE 20u
+#define POLL_MIN_MS 10u
+#define POLL_MAX_MS 200u
+/* Above what the looks themselves cost where the guest kernel is emulated. */
+#define IDLE_PERMILLE 100u
+#define QUIET_MIN_MS  200u
 
 /* States of the kernel's sockets: a UDP socket that is bound but not connected is "closed". */
 #define STATE_CLOSE  7u
@@ -244,7 +247,7 @@ void probe_wait_idle(struct agent *a, struct conn *c, const struct sm_wire_wait_
 {
     uint64_t now = agent_now_ns();
     c->state = CONN_WAIT_IDLE;
-    c->quiet_ms = m->quiet_ms < 50 ? 50 : m->quiet_ms; /* the clock behind it ticks every 10 ms */
+    c->quiet_ms = m->quiet_ms < QUIET_MIN_MS ? QUIET_MIN_MS : m->quiet_ms;
     c->deadline_ns = now + (uint64_t)m->timeout_ms * 1000000u;
     sample(a, c, now);
 }
@@ -264,8 +267,55 @@ static void look_idle(struct agent *a, struct conn *c, uint64_t now)
         sample(a, c, now);
 }
 
+/* ---- freezing ----------------------------------------------------------------------------- */
+
+/* True: there is an answer. */
+static bool look_frozen(struct agent *a, struct conn *c, uint64_t now)
+{
+    const char *what = "cannot tell whether all is frozen";
+    int rc = system_frozen();
+    if (rc > 0) {
+        conn_put(a, c, SM_WIRE_OK, NULL);
+        return true;
+    }
+    if (rc == 0 && now < c->deadline_ns)
+        return false;
+    system_thaw(&(const char *){NULL});
+    a->frozen = false;
+    if (rc < 0)
+        conn_error(a, c, SM_WIRE_E_INTERNAL, -rc, what, NULL);
+    else
+        conn_error(a, c, SM_WIRE_E_TIMEOUT, 0, "not all processes could be frozen in time", NULL);
+    return true;
+}
+
+void probe_freeze(struct agent *a, struct conn *c, const struct sm_wire_freeze *m)
+{
+    const char *what = "";
+    int e = system_freeze(&what);
+    if (e != 0) {
+        system_thaw(&(const char *){NULL});
+        conn_error(a, c, SM_WIRE_E_INTERNAL, e, what, NULL);
+        return;
+    }
+    uint64_t now = agent_now_ns();
+    a->frozen = true;
+    c->deadline_ns = now + (uint64_t)m->timeout_ms * 1000000u;
+    if (look_frozen(a, c, now))
+        return;
+    c->state = CONN_WAIT_FROZEN;
+    wait_on(a, c, now, POLL_MIN_MS);
+}
+
 void probe_timer(struct agent *a, struct conn *c, uint64_t now)
 {
+    if (c->state == CONN_WAIT_FROZEN) {
+        if (look_frozen(a, c, now))
+            wait_over(a, c);
+        else
+            wait_on(a, c, now, POLL_MIN_MS);
+        return;
+    }
     if (c->state == CONN_WAIT_IDLE) {
         look_idle(a, c, now);
         return;

@@ -16,6 +16,12 @@ int system_init(const char *etc, const char *hostname, const char **what);
 
 int system_set_clock(uint64_t realtime_ns, const char **what);
 int system_add_entropy(const void *seed, size_t len, const char **what);
+/* Stops all processes but the agent, or lets them go on. Stopping takes a while: system_frozen tells
+ * (1, 0, or -errno). */
+int system_freeze(const char **what);
+int system_frozen(void);
+int system_thaw(const char **what);
+
 /* "": keep. */
 int system_set_identity(const char *hostname, const char *machine_id, const char **what);
 

@@ -124,6 +124,7 @@ static const struct field wait_idle_fields[] = {
     F_U32(wait_idle, quiet_ms),
     F_U32(wait_idle, timeout_ms),
 };
+static const struct field freeze_fields[] = {F_U32(freeze, timeout_ms)};
 static const struct field error_fields[] = {
     F_U32(error, kind),
     F_I32(error, errnum),
@@ -174,6 +175,8 @@ static const struct message messages[] = {
     EMPTY(LISTENERS),
     MESSAGE(WAIT_LISTEN, wait_listen_fields, SMALL),
     MESSAGE(WAIT_IDLE, wait_idle_fields, SMALL),
+    MESSAGE(FREEZE, freeze_fields, SMALL),
+    EMPTY(THAW),
     EMPTY(OK),
     MESSAGE(ERROR, error_fields, SMALL),
     MESSAGE(PONG, pong_fields, SMALL),

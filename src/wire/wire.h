@@ -26,6 +26,7 @@
  *     POWER_OFF                 -> OK, then the guest goes down
  *     LISTENERS, WAIT_LISTEN    -> SOCKETS
  *     WAIT_IDLE                 -> OK
+ *     FREEZE, THAW              -> OK          user processes stop, and go on; RESTORE thaws too
  *     any of them               -> ERROR       instead of the answer (or of the rest of it)
  *
  * Exec. After STARTED the host may send STDIN, STDIN_EOF, SIGNAL and RESIZE, the agent sends
@@ -86,6 +87,8 @@ enum sm_wire_type {
     SM_WIRE_LISTENERS = 0x1a,    /* nothing */
     SM_WIRE_WAIT_LISTEN = 0x1b,  /* struct sm_wire_wait_listen */
     SM_WIRE_WAIT_IDLE = 0x1c,    /* struct sm_wire_wait_idle */
+    SM_WIRE_FREEZE = 0x1d,       /* struct sm_wire_freeze */
+    SM_WIRE_THAW = 0x1e,         /* nothing */
 
     /* Answers, agent to host. */
     SM_WIRE_OK = 0x40,      /* nothing */
@@ -155,7 +158,8 @@ struct sm_wire_pong {
     uint64_t ticks;        /* requests the agent has looked at since boot, this one included */
 };
 
-#define SM_WIRE_EXEC_TTY 0x01u /* a new terminal is stdin, stdout and stderr; STDERR is not used   \
+#define SM_WIRE_EXEC_TTY                                                                           \
+    0x01u /* a new terminal is stdin, stdout and stderr; STDERR is not used   \
                                 */
 #define SM_WIRE_EXEC_DETACH                                                                        \
     0x02u /* survives its connection; ended only by its own will or timeout */
@@ -227,7 +231,8 @@ struct sm_wire_set_identity {
     const char *machine_id; /* 32 lower-case hexadecimal digits; "": keep */
 };
 
-/* SET_CLOCK, ADD_ENTROPY and SET_IDENTITY at once. OK means: all of it was done. */
+/* SET_CLOCK, ADD_ENTROPY and SET_IDENTITY at once, then THAW if there was a FREEZE. OK means: all of it
+ * was done. */
 struct sm_wire_restore {
     uint64_t realtime_ns;
     struct sm_wire_bytes seed;
@@ -240,10 +245,16 @@ struct sm_wire_wait_listen {
     uint32_t timeout_ms;
 };
 
-/* Idle: for quiet_ms nothing but the agent used the CPU to speak of (under 2 %). */
+/* Idle: during quiet_ms (at least 200) the CPUs had together less than a tenth of that to do. */
 struct sm_wire_wait_idle {
     uint32_t quiet_ms;
     uint32_t timeout_ms;
+};
+
+/* Stops every process but the agent (cgroup freezer), so that none of them runs between a restore of
+ * what is captured now and RESTORE. Processes in cgroups that the guest made itself are not reached. */
+struct sm_wire_freeze {
+    uint32_t timeout_ms; /* then ERROR TIMEOUT, and they go on */
 };
 
 struct sm_wire_error {
@@ -266,7 +277,8 @@ struct sm_wire_socket {
 };
 
 struct sm_wire_signal {
-    uint32_t signal; /* to the command's process group; with a terminal to its foreground group */
+    uint32_t
+        signal; /* to the command's process group; with a terminal also to its foreground group */
 };
 
 struct sm_wire_resize {
@@ -316,7 +328,7 @@ struct sm_wire_writer {
     bool failed;
 };
 
-/* A message without fields: OK, POWER_OFF, LISTENERS, STDIN_EOF. */
+/* A message without fields: OK, POWER_OFF, LISTENERS, THAW, STDIN_EOF. */
 void sm_wire_put_empty(struct sm_wire_writer *w, enum sm_wire_type type);
 
 /* A frame of bytes: STDIN, STDOUT, STDERR, DATA. */
@@ -346,6 +358,7 @@ void sm_wire_socket_store(uint8_t record[SM_WIRE_SOCKET_SIZE], const struct sm_w
     X(RESTORE, restore)                                                                            \
     X(WAIT_LISTEN, wait_listen)                                                                    \
     X(WAIT_IDLE, wait_idle)                                                                        \
+    X(FREEZE, freeze)                                                                              \
     X(ERROR, error)                                                                                \
     X(PONG, pong)                                                                                  \
     X(STARTED, started)                                                                            \

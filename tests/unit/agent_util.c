@@ -59,6 +59,25 @@ int system_set_identity(const char *hostname, const char *machine_id, const char
     return fake->fail_identity;
 }
 
+int system_freeze(const char **what)
+{
+    *what = "freeze";
+    fake->freezes++;
+    return fake->fail_freeze;
+}
+
+int system_frozen(void)
+{
+    return fake->frozen;
+}
+
+int system_thaw(const char **what)
+{
+    *what = "thaw";
+    fake->thaws++;
+    return 0;
+}
+
 static void serve(const struct agent_test *t, int listener)
 {
     static struct agent agent;

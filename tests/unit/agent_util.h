@@ -23,7 +23,9 @@ struct fake_system {
     uint32_t seed_len;
     char hostname[65], machine_id[33];
     unsigned calls;
-    int fail_clock, fail_entropy, fail_identity; /* errno to return */
+    unsigned freezes, thaws;
+    int frozen;                                               /* what system_frozen says */
+    int fail_clock, fail_entropy, fail_identity, fail_freeze; /* errno to return */
 };
 
 struct agent_test {

@@ -153,6 +153,64 @@ static void single_steps_of_a_restore(void **state)
     peer_close(p);
 }
 
+/* ---- freezing ----------------------------------------------------------------------------- */
+
+static void restore_thaws_what_was_frozen_once(void **state)
+{
+    struct agent_test *t = *state;
+    struct peer *p = peer_open(t);
+    t->system->frozen = 1;
+    peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = 1000});
+    peer_expect(p, SM_WIRE_OK, NULL);
+    peer_close(p); /* as a capture does; what is frozen stays so */
+
+    p = peer_open(t);
+    t->system->fail_identity = EPERM;
+    peer_put(p, SM_WIRE_RESTORE, &good_restore);
+    peer_expect_error(p, SM_WIRE_E_INTERNAL);
+    peer_close(p);
+    assert_int_equal(t->system->freezes, 1);
+    assert_int_equal(t->system->thaws, 0);
+
+    p = peer_open(t);
+    t->system->fail_identity = 0;
+    peer_put(p, SM_WIRE_RESTORE, &good_restore);
+    peer_expect(p, SM_WIRE_OK, NULL);
+    assert_int_equal(t->system->thaws, 1);
+    peer_put(p, SM_WIRE_RESTORE, &good_restore);
+    peer_expect(p, SM_WIRE_OK, NULL);
+    peer_put(p, SM_WIRE_THAW, NULL);
+    peer_expect(p, SM_WIRE_OK, NULL);
+    assert_int_equal(t->system->thaws, 1);
+    peer_close(p);
+}
+
+static void freezing_takes_its_time_but_not_more(void **state)
+{
+    struct agent_test *t = *state;
+    struct peer *p = peer_open(t);
+    peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = 10000});
+    usleep(100000);
+    t->system->frozen = 1;
+    peer_expect(p, SM_WIRE_OK, NULL);
+    peer_put(p, SM_WIRE_THAW, NULL);
+    peer_expect(p, SM_WIRE_OK, NULL);
+    assert_int_equal(t->system->thaws, 1);
+
+    t->system->frozen = 0;
+    peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = 100});
+    peer_expect_error(p, SM_WIRE_E_TIMEOUT);
+    peer_close(p);
+    assert_int_equal(t->system->thaws, 2); /* all goes on as if nothing had been */
+
+    p = peer_open(t);
+    t->system->fail_freeze = ENOENT;
+    peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = 100});
+    peer_expect_error(p, SM_WIRE_E_INTERNAL);
+    peer_close(p);
+    assert_int_equal(t->system->thaws, 3);
+}
+
 /* ---- files -------------------------------------------------------------------------------- */
 
 static void write_file(
@@ -449,6 +507,8 @@ int main(void)
         TEST(a_restore_that_fails_runs_nothing),
         TEST(identity_is_checked_before_anything_is_done),
         TEST(single_steps_of_a_restore),
+        TEST(restore_thaws_what_was_frozen_once),
+        TEST(freezing_takes_its_time_but_not_more),
         TEST(a_file_comes_back_as_it_was_written),
         TEST(an_empty_file_and_one_of_proc),
         TEST(files_that_cannot_be_read),

@@ -71,6 +71,9 @@ static size_t example(enum sm_wire_type type, uint8_t *buf, size_t cap)
     case SM_WIRE_WAIT_IDLE:
         sm_wire_put_wait_idle(&w, &(struct sm_wire_wait_idle){17, 18});
         break;
+    case SM_WIRE_FREEZE:
+        sm_wire_put_freeze(&w, &(struct sm_wire_freeze){34});
+        break;
     case SM_WIRE_ERROR:
         sm_wire_put_error(&w, &(struct sm_wire_error){3, -2, "what failed"});
         break;
