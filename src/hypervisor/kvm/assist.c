@@ -430,10 +430,10 @@ static int do_xrstor(struct job *j)
 
 static int get_lstar(struct job *j, uint64_t *lstar)
 {
-    struct {
-        struct kvm_msrs head;
+    struct { /* struct kvm_msrs with one entry */
+        uint32_t n, pad;
         struct kvm_msr_entry entry;
-    } msr = {.head.nmsrs = 1, .entry.index = MSR_LSTAR};
+    } msr = {.n = 1, .entry.index = MSR_LSTAR};
     if (ioctl(j->vcpu->fd, KVM_GET_MSRS, &msr) != 1)
         return system_failure(j, "give LSTAR");
     *lstar = msr.entry.data;

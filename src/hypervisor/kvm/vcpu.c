@@ -119,10 +119,10 @@ int sm_hv_vcpu_bind(struct sm_hv_vcpu *vcpu, sm_error *err)
         return sm_error_errno(err, e, "cannot block the kick signal");
     /* The kernel's signal set has 8 bytes, the C library's more. */
     uint64_t running = ~(1ULL << (sm_kvm_kick_signal() - 1));
-    struct {
-        struct kvm_signal_mask head;
+    struct { /* struct kvm_signal_mask */
+        uint32_t len;
         uint8_t set[8];
-    } mask = {.head.len = 8};
+    } mask = {.len = 8};
     memcpy(mask.set, &running, 8);
     if (ioctl(vcpu->fd, KVM_SET_SIGNAL_MASK, &mask) < 0)
         return sm_error_errno(err, errno, "KVM does not take a signal mask");
