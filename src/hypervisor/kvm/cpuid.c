@@ -5,6 +5,7 @@
  */
 #include "hypervisor/kvm/kvm.h"
 
+#include <asm/kvm_para.h>
 #include <cpuid.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -19,6 +20,12 @@
 #define LEAF1_ECX_HYPERVISOR   (1u << 31)
 #define LEAF1_EDX_HTT          (1u << 28)
 #define EXT1_ECX_TOPOEXT       (1u << 22)
+
+/* What makes a guest use hypercalls. Where KVM expects another instruction for them than the guest's CPU
+ * suggests, it writes the right one over it in the guest's text, which the guest has made read-only:
+ * an oops at the first IPI to several vCPUs. Nobody needs them: IPIs go through the APIC as well. */
+#define HYPERCALL_FEATURES                                                                         \
+    (1u << KVM_FEATURE_PV_UNHALT | 1u << KVM_FEATURE_PV_SEND_IPI | 1u << KVM_FEATURE_PV_SCHED_YIELD)
 
 static void digest_bytes(uint64_t h[2], const void *data, size_t n)
 {
@@ -81,6 +88,9 @@ int sm_kvm_cpuid_template(struct sm_hv *hv, sm_error *err)
         case 0xd:
             if (e.index == 0)
                 hv->xcr0 = e.eax | (uint64_t)e.edx << 32;
+            break;
+        case KVM_CPUID_FEATURES:
+            e.eax &= ~HYPERCALL_FEATURES;
             break;
         case 0x80000001:
             e.ecx &= ~EXT1_ECX_TOPOEXT;
