@@ -127,7 +127,7 @@ load helper
     [ "$output" = "entry one two" ]
     run --separate-stderr supermachine run "oci:$layout:service" three
     [ "$output" = "entry three" ]
-    run --separate-stderr supermachine run --entrypoint /bin/basename "oci:$layout:service" /a/b
+    run --separate-stderr supermachine run --entrypoint /usr/bin/basename "oci:$layout:service" /a/b
     [ "$output" = b ]
 
     supermachine run "oci:$layout:worker" >"$BATS_TEST_TMPDIR/out" &
