@@ -438,6 +438,9 @@ static int follow(struct request *r)
         return sm_error_set(r->err, SM_EPROTOCOL, "the registry %s redirects us more than %d times for %s",
             r->http->host, MAX_REDIRECTS, r->get->what);
     bool was_tls = strncasecmp(r->url, "https:", 6) == 0, is_tls = strncasecmp(to, "https:", 6) == 0;
+    if (!is_tls && strncasecmp(to, "http:", 5) != 0)
+        return sm_error_set(r->err, SM_EPROTOCOL, "the registry %s redirects us to what is not HTTP",
+            r->http->host);
     if (!is_tls && (was_tls || !r->http->may_be_plain))
         return sm_error_set(r->err, SM_EPROTOCOL, "the registry %s redirects us to a place without TLS",
             r->http->host);
@@ -461,10 +464,11 @@ static void wait_ms(struct sm_http *h, long ms)
         nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
 }
 
-/* Waits before another attempt, or gives up with what went wrong. */
-static int try_again(struct request *r, uint64_t before, int rc)
+/* Waits before another attempt, or gives up with what went wrong. What took long costs more of the
+ * attempts that we have. */
+static int try_again(struct request *r, uint64_t before, unsigned cost, int rc)
 {
-    r->fruitless = r->get->from > before ? 1 : r->fruitless + 1;
+    r->fruitless = r->get->from > before ? 1 : r->fruitless + cost;
     curl_off_t asked = 0;
     curl_easy_getinfo(r->curl, CURLINFO_RETRY_AFTER, &asked);
     if (r->fruitless >= MAX_ATTEMPTS || asked > MAX_RETRY_AFTER_S)
@@ -511,7 +515,7 @@ static int broken(struct request *r, const struct attempt *a, uint64_t before, i
     int rc = sm_error_set(r->err, SM_ENETWORK, "cannot get %s from the registry %s: %s%s", r->get->what,
         h->host, curl_easy_strerror((CURLcode)code),
         code == CURLE_PEER_FAILED_VERIFICATION ? " (is its CA to be named by --tls-ca?)" : "");
-    return worth_retrying(code) ? try_again(r, before, rc) : rc;
+    return worth_retrying(code) ? try_again(r, before, code == CURLE_OPERATION_TIMEDOUT ? 2 : 1, rc) : rc;
 }
 
 static int refused(struct request *r, const struct attempt *a)
@@ -558,7 +562,7 @@ static int judge(struct request *r, const struct attempt *a, uint64_t before, un
     case 502:
     case 503:
     case 504:
-        rc = try_again(r, before, refused(r, a));
+        rc = try_again(r, before, 1, refused(r, a));
         return rc ? rc : 1;
     case 416: /* nothing behind what we have */
         return a->small ? refused(r, a) : 0;

@@ -182,8 +182,8 @@ static int decompress(struct layer_reader *r)
     int got = opened ? archive_read_next_header(a, &e) : ARCHIVE_FATAL;
     if (got == ARCHIVE_OK)
         rc = fill_slots(r, a);
-    else if (got != ARCHIVE_EOF)
-        rc = not_decompressed(r, a);
+    else if (got != ARCHIVE_EOF || r->rc || archive_errno(a))
+        rc = not_decompressed(r, a); /* libarchive takes what it cannot read for empty */
     else if (!(r->slot = begin_slot(r->p)))
         rc = -SM_ECANCELLED;
     archive_read_free(a);
@@ -197,7 +197,7 @@ static int read_layer(struct layer_reader *r, const struct sm_layer *layer)
     sm_error *why = &r->p->why;
     int rc = decompress(r);
     if (rc == -SM_ECANCELLED || r->rc)
-        return rc;
+        return r->rc ? r->rc : rc;
     sm_error first = *why;
     int checked = check_digest(r, &layer->blob);
     if (checked == 0 && rc)

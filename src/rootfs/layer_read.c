@@ -30,6 +30,7 @@ struct source {
 };
 
 struct reader {
+    struct source *source;
     struct sm_rootfs *rootfs;
     struct sm_changes *changes;
     struct archive *tar;
@@ -207,8 +208,11 @@ static int put_data(struct reader *r, const struct sm_inode *inode, uint32_t *at
     return 0;
 }
 
+/* Where the bytes could not be read that is what is told. */
 static int tar_failed(struct reader *r)
 {
+    if (r->source->rc)
+        return r->source->rc;
     const char *why = archive_error_string(r->tar);
     return sm_error_set(r->err, SM_ECORRUPT, "the layer is not a valid tar archive: %s",
         why ? why : "unknown error");
@@ -380,12 +384,10 @@ static int read_entry(struct reader *r)
     return rc ? rc : read_by_type(r, c->inode, path);
 }
 
-static int read_entries(struct reader *r, struct source *source)
+static int read_entries(struct reader *r)
 {
     while (true) {
         int got = archive_read_next_header(r->tar, &r->entry);
-        if (source->rc)
-            return source->rc;
         if (got == ARCHIVE_EOF)
             return 0;
         if (got != ARCHIVE_OK && got != ARCHIVE_WARN)
@@ -395,8 +397,6 @@ static int read_entries(struct reader *r, struct source *source)
             return sm_error_set(r->err, SM_ELIMIT, "the layer has more than %zu entries",
                 2 * r->rootfs->limits.files);
         int rc = read_entry(r);
-        if (source->rc)
-            return source->rc;
         if (rc)
             return rc;
     }
@@ -409,18 +409,24 @@ int sm_layer_read(struct sm_rootfs *rootfs, sm_rootfs_read_fn *read, void *arg,
     struct archive *tar = archive_read_new();
     if (!tar)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
-    struct reader r = {.rootfs = rootfs, .changes = changes, .tar = tar, .err = err};
+    struct reader r = {.source = &source, .rootfs = rootfs, .changes = changes, .tar = tar, .err = err};
     archive_read_support_format_tar(tar);
     archive_read_support_format_empty(tar);
     int rc;
     if (archive_read_open2(tar, &source, NULL, read_source, NULL, NULL) != ARCHIVE_OK)
-        rc = source.rc ? source.rc : tar_failed(&r);
+        rc = tar_failed(&r);
     else
-        rc = read_entries(&r, &source);
-    /* Behind the end of the archive there is padding, which the digests cover. */
+        rc = read_entries(&r);
+    /* Behind the end of the archive there is padding, which the digests cover. After nonsense the rest
+     * is read too: when the digest turns out wrong, that is the better word for what happened. */
+    sm_error first = err ? *err : (sm_error){0};
     const void *rest;
-    while (rc == 0 && source.rc == 0 && read_source(tar, &source, &rest) > 0)
+    while ((rc == 0 || rc == -SM_ECORRUPT) && source.rc == 0 && read_source(tar, &source, &rest) > 0)
         ;
     archive_read_free(tar);
-    return rc ? rc : source.rc;
+    if (source.rc)
+        return source.rc;
+    if (err)
+        *err = first;
+    return rc;
 }

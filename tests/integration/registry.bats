@@ -1,0 +1,260 @@
+#!/usr/bin/env bats
+# Pulling: from a real registry (TLS, passwords), and from one that misbehaves in every way we could think of.
+load helper
+
+setup_file() {
+    [ "${SM_TESTBED:-native}" = native ] || skip "no machine in it"
+    command -v docker-registry skopeo python3 >/dev/null || skip "needs docker-registry, skopeo and python3"
+    export REG=$BATS_FILE_TMPDIR/registry HOSTILE=$BATS_FILE_TMPDIR/hostile
+    mkdir -p "$REG" "$HOSTILE"
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
+        -keyout "$REG/key.pem" -out "$REG/cert.pem" 2>/dev/null
+    htpasswd -Bbn user geheim >"$REG/htpasswd"
+    REG_PORT=$((20000 + RANDOM % 10000))
+    export REG_PORT
+    cat >"$REG/config.yml" <<YML
+version: 0.1
+log: {level: error}
+storage: {filesystem: {rootdirectory: $REG/data}}
+http: {addr: "127.0.0.1:$REG_PORT", tls: {certificate: $REG/cert.pem, key: $REG/key.pem}}
+auth: {htpasswd: {realm: test, path: $REG/htpasswd}}
+YML
+    docker-registry serve "$REG/config.yml" >"$REG/log" 2>&1 3>&- &
+    echo $! >"$REG/pid"
+    "$BATS_TEST_DIRNAME/../tools/hostile_registry.py" "$HOSTILE" 2>"$HOSTILE/errors" 3>&- &
+    echo $! >"$HOSTILE/pid"
+    for _ in $(seq 300); do
+        if [ -s "$HOSTILE/elsewhere" ] && curl -sko /dev/null "https://localhost:$REG_PORT/v2/"; then break; fi
+        sleep 0.1
+    done
+    printf '{"auths": {"localhost:%s": {"auth": "%s"}}}' "$REG_PORT" "$(printf user:geheim | base64)" >"$REG/auth.json"
+    HOSTILE_AT=127.0.0.1:$(cat "$HOSTILE/port")
+    export HOSTILE_AT
+    printf '{"auths": {"%s": {"auth": "%s"}}}' "$HOSTILE_AT" "$(printf user:geheim | base64)" >"$HOSTILE/auth.json"
+}
+
+teardown_file() {
+    kill "$(cat "$BATS_FILE_TMPDIR/registry/pid")" "$(cat "$BATS_FILE_TMPDIR/hostile/pid")" 2>/dev/null || true
+}
+
+build() {
+    run timeout 120 supermachine-image build --store "$BATS_TEST_TMPDIR/store" "$@"
+    output=$(tail -n 1 <<<"$output")
+}
+
+built() {
+    build "$@"
+    if [ "$status" -ne 0 ]; then
+        echo "$output"
+        return 1
+    fi
+    digest=$(jq -r .result.digest <<<"$output")
+    rootfs=$BATS_TEST_TMPDIR/store/$(jq -r .rootfs "$BATS_TEST_TMPDIR/store/images/sha256/${digest#sha256:}.json")
+}
+
+secure() { built --tls-ca "$REG/cert.pem" --authfile "$REG/auth.json" "$@"; }
+
+to_registry() {
+    skopeo copy -q "${@:3}" --dest-cert-dir "$REG/certs" --dest-creds user:geheim "$1" "docker://localhost:$REG_PORT/$2"
+}
+
+same_as_umoci() {
+    [ "$(id -u)" = 0 ] || skip "umoci needs root for owners and devices"
+    rm -rf "$BATS_TEST_TMPDIR/umoci"
+    umoci raw unpack --image "$1" "$BATS_TEST_TMPDIR/umoci" >"$BATS_TEST_TMPDIR/umoci.log" 2>&1
+    "$repo/tests/tools/tree_list.py" "$BATS_TEST_TMPDIR/umoci" >"$BATS_TEST_TMPDIR/theirs"
+    "$SM_BUILD/tests/unit/ext4-dump" "$rootfs" >"$BATS_TEST_TMPDIR/ours"
+    rm -rf "$BATS_TEST_TMPDIR/umoci"
+    diff "$BATS_TEST_TMPDIR/theirs" "$BATS_TEST_TMPDIR/ours"
+}
+
+layout() {
+    rm -rf "$BATS_TEST_TMPDIR/layout"
+    PYTHONPATH=$repo/tests/tools python3 - "$BATS_TEST_TMPDIR/layout" "$1" <<'PY'
+import os, sys
+from layout import *
+l = Layout(sys.argv[1])
+exec(sys.argv[2])
+l.close()
+PY
+}
+
+certs() {
+    mkdir -p "$REG/certs"
+    cp "$REG/cert.pem" "$REG/certs/ca.crt"
+}
+
+@test "over TLS and with a password: what is pulled is what umoci unpacks" {
+    certs
+    to_registry "$busybox" test/busybox:1
+    to_registry "$debian" debian
+    secure "localhost:$REG_PORT/test/busybox:1"
+    same_as_umoci "$SM_IMAGE_BUSYBOX/oci:latest"
+    secure "localhost:$REG_PORT/debian"
+    same_as_umoci "$SM_IMAGE_DEBIAN/oci:latest"
+    # and by digest, from another tool's format
+    to_registry "$busybox" test/docker:1 --format v2s2
+    secure "localhost:$REG_PORT/test/docker:1"
+    same_as_umoci "$SM_IMAGE_BUSYBOX/oci:latest"
+    secure "localhost:$REG_PORT/test/docker@$digest"
+}
+
+@test "60 layers, zstd, and an index of two platforms" {
+    certs
+    layout 'l.image("many", [l.layer([("f", "f%d" % (i % 20), os.urandom(20000)), ("f", "d%d/x" % i, b"1")] +
+    ([("f", ".wh.d%d" % (i - 2))] if i > 1 else []), "gzip" if i % 2 else "zstd") for i in range(60)])
+l.add(l.index([l.manifest([l.layer([("f", "amd64")], "gzip")]), l.manifest([l.layer([("f", "arm64")], "gzip")], arch="arm64")]), "multi")'
+    to_registry "oci:$BATS_TEST_TMPDIR/layout:many" many
+    to_registry "oci:$BATS_TEST_TMPDIR/layout:multi" multi --all
+    secure "localhost:$REG_PORT/many"
+    [ "$("$SM_BUILD/tests/unit/ext4-dump" "$rootfs" | grep -c ' file ')" -eq 22 ]
+    secure --platform linux/arm64 "localhost:$REG_PORT/multi"
+    "$SM_BUILD/tests/unit/ext4-dump" "$rootfs" | grep -q '^/arm64 '
+    secure --platform linux/amd64 "localhost:$REG_PORT/multi"
+    "$SM_BUILD/tests/unit/ext4-dump" "$rootfs" | grep -q '^/amd64 '
+}
+
+# refused WORDS REFERENCE...: a clear error, nothing half-made, no secret in it.
+refused() {
+    local words=$1
+    shift
+    build "$@"
+    if [ "$status" -eq 0 ] || ! jq -r .error.message <<<"$output" | grep -Eq -- "$words"; then
+        printf 'status %s\n%s\nmust say: %s\n' "$status" "$output" "$words"
+        return 1
+    fi
+    [[ $output != *geheim* && $output != *tok-en* && $output != *s3cret* ]]
+    [ -z "$(find "$BATS_TEST_TMPDIR/store/rootfs" "$BATS_TEST_TMPDIR/store/images" "$BATS_TEST_TMPDIR/store/refs" -type f 2>/dev/null)" ]
+}
+
+# No partial download is left, which is right only where nothing of it is worth continuing.
+nothing_partial() {
+    [ -z "$(find "$BATS_TEST_TMPDIR/store" -name '*.partial')" ]
+}
+
+@test "no password, a wrong one, an unknown CA, no such name" {
+    refused "localhost:$REG_PORT asks for a user and password: log in" --tls-ca "$REG/cert.pem" "localhost:$REG_PORT/x"
+    printf '{"auths": {"localhost:%s": {"auth": "%s"}}}' "$REG_PORT" "$(printf user:wrong | base64)" >"$BATS_TEST_TMPDIR/wrong.json"
+    refused "refuses access to localhost:$REG_PORT/x:latest" --tls-ca "$REG/cert.pem" --authfile "$BATS_TEST_TMPDIR/wrong.json" \
+        "localhost:$REG_PORT/x"
+    refused "tls-ca" --authfile "$REG/auth.json" "localhost:$REG_PORT/x"
+    refused "does not have localhost:$REG_PORT/nothing:here" --tls-ca "$REG/cert.pem" --authfile "$REG/auth.json" \
+        "localhost:$REG_PORT/nothing:here"
+    nothing_partial
+}
+
+@test "credentials come from helpers, too" {
+    certs
+    to_registry "$busybox" helped
+    mkdir -p "$BATS_TEST_TMPDIR/bin"
+    cat >"$BATS_TEST_TMPDIR/bin/docker-credential-test" <<'SH'
+#!/bin/sh
+read -r server
+echo "$1 $server" >>"$HELPER_LOG"
+printf '{"ServerURL": "%s", "Username": "user", "Secret": "geheim"}' "$server"
+SH
+    chmod +x "$BATS_TEST_TMPDIR/bin/docker-credential-test"
+    export HELPER_LOG=$BATS_TEST_TMPDIR/helper.log PATH=$BATS_TEST_TMPDIR/bin:$PATH
+    printf '{"credHelpers": {"localhost:%s": "test"}}' "$REG_PORT" >"$BATS_TEST_TMPDIR/helped.json"
+    built --tls-ca "$REG/cert.pem" --authfile "$BATS_TEST_TMPDIR/helped.json" "localhost:$REG_PORT/helped"
+    grep -qx "get localhost:$REG_PORT" "$HELPER_LOG"
+    printf '{"credsStore": "../../bin/sh"}' >"$BATS_TEST_TMPDIR/evil.json"
+    rm -rf "$BATS_TEST_TMPDIR/store"
+    refused "name of a credential helper is not valid" --tls-ca "$REG/cert.pem" --authfile "$BATS_TEST_TMPDIR/evil.json" \
+        "localhost:$REG_PORT/helped"
+}
+
+@test "a registry that lies about contents" {
+    built "$HOSTILE_AT/good/x"
+    rm -rf "$BATS_TEST_TMPDIR/store"
+    refused "has the digest sha256:.*damaged" "$HOSTILE_AT/wrong-digest/x"
+    refused "longer than the [0-9]+ bytes it should have" "$HOSTILE_AT/too-long/x"
+    refused "ends after [0-9]+ of [0-9]+ bytes" "$HOSTILE_AT/too-short/x"
+    refused "longer than the [0-9]+ bytes it should have" "$HOSTILE_AT/endless-blob/x"
+    refused "manifest is larger than 4194304 bytes" "$HOSTILE_AT/endless-manifest/x"
+    refused "sends another part" "$HOSTILE_AT/wrong-range/x"
+    refused "is not valid JSON" "$HOSTILE_AT/not-json/x"
+    refused "has the digest sha256:[0-9a-f]* and not sha256:1111" "$HOSTILE_AT/lying-header/x"
+    refused "schema 1, which is obsolete" "$HOSTILE_AT/schema1/x"
+    refused "indexes lead to indexes" "$HOSTILE_AT/deep-index/x"
+    refused "leads out of the image's root" "$HOSTILE_AT/traversal/x"
+    refused "need more than 200 MiB|unpack to more than" --max-bytes $((200 << 20)) "$HOSTILE_AT/bomb/x"
+    nothing_partial
+}
+
+@test "a registry that sends too much, too slowly, in circles" {
+    refused "sends too much" "$HOSTILE_AT/endless-headers/x"
+    refused "sends too much" "$HOSTILE_AT/endless-error/x"
+    refused "redirects us more than 5 times" "$HOSTILE_AT/redirect-loop/x"
+    refused "redirects us to what is not HTTP" "$HOSTILE_AT/redirect-file/x"
+    refused "refuses access" "$HOSTILE_AT/auth-loop/x"
+    refused "token server's answer is too long" "$HOSTILE_AT/auth-huge/x"
+    refused "authentication that we do not know" "$HOSTILE_AT/auth-nonsense/x"
+    refused "answers 503" "$HOSTILE_AT/broken/x"
+    refused "answers 429" "$HOSTILE_AT/much-too-many/x"
+    refused "imeout" --stall-timeout 1 "$HOSTILE_AT/slow-manifest/x"
+    refused "imeout" --stall-timeout 1 "$HOSTILE_AT/slow-headers/x"
+    nothing_partial
+    refused "imeout" --stall-timeout 1 "$HOSTILE_AT/slow-body/x"
+    refused "cannot get the blob" "$HOSTILE_AT/always-cut/x"
+}
+
+@test "credentials go to their registry and nowhere else" {
+    : >"$HOSTILE/log"
+    built --authfile "$HOSTILE/auth.json" "$HOSTILE_AT/redirect-elsewhere/x"
+    grep -q "^$(cat "$HOSTILE/elsewhere") GET /signed/.* -$" "$HOSTILE/log"
+    rm -rf "$BATS_TEST_TMPDIR/store"
+    refused "does not have" --authfile "$HOSTILE/auth.json" "$HOSTILE_AT/unauthorized-elsewhere/x"
+    built --authfile "$HOSTILE/auth.json" "$HOSTILE_AT/auth-private/x"
+    rm -rf "$BATS_TEST_TMPDIR/store"
+    built --authfile "$HOSTILE/auth.json" "$HOSTILE_AT/auth-basic/x"
+    rm -rf "$BATS_TEST_TMPDIR/store"
+    refused "does not accept the anonymous access: log in" "$HOSTILE_AT/auth-private/x"
+    ! grep "^$(cat "$HOSTILE/elsewhere") " "$HOSTILE/log" | grep -v ' -$'
+    ! grep -rl geheim "$BATS_TEST_TMPDIR/store"
+}
+
+@test "Retry-After is honoured" {
+    SECONDS=0
+    built "$HOSTILE_AT/too-many/x"
+    [ "$SECONDS" -ge 2 ]
+}
+
+@test "connections that break at random points: the pull ends right, and continues what it has" {
+    local i
+    for i in 1 2 3 4 5; do
+        rm -rf "$BATS_TEST_TMPDIR/store"
+        built "$HOSTILE_AT/cut-at-random/$i"
+    done
+    grep -q 'cut-at-random.* bytes=[1-9][0-9]*- ' "$HOSTILE/log"
+    rm -rf "$BATS_TEST_TMPDIR/store"
+    built "$HOSTILE_AT/cut-no-ranges/x"
+}
+
+@test "a client that is killed at random points: the next pull resumes and ends right" {
+    certs
+    layout 'l.image("big", [l.layer([("f", "f%d" % i, os.urandom(12 << 20))]) for i in range(4)])'
+    to_registry "oci:$BATS_TEST_TMPDIR/layout:big" big
+    local i
+    for i in $(seq 20); do
+        supermachine-image build --store "$BATS_TEST_TMPDIR/store" --tls-ca "$REG/cert.pem" --authfile "$REG/auth.json" \
+            "localhost:$REG_PORT/big" >/dev/null 3>&- &
+        sleep "0.0$((RANDOM % 9 + 1))"
+        kill -KILL $! 2>/dev/null || true
+        wait $! 2>/dev/null || true
+    done
+    secure "localhost:$REG_PORT/big"
+    same_as_umoci "$BATS_TEST_TMPDIR/layout:big"
+    [ -z "$(find "$BATS_TEST_TMPDIR/store" -name '*.partial' -not -path '*/tmp/*')" ]
+}
+
+@test "two processes that pull one image download each blob once" {
+    : >"$HOSTILE/log"
+    local i pids=()
+    for i in 1 2 3; do
+        supermachine-image build --store "$BATS_TEST_TMPDIR/store" "$HOSTILE_AT/good/once" >"$BATS_TEST_TMPDIR/out.$i" 3>&- &
+        pids+=($!)
+    done
+    for i in "${pids[@]}"; do wait "$i"; done
+    [ "$(grep -c 'GET /v2/good/once/blobs/' "$HOSTILE/log")" -eq 4 ]
+}
