@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 
 #include "devices/vsock_impl.h"
 #include "util/bytes.h"
@@ -18,6 +19,7 @@
 #define EVENT_TRANSPORT_RESET 0u
 
 #define DEFAULT_STREAMS 4096u
+#define QUIET_POLL_MS   2
 
 /* ---- events ---------------------------------------------------------------------------------- */
 
@@ -148,15 +150,31 @@ static void vsock_reset(struct sm_virtio_dev *dev)
     vsock->tx_held = vsock->hold = vsock->reset_wanted = vsock->reset_under_way = false;
 }
 
-/* extra[0]: 1 + the streams that the guest believes in; 0 is "not known". */
-static void vsock_save(struct sm_virtio_dev *dev, uint64_t extra[SM_VIRTIO_EXTRA])
+/* Those that the guest believes in, or that it has to be told about. */
+static uint64_t streams_of_the_guest(const struct sm_vsock *vsock)
 {
-    struct sm_vsock *vsock = (struct sm_vsock *)dev;
     uint64_t n = vsock->n_resets + (vsock->reset_wanted || vsock->reset_under_way ||
                                        (vsock->hold && !vsock->clean_load));
     for (const struct vsock_stream *s = vsock->streams; s; s = s->next)
         n += s->state != STREAM_ORPHAN;
-    extra[0] = 1 + n;
+    return n;
+}
+
+/* 0 is "not known". */
+static void vsock_save(struct sm_virtio_dev *dev, uint64_t extra[SM_VIRTIO_EXTRA])
+{
+    extra[0] = 1 + streams_of_the_guest((struct sm_vsock *)dev);
+}
+
+struct count_request {
+    const struct sm_vsock *vsock;
+    uint64_t *n;
+};
+
+static void count_open(void *arg)
+{
+    struct count_request *r = arg;
+    *r->n = streams_of_the_guest(r->vsock);
 }
 
 static void vsock_load(struct sm_virtio_dev *dev, const uint64_t extra[SM_VIRTIO_EXTRA])
@@ -240,6 +258,18 @@ static void copy_stats(void *arg)
     struct stats_request *r = arg;
     *r->out = r->vsock->stats;
     r->out->streams = r->vsock->n_streams;
+}
+
+bool sm_vsock_wait_quiet(struct sm_vsock *vsock, int timeout_ms)
+{
+    for (;; timeout_ms -= QUIET_POLL_MS) {
+        uint64_t open = 0;
+        sm_loop_call(
+            vsock->dev.env.loop, count_open, &(struct count_request){vsock, &open}, -1, NULL);
+        if (open == 0 || timeout_ms <= 0)
+            return open == 0;
+        nanosleep(&(struct timespec){.tv_nsec = QUIET_POLL_MS * 1000000L}, NULL);
+    }
 }
 
 void sm_vsock_get_stats(struct sm_vsock *vsock, struct sm_vsock_stats *stats)

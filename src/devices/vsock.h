@@ -61,6 +61,10 @@ bool sm_vsock_transport_reset(struct sm_vsock *vsock);
  * SM_EGUEST. A load revives the device. Any thread. */
 void sm_vsock_end(struct sm_vsock *vsock);
 
+/* Waits until the guest has acknowledged the end of every stream; false: some are open after timeout_ms.
+ * For a bake: a snapshot without streams is restored without a transport reset. Any thread but the loop's. */
+bool sm_vsock_wait_quiet(struct sm_vsock *vsock, int timeout_ms);
+
 struct sm_vsock_stats {
     uint64_t streams; /* open now, in whatever state */
     uint64_t connects, accepts, resets_sent, resets_received;

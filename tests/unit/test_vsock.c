@@ -778,6 +778,20 @@ static void end_of_the_guest_delivers_what_it_sent(void **state)
     close(fd);
 }
 
+static void quiet_when_the_guest_has_acknowledged(void **state)
+{
+    struct fixture *f = *state;
+    assert_true(sm_vsock_wait_quiet(f->vsock, 0));
+    int fd = open_from_guest(f, 7000);
+    assert_false(sm_vsock_wait_quiet(f->vsock, 10));
+    close(fd);
+    expect(f, VG_SHUTDOWN);
+    assert_false(sm_vsock_wait_quiet(f->vsock, 10));
+    assert_int_equal(sm_loop_start(f->loop, "devices", NULL), 0);
+    vg_send(&f->g, 7000, PORT, VG_RST, 0, NULL, 0);
+    assert_true(sm_vsock_wait_quiet(f->vsock, 5000));
+}
+
 /* ---- snapshot -------------------------------------------------------------------------------- */
 
 static void transport_reset_only_if_streams_were_open(void **state)
@@ -1027,6 +1041,7 @@ int main(void)
         T(connect_waits_for_the_driver),
         T(connect_during_a_pause_writes_nothing_into_the_guest),
         T(end_of_the_guest_delivers_what_it_sent),
+        T(quiet_when_the_guest_has_acknowledged),
         T(transport_reset_only_if_streams_were_open),
         T(unknown_history_means_reset),
         T(connects_wait_for_the_end_of_a_transport_reset),
