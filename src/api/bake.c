@@ -21,6 +21,7 @@
 #include "api/capture.h"
 #include "api/exec.h"
 #include "api/vm.h"
+#include "devices/vsock.h"
 #include "snapshot/cache.h"
 #include "snapshot/reader.h"
 #include "util/cleanup.h"
@@ -31,6 +32,7 @@
 #define LOCK_TIMEOUT_MS  600000
 #define IDLE_QUIET_MS    100
 #define IDLE_TIMEOUT_MS  60000
+#define STREAMS_END_MS   1000
 #define DEFAULT_UNTIL_S  300
 #define WARMUP_WAIT_MS   600000
 #define ANSWER_SLACK_MS  30000
@@ -167,6 +169,8 @@ static int capture(struct bake *b, enum state state, uint32_t pid, bool delta,
     auto_free char *note = make_note(b, state, pid);
     if (!note)
         return sm_error_set(err, SM_ENOMEM, "no memory for the snapshot's note");
+    /* A stream that is still being closed would cost every restore a reset of the guest's connections. */
+    sm_vsock_wait_quiet(sm_machine_vsock(b->vm->machine), STREAMS_END_MS);
     return sm_capture_take(capture, b->vm, note, delta, err);
 }
 
