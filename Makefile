@@ -5,11 +5,10 @@
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-# The guest kernel is built once and cached outside of the checkout; the build tree only points to it.
-KERNEL_DIR = $$(guest/kernel/build.sh)
 MESON_SETUP = meson setup --prefix=$(PREFIX)
 NINJA = ninja --quiet -C
 
+# The guest kernel is built once and cached outside of the checkout; link-guest.sh makes the build tree point to it.
 build: build/build.ninja
 	$(NINJA) build
 	scripts/link-guest.sh build
@@ -22,7 +21,7 @@ build-tsan: build-tsan/build.ninja
 	$(NINJA) build-tsan
 
 build/build.ninja:
-	$(MESON_SETUP) -Dkernel="$(KERNEL_DIR)/vmlinux" build
+	$(MESON_SETUP) build
 
 build-asan/build.ninja:
 	$(MESON_SETUP) -Db_sanitize=address,undefined -Db_lundef=false build-asan
