@@ -13,7 +13,7 @@
 
 #define DEFAULT_THREADS  4
 #define MAX_THREADS      64
-#define PAGES_PER_THREAD 1024
+#define PAGES_PER_THREAD 8192 /* 32 MiB, some 3 ms: less is done before a thread has started */
 #define MAX_WRITE        (4u << 20) /* one pwrite: bounds what is done after another thread failed */
 
 int sm_snapshot_write_options_get(const struct sm_snapshot_write_options *options,

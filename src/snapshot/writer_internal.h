@@ -30,7 +30,7 @@ struct sm_compact {
 int sm_snapshot_write_options_get(const struct sm_snapshot_write_options *options,
     struct sm_snapshot_write_options *full, sm_error *err);
 
-/* As many threads as pages are worth: starting one costs as much as copying hundreds of pages. */
+/* As many threads as that many pages are worth. */
 unsigned sm_snapshot_threads_for(unsigned threads, uint64_t pages);
 
 /* A file under way. */
