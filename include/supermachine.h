@@ -92,15 +92,28 @@ SM_API void sm_store_close(sm_store *store);
 
 typedef struct sm_image sm_image;
 
+/* When a registry is asked for an image that is named without a digest. */
+enum sm_pull_policy {
+    SM_PULL_MISSING = 0, /* when the store has no image of the name */
+    SM_PULL_ALWAYS,      /* whether the name has moved */
+    SM_PULL_NEVER,
+};
+
 typedef struct sm_image_options {
     const char *platform;     /* "linux/amd64[/variant]"; NULL: the host's */
     sm_progress_fn *progress; /* NULL: silent */
     void *progress_arg;
+    enum sm_pull_policy pull;
+    const char *tls_ca;       /* PEM file of a CA that registries may use; NULL: the system's CAs */
+    const char *authfile;     /* credentials; NULL: where container tools keep them */
+    bool insecure_registry;   /* plain HTTP and TLS without verification will do */
+    int cancel_fd;            /* when it can be read, making the image ready ends with SM_ECANCELLED; 0: none */
 } sm_image_options;
 
-/* Makes the image `reference` ready to run: finds it in the store or builds its root filesystem.
- * References: "oci:DIR[:REF]", "oci-archive:FILE[:REF]", "docker-archive:FILE[:REF]", or the name,
- * digest or unique digest prefix of an image in the store. */
+/* Makes the image `reference` ready to run: finds it in the store, or gets it and builds its root
+ * filesystem. References: "oci:DIR[:REF]", "oci-archive:FILE[:REF]", "docker-archive:FILE[:REF]"; a
+ * registry's "[HOST/]NAME[:TAG][@DIGEST]", read as container tools do; the digest or unique digest prefix
+ * of an image in the store. */
 SM_API int sm_image_open(sm_store *store, const char *reference, const sm_image_options *options,
     sm_image **image, sm_error *err);
 SM_API void sm_image_close(sm_image *image);
@@ -126,6 +139,26 @@ SM_API int sm_store_list(sm_store *store, sm_store_list_fn *fn, void *arg, sm_er
 /* Removes a name from the store, and with the last name, or where the reference is a digest, the image
  * itself. SM_EBUSY while a VM runs from it or an sm_image is open. */
 SM_API int sm_store_remove(sm_store *store, const char *reference, sm_error *err);
+
+/* Gives the image a further name, "[HOST/]NAME[:TAG]". */
+SM_API int sm_store_tag(sm_store *store, const char *reference, const char *name, sm_error *err);
+
+/* What nothing needs: blobs of no image, root filesystems of no image, what killed processes left. With
+ * `all`, images that no registry name leads to, too (they are made again when they are needed). Nothing
+ * that is in use is touched. */
+typedef struct sm_prune_result {
+    unsigned images, rootfs, blobs; /* removed */
+    uint64_t bytes;                 /* given back to the disk */
+} sm_prune_result;
+SM_API int sm_store_prune_images(sm_store *store, bool all, sm_prune_result *result, sm_error *err);
+
+/* ---- registries --------------------------------------------------------------------------- */
+
+/* Checks user and password with the registry `host` and keeps them where container tools do (authfile;
+ * NULL: the user's auth.json, mode 0600). options gives authfile, tls_ca and insecure_registry. */
+SM_API int sm_registry_login(const char *host, const char *user, const char *password,
+    const sm_image_options *options, sm_error *err);
+SM_API int sm_registry_logout(const char *host, const sm_image_options *options, sm_error *err);
 
 /* ---- virtual machines --------------------------------------------------------------------- */
 

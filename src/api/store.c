@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "api/internal.h"
+#include "oci/builder.h"
 #include "util/cleanup.h"
 #include "util/error.h"
 
@@ -54,6 +55,27 @@ int sm_store_remove(sm_store *store, const char *reference, sm_error *err)
     return sm_imgstore_remove(store->images, reference, NULL, err);
 }
 
+int sm_store_tag(sm_store *store, const char *reference, const char *name, sm_error *err)
+{
+    return sm_imgstore_tag(store->images, reference, name, err);
+}
+
+int sm_store_prune_images(sm_store *store, bool all, sm_prune_result *result, sm_error *err)
+{
+    return sm_imgstore_prune(store->images, all, result, err);
+}
+
+int sm_registry_login(const char *host, const char *user, const char *password,
+    const sm_image_options *options, sm_error *err)
+{
+    return sm_builder_login(host, user, password, options, err);
+}
+
+int sm_registry_logout(const char *host, const sm_image_options *options, sm_error *err)
+{
+    return sm_builder_logout(host, options, err);
+}
+
 int sm_image_open(sm_store *store, const char *reference, const sm_image_options *options,
     sm_image **image, sm_error *err)
 {
@@ -67,6 +89,11 @@ int sm_image_open(sm_store *store, const char *reference, const sm_image_options
         ensure.platform = options->platform;
         ensure.progress = options->progress;
         ensure.progress_arg = options->progress_arg;
+        ensure.pull = options->pull;
+        ensure.tls_ca = options->tls_ca;
+        ensure.authfile = options->authfile;
+        ensure.insecure_registry = options->insecure_registry;
+        ensure.cancel_fd = options->cancel_fd;
     }
     int rc = sm_imgstore_ensure(store->images, reference, &ensure, &i->info, err);
     if (!rc) {

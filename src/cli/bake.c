@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/image_options.h"
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/vm_options.h"
@@ -12,6 +13,8 @@ enum { OPT_WARMUP = 0x200, OPT_UNTIL, OPT_AGAIN };
 
 static const struct cli_option options[] = {
     CLI_VM_OPTIONS,
+    CLI_PULL_OPTION,
+    CLI_IMAGE_OPTIONS,
     {OPT_WARMUP, "warmup", "COMMAND", "run this shell command first and keep the state it leaves"},
     {OPT_UNTIL, "until", "WHEN", "start the image's own command and bake it running: when it is"},
     {OPT_AGAIN, "again", NULL, "bake even if the snapshot is there"},
@@ -21,6 +24,7 @@ static const struct cli_option options[] = {
 
 struct bake {
     sm_vm_config vm;
+    sm_image_options image;
     sm_bake_options options;
     const char *warmup[4];
     bool quiet;
@@ -30,7 +34,8 @@ static int take_option(const struct cli_command *self, struct bake *bake, int id
 {
     int status;
     int ms;
-    if (cli_take_vm_option(self, id, &bake->vm, &status))
+    if (cli_take_vm_option(self, id, &bake->vm, &status) ||
+        cli_take_image_option(self, id, &bake->image, &status))
         return status;
     switch (id) {
     case OPT_WARMUP:
@@ -78,10 +83,10 @@ static int bake_image(struct bake *bake, const char *reference)
     sm_snapshot_stats stats = {0};
     sm_progress_fn *progress = cli_progress(bake->quiet);
     bake->vm.progress = progress;
+    bake->image.progress = progress;
     int rc = sm_store_open(&store, NULL, &err);
     if (!rc)
-        rc = sm_image_open(
-            store, reference, &(sm_image_options){.progress = progress}, &image, &err);
+        rc = sm_image_open(store, reference, &bake->image, &image, &err);
     if (!rc)
         rc = sm_image_bake(image, &bake->vm, &bake->options, &baked, &stats, &err);
     cli_progress_end();

@@ -172,7 +172,15 @@ static const struct cli_command image_rm = {
     .run = rm,
 };
 
-static const struct cli_command *const commands[] = {&image_ls, &image_inspect, &image_rm, NULL};
+static const struct cli_command *const commands[] = {
+    &image_ls,
+    &image_inspect,
+    &cli_image_history,
+    &cli_image_tag,
+    &image_rm,
+    &cli_image_prune,
+    NULL,
+};
 
 const struct cli_command cli_image = {
     .name = "image",

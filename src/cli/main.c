@@ -12,6 +12,9 @@
 
 static const struct cli_command *const commands[] = {
     &cli_run,
+    &cli_pull,
+    &cli_login,
+    &cli_logout,
     &cli_bake,
     &cli_image,
     &cli_snapshot,

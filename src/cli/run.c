@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/image_options.h"
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
@@ -33,6 +34,8 @@ static const struct cli_option options[] = {
     {'u', "user", "USER[:GROUP]", "run as this user, by name or number"},
     {OPT_ENTRYPOINT, "entrypoint", "COMMAND", "replace the image's entrypoint; empty: none"},
     CLI_VM_OPTIONS,
+    CLI_PULL_OPTION,
+    CLI_IMAGE_OPTIONS,
     {OPT_NAME, "name", "NAME", "name of the VM"},
     {'h', "hostname", "NAME", "host name in the VM (its name)"},
     {OPT_TIMEOUT, "timeout", "SECONDS", "kill the command after this time"},
@@ -46,6 +49,7 @@ static const struct cli_option options[] = {
 
 struct run {
     const char *image;
+    sm_image_options image_options;
     sm_vm_config vm;
     sm_exec_config exec;
     struct cli_strings env, entrypoint;
@@ -63,7 +67,8 @@ static uint64_t now_us(void)
 static int take_option(const struct cli_command *self, struct run *run, int id)
 {
     int status;
-    if (cli_take_vm_option(self, id, &run->vm, &status))
+    if (cli_take_vm_option(self, id, &run->vm, &status) ||
+        cli_take_image_option(self, id, &run->image_options, &status))
         return status;
     switch (id) {
     case 'i':
@@ -217,16 +222,16 @@ static int run_image(struct run *run)
 
     if (!cli_signals_start())
         return cli_fail("cannot set up signals");
-    const sm_image_options image_options = {.progress = cli_progress(run->quiet)};
+    run->image_options.progress = cli_progress(run->quiet);
     if (sm_store_open(&store, NULL, &err) ||
-        sm_image_open(store, run->image, &image_options, &image, &err)) {
+        sm_image_open(store, run->image, &run->image_options, &image, &err)) {
         cli_progress_end();
         status = cli_fail_error(&err);
         goto out;
     }
     cli_progress_end();
     at.image = now_us();
-    run->vm.progress = image_options.progress;
+    run->vm.progress = run->image_options.progress;
     int rc = sm_vm_start(image, &run->vm, &vm, &err);
     cli_progress_end();
     if (rc) {

@@ -28,6 +28,7 @@ enum {
     MAX_LINE = 16384,
     MAX_SILENCE_MS = 10 * 60 * 1000,
     MAX_ARGS = 24,
+    MAX_SECRET = 4096,
 };
 
 extern char **environ;
@@ -53,9 +54,11 @@ static void take_line(struct lines *lines, const char *line, size_t size,
         sm_json_size(object, "total", &total);
         options->progress(options->progress_arg, what, done, total);
     }
-    const char *digest = sm_json_string(json_object_get(object, "result"), "digest");
-    if (sm_digest_valid(digest)) {
-        memcpy(lines->digest, digest, SM_DIGEST_LEN + 1);
+    const json_t *result = json_object_get(object, "result");
+    if (json_is_object(result)) {
+        const char *digest = sm_json_string(result, "digest");
+        if (sm_digest_valid(digest))
+            memcpy(lines->digest, digest, SM_DIGEST_LEN + 1);
         lines->decided = true;
         lines->rc = 0;
     }
@@ -118,7 +121,7 @@ static int listen_to(int fd, struct lines *lines, const struct sm_ensure_options
 
 /* Starts the program in a process group of its own, so that a terminal's Ctrl-C reaches the caller
  * alone, which decides. */
-static int start(char *const argv[], int out, pid_t *pid)
+static int start(char *const argv[], int in, int out, pid_t *pid)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
@@ -135,7 +138,7 @@ static int start(char *const argv[], int out, pid_t *pid)
     sigfillset(&all);
     sigdelset(&all, SIGKILL);
     sigdelset(&all, SIGSTOP);
-    if ((rc = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)) == 0 &&
+    if ((rc = posix_spawn_file_actions_adddup2(&actions, in, 0)) == 0 &&
         (rc = posix_spawn_file_actions_adddup2(&actions, out, 1)) == 0 &&
         (rc = posix_spawnattr_setsigmask(&attr, &none)) == 0 &&
         (rc = posix_spawnattr_setsigdefault(&attr, &all)) == 0 &&
@@ -165,45 +168,56 @@ static int finish(pid_t pid, const struct lines *lines, sm_error *err)
         got == pid ? WEXITSTATUS(status) : -1);
 }
 
-int sm_builder_run(struct sm_imgstore *store, const char *reference,
-    const struct sm_ensure_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err)
+struct args {
+    const char *list[MAX_ARGS];
+    size_t count;
+};
+
+/* An option, where it has a value. */
+static void add_option(struct args *args, const char *name, const char *value)
 {
-    auto_free char *path = options->builder ? strdup(options->builder) : NULL;
+    if (value) {
+        args->list[args->count++] = name;
+        args->list[args->count++] = value;
+    }
+}
+
+/* Runs the program to its end; `input` is what it can read. */
+static int run(struct args *args, const char *input, const struct sm_ensure_options *options,
+    struct lines *lines, sm_error *err)
+{
+    auto_free char *path = NULL;
     int rc = options->builder ? 0 :
         sm_locate("supermachine-image", "SUPERMACHINE_LIBEXEC_DIR", "", &path, err);
     if (rc)
         return rc;
-    if (!path)
-        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    args->list[0] = options->builder ? options->builder : path;
+    char parent[16];
+    snprintf(parent, sizeof(parent), "%d", (int)getpid());
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0)
         return sm_error_errno(err, errno, "cannot make a pipe");
     auto_fd in = ends[0];
     auto_fd out = ends[1];
-    char parent[16];
-    snprintf(parent, sizeof(parent), "%d", (int)getpid());
-    const char *argv[MAX_ARGS] = {path, "build", "--store", sm_imgstore_path(store), "--parent", parent};
-    size_t n = 6;
-    const char *pairs[][2] = {{"--platform", options->platform}, {"--tls-ca", options->tls_ca},
-        {"--authfile", options->authfile}};
-    for (size_t i = 0; i < 3; i++) {
-        if (pairs[i][1]) {
-            argv[n++] = pairs[i][0];
-            argv[n++] = pairs[i][1];
-        }
-    }
-    if (options->insecure_registry)
-        argv[n++] = "--insecure-registry";
-    argv[n++] = "--";
-    argv[n++] = reference;
-    struct lines *lines = calloc(1, sizeof(*lines));
-    if (!lines)
-        return sm_error_set(err, SM_ENOMEM, "out of memory");
-    auto_free struct lines *owned = lines;
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return sm_error_errno(err, errno, "cannot make a pipe");
+    auto_fd input_read = ends[0];
+    auto_fd input_write = ends[1];
+    /* Shorter than a pipe holds, so this does not wait for a reader. */
+    size_t size = strlen(input);
+    if (size > MAX_SECRET || write(input_write, input, size) != (ssize_t)size)
+        return sm_error_set(err, SM_EINVAL, "the password is longer than %d bytes", MAX_SECRET);
+    sm_close(sm_steal_fd(&input_write));
+    /* Options come in front of the operands, which begin behind "--". */
+    for (size_t i = args->count; i > 2; i--)
+        args->list[i + 1] = args->list[i - 1];
+    args->list[2] = "--parent";
+    args->list[3] = parent;
+    args->list[args->count + 2] = NULL;
     pid_t pid;
-    rc = start((char *const *)(uintptr_t)argv, out, &pid);
+    rc = start((char *const *)(uintptr_t)args->list, input_read, out, &pid);
     if (rc)
-        return sm_error_errno(err, rc, "cannot start %s", path);
+        return sm_error_errno(err, rc, "cannot start %s", args->list[0]);
     sm_close(sm_steal_fd(&out));
     rc = listen_to(in, lines, options, err);
     if (rc < 0) {
@@ -211,8 +225,61 @@ int sm_builder_run(struct sm_imgstore *store, const char *reference,
         lines->decided = true;
         lines->rc = rc;
     }
-    rc = finish(pid, lines, err);
-    if (rc == 0)
+    return finish(pid, lines, err);
+}
+
+static int run_verb(const char *verb, const char *store, const char *user, const char *operand,
+    const char *input, const struct sm_ensure_options *options, char digest[SM_DIGEST_LEN + 1],
+    sm_error *err)
+{
+    auto_free struct lines *lines = calloc(1, sizeof(*lines));
+    if (!lines)
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    struct args args = {{NULL, verb}, 2};
+    add_option(&args, "--store", store);
+    add_option(&args, "--user", user);
+    add_option(&args, "--platform", options->platform);
+    add_option(&args, "--tls-ca", options->tls_ca);
+    add_option(&args, "--authfile", options->authfile);
+    if (options->insecure_registry)
+        args.list[args.count++] = "--insecure-registry";
+    add_option(&args, "--", operand);
+    int rc = run(&args, input, options, lines, err);
+    if (rc == 0 && digest)
         memcpy(digest, lines->digest, SM_DIGEST_LEN + 1);
     return rc;
+}
+
+int sm_builder_run(struct sm_imgstore *store, const char *reference,
+    const struct sm_ensure_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err)
+{
+    int rc = run_verb("build", sm_imgstore_path(store), NULL, reference, "", options, digest, err);
+    if (rc == 0 && !*digest)
+        rc = sm_error_set(err, SM_EPROTOCOL, "supermachine-image gave no digest");
+    return rc;
+}
+
+static struct sm_ensure_options registry_options(const struct sm_image_options *options)
+{
+    struct sm_ensure_options o = {0};
+    if (options) {
+        o.tls_ca = options->tls_ca;
+        o.authfile = options->authfile;
+        o.insecure_registry = options->insecure_registry;
+        o.cancel_fd = options->cancel_fd;
+    }
+    return o;
+}
+
+int sm_builder_login(const char *host, const char *user, const char *password,
+    const struct sm_image_options *options, sm_error *err)
+{
+    const struct sm_ensure_options o = registry_options(options);
+    return run_verb("login", NULL, user, host, password, &o, NULL, err);
+}
+
+int sm_builder_logout(const char *host, const struct sm_image_options *options, sm_error *err)
+{
+    const struct sm_ensure_options o = registry_options(options);
+    return run_verb("logout", NULL, NULL, host, "", &o, NULL, err);
 }

@@ -1,7 +1,9 @@
 /*
  * supermachine-image: makes images ready, in a process of its own.
  *
- *     supermachine-image build --store DIR [--platform OS/ARCH] [--parent PID] [--max-bytes N] REFERENCE
+ *     supermachine-image build --store DIR [OPTION...] REFERENCE
+ *     supermachine-image login --user USER [OPTION...] REGISTRY     (the password is read from stdin)
+ *     supermachine-image logout [OPTION...] REGISTRY
  *
  * Progress and the result go to standard output as JSON lines (src/oci/builder.c describes them). With
  * --parent it ends when that process does.
@@ -19,16 +21,28 @@
 #include <unistd.h>
 
 #include "oci/build.h"
+#include "oci/credentials.h"
+#include "oci/http.h"
 #include "util/cleanup.h"
 #include "util/error.h"
 
 enum { PROGRESS_MS = 100 };
 
-enum option_id { OPT_STORE = 256, OPT_PLATFORM, OPT_PARENT, OPT_MAX_BYTES, OPT_TLS_CA, OPT_AUTHFILE, OPT_INSECURE,
-    OPT_STALL };
+enum option_id {
+    OPT_STORE = 256,
+    OPT_USER,
+    OPT_PLATFORM,
+    OPT_PARENT,
+    OPT_MAX_BYTES,
+    OPT_TLS_CA,
+    OPT_AUTHFILE,
+    OPT_INSECURE,
+    OPT_STALL,
+};
 
 static const struct option options[] = {
     {"store", required_argument, NULL, OPT_STORE},
+    {"user", required_argument, NULL, OPT_USER},
     {"platform", required_argument, NULL, OPT_PLATFORM},
     {"parent", required_argument, NULL, OPT_PARENT},
     {"max-bytes", required_argument, NULL, OPT_MAX_BYTES},
@@ -109,11 +123,83 @@ static int build(const char *store_dir, const char *reference, struct sm_build_o
     return 0;
 }
 
+/* Strips what users put around a registry's name. */
+static int parse_host(const char *text, struct sm_reference **ref, sm_error *err)
+{
+    const char *host = strncmp(text, "https://", 8) == 0 ? text + 8 : text;
+    size_t n = strcspn(host, "/");
+    auto_free char *name = NULL;
+    if (asprintf(&name, "%.*s/x", (int)n, host) < 0) {
+        name = NULL;
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    }
+    int rc = sm_reference_parse(name, ref, err);
+    if (rc == 0 && ((*ref)->kind != SM_REF_REGISTRY || (*ref)->short_name)) {
+        sm_reference_free(*ref);
+        *ref = NULL;
+        rc = -SM_EINVAL;
+    }
+    return rc ? sm_error_set(err, SM_EINVAL, "%.200s is not the name of a registry, as docker.io or "
+        "localhost:5000", text) : 0;
+}
+
+static int read_password(char *buf, size_t room, sm_error *err)
+{
+    size_t have = 0;
+    ssize_t n;
+    while (have < room && (n = read(0, buf + have, room - have)) > 0)
+        have += (size_t)n;
+    if (have == room)
+        return sm_error_set(err, SM_EINVAL, "the password is longer than %zu bytes", room - 1);
+    buf[have] = '\0';
+    buf[strcspn(buf, "\r\n")] = '\0';
+    return *buf ? 0 : sm_error_set(err, SM_EINVAL, "the password is empty");
+}
+
+static int login(const struct sm_reference *ref, const char *user, const struct sm_build_options *how,
+    sm_error *err)
+{
+    char password[4097];
+    struct sm_http *http = NULL;
+    int rc = user ? read_password(password, sizeof(password), err) :
+        sm_error_set(err, SM_EINVAL, "a user is needed");
+    const struct sm_http_options session = {
+        .host = ref->host,
+        .user = user,
+        .password = password,
+        .tls_ca = how->tls_ca,
+        .insecure = how->insecure_registry,
+        .stall_s = how->stall_s,
+    };
+    if (rc == 0)
+        rc = sm_http_new(&session, &http, err);
+    if (rc == 0)
+        rc = sm_http_check_login(http, err);
+    if (rc == 0)
+        rc = sm_credentials_store(ref->host, user, password, how->authfile, err);
+    explicit_bzero(password, sizeof(password));
+    sm_http_free(http);
+    return rc;
+}
+
+static int log_in_or_out(bool in, const char *host, const char *user, const struct sm_build_options *how)
+{
+    sm_error err = {0};
+    auto_reference ref = NULL;
+    int rc = parse_host(host, &ref, &err);
+    if (rc == 0)
+        rc = in ? login(ref, user, how, &err) : sm_credentials_erase(ref->host, how->authfile, &err);
+    if (rc)
+        return print_error(&err);
+    print_line(json_pack("{s:{}}", "result"));
+    return 0;
+}
+
 static int usage(const char *why)
 {
     sm_error err;
-    sm_error_set(&err, SM_EINVAL, "supermachine-image: %s (usage: supermachine-image build --store DIR "
-        "[OPTION...] REFERENCE)", why);
+    sm_error_set(&err, SM_EINVAL, "supermachine-image: %s (usage: supermachine-image build|login|"
+        "logout [OPTION...] REFERENCE|REGISTRY)", why);
     return print_error(&err);
 }
 
@@ -122,10 +208,12 @@ int main(int argc, char **argv)
     setlocale(LC_CTYPE, "C.UTF-8"); /* names in tar archives are UTF-8, whatever the user's locale */
     signal(SIGPIPE, SIG_IGN);
     curl_global_init(CURL_GLOBAL_DEFAULT);
-    if (argc < 2 || strcmp(argv[1], "build") != 0)
+    const char *verb = argc < 2 ? "" : argv[1];
+    bool builds = strcmp(verb, "build") == 0, logs_in = strcmp(verb, "login") == 0;
+    if (!builds && !logs_in && strcmp(verb, "logout") != 0)
         return usage("the command is not known");
     struct sm_build_options how = {0};
-    const char *store_dir = NULL;
+    const char *store_dir = NULL, *user = NULL;
     int opt;
     optind = 2;
     opterr = 0;
@@ -133,6 +221,9 @@ int main(int argc, char **argv)
         switch (opt) {
         case OPT_STORE:
             store_dir = optarg;
+            break;
+        case OPT_USER:
+            user = optarg;
             break;
         case OPT_PLATFORM:
             how.platform = optarg;
@@ -161,6 +252,6 @@ int main(int argc, char **argv)
         }
     }
     if (optind != argc - 1)
-        return usage("one reference is needed");
-    return build(store_dir, argv[optind], &how);
+        return usage("one operand is needed");
+    return builds ? build(store_dir, argv[optind], &how) : log_in_or_out(logs_in, argv[optind], user, &how);
 }

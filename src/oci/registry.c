@@ -53,6 +53,7 @@ struct download {
 struct registry {
     struct sm_source source;
     struct sm_imgstore *store;
+    int blobs; /* the directory, with the shared lock that keeps `prune` away */
     struct sm_http *http;
     char *name; /* "docker.io/library/alpine" */
     pthread_mutex_t lock;
@@ -498,6 +499,7 @@ static void free_registry(struct sm_source *source)
         free(r->kept[i]);
     free(r->kept);
     sm_http_free(r->http);
+    sm_close(r->blobs);
     pthread_cond_destroy(&r->changed);
     pthread_mutex_destroy(&r->lock);
     free(r->name);
@@ -562,6 +564,7 @@ int sm_registry_open(struct sm_imgstore *store, const struct sm_reference *ref,
     r->source = (struct sm_source){.open = open_blob, .free = free_registry, .prefetch = prefetch,
         .discard = discard};
     r->store = store;
+    r->blobs = -1;
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->changed, NULL);
     int rc = 0;
@@ -572,6 +575,10 @@ int sm_registry_open(struct sm_imgstore *store, const struct sm_reference *ref,
     if (rc == 0 && ((mkdirat(store->fd, "blobs", 0700) != 0 && errno != EEXIST) ||
                        (mkdirat(store->fd, "blobs/sha256", 0700) != 0 && errno != EEXIST)))
         rc = sm_error_errno(err, errno, "cannot write into the store %s", store->path);
+    if (rc == 0 && (r->blobs = openat(store->fd, "blobs", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+        rc = sm_error_errno(err, errno, "cannot open the blobs of the store %s", store->path);
+    if (rc == 0)
+        rc = sm_store_flock(r->blobs, LOCK_SH, 60000, err);
     if (rc == 0)
         rc = make_http(r, ref, options, err);
     if (rc == 0)

@@ -43,12 +43,6 @@ void sm_image_info_clear(struct sm_image_info *info);
 int sm_imgstore_find(struct sm_imgstore *store, const char *reference, const char *platform,
     struct sm_image_info *info, sm_error *err);
 
-enum sm_pull_policy {
-    SM_PULL_MISSING = 0, /* registry images: only when the store has no such name */
-    SM_PULL_ALWAYS,      /* ask the registry whether the name has moved */
-    SM_PULL_NEVER,
-};
-
 struct sm_ensure_options {
     const char *platform;     /* NULL: the host's */
     sm_progress_fn *progress; /* NULL: silent */
@@ -57,7 +51,7 @@ struct sm_ensure_options {
     const char *builder;      /* path of supermachine-image; NULL: looked up as docs/architecture.md says */
     int cancel_fd;            /* becomes readable: give up with SM_ECANCELLED; <= 0: none */
     const char *tls_ca;       /* PEM file with further roots for registries; NULL: the system's only */
-    bool insecure_registry;   /* plain HTTP and unverified TLS are accepted */
+    bool insecure_registry;   /* plain HTTP and unverified TLS will do */
     const char *authfile;     /* NULL: where container tools look */
 };
 
@@ -84,5 +78,9 @@ void sm_image_list_clear(struct sm_image_list *list);
  * NULL) gets the digest when the image itself went, else NULL; the caller frees it. */
 int sm_imgstore_remove(struct sm_imgstore *store, const char *reference, char **removed,
     sm_error *err);
+
+/* Names and garbage, as the public functions of these names. */
+int sm_imgstore_tag(struct sm_imgstore *store, const char *reference, const char *name, sm_error *err);
+int sm_imgstore_prune(struct sm_imgstore *store, bool all, struct sm_prune_result *result, sm_error *err);
 
 #endif

@@ -258,3 +258,73 @@ SH
     for i in "${pids[@]}"; do wait "$i"; done
     [ "$(grep -c 'GET /v2/good/once/blobs/' "$HOSTILE/log")" -eq 4 ]
 }
+
+cli() {
+    XDG_DATA_HOME=$BATS_TEST_TMPDIR/data supermachine "$@"
+}
+
+@test "pull, tag, history, rm, prune; pull policies" {
+    certs
+    to_registry "$busybox" cli:1
+    local from=localhost:$REG_PORT/cli:1 how=(--tls-ca "$REG/cert.pem" --authfile "$REG/auth.json") data=$BATS_TEST_TMPDIR/data
+    export XDG_DATA_HOME=$data
+    fails_with 125 "does not have it|has no image" supermachine run --pull never "${how[@]}" "$from" true
+    run --separate-stderr cli pull "${how[@]}" "$from"
+    [ "$status" -eq 0 ]
+    [[ $output == sha256:* && $stderr == *"unpacking layer 1 of 1"* ]]
+    run --separate-stderr cli pull -q "${how[@]}" "$from"
+    [ -z "$stderr" ]
+    cli image tag "$from" example.com/mine
+    cli image ls --format json | jq -e '.[0].names | sort == ["example.com/mine:latest", "'"$from"'"]'
+    cli image history --format json example.com/mine
+    # the name moves: a pull follows, a run does not
+    to_registry "$debian" cli:1
+    [ "$(cli pull -q "${how[@]}" "$from")" != "$output" ]
+    # garbage: the old image still has a name
+    cli image prune
+    cli image inspect example.com/mine >/dev/null
+    cli image rm example.com/mine
+    run cli image prune
+    [[ $output == *" 3 blobs: "* ]]
+    cli image inspect "$from" >/dev/null
+    cli image rm "$from"
+    cli image prune --all
+    [ -z "$(find "$data/supermachine/blobs" "$data/supermachine/rootfs" "$data/supermachine/refs" -type f)" ]
+}
+
+@test "garbage collection leaves alone what is in use" {
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    cli image inspect "$busybox" >/dev/null
+    local rootfs
+    rootfs=$(find "$XDG_DATA_HOME" -name '*.ext4')
+    exec 7<"$rootfs"
+    flock -s 7
+    fails_with 125 "is in use" supermachine image rm "$busybox"
+    cli image prune --all
+    [ -e "$rootfs" ]
+    exec 7<&-
+    cli image prune --all
+    [ ! -e "$rootfs" ]
+}
+
+@test "login and logout: checked, kept like other tools keep it, in nobody's sight" {
+    certs
+    unset XDG_RUNTIME_DIR
+    local auth=$HOME/.config/containers/auth.json
+    run supermachine login --tls-ca "$REG/cert.pem" -u user --password-stdin "localhost:$REG_PORT" <<<wrong
+    [ "$status" -eq 125 ]
+    [[ $output == *"refuses access"* && $output != *wrong* ]]
+    [ ! -e "$auth" ]
+    supermachine login --tls-ca "$REG/cert.pem" -u user --password-stdin "localhost:$REG_PORT" <<<geheim
+    [ "$(stat -c %a "$auth")" = 600 ]
+    to_registry "$busybox" private
+    XDG_DATA_HOME=$BATS_TEST_TMPDIR/data supermachine pull -q --tls-ca "$REG/cert.pem" "localhost:$REG_PORT/private"
+    # skopeo finds what we keep, and we what it keeps
+    skopeo inspect --cert-dir "$REG/certs" --authfile "$auth" "docker://localhost:$REG_PORT/private" >/dev/null
+    supermachine logout "localhost:$REG_PORT"
+    [ "$(jq '.auths | length' "$auth")" -eq 0 ]
+    fails_with 125 "nobody is logged in" supermachine logout "localhost:$REG_PORT"
+    skopeo login --cert-dir "$REG/certs" --authfile "$auth" -u user --password-stdin "localhost:$REG_PORT" <<<geheim
+    XDG_DATA_HOME=$BATS_TEST_TMPDIR/data2 supermachine pull -q --tls-ca "$REG/cert.pem" "localhost:$REG_PORT/private"
+    fails_with 125 "not the name of a registry" supermachine logout nohost
+}

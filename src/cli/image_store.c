@@ -1,0 +1,143 @@
+/* supermachine image tag|prune|history: names, garbage, and what an image was made by. */
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/options.h"
+
+static int tag(const struct cli_command *self, int argc, char **argv)
+{
+    int id = cli_next_option(self, argc, argv);
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    if (argc - optind != 2)
+        return cli_fail_usage(self, "an image and a name are needed");
+    sm_store *store;
+    sm_error err;
+    if (sm_store_open(&store, NULL, &err))
+        return cli_fail_error(&err);
+    int rc = sm_store_tag(store, argv[optind], argv[optind + 1], &err);
+    sm_store_close(store);
+    return rc ? cli_fail_error(&err) : CLI_EXIT_OK;
+}
+
+const struct cli_command cli_image_tag = {
+    .name = "image tag",
+    .synopsis = "IMAGE NAME",
+    .summary = "Give an image of the store a further name.",
+    .run = tag,
+};
+
+static const struct cli_option prune_options[] = {
+    {'a', "all", NULL, "images without a name, too"},
+    {0},
+};
+
+static int prune(const struct cli_command *self, int argc, char **argv)
+{
+    bool all = false;
+    int id;
+    while ((id = cli_next_option(self, argc, argv)) > 0)
+        all = true;
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    if (optind < argc)
+        return cli_fail_usage(self, "unexpected argument '%s'", argv[optind]);
+    sm_store *store;
+    sm_error err;
+    if (sm_store_open(&store, NULL, &err))
+        return cli_fail_error(&err);
+    sm_prune_result result;
+    int rc = sm_store_prune_images(store, all, &result, &err);
+    sm_store_close(store);
+    if (rc)
+        return cli_fail_error(&err);
+    char size[32];
+    printf("removed %u images, %u root filesystems, %u blobs: %s\n", result.images, result.rootfs,
+        result.blobs, cli_format_size(result.bytes, size));
+    return CLI_EXIT_OK;
+}
+
+const struct cli_command cli_image_prune = {
+    .name = "image prune",
+    .synopsis = "",
+    .summary = "Remove what no image of the store needs.",
+    .options = prune_options,
+    .run = prune,
+};
+
+enum { OPT_FORMAT = 256 };
+
+static const struct cli_option history_options[] = {
+    {OPT_FORMAT, "format", "table|json", "how to print it (table)"},
+    {0},
+};
+
+static const char *text_of(const json_t *entry, const char *key)
+{
+    const char *text = json_string_value(json_object_get(entry, key));
+    return text ? text : "";
+}
+
+static void print_history(const json_t *history)
+{
+    size_t i;
+    json_t *entry;
+    printf("%-20s %-6s %s\n", "CREATED", "LAYER", "CREATED BY");
+    json_array_foreach (history, i, entry) {
+        bool empty = json_is_true(json_object_get(entry, "empty_layer"));
+        printf("%-20.20s %-6s ", text_of(entry, "created"), empty ? "no" : "yes");
+        /* One line each: what is in the image's config may hold anything. */
+        for (const char *p = text_of(entry, "created_by"); *p; p++)
+            putchar((unsigned char)*p < 0x20 || *p == 0x7f ? ' ' : *p);
+        putchar('\n');
+    }
+}
+
+static int history(const struct cli_command *self, int argc, char **argv)
+{
+    bool json = false;
+    int id;
+    while ((id = cli_next_option(self, argc, argv)) > 0) {
+        json = strcmp(optarg, "json") == 0;
+        if (!json && strcmp(optarg, "table") != 0)
+            return cli_fail_usage(self, "unknown format '%s'", optarg);
+    }
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    if (argc - optind != 1)
+        return cli_fail_usage(self, "which image?");
+    sm_store *store;
+    sm_error err;
+    if (sm_store_open(&store, NULL, &err))
+        return cli_fail_error(&err);
+    sm_image *image = NULL;
+    sm_image_options how = {.pull = SM_PULL_NEVER};
+    int rc = sm_image_open(store, argv[optind], &how, &image, &err);
+    if (rc == 0) {
+        json_t *config = json_loads(sm_image_config(image), 0, NULL);
+        json_t *list = json_object_get(config, "history");
+        if (json && list)
+            json_dumpf(list, stdout, JSON_INDENT(2));
+        else if (json)
+            printf("[]");
+        else
+            print_history(list);
+        if (json)
+            putchar('\n');
+        json_decref(config);
+    }
+    sm_image_close(image);
+    sm_store_close(store);
+    return rc ? cli_fail_error(&err) : CLI_EXIT_OK;
+}
+
+const struct cli_command cli_image_history = {
+    .name = "image history",
+    .synopsis = "IMAGE",
+    .summary = "Show by what an image was made.",
+    .options = history_options,
+    .run = history,
+};
