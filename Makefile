@@ -1,6 +1,6 @@
 # The short commands; meson and ninja do the work. What each needs and how the tests are run: docs/development.md.
 .DEFAULT_GOAL := build
-.PHONY: build run test test-unit test-native test-nested bench lint format install clean setup kernel build-asan build-tsan fuzz
+.PHONY: build run test test-unit test-native test-nested bench lint format install clean setup kernel build-asan build-tsan
 
 PREFIX ?= /usr/local
 DESTDIR ?=

@@ -10,7 +10,7 @@
 
 /* The reason for every word, with what it saves: guest/kernel/cmdline.md. */
 #define BASE                                                                                       \
-    "earlyprintk=serial,keep quiet reboot=k panic=-1 noreplace-smp tsc=reliable "                  \
+    "quiet earlyprintk=serial,keep reboot=k panic=-1 noreplace-smp tsc=reliable "                  \
     "clocksource=kvm-clock rootfstype=ramfs swiotlb=noforce rcupdate.rcu_expedited=1 "             \
     "initcall_blacklist=slab_late_init,param_sysfs_builtin_init,irq_sysfs_init,"                   \
     "perf_event_sysfs_init,clockevents_init_sysfs,add_rtc_cmos"
