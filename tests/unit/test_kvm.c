@@ -590,6 +590,29 @@ static void incomplete_state_is_refused(void **state)
     drop_vm(&v);
 }
 
+/* Where the self-test says that no assist is needed, none is counted. */
+static void the_self_test_tells_whether_there_is_an_assist(void **state)
+{
+    (void)state;
+    struct vm v;
+    bool needed;
+    make_vm(&v);
+    ok(sm_hv_needs_assist(v.hv, &needed, &err));
+    load_guest(&v, guest_integer, GUEST_BYTES(guest_integer));
+    run_to_mark(&v);
+    struct sm_hv_counters c = {0};
+    sm_hv_vcpu_add_counters(v.vcpu, &c);
+    uint64_t all = 0;
+    for (int i = 0; i < SM_HV_ASSIST_KINDS; i++)
+        all += c.assists[i];
+    assert_int_equal(all > 0, needed);
+    if (needed) {
+        assert_int_equal(c.assists[SM_HV_ASSIST_POPCNT], 4);
+        assert_int_equal(c.assists[SM_HV_ASSIST_CMPXCHG16B], 2);
+    }
+    drop_vm(&v);
+}
+
 static void the_digest_is_stable(void **state)
 {
     (void)state;
@@ -624,6 +647,7 @@ int main(void)
         cmocka_unit_test(complete_gives_the_guest_its_value),
         cmocka_unit_test(state_goes_round),
         cmocka_unit_test(incomplete_state_is_refused),
+        cmocka_unit_test(the_self_test_tells_whether_there_is_an_assist),
         cmocka_unit_test(the_digest_is_stable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

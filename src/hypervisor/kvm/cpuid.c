@@ -21,11 +21,12 @@
 #define LEAF1_EDX_HTT          (1u << 28)
 #define EXT1_ECX_TOPOEXT       (1u << 22)
 
-/* What makes a guest use hypercalls. Where KVM expects another instruction for them than the guest's CPU
- * suggests, it writes the right one over it in the guest's text, which the guest has made read-only:
- * an oops at the first IPI to several vCPUs. Nobody needs them: IPIs go through the APIC as well. */
-#define HYPERCALL_FEATURES                                                                         \
-    (1u << KVM_FEATURE_PV_UNHALT | 1u << KVM_FEATURE_PV_SEND_IPI | 1u << KVM_FEATURE_PV_SCHED_YIELD)
+/* Of KVM's paravirtual features a guest gets: clock (0, 3, 24), no I/O delay (1), steal time (5), EOI (6),
+ * TLB flush (9), halt polling control (12). Not those that make it do hypercalls (kicks, IPIs, yields):
+ * where kernel mode is emulated, KVM rewrites the hypercall instruction in the guest's read-only text and
+ * the guest dies of the page fault. Nor asynchronous page faults: they would be one more thing under
+ * way at a capture. */
+#define PV_FEATURES 0x0100126bu
 
 static void digest_bytes(uint64_t h[2], const void *data, size_t n)
 {
@@ -82,15 +83,15 @@ int sm_kvm_cpuid_template(struct sm_hv *hv, sm_error *err)
             e.ebx &= 0x0000ffff; /* APIC id and count of the core that asked */
             e.ecx |= LEAF1_ECX_HYPERVISOR | (deadline ? LEAF1_ECX_TSC_DEADLINE : 0);
             break;
+        case KVM_CPUID_FEATURES:
+            e.eax &= PV_FEATURES;
+            break;
         case 0xb:
         case 0x1f: /* ours, see below */
             continue;
         case 0xd:
             if (e.index == 0)
                 hv->xcr0 = e.eax | (uint64_t)e.edx << 32;
-            break;
-        case KVM_CPUID_FEATURES:
-            e.eax &= ~HYPERCALL_FEATURES;
             break;
         case 0x80000001:
             e.ecx &= ~EXT1_ECX_TOPOEXT;
