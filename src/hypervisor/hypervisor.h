@@ -82,7 +82,8 @@ int sm_hv_vm_set_clock(struct sm_hv_vm *vm, uint64_t clock_ns, sm_error *err);
 int sm_hv_vcpu_create(struct sm_hv_vm *vm, unsigned index, struct sm_hv_vcpu **vcpu, sm_error *err);
 void sm_hv_vcpu_close(struct sm_hv_vcpu *vcpu);
 
-/* Loads what the boot protocol wants (vCPU 0); the others wait for the guest to start them. */
+/* Every vCPU before a boot: loads what the boot protocol wants (vCPU 0), or prepares one that the guest will
+ * start (regs NULL). */
 int sm_hv_vcpu_set_boot(struct sm_hv_vcpu *vcpu, const struct sm_boot_regs *regs, sm_error *err);
 
 /* The whole state of a vCPU; no vCPU of the VM may be running. On failure of `get`, *state is empty. */

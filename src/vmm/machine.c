@@ -186,7 +186,9 @@ static int load(struct sm_machine *m, sm_error *err)
     rc = sm_x86_boot_load(&config, &regs, err);
     if (rc)
         return sm_error_prefix(err, rc, "kernel %s", m->kernel);
-    return sm_hv_vcpu_set_boot(m->vcpus[0].hv, &regs, err);
+    for (unsigned i = 0; i < m->n_vcpus && !rc; i++)
+        rc = sm_hv_vcpu_set_boot(m->vcpus[i].hv, i == 0 ? &regs : NULL, err);
+    return rc;
 }
 
 static int boot(struct sm_machine *m, sm_error *err)

@@ -297,7 +297,7 @@ static void xsave_and_xrstor(void **state)
     make_vm(&v);
     load_guest(&v, guest_xstate, GUEST_BYTES(guest_xstate));
     run_to_mark(&v);
-    assert_int_equal(result(&v, 0), 3);
+    assert_int_equal(result(&v, 0) & 3, 3);
     assert_int_equal(result(&v, 1), 0x1234567890abcdef);
     assert_int_equal(result(&v, 2) & 2, 2);
     assert_int_equal(result(&v, 3), 0);

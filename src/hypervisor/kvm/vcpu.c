@@ -68,6 +68,15 @@ void sm_hv_vcpu_close(struct sm_hv_vcpu *vcpu)
 
 int sm_hv_vcpu_set_boot(struct sm_hv_vcpu *vcpu, const struct sm_boot_regs *boot, sm_error *err)
 {
+    /* XCR0 begins with all that the guest may have, not with 1 as after a reset: the guest sets it anyway,
+     * and emulators of nested virtualisation (QEMU 7.2) do not let KVM see that, so that the guest would
+     * run with KVM's old value and lose its vector registers. */
+    struct kvm_xcrs xcrs = {.nr_xcrs = 1};
+    xcrs.xcrs[0].value = vcpu->vm->hv->xcr0;
+    if (xcrs.xcrs[0].value && ioctl(vcpu->fd, KVM_SET_XCRS, &xcrs) < 0)
+        return sm_error_errno(err, errno, "KVM does not take XCR0 of vCPU %u", vcpu->index);
+    if (!boot)
+        return 0;
     struct kvm_sregs s;
     if (ioctl(vcpu->fd, KVM_GET_SREGS, &s) < 0)
         return sm_error_errno(
