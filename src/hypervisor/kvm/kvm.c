@@ -73,10 +73,10 @@ static int check_capabilities(int fd, sm_error *err)
 }
 
 /* MSRs that are left out of snapshots. The wall-clock MSRs are requests to write guest memory, not
- * state; 0x12 is an alias of the newer system-time MSR. */
+ * state; 0x12 is an alias of the newer system-time MSR; Hyper-V's are not offered to our guests. */
 static bool skip_msr(uint32_t index)
 {
-    return index == 0x11 || index == 0x12 || index == 0x4b564d00;
+    return index == 0x11 || index == 0x12 || index == 0x4b564d00 || index >> 12 == 0x40000;
 }
 
 static int read_msr_list(struct sm_hv *hv, sm_error *err)
