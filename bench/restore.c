@@ -7,11 +7,14 @@
  * when a restored guest first comes out is the guest's affair.
  *
  *     cold    open and read the file, make VM, memory, devices, vCPUs, put the state back, run
+ *     prefetch  as cold; the pages that the first of all restores touched until the agent's answer are
+ *             mapped in (and those it wrote, copied) before the vCPUs run: does that pay?
  *     shell   the machine was made before (a pool does that): open, read, map RAM over, state, run
  *
  * Ends are outside of the measured time: closing a VM is done off the hot path, too.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <poll.h>
 #include <stdio.h>
@@ -31,8 +34,10 @@
 #include "util/clock.h"
 #include "vmm/machine.h"
 
-#define ANSWER_MS 60000
-#define SETTLE_MS 500 /* after its greeting the agent goes to sleep */
+#define ANSWER_MS      60000
+#define POPULATE_READ  22 /* MADV_POPULATE_READ and _WRITE, Linux 5.14 */
+#define POPULATE_WRITE 23
+#define SETTLE_MS      500 /* after its greeting the agent goes to sleep */
 
 enum stage {
     READ_FILE, /* open, metadata */
@@ -42,12 +47,13 @@ enum stage {
     LOAD_IRQCHIP,
     LOAD_CLOCK,
     LOAD_DEVICES,
+    PREFETCH_PAGES,
     ENTER, /* resume until vCPU 0 is about to enter the guest */
     STAGES,
 };
 
 static const char *const names[STAGES] = {"open file, read metadata", "make the machine", "map RAM",
-    "vCPUs", "interrupt chips", "clock", "devices", "start threads"};
+    "vCPUs", "interrupt chips", "clock", "devices", "prefetch", "start threads"};
 
 struct restore {
     struct bench_samples stage[STAGES], total, first_exit, answer, faults, exits, assists;
@@ -155,6 +161,52 @@ static void make_snapshot(json_t *report)
     sm_machine_close(m);
 }
 
+/* ---- prefetch ----------------------------------------------------------------------------------- */
+
+/* Runs of pages, and whether the guest wrote to them. */
+static struct run {
+    uint64_t at, len;
+    bool written;
+} touched[8192];
+static size_t n_touched;
+
+/* What the guest has touched of its RAM so far: present in our page tables; private means written. */
+static void record_touched(struct sm_machine *m)
+{
+    struct sm_ram ram;
+    sm_machine_ram(m, &ram);
+    uint64_t entries[512];
+    int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    for (uint64_t at = 0; fd >= 0 && at < ram.bytes; at += sizeof(entries) / 8 * SM_SNAPSHOT_PAGE) {
+        off_t where = (off_t)(((uintptr_t)ram.base + at) / SM_SNAPSHOT_PAGE * 8);
+        if (pread(fd, entries, sizeof(entries), where) != sizeof(entries))
+            break;
+        for (size_t i = 0; i < SM_ARRAY_LEN(entries); i++) {
+            bool written = !(entries[i] >> 61 & 1);
+            uint64_t page = at + i * SM_SNAPSHOT_PAGE;
+            struct run *last = n_touched ? &touched[n_touched - 1] : NULL;
+            if (!(entries[i] >> 63))
+                continue;
+            if (last && last->at + last->len == page && last->written == written)
+                last->len += SM_SNAPSHOT_PAGE;
+            else if (n_touched < SM_ARRAY_LEN(touched))
+                touched[n_touched++] = (struct run){page, SM_SNAPSHOT_PAGE, written};
+        }
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
+static void prefetch(struct sm_machine *m)
+{
+    struct sm_ram ram;
+    sm_machine_ram(m, &ram);
+    uintptr_t base = (uintptr_t)ram.base;
+    for (size_t i = 0; i < n_touched; i++)
+        madvise((void *)(base + touched[i].at), touched[i].len,
+            touched[i].written ? POPULATE_WRITE : POPULATE_READ);
+}
+
 /* ---- restoring it ------------------------------------------------------------------------------- */
 
 static double us_between(uint64_t from_ns, uint64_t to_ns)
@@ -198,8 +250,11 @@ static void await_answer(struct sm_machine *m)
     sm_channel_close(&channel);
 }
 
-static void one_restore(struct restore *r, bool shell)
+enum way { COLD, PREFETCH, SHELL, WAYS };
+
+static void one_restore(struct restore *r, enum way way)
 {
+    bool shell = way == SHELL;
     struct sm_machine *m = NULL;
     struct sm_machine_config c = config;
     c.hv = hv;
@@ -230,6 +285,11 @@ static void one_restore(struct restore *r, bool shell)
     bench_add(&r->stage[LOAD_CLOCK], (double)t.clock);
     bench_add(&r->stage[LOAD_DEVICES], (double)t.device_restore);
     last = sm_now_ns();
+    if (way == PREFETCH)
+        prefetch(m);
+    now = sm_now_ns();
+    bench_add(&r->stage[PREFETCH_PAGES], us_between(last, now));
+    last = now;
     if (sm_machine_resume(m, &err))
         bench_die("resume", &err);
     uint64_t first_exit = await_first_exit(m);
@@ -241,6 +301,8 @@ static void one_restore(struct restore *r, bool shell)
     await_answer(m);
     bench_add(&r->answer, us_between(start, sm_now_ns()));
     bench_add(&r->faults, (double)(faults() - faults_before));
+    if (way == COLD && !n_touched)
+        record_touched(m);
     struct sm_hv_counters counters;
     sm_machine_get_counters(m, &counters);
     uint64_t assists = 0;
@@ -255,24 +317,32 @@ static void one_restore(struct restore *r, bool shell)
 
 /* ---- the table ---------------------------------------------------------------------------------- */
 
-static void row(
-    const char *what, double floor, struct bench_samples *cold, struct bench_samples *shell)
+static json_t *median(struct bench_samples *samples)
 {
+    return samples && samples->n ? json_real(bench_quantile(samples, 0.5)) : json_null();
+}
+
+/* `of`: where in struct restore the samples are; NOWHERE: the floor alone has such a stage. */
+#define NOWHERE SIZE_MAX
+static void row(const char *what, double floor, struct restore ways[WAYS], size_t of)
+{
+    struct bench_samples *samples[WAYS] = {0};
+    for (int w = 0; of != NOWHERE && w < WAYS; w++)
+        samples[w] = (struct bench_samples *)((char *)&ways[w] + of);
     json_array_append_new(
-        rows, json_pack("{s:s, s:o, s:o, s:o}", "us, medians", what, "floor",
-                  floor >= 0 ? json_real(floor) : json_null(), "cold",
-                  cold && cold->n ? json_real(bench_quantile(cold, 0.5)) : json_null(), "shell",
-                  shell && shell->n ? json_real(bench_quantile(shell, 0.5)) : json_null()));
+        rows, json_pack("{s:s, s:o, s:o, s:o, s:o}", "us, medians", what, "floor",
+                  floor >= 0 ? json_real(floor) : json_null(), "cold", median(samples[COLD]),
+                  "prefetch", median(samples[PREFETCH]), "shell", median(samples[SHELL])));
 }
 
 static void tell(struct bench_samples floor_stage[FLOOR_STAGES], struct bench_samples *floor_total,
-    struct restore *cold, struct restore *shell, json_t *report)
+    struct restore ways[WAYS], json_t *report)
 {
     double floor = bench_quantile(floor_total, 0.5), make = 0;
     for (int i = 0; i < FLOOR_STAGES; i++) {
         char name[64];
         snprintf(name, sizeof(name), "  floor: %s", kvm_floor_names[i]);
-        row(name, bench_quantile(&floor_stage[i], 0.5), NULL, NULL);
+        row(name, bench_quantile(&floor_stage[i], 0.5), ways, NOWHERE);
         if (i != FLOOR_RUN && i != FLOOR_REGS)
             make += bench_quantile(&floor_stage[i], 0.5);
     }
@@ -281,15 +351,23 @@ static void tell(struct bench_samples floor_stage[FLOOR_STAGES], struct bench_sa
             i == CREATE       ? make
             : i == LOAD_VCPUS ? bench_quantile(&floor_stage[FLOOR_REGS], 0.5)
                               : -1,
-            &cold->stage[i], &shell->stage[i]);
-    row("TOTAL: the guest runs", floor, &cold->total, &shell->total);
-    row("first exit of the guest", floor + bench_quantile(&floor_stage[FLOOR_RUN], 0.5),
-        &cold->first_exit, &shell->first_exit);
-    row("to the agent's answer", -1, &cold->answer, &shell->answer);
-    row("page faults until then (count)", -1, &cold->faults, &shell->faults);
-    row("guest exits until then (count)", -1, &cold->exits, &shell->exits);
-    row("assists until then (count)", -1, &cold->assists, &shell->assists);
+            ways, offsetof(struct restore, stage) + (size_t)i * sizeof(struct bench_samples));
+    row("TOTAL: the guest runs", floor, ways, offsetof(struct restore, total));
+    row("first exit of the guest", floor + bench_quantile(&floor_stage[FLOOR_RUN], 0.5), ways,
+        offsetof(struct restore, first_exit));
+    row("to the agent's answer", -1, ways, offsetof(struct restore, answer));
+    row("page faults until then (count)", -1, ways, offsetof(struct restore, faults));
+    row("guest exits until then (count)", -1, ways, offsetof(struct restore, exits));
+    row("assists until then (count)", -1, ways, offsetof(struct restore, assists));
+    struct restore *cold = &ways[COLD], *shell = &ways[SHELL];
     bench_print_table(rows);
+    uint64_t pages = 0, written = 0;
+    for (size_t i = 0; i < n_touched; i++) {
+        pages += touched[i].len / SM_SNAPSHOT_PAGE;
+        written += touched[i].written ? touched[i].len / SM_SNAPSHOT_PAGE : 0;
+    }
+    printf("mapped when the agent has answered: %llu pages in %zu runs, %llu of them written\n",
+        (unsigned long long)pages, n_touched, (unsigned long long)written);
     double ratio = bench_quantile(&cold->total, 0.5) / floor;
     double quick = bench_quantile(&cold->total, 0.1) / bench_quantile(floor_total, 0.1);
     printf("cold restore / floor: %.2f (quickest tenth: %.2f; budget 1.25)\n"
@@ -364,7 +442,7 @@ int main(int argc, char **argv)
     make_snapshot(report);
 
     static struct bench_samples floor_stage[FLOOR_STAGES], floor_total;
-    static struct restore cold, shell;
+    static struct restore ways[WAYS];
     int ram_fd = kvm_floor_make_ram(dir, config.memory_bytes);
     if (ram_fd < 0)
         bench_die("floor", NULL);
@@ -379,10 +457,10 @@ int main(int argc, char **argv)
             sum += k == FLOOR_RUN ? 0 : us[k];
         }
         bench_add(&floor_total, sum);
-        one_restore(&cold, false);
-        one_restore(&shell, true);
+        for (enum way w = 0; w < WAYS; w++)
+            one_restore(&ways[w], w);
     }
-    tell(floor_stage, &floor_total, &cold, &shell, report);
+    tell(floor_stage, &floor_total, ways, report);
     if (json)
         bench_write_json(report, json);
     json_decref(report);
