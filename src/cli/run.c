@@ -185,17 +185,19 @@ static int run_command(struct run *run, sm_vm *vm, struct stamps *at)
         cli_terminal_size(&run->exec.rows, &run->exec.columns);
 
     at->vm = now_us();
+    cli_signals_hold();
     int rc = sm_exec_start(vm, &run->exec, &exec, &err);
     if (rc) {
+        cli_signals_attach(NULL, false);
         cli_fail_error(&err);
         return rc == -SM_ENOTFOUND ? CLI_EXIT_NOTFOUND
             : rc == -SM_ENOEXEC    ? CLI_EXIT_NOEXEC
                                    : CLI_EXIT_FAILURE;
     }
     at->exec = now_us();
+    cli_signals_attach(exec, run->exec.tty);
     if (run->exec.tty && run->interactive && isatty(STDIN_FILENO))
         cli_terminal_raw(STDIN_FILENO);
-    cli_signals_attach(exec, run->exec.tty);
     sm_exec_result result;
     rc = sm_exec_wait(exec, -1, &result, &err);
     cli_signals_attach(NULL, false);

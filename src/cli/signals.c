@@ -14,7 +14,8 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static sm_exec *target;
-static bool target_tty, was_attached;
+static pthread_cond_t attached = PTHREAD_COND_INITIALIZER;
+static bool target_tty, holding, was_attached;
 static sigset_t taken;
 
 static bool asks_to_end(int sig)
@@ -68,6 +69,8 @@ static void *take_signals(void *arg)
             requests++;
         }
         pthread_mutex_lock(&lock);
+        while (holding)
+            pthread_cond_wait(&attached, &lock);
         if ((!was_attached && sig != SIGWINCH) || requests > KILL_AFTER)
             die(sig);
         if (target)
@@ -94,6 +97,13 @@ bool cli_signals_start(void)
     return pthread_detach(thread) == 0;
 }
 
+void cli_signals_hold(void)
+{
+    pthread_mutex_lock(&lock);
+    holding = true;
+    pthread_mutex_unlock(&lock);
+}
+
 void cli_signals_attach(sm_exec *exec, bool tty)
 {
     pthread_mutex_lock(&lock);
@@ -101,5 +111,7 @@ void cli_signals_attach(sm_exec *exec, bool tty)
     target_tty = tty;
     if (exec)
         was_attached = true;
+    holding = false;
+    pthread_cond_signal(&attached);
     pthread_mutex_unlock(&lock);
 }

@@ -12,7 +12,10 @@
 
 /* Before any other thread is started. */
 bool cli_signals_start(void);
-/* From now on signals and changes of the terminal's size go to this exec; NULL: the exec is over. */
+/* A command is being started: signals wait until it is attached, since it may run already. */
+void cli_signals_hold(void);
+/* From now on signals and changes of the terminal's size go to this exec; NULL: it is over, or
+ * could not be started. */
 void cli_signals_attach(sm_exec *exec, bool tty);
 
 #endif

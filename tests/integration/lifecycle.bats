@@ -5,28 +5,35 @@ load helper
 # Starts `supermachine run ... sh -c 'echo ready; SCRIPT'` in the background, waits for "ready"; $pid is the CLI.
 start() {
     : >"$BATS_TEST_TMPDIR/out"
-    supermachine run "$busybox" sh -c "echo ready; $1" >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" 3>&- &
+    # A shell without job control has background commands ignore SIGINT and SIGQUIT.
+    env --default-signal supermachine run "$busybox" sh -c "echo ready; $1" \
+        >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" 3>&- &
     pid=$!
-    wait_for 60 grep -q ready "$BATS_TEST_TMPDIR/out"
+    wait_for 200 grep -q ready "$BATS_TEST_TMPDIR/out"
+}
+
+# ended STATUS: $pid ends with it.
+ended() {
+    local got=0
+    wait "$pid" || got=$?
+    [ "$got" -eq "$1" ] || { echo "status $got, not $1"; cat "$BATS_TEST_TMPDIR/err"; return 1; }
 }
 
 @test "signals reach the command" {
     start 'trap "echo int" INT; trap "echo usr1" USR1; trap "echo hup; exit 9" HUP; while :; do sleep 0.1; done'
     kill -INT "$pid"
-    wait_for 30 grep -q int "$BATS_TEST_TMPDIR/out"
+    wait_for 60 grep -q int "$BATS_TEST_TMPDIR/out"
     kill -USR1 "$pid"
-    wait_for 30 grep -q usr1 "$BATS_TEST_TMPDIR/out"
+    wait_for 60 grep -q usr1 "$BATS_TEST_TMPDIR/out"
     kill -HUP "$pid"
-    run wait "$pid"
-    [ "$status" -eq 9 ]
+    ended 9
     [ "$(tail -n 1 "$BATS_TEST_TMPDIR/out")" = hup ]
 }
 
 @test "a command without a handler dies by the signal: 143" {
     start 'exec sleep 1000'
     kill -TERM "$pid"
-    run wait "$pid"
-    [ "$status" -eq 143 ]
+    ended 143
 }
 
 @test "the third request to end kills a command that ignores it: 137" {
@@ -34,38 +41,41 @@ start() {
     kill -TERM "$pid"; sleep 0.3
     kill -TERM "$pid"; sleep 0.3
     kill -TERM "$pid"
-    run wait "$pid"
-    [ "$status" -eq 137 ]
+    ended 137
 }
 
 @test "SIGTERM before the command runs ends the CLI as a signal does" {
-    supermachine run "$busybox" sh -c 'echo ready; sleep 1000' >"$BATS_TEST_TMPDIR/out" 3>&- &
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data # nothing is baked there
+    : >"$BATS_TEST_TMPDIR/err"
+    supermachine run --cold "$busybox" true 3>&- &
     pid=$!
-    sleep 0.05
+    sleep 0.5
     kill -TERM "$pid"
-    run wait "$pid"
-    [ "$status" -eq 143 ]
+    ended 143
 }
 
 @test "a killed CLI leaves no process, socket or temporary file" {
     start 'while :; do sleep 1; done'
     kill -KILL "$pid"
-    run wait "$pid"
-    [ "$status" -eq 137 ]
+    ended 137
     nothing_left
 }
 
 @test "a CLI killed while it builds an image leaves no process, and the next run is whole" {
     export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    mkdir "$XDG_DATA_HOME"
+    : >"$BATS_TEST_TMPDIR/err"
     supermachine run "$debian" true 3>&- &
     pid=$!
-    wait_for 30 sh -c 'find "$XDG_DATA_HOME" -name "*.partial*" | grep -q .'
+    wait_for 30 sh -c 'find "$XDG_DATA_HOME" -type f -size +100k | grep -q .'
     kill -KILL "$pid"
-    run wait "$pid"
-    [ "$status" -eq 137 ]
+    ended 137
     nothing_left
     run --separate-stderr supermachine run "$debian" cat /etc/supermachine-test-image
+    echo "$output $stderr"
     [ "$status" -eq 0 ]
     [ "$output" = debian ]
+    find "$XDG_DATA_HOME"
     [ -z "$(find "$XDG_DATA_HOME" -name '*.partial*')" ]
+    [ -z "$(find "$XDG_DATA_HOME/supermachine/tmp" -type f)" ]
 }

@@ -2,11 +2,21 @@
 # supermachine run: streams, exit codes, and what the image and the options say about the command.
 load helper
 
-@test "stdout, stderr and exit code are the command's (busybox)" {
-    run --separate-stderr supermachine run "$busybox" sh -c 'echo out; echo err >&2; exit 7'
+@test "stdout, stderr and exit code are the command's (booted)" {
+    run --separate-stderr supermachine run --cold "$busybox" sh -c 'echo out; echo err >&2; exit 7'
     [ "$status" -eq 7 ]
     [ "$output" = out ]
     [ "$stderr" = err ]
+}
+
+@test "stdout, stderr and exit code are the command's (baked and restored)" {
+    local i
+    for i in 1 2; do
+        run --separate-stderr supermachine run "$busybox" sh -c 'echo out; echo err >&2; exit 7'
+        [ "$status" -eq 7 ]
+        [ "$output" = out ]
+        [ "$stderr" = err ]
+    done
 }
 
 @test "stdout, stderr and exit code are the command's (Debian)" {
@@ -134,8 +144,9 @@ load helper
     local pid=$!
     wait_for 60 grep -q blue "$BATS_TEST_TMPDIR/out"
     kill -TERM "$pid"
-    run wait "$pid"
-    [ "$status" -eq 5 ]
+    local got=0
+    wait "$pid" || got=$?
+    [ "$got" -eq 5 ]
     [ "$(cat "$BATS_TEST_TMPDIR/out")" = $'blue app /srv/work\nstopped' ]
 }
 
