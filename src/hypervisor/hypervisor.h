@@ -46,7 +46,7 @@ int sm_hv_needs_assist(struct sm_hv *hv, bool *needed, sm_error *err);
 
 /* `vcpus` (how many will be made) shapes the topology that CPUID tells the guest. */
 int sm_hv_vm_create(struct sm_hv *hv, unsigned vcpus, struct sm_hv_vm **vm, sm_error *err);
-/* All vCPUs must have been closed. May take tens of milliseconds: keep it off hot paths. */
+/* All vCPUs must have been closed. The kernel may go on taking the VM down in the background. */
 void sm_hv_vm_close(struct sm_hv_vm *vm);
 
 /* Makes host memory [host, host + bytes) appear at gpa. The memory stays the caller's and must live as

@@ -613,6 +613,22 @@ static void the_self_test_tells_whether_there_is_an_assist(void **state)
     drop_vm(&v);
 }
 
+/* Descriptors do not pile up in this process, whoever does the closing. */
+static void closing_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    struct vm v;
+    int before = dup(0), after;
+    close(before);
+    for (int i = 0; i < 20; i++) {
+        make_vm(&v);
+        drop_vm(&v);
+    }
+    after = dup(0);
+    close(after);
+    assert_int_equal(after, before);
+}
+
 static void the_digest_is_stable(void **state)
 {
     (void)state;
@@ -648,6 +664,7 @@ int main(void)
         cmocka_unit_test(state_goes_round),
         cmocka_unit_test(incomplete_state_is_refused),
         cmocka_unit_test(the_self_test_tells_whether_there_is_an_assist),
+        cmocka_unit_test(closing_leaves_nothing_behind),
         cmocka_unit_test(the_digest_is_stable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

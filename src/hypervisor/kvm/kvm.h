@@ -54,6 +54,9 @@ struct sm_hv_vcpu {
 /* The real-time signal that kicks use. */
 int sm_kvm_kick_signal(void);
 
+/* Closes the descriptor of a VM off the caller's time. */
+void sm_kvm_dispose(int fd);
+
 /* Host address of guest-physical [gpa, gpa + bytes) if it lies in one slot (that may be written, if
  * `write`); else NULL. */
 void *sm_kvm_host(const struct sm_hv_vm *vm, uint64_t gpa, uint64_t bytes, bool write);

@@ -41,7 +41,7 @@ void sm_hv_vm_close(struct sm_hv_vm *vm)
 {
     if (!vm)
         return;
-    sm_close(vm->fd);
+    sm_kvm_dispose(vm->fd);
     free(vm);
 }
 
