@@ -164,6 +164,10 @@ SM_API int sm_registry_logout(const char *host, const sm_image_options *options,
 
 typedef struct sm_vm sm_vm;
 
+/* One line for a log ("denied: TCP 10.0.0.1 port 80: private or reserved range"). Called from a thread of
+ * the VM, at most a few times a second; must not block. */
+typedef void sm_notice_fn(void *arg, const char *line);
+
 typedef struct sm_vm_config {
     const char *name;      /* for messages and listings; NULL: made up */
     const char *hostname;  /* NULL: the name */
@@ -180,6 +184,11 @@ typedef struct sm_vm_config {
     bool service;             /* restore with the image's own command running, if it was baked so */
     sm_progress_fn *progress; /* of baking; NULL: silent */
     void *progress_arg;
+    const char *network;   /* "user" or "none"; NULL: user */
+    const char *egress;    /* what the guest may reach, in the form of docs/network.md; NULL: all but the
+                            * host's own loopback. A snapshot's policy can only become narrower. */
+    sm_notice_fn *notice;  /* told of denied connections and the like; NULL: nobody */
+    void *notice_arg;
 } sm_vm_config;
 
 /* Why a VM ended. */

@@ -153,15 +153,6 @@ static void switch_root(void)
         die("cannot change to the new root ", ROOT, errno);
 }
 
-static void loopback_up(void)
-{
-    struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &r) != 0)
-        die("cannot bring up ", "lo", errno);
-    close(fd);
-}
-
 /* As container engines set them. A kernel without one of them does without. */
 static void set_kernel(const char *path, const char *value)
 {
@@ -204,7 +195,7 @@ void boot(const char *hostname, const char *root)
     must_mount("sysfs", "sysfs", ROOT "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     must_mount("cgroup2", "cgroup", ROOT "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     switch_root();
-    loopback_up();
+    network_up();
     set_kernel("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
     set_kernel("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
     if (prlimit(0, RLIMIT_NOFILE, &files, NULL) !=

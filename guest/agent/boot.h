@@ -6,6 +6,9 @@
  */
 void boot(const char *hostname, const char *root);
 
+/* Loopback and the network card: see net.c. */
+void network_up(void);
+
 /* One line on the console, then the machine goes down. errnum 0: no number to tell. */
 _Noreturn void die(const char *what, const char *on, int errnum);
 _Noreturn void power_off(void);

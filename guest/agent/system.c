@@ -27,6 +27,9 @@
 
 #define HOSTS_HEAD "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t"
 
+/* The name server of the host's user network. With EDNS nearly all answers fit into one datagram. */
+#define RESOLV_CONF "nameserver 10.0.2.3\noptions edns0\n"
+
 #define TEXT_MAX (sizeof(HOSTS_HEAD) + SM_WIRE_MAX_HOSTNAME + 1)
 
 struct text_file {
@@ -121,6 +124,7 @@ static int draw_machine_id(void)
 
 int system_init(const char *etc, const char *hostname, const char **what)
 {
+    struct text_file resolver = {.fd = -1};
     struct utsname u;
     char text[TEXT_MAX];
 
@@ -138,8 +142,10 @@ int system_init(const char *etc, const char *hostname, const char **what)
         if (sethostname(hostname, strlen(hostname)) != 0)
             return errno;
     }
-    *what = "cannot make hosts, hostname and machine-id";
-    if (create_text(&hosts, etc, "hosts", 0644) != 0 ||
+    *what = "cannot make hosts, hostname, resolv.conf and machine-id";
+    if (create_text(&resolver, etc, "resolv.conf", 0644) != 0 ||
+        write_text(&resolver, RESOLV_CONF, sizeof(RESOLV_CONF) - 1) != 0 || close(resolver.fd) != 0 ||
+        create_text(&hosts, etc, "hosts", 0644) != 0 ||
         create_text(&hostname_file, etc, "hostname", 0644) != 0 ||
         create_text(&machine_id_file, etc, "machine-id", 0444) != 0 || draw_machine_id() != 0 ||
         write_text(&hosts, text, hosts_text(text, hostname)) != 0 ||

@@ -37,6 +37,6 @@ struct sm_net_backend *sm_net_unplugged(void)
 
     if (backend)
         *backend = (struct sm_net_backend){
-            .ops = &ops, .features = UINT64_MAX, .mtu = SM_NET_MTU, .link_up = false};
+            .ops = &ops, .mtu = SM_NET_MTU, .link_up = false};
     return backend;
 }

@@ -14,7 +14,7 @@
 
 #define F(bit) (1ULL << (bit))
 
-/* Offloads that only say how frames may look; the others (control queue, ...) are not offered. */
+/* The same whatever is behind the device, so that a snapshot can be restored onto another backend. */
 #define OFFLOADS                                                                                   \
     (F(VIRTIO_NET_F_CSUM) | F(VIRTIO_NET_F_GUEST_CSUM) | F(VIRTIO_NET_F_GUEST_TSO4) |              \
         F(VIRTIO_NET_F_GUEST_TSO6) | F(VIRTIO_NET_F_GUEST_ECN) | F(VIRTIO_NET_F_HOST_TSO4) |       \
@@ -361,7 +361,7 @@ int sm_virtio_net_create(const struct sm_virtio_env *env, const uint8_t mac[6],
 {
     struct net *net = calloc(1, sizeof(*net));
     uint64_t features = F(VIRTIO_NET_F_MAC) | F(VIRTIO_NET_F_STATUS) | F(VIRTIO_NET_F_MTU) |
-        F(VIRTIO_NET_F_MRG_RXBUF) | (backend->features & OFFLOADS);
+        F(VIRTIO_NET_F_MRG_RXBUF) | OFFLOADS;
     int rc;
 
     if (!net)

@@ -7,7 +7,9 @@
  * queued here in either direction: a backend that cannot take a frame gets it again later (the guest's
  * ring is the queue), and a frame for which the guest has no buffers stays with the backend.
  *
- * Backends know nothing of rings or guest memory; all their functions run on the loop's thread.
+ * Backends know nothing of rings or guest memory; all their functions run on the loop's thread. Each
+ * must take what the offered features allow: checksums that are left to it, and TCP segments beyond
+ * the MTU.
  */
 #ifndef SM_DEVICES_VIRTIO_NET_H
 #define SM_DEVICES_VIRTIO_NET_H
@@ -40,7 +42,6 @@ struct sm_net_backend_ops {
 
 struct sm_net_backend {
     const struct sm_net_backend_ops *ops;
-    uint64_t features; /* VIRTIO_NET_F_* offload bits that it can serve */
     uint16_t mtu;
     bool link_up;
     struct sm_virtio_dev *dev; /* set by sm_virtio_net_create */

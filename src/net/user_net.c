@@ -566,7 +566,6 @@ int sm_user_net_create(struct sm_loop *loop, const struct sm_user_net_config *co
         return sm_error_set(err, SM_ENOMEM, "out of memory for the guest's network");
     un->base = (struct sm_net_backend){
         .ops = &ops,
-        .features = 1ULL << VIRTIO_NET_F_CSUM | 1ULL << VIRTIO_NET_F_GUEST_CSUM,
         .mtu = SM_NET_MTU,
         .link_up = true,
     };

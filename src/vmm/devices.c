@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 
 #include "devices/virtio_balloon.h"
+#include "devices/virtio_net.h"
 #include "devices/virtio_pmem.h"
 #include "devices/virtio_rng.h"
 #include "util/cleanup.h"
@@ -83,7 +84,28 @@ static int make_simple(struct sm_machine *m,
     return rc ? rc : place(m, dev, 0, 0, err);
 }
 
-int sm_machine_make_devices(struct sm_machine *m, sm_error *err)
+static int make_net(struct sm_machine *m, const struct sm_machine_config *config, sm_error *err)
+{
+    struct sm_virtio_env env;
+    struct sm_virtio_dev *dev;
+    struct sm_net_backend *backend = NULL;
+    int rc = next_env(m, &env, err);
+    if (!rc && config->network)
+        rc = config->network(config->network_arg, m->loop, &backend, err);
+    else if (!rc && !(backend = sm_net_unplugged()))
+        rc = sm_error_set(err, SM_ENOMEM, "no memory for the network device");
+    if (rc)
+        return rc;
+    rc = sm_virtio_net_create(&env, config->mac, backend, &dev, err);
+    if (rc) {
+        backend->ops->destroy(backend);
+        return rc;
+    }
+    return place(m, dev, 0, 0, err);
+}
+
+int sm_machine_make_devices(
+    struct sm_machine *m, const struct sm_machine_config *config, sm_error *err)
 {
     int rc;
     if ((rc = sm_bus_add(
@@ -94,7 +116,8 @@ int sm_machine_make_devices(struct sm_machine *m, sm_error *err)
         return rc;
     if ((rc = make_vsock(m, err)) || (rc = make_simple(m, sm_virtio_rng_create, err)))
         return rc;
-    return make_simple(m, sm_virtio_balloon_create, err);
+    rc = make_simple(m, sm_virtio_balloon_create, err);
+    return rc ? rc : make_net(m, config, err);
 }
 
 int sm_machine_attach_devices(struct sm_machine *m, sm_error *err)

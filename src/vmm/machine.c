@@ -90,7 +90,7 @@ static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_erro
         (rc = sm_loop_create(&m->loop, err)) ||
         (rc = sm_loop_timer_create(m->loop, sm_machine_panic_timeout, m, &m->panic_timer, err)) ||
         (rc = sm_serial_create(&m->serial, c->console_bytes, sm_machine_console_line, m, err)) ||
-        (rc = sm_machine_make_devices(m, err)))
+        (rc = sm_machine_make_devices(m, c, err)))
         return rc;
     return sm_machine_attach_devices(m, err);
 }

@@ -24,6 +24,11 @@ struct sm_vsock;    /* devices/vsock.h */
 struct sm_loop;     /* util/loop.h */
 struct sm_snapshot; /* snapshot/snapshot.h */
 struct sm_ram;      /* snapshot/page_map.h */
+struct sm_net_backend; /* devices/virtio_net.h */
+
+/* Makes what the network card is plugged into, on the machine's loop. */
+typedef int sm_machine_network_fn(
+    void *arg, struct sm_loop *loop, struct sm_net_backend **backend, sm_error *err);
 
 struct sm_machine_config {
     uint64_t memory_bytes; /* multiple of 2 MiB, at least 32 MiB, at most 64 GiB */
@@ -33,6 +38,9 @@ struct sm_machine_config {
     const char *rootfs;    /* path of the filesystem image that /dev/pmem0 maps; NULL: none */
     const char *cmdline;   /* appended to the kernel command line; NULL: nothing */
     uint32_t guest_cid;    /* vsock address; 0: 3 */
+    sm_machine_network_fn *network; /* NULL: a card that is not plugged in */
+    void *network_arg;
+    uint8_t mac[6];        /* of the card */
     size_t console_bytes;  /* of the console log that are kept; 0: 256 KiB */
 
     /* Both borrowed, and both only save time. `hv`: shared by several machines, must outlive them; NULL: the

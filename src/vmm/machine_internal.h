@@ -102,7 +102,8 @@ int sm_machine_set_slots(struct sm_machine *m, sm_error *err);
 void sm_mapping_release(struct sm_mapping *map);
 
 /* devices.c: makes all devices and puts them on the buses; connects them to the VM. */
-int sm_machine_make_devices(struct sm_machine *m, sm_error *err);
+int sm_machine_make_devices(
+    struct sm_machine *m, const struct sm_machine_config *config, sm_error *err);
 int sm_machine_attach_devices(struct sm_machine *m, sm_error *err);
 void sm_machine_drop_devices(struct sm_machine *m);
 

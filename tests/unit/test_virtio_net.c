@@ -93,7 +93,7 @@ static int setup(void **state)
     f->backend = calloc(1, sizeof(*f->backend));
     assert_non_null(f->backend);
     f->backend->base = (struct sm_net_backend){
-        .ops = &fake_ops, .features = UINT64_MAX, .mtu = 1400, .link_up = true};
+        .ops = &fake_ops, .mtu = 1400, .link_up = true};
     assert_int_equal(sm_virtio_net_create(&f->env, mac, &f->backend->base, &f->dev, NULL), 0);
     *state = f;
     return 0;
@@ -345,7 +345,7 @@ static void test_save_and_load(void **state)
 
     other.backend = calloc(1, sizeof(*other.backend));
     assert_non_null(other.backend);
-    other.backend->base = (struct sm_net_backend){.ops = &fake_ops, .features = UINT64_MAX};
+    other.backend->base = (struct sm_net_backend){.ops = &fake_ops};
     assert_int_equal(
         sm_virtio_net_create(&other.env, new_mac, &other.backend->base, &other.dev, NULL), 0);
     assert_int_equal(sm_virtio_load(other.dev, &saved, NULL), 0);

@@ -1,0 +1,25 @@
+/* The network of a VM, from the words of the configuration to what its card is plugged into. */
+#ifndef SM_API_NETWORK_H
+#define SM_API_NETWORK_H
+
+#include <supermachine.h>
+
+#include "net/policy.h"
+#include "vmm/machine.h"
+
+/* Lives as long as the machine: it gets what the network reports. */
+struct sm_vm_network {
+    bool user; /* else none */
+    struct sm_policy policy;
+    sm_notice_fn *notice;
+    void *notice_arg;
+};
+
+/* Reads and checks; nothing is opened. */
+int sm_vm_network_init(struct sm_vm_network *network, const sm_vm_config *config, sm_error *err);
+void sm_vm_network_clear(struct sm_vm_network *network);
+
+/* Fills in the card of the machine. */
+void sm_vm_network_plug(struct sm_vm_network *network, struct sm_machine_config *machine);
+
+#endif
