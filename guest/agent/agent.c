@@ -88,6 +88,12 @@ int agent_listen(struct agent *a, int listener)
     return agent_watch(a, EPOLL_CTL_ADD, listener, EPOLLIN, TAG_LISTENER, 0, 0);
 }
 
+int agent_listen_proxy(struct agent *a, int listener)
+{
+    a->proxy_listener = listener;
+    return agent_watch(a, EPOLL_CTL_ADD, listener, EPOLLIN, TAG_PROXY_LISTENER, 0, 0);
+}
+
 struct conn *agent_add_conn(struct agent *a, int fd)
 {
     for (unsigned i = 0; i < AGENT_MAX_CONNS; i++) {
@@ -131,6 +137,12 @@ static void dispatch(struct agent *a, const struct epoll_event *ev)
     switch (kind) {
     case TAG_LISTENER:
         accept_conn(a);
+        break;
+    case TAG_PROXY_LISTENER:
+        proxy_accept(a, a->proxy_listener);
+        break;
+    case TAG_LINK:
+        proxy_event(a, index, generation, ev->events);
         break;
     case TAG_SIGNALS:
         break; /* after all others, see agent_run */

@@ -27,6 +27,7 @@
 
 #define AGENT_MAX_CONNS 512
 #define AGENT_MAX_EXECS 512
+#define AGENT_MAX_LINKS 4096
 
 /* Room of an ordinary buffer: the largest data frame, and on top of it small frames that must fit.
  */
@@ -102,7 +103,7 @@ struct exec {
 };
 
 struct agent {
-    int epoll, listener, signals;
+    int epoll, listener, proxy_listener, signals;
     bool stop;
     bool frozen; /* FREEZE was done, THAW not yet */
     uint64_t boot_nonce, ticks;
@@ -119,12 +120,23 @@ struct agent {
 
 /* ---- agent.c: the loop -------------------------------------------------------------------- */
 
-enum tag_kind { TAG_LISTENER = 1, TAG_SIGNALS, TAG_CONN, TAG_STDIN, TAG_STDOUT, TAG_STDERR };
+enum tag_kind {
+    TAG_LISTENER = 1,
+    TAG_SIGNALS,
+    TAG_CONN,
+    TAG_STDIN,
+    TAG_STDOUT,
+    TAG_STDERR,
+    TAG_PROXY_LISTENER,
+    TAG_LINK,
+};
 
 /* Blocks SIGCHLD and SIGPIPE. -1 and errno on failure. */
 int agent_init(struct agent *a);
 /* Accepts connections on it from now on. */
 int agent_listen(struct agent *a, int listener);
+/* The same for connections to ports of the guest (proxy.c). */
+int agent_listen_proxy(struct agent *a, int listener);
 /* Takes a connected stream socket over. NULL: no slot is free; the socket is closed. */
 struct conn *agent_add_conn(struct agent *a, int fd);
 /* Serves until a POWER_OFF was answered (agent.stop). */
@@ -212,6 +224,11 @@ void file_read_start(struct agent *a, struct conn *c, const struct sm_wire_read_
 void file_read_more(struct agent *a, struct conn *c);
 /* The conn ended in the middle. */
 void file_abandon(struct agent *a, struct conn *c);
+
+/* ---- proxy.c: ports of the guest ---------------------------------------------------------- */
+
+void proxy_accept(struct agent *a, int listener);
+void proxy_event(struct agent *a, unsigned index, uint32_t generation, uint32_t events);
 
 /* ---- probe.c: what listens, is it idle, is all frozen -------------------------------------- */
 

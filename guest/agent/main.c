@@ -45,13 +45,13 @@ static int vsock(void)
     return fd;
 }
 
-static void listen_to_host(void)
+static void listen_on(uint32_t port, int (*add)(struct agent *, int))
 {
     struct sockaddr_vm addr = {
-        .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = SM_WIRE_PORT};
+        .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = port};
     int fd = vsock();
     if (bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) != 0 || listen(fd, BACKLOG) != 0 ||
-        agent_listen(&agent, fd) != 0)
+        add(&agent, fd) != 0)
         die("cannot listen on vsock", "", errno);
 }
 
@@ -90,7 +90,8 @@ int main(void)
         memcpy(agent.hostname, u.nodename, sizeof(agent.hostname) - 1);
     if (agent_init(&agent) != 0)
         die("cannot set up the event loop", "", errno);
-    listen_to_host();
+    listen_on(SM_WIRE_PORT, agent_listen);
+    listen_on(SM_WIRE_PROXY_PORT, agent_listen_proxy);
     greet_host();
     if (agent_run(&agent) != 0)
         die("the event loop failed", "", errno);

@@ -44,6 +44,15 @@ typedef void sm_vsock_accept_fn(void *arg, int fd, uint32_t guest_port);
 int sm_vsock_listen(
     struct sm_vsock *vsock, uint32_t port, sm_vsock_accept_fn *fn, void *arg, sm_error *err);
 
+/* Connects `fd`, a stream socket of whatever kind, to a port of the guest: what it receives goes to the
+ * guest and the other way round, half close and back-pressure included, until both have ended. The guest
+ * gets the `len` bytes at `first` (at most SM_VSOCK_FIRST) before anything else. fd is taken over in any
+ * case, made non-blocking by the caller, and closed when the guest does not answer within 10 s. False: too
+ * many streams. The loop's thread only. */
+#define SM_VSOCK_FIRST 8
+bool sm_vsock_bridge(
+    struct sm_vsock *vsock, uint32_t port, int fd, const void *first, size_t len);
+
 /* Opens the front door: a unix socket at `path` whose clients send "CONNECT PORT\n", get "OK HOSTPORT\n"
  * and are then connected to that port of the guest. Guest connections to a host port P without an
  * in-process listener go to the unix socket "PATH_P". The directory must be the caller's own with mode

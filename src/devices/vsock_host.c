@@ -102,7 +102,7 @@ void sm_vsock_connect_done(
         link = &(*link)->door_next;
     *link = c->door_next;
     vsock->n_door_connects--;
-    if (code == SM_OK) {
+    if (code == SM_OK && !c->bridge) {
         char line[LINE_BYTES];
         int n = snprintf(line, sizeof(line), "OK %u\n", s->host_port);
         /* The first bytes on this socket: they fit. A client that has gone shows as such later. */
@@ -140,6 +140,8 @@ static void begin(struct sm_vsock *vsock, struct vsock_connect *c)
     }
     s->connect = c;
     c->stream = s;
+    s->first_len = c->first_len;
+    memcpy(s->first, c->first, sizeof(s->first));
     s->send = 1u << VSOCK_OP_REQUEST;
     sm_vsock_stream_ready(s);
 }
@@ -415,12 +417,39 @@ static void on_door_timer(void *arg)
         }
     }
     sm_vsock_pump(vsock);
-    sm_loop_modify(vsock->door_watch, EPOLLIN);
+    if (vsock->door_watch)
+        sm_loop_modify(vsock->door_watch, EPOLLIN);
     if (more)
         sm_loop_timer_arm(vsock->door_timer, TICK_MS);
 }
 
 /* `path` fits into a socket address. */
+bool sm_vsock_bridge(
+    struct sm_vsock *vsock, uint32_t port, int fd, const void *first, size_t len)
+{
+    struct vsock_connect *c = NULL;
+    if (!vsock->door_timer)
+        (void)sm_loop_timer_create(
+            vsock->dev.env.loop, on_door_timer, vsock, &vsock->door_timer, NULL);
+    if (vsock->door_timer && !vsock->ended && len <= SM_VSOCK_FIRST &&
+        vsock->n_streams + vsock->n_door_connects < vsock->max_streams)
+        c = calloc(1, sizeof(*c));
+    if (!c) {
+        sm_close(fd);
+        return false;
+    }
+    *c = (struct vsock_connect){.port = port, .front_door = true, .bridge = true, .fd = fd,
+        .door_next = vsock->door_connects, .deadline_ms = now_ms() + VSOCK_HANDSHAKE_MS,
+        .first_len = (uint8_t)len};
+    memcpy(c->first, first, len);
+    vsock->door_connects = c;
+    vsock->n_door_connects++;
+    sm_loop_timer_arm(vsock->door_timer, TICK_MS);
+    enqueue(vsock, c);
+    begin_waiting(vsock);
+    return true;
+}
+
 static int check_directory(const char *path, sm_error *err)
 {
     char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];

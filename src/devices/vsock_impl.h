@@ -79,6 +79,9 @@ struct vsock_stream {
     bool credit_asked;
     uint32_t rx_cnt, fwd_cnt, fwd_told; /* bytes from the guest: got, passed on, and told so */
 
+    uint8_t first[SM_VSOCK_FIRST]; /* goes to the guest before what the socket has */
+    uint8_t first_len;
+
     uint8_t *buf; /* from the guest, the socket was full: buf[start, start + len) */
     size_t buf_start, buf_len, buf_size;
 };
@@ -91,6 +94,10 @@ struct vsock_connect {
     struct vsock_stream *stream; /* once begun */
     int fd;          /* the caller's end; front door: its socket, until it is the stream's */
     bool front_door; /* from malloc, and in door_connects: */
+    int fd;                      /* the caller's end; front door: its socket, until it is the stream's */
+    bool front_door;             /* from malloc, and in door_connects: */
+    bool bridge;                 /* and no client of the door, but of sm_vsock_bridge */
+    uint8_t first[SM_VSOCK_FIRST], first_len;
     struct vsock_connect *door_next;
     uint64_t deadline_ms;
     bool done; /* under the lock, as the rest */

@@ -306,6 +306,12 @@ size_t sm_vsock_stream_fill(struct vsock_stream *s, struct iovec *iov, unsigned 
 {
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
     ssize_t done;
+    if (s->first_len > 0) {
+        size_t put = sm_iov_write(iov, n, 0, s->first, s->first_len);
+        s->first_len -= (uint8_t)put;
+        memmove(s->first, s->first + put, s->first_len);
+        return put;
+    }
     do
         done = recvmsg(s->fd, &msg, MSG_DONTWAIT);
     while (done < 0 && errno == EINTR);
@@ -350,4 +356,7 @@ static void on_socket(void *arg, uint32_t events)
 bool sm_vsock_stream_establish(struct vsock_stream *s)
 {
     return sm_loop_add(s->vsock->dev.env.loop, s->fd, WATCH_IN, on_socket, s, &s->watch, NULL) == 0;
+    s->readable = s->first_len > 0;
+    return sm_loop_add(s->vsock->dev.env.loop, s->fd, WATCH_IN, on_socket, s, &s->watch, NULL) ==
+           0;
 }

@@ -40,6 +40,12 @@
  * on, blocks when its output pipes are full, and a later ATTACH with its pid takes up the streams
  * (stdin credit starts afresh) and gets the EXIT, even if the command ended in between.
  *
+ * Ports. Connections to port SM_WIRE_PROXY_PORT of the guest carry no frames. They begin with
+ * SM_WIRE_PROXY_FIRST bytes: u16 port, u16 protocol (6 or 17). TCP: the agent connects to that port of
+ * the guest's loopback (127.0.0.1, then ::1) and passes bytes on in both directions, each of which ends
+ * by itself; a connection that cannot be made just ends. UDP: each datagram is preceded by its length
+ * (u16); one connection is one sender.
+ *
  * Values: u16, u32, u64, i32 as they are. Strings: u32 length, the bytes, a NUL (not counted); no
  * NUL inside. Bytes: u32 length, the bytes. String lists: u32 count, u32 total length, then that
  * many bytes of NUL-terminated strings. The fields of a payload follow each other in the order of
@@ -55,10 +61,15 @@
 
 #define SM_WIRE_VERSION      1u
 #define SM_WIRE_PORT         1024u
+#define SM_WIRE_PROXY_PORT   1025u
 #define SM_WIRE_HEADER       8u              /* bytes of a frame header */
 #define SM_WIRE_MAX_DATA     65536u          /* payload of STDIN, STDOUT, STDERR, DATA */
 #define SM_WIRE_MAX_PAYLOAD  (1024u * 1024u) /* of anything; only EXEC may come near it */
 #define SM_WIRE_STDIN_WINDOW 65536u
+
+#define SM_WIRE_PROXY_FIRST 4u
+#define SM_WIRE_PROXY_TCP   6u
+#define SM_WIRE_PROXY_UDP   17u
 
 #define SM_WIRE_MAX_PATH       4095u
 #define SM_WIRE_MAX_HOSTNAME   64u

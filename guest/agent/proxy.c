@@ -1,0 +1,315 @@
+/*
+ * The port proxy: connections of the host to ports of the guest's loopback (wire.h, "Ports").
+ *
+ * A link has two ends, the host's stream and the socket of the guest. What one end brings is handed to
+ * the other at once, through one buffer that all links share; only what the other does not take stays in
+ * a buffer of the link's own, and nothing more is read from that end until it is gone. Each direction ends
+ * by itself (half close).
+ *
+ * UDP: the socket is connected to the port, and the stream carries datagrams with their length in front.
+ */
+#include "agent.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "system.h"
+#include "util/bytes.h"
+
+enum end { HOST = 0, GUEST = 1 };
+
+enum link_state {
+    LINK_FREE = 0,
+    LINK_FIRST,      /* the host has not said where to yet */
+    LINK_CONNECTING, /* TCP: the guest's socket has not answered */
+    LINK_OPEN,
+};
+
+struct side {
+    int fd;
+    uint32_t interest; /* epoll events asked for; 0: not registered */
+    bool ended;        /* sends no more */
+    struct buffer *out; /* what it has not taken yet */
+};
+
+struct link {
+    enum link_state state;
+    bool udp, tried6;
+    uint16_t port;
+    uint32_t generation;
+    struct side side[2];
+    struct buffer *frames; /* UDP: the beginning of a frame from the host */
+};
+
+static struct link links[AGENT_MAX_LINKS];
+
+static uint8_t shared[2 + 65536];
+
+static void close_link(struct agent *a, struct link *l)
+{
+    for (int i = 0; i < 2; i++) {
+        buffer_put(a, l->side[i].out);
+        l->side[i].out = NULL;
+        if (l->side[i].fd >= 0)
+            close(l->side[i].fd);
+        l->side[i].fd = -1;
+    }
+    buffer_put(a, l->frames);
+    l->frames = NULL;
+    l->state = LINK_FREE;
+}
+
+/* Asks epoll for what can be dealt with; false: not possible. */
+static bool update(struct agent *a, struct link *l, enum end end)
+{
+    struct side *s = &l->side[end], *other = &l->side[!end];
+    uint32_t want = s->out ? EPOLLOUT : 0;
+    if (end == GUEST && l->state == LINK_CONNECTING)
+        want = EPOLLOUT;
+    else if (!s->ended && !other->out && (end == GUEST || l->state != LINK_CONNECTING))
+        want |= EPOLLIN;
+    if (s->fd < 0)
+        return true;
+    /* An end that nothing is wanted of is watched for its loss, which is told once. */
+    if (want == 0)
+        want = EPOLLHUP | EPOLLET;
+    if (want == s->interest)
+        return true;
+    int op = s->interest ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    if (agent_watch(a, op, s->fd, want, TAG_LINK, (unsigned)(l - links) * 2 + end,
+            l->generation) != 0)
+        return false;
+    s->interest = want;
+    return true;
+}
+
+/* ---- passing on ---------------------------------------------------------------------------- */
+
+/* Sends, and keeps what does not go. False: the end is lost. */
+static bool give(struct agent *a, struct side *to, const uint8_t *data, size_t len)
+{
+    ssize_t n = send(to->fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0 && errno != EAGAIN && errno != EINTR)
+        return false;
+    if (n < 0)
+        n = 0;
+    if ((size_t)n == len)
+        return true;
+    to->out = buffer_get(a, (uint32_t)len);
+    if (!to->out)
+        return false;
+    memcpy(to->out->data, data + n, len - (size_t)n);
+    to->out->len = (uint32_t)(len - (size_t)n);
+    return true;
+}
+
+/* The whole datagrams at the front of `from` go out; the rest is moved to the front. */
+static void give_datagrams(struct side *to, struct buffer *from)
+{
+    while (from->len >= 2) {
+        const uint8_t *p = from->data + from->start;
+        uint32_t n = sm_load_le16(p);
+        if (from->len - 2 < n)
+            break;
+        (void)!send(to->fd, p + 2, n, MSG_DONTWAIT | MSG_NOSIGNAL); /* lost as datagrams are */
+        from->start += 2 + n;
+        from->len -= 2 + n;
+    }
+    memmove(from->data, from->data + from->start, from->len);
+    from->start = 0;
+}
+
+/* From the host's stream to a UDP socket: frames may come in pieces. */
+static bool pass_frames(struct agent *a, struct link *l)
+{
+    struct buffer *b = l->frames ? l->frames : buffer_get(a, AGENT_BUFFER_ROOM);
+    if (!b)
+        return false;
+    ssize_t n = recv(l->side[HOST].fd, b->data + b->len, b->cap - b->len, MSG_DONTWAIT);
+    bool alive = n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+    if (n > 0) {
+        b->len += (uint32_t)n;
+        give_datagrams(&l->side[GUEST], b);
+    }
+    l->frames = b->len > 0 ? b : NULL;
+    if (!l->frames)
+        buffer_put(a, b);
+    return alive;
+}
+
+static bool pass_datagram(struct agent *a, struct link *l)
+{
+    ssize_t n = recv(l->side[GUEST].fd, shared + 2, sizeof(shared) - 2, MSG_DONTWAIT);
+    if (n < 0) /* refused: nobody listens now; somebody may later */
+        return errno == EAGAIN || errno == EINTR || errno == ECONNREFUSED;
+    if (l->side[HOST].out)
+        return true; /* dropped: the host is slow */
+    sm_store_le16(shared, (uint16_t)n);
+    return give(a, &l->side[HOST], shared, (size_t)n + 2);
+}
+
+static bool pass_bytes(struct agent *a, struct link *l, enum end from)
+{
+    struct side *s = &l->side[from], *to = &l->side[!from];
+    if (to->out)
+        return true;
+    ssize_t n = recv(s->fd, shared, SM_WIRE_MAX_DATA, MSG_DONTWAIT);
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR;
+    if (n > 0)
+        return give(a, to, shared, (size_t)n);
+    s->ended = true;
+    shutdown(to->fd, SHUT_WR);
+    return !to->ended; /* both have: over */
+}
+
+/* What waited for this end to take it. */
+static bool resume(struct agent *a, struct link *l, enum end end)
+{
+    struct side *s = &l->side[end];
+    struct buffer *b = s->out;
+    if (!b)
+        return true;
+    ssize_t n = send(s->fd, b->data + b->start, b->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR;
+    b->start += (uint32_t)n;
+    b->len -= (uint32_t)n;
+    if (b->len == 0) {
+        buffer_put(a, b);
+        s->out = NULL;
+    }
+    return true;
+}
+
+/* ---- connecting ---------------------------------------------------------------------------- */
+
+static bool begin(struct link *l, bool v6)
+{
+    const struct sockaddr_in a4 = {.sin_family = AF_INET,
+        .sin_port = htons(l->port),
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    const struct sockaddr_in6 a6 = {.sin6_family = AF_INET6,
+        .sin6_port = htons(l->port),
+        .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    struct side *s = &l->side[GUEST];
+    int one = 1;
+
+    if (s->fd >= 0)
+        close(s->fd);
+    s->interest = 0;
+    l->tried6 = v6;
+    s->fd = socket(v6 ? AF_INET6 : AF_INET,
+        (l->udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (s->fd < 0)
+        return false;
+    if (!l->udp)
+        (void)setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    int rc = v6 ? connect(s->fd, (const struct sockaddr *)&a6, sizeof(a6))
+                : connect(s->fd, (const struct sockaddr *)&a4, sizeof(a4));
+    l->state = rc == 0 ? LINK_OPEN : LINK_CONNECTING;
+    return rc == 0 || errno == EINPROGRESS;
+}
+
+/* On the loopback the answer mostly is there at once. 127.0.0.1 first, then ::1. */
+static bool begin_any(struct link *l)
+{
+    return begin(l, false) || begin(l, true);
+}
+
+static bool connected(struct link *l)
+{
+    int e = 0;
+    socklen_t len = sizeof(e);
+    if (getsockopt(l->side[GUEST].fd, SOL_SOCKET, SO_ERROR, &e, &len) != 0)
+        e = errno;
+    if (e == 0)
+        l->state = LINK_OPEN;
+    return e == 0 || (!l->tried6 && begin(l, true));
+}
+
+/* The host says all of it at once, right behind the connection. */
+static bool read_first(struct link *l)
+{
+    uint8_t first[SM_WIRE_PROXY_FIRST];
+    ssize_t n = recv(l->side[HOST].fd, first, sizeof(first), MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return true;
+    if (n != (ssize_t)sizeof(first))
+        return false;
+    l->port = sm_load_le16(first);
+    uint16_t protocol = sm_load_le16(first + 2);
+    l->udp = protocol == SM_WIRE_PROXY_UDP;
+    return (l->udp || protocol == SM_WIRE_PROXY_TCP) && l->port != 0 && begin_any(l);
+}
+
+/* ---- the loop's side ----------------------------------------------------------------------- */
+
+static bool readable(struct agent *a, struct link *l, enum end end, uint32_t events)
+{
+    if (l->state == LINK_CONNECTING)
+        return false; /* the host's end went away meanwhile */
+    if (l->side[end].ended)
+        return !(events & (EPOLLHUP | EPOLLERR)); /* nor does it listen any more */
+    if (!l->udp)
+        return pass_bytes(a, l, end);
+    return end == HOST ? pass_frames(a, l) : pass_datagram(a, l);
+}
+
+static void update_both(struct agent *a, struct link *l)
+{
+    if (!update(a, l, HOST) || !update(a, l, GUEST))
+        close_link(a, l);
+}
+
+void proxy_event(struct agent *a, unsigned index, uint32_t generation, uint32_t events)
+{
+    struct link *l = &links[index / 2];
+    enum end end = index % 2 ? GUEST : HOST;
+    bool alive = true;
+
+    if (l->state == LINK_FREE || l->generation != generation)
+        return;
+    if (l->state == LINK_FIRST) {
+        alive = read_first(l);
+    } else if (l->state == LINK_CONNECTING && end == GUEST) {
+        alive = connected(l);
+    } else {
+        if (events & EPOLLOUT)
+            alive = resume(a, l, end);
+        if (alive && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+            alive = readable(a, l, end, events);
+    }
+    if (alive)
+        update_both(a, l);
+    else
+        close_link(a, l);
+}
+
+void proxy_accept(struct agent *a, int listener)
+{
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    if (fd < 0)
+        return;
+    for (unsigned i = 0; i < AGENT_MAX_LINKS; i++) {
+        struct link *l = &links[i];
+        if (l->state != LINK_FREE)
+            continue;
+        *l = (struct link){
+            .state = LINK_FIRST,
+            .generation = l->generation + 1,
+            .side = {{.fd = fd}, {.fd = -1}},
+        };
+        if (read_first(l))
+            update_both(a, l);
+        else
+            close_link(a, l);
+        return;
+    }
+    close(fd);
+}

@@ -1,0 +1,295 @@
+/* Published ports: listeners and TCP. See ports.h. */
+#include "net/ports.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "net/ports_impl.h"
+#include "util/bytes.h"
+#include "util/cleanup.h"
+#include "util/error.h"
+#include "wire/wire.h"
+
+#define BACKLOG        1024
+#define ACCEPT_BATCH   64
+#define TICK_MS        500
+
+void sm_ports_first(const struct port *port, uint8_t first[4])
+{
+    sm_store_le16(first, port->spec.guest_port);
+    sm_store_le16(first + 2, port->spec.protocol);
+}
+
+void sm_ports_tick_later(struct sm_ports *ports)
+{
+    sm_loop_timer_arm(ports->timer, TICK_MS);
+}
+
+static void on_tick(void *arg)
+{
+    struct sm_ports *ports = arg;
+    bool more = false;
+
+    for (struct port *p = ports->list; p; p = p->next) {
+        if (p->spec.protocol == SM_WIRE_PROXY_UDP)
+            sm_ports_udp_expire(p, false);
+        else
+            sm_loop_modify(p->watch, EPOLLIN);
+        more = more || p->sessions;
+    }
+    if (more)
+        sm_ports_tick_later(ports);
+}
+
+static void on_connection(void *arg, uint32_t events)
+{
+    struct port *port = arg;
+    struct sm_ports *ports = port->ports;
+    uint8_t first[SM_WIRE_PROXY_FIRST];
+    int one = 1;
+
+    (void)events;
+    sm_ports_first(port, first);
+    for (int i = 0; i < ACCEPT_BATCH; i++) {
+        int fd = accept4(port->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+        if (fd < 0) {
+            if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
+                /* Out of descriptors, most likely: the backlog holds them until there are some. */
+                sm_loop_modify(port->watch, 0);
+                sm_ports_tick_later(ports);
+            }
+            return;
+        }
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+        if (sm_vsock_bridge(ports->vsock, SM_WIRE_PROXY_PORT, fd, first, sizeof(first)))
+            ports->counters.connections++;
+        else
+            ports->counters.refused++;
+    }
+}
+
+/* ---- listeners ------------------------------------------------------------------------------- */
+
+static socklen_t to_sockaddr(const struct sm_port_spec *spec, struct sockaddr_storage *addr)
+{
+    struct sockaddr_in *v4 = (struct sockaddr_in *)(void *)addr;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)(void *)addr;
+
+    memset(addr, 0, sizeof(*addr));
+    if (sm_ip_is_v4(&spec->ip)) {
+        v4->sin_family = AF_INET;
+        v4->sin_port = htobe16(spec->host_port);
+        memcpy(&v4->sin_addr, spec->ip.b + 12, 4);
+        return sizeof(*v4);
+    }
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htobe16(spec->host_port);
+    memcpy(&v6->sin6_addr, spec->ip.b, 16);
+    return sizeof(*v6);
+}
+
+static uint16_t port_of(const struct sockaddr_storage *addr)
+{
+    if (addr->ss_family == AF_INET)
+        return be16toh(((const struct sockaddr_in *)(const void *)addr)->sin_port);
+    return be16toh(((const struct sockaddr_in6 *)(const void *)addr)->sin6_port);
+}
+
+static int open_socket(struct sm_port_spec *spec, int *out, sm_error *err)
+{
+    bool tcp = spec->protocol == SM_WIRE_PROXY_TCP;
+    struct sockaddr_storage addr;
+    socklen_t len = to_sockaddr(spec, &addr);
+    char text[SM_IP_TEXT];
+    int one = 1;
+    auto_fd fd = socket(addr.ss_family,
+        (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (fd < 0)
+        return sm_error_errno(err, errno, "cannot make a socket for a published port");
+    if (tcp)
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    if (addr.ss_family == AF_INET6)
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+    if (bind(fd, (const struct sockaddr *)&addr, len) || (tcp && listen(fd, BACKLOG))) {
+        int e = errno;
+
+        sm_ip_format(&spec->ip, text);
+        if (e == EADDRINUSE)
+            return sm_error_set(err, SM_EBUSY,
+                "cannot publish on %s port %u: somebody listens there already; choose another port",
+                text, spec->host_port);
+        return sm_error_errno(err, e, "cannot publish on %s port %u", text, spec->host_port);
+    }
+    len = sizeof(addr);
+    if (getsockname(fd, (struct sockaddr *)&addr, &len))
+        return sm_error_errno(err, errno, "cannot tell the port that was published");
+    spec->host_port = port_of(&addr);
+    *out = sm_steal_fd(&fd);
+    return 0;
+}
+
+static void close_port(struct port *port)
+{
+    sm_ports_udp_expire(port, true);
+    sm_loop_remove(port->watch);
+    sm_close(port->fd);
+    free(port);
+}
+
+struct request {
+    struct sm_ports *ports;
+    struct port *port;
+    struct sm_port_spec *specs;
+    struct sm_ports_counters *counters;
+    size_t n;
+    int rc;
+    sm_error *err;
+};
+
+static void do_publish(void *arg)
+{
+    struct request *r = arg;
+    struct sm_ports *ports = r->ports;
+    struct port *port = r->port;
+    bool tcp = port->spec.protocol == SM_WIRE_PROXY_TCP;
+
+    if (ports->n == SM_PORTS_MAX) {
+        r->rc = sm_error_set(r->err, SM_ELIMIT, "at most %d ports can be published", SM_PORTS_MAX);
+        return;
+    }
+    r->rc = sm_loop_add(ports->loop, port->fd, EPOLLIN, tcp ? on_connection : sm_ports_udp_event,
+        port, &port->watch, r->err);
+    if (r->rc)
+        return;
+    port->next = ports->list;
+    ports->list = port;
+    ports->n++;
+    r->port = NULL;
+}
+
+int sm_ports_publish(struct sm_ports *ports, struct sm_port_spec *spec, sm_error *err)
+{
+    struct sm_port_spec result = *spec;
+    struct request r = {.ports = ports, .err = err};
+    struct port *port;
+    int fd = -1, rc;
+
+    rc = open_socket(&result, &fd, err);
+    if (rc)
+        return rc;
+    port = calloc(1, sizeof(*port));
+    if (!port) {
+        sm_close(fd);
+        return sm_error_set(err, SM_ENOMEM, "out of memory for a published port");
+    }
+    *port = (struct port){.ports = ports, .spec = result, .fd = fd};
+    r.port = port;
+    rc = sm_loop_call(ports->loop, do_publish, &r, -1, err);
+    if (rc || r.rc) {
+        close_port(port);
+        return rc ? rc : r.rc;
+    }
+    *spec = result;
+    return 0;
+}
+
+static void do_withdraw(void *arg)
+{
+    struct request *r = arg;
+
+    for (struct port **link = &r->ports->list; *link; link = &(*link)->next) {
+        struct port *port = *link;
+
+        if (port->spec.host_port == r->specs->host_port &&
+            port->spec.protocol == r->specs->protocol &&
+            sm_ip_equal(&port->spec.ip, &r->specs->ip)) {
+            *link = port->next;
+            r->ports->n--;
+            close_port(port);
+            return;
+        }
+    }
+}
+
+void sm_ports_withdraw(struct sm_ports *ports, const struct sm_port_spec *spec)
+{
+    struct sm_port_spec copy = *spec;
+    struct request r = {.ports = ports, .specs = &copy};
+
+    (void)sm_loop_call(ports->loop, do_withdraw, &r, -1, NULL);
+}
+
+static void do_list(void *arg)
+{
+    struct request *r = arg;
+    size_t max = r->n;
+
+    r->n = 0;
+    for (const struct port *p = r->ports->list; p; p = p->next, r->n++) {
+        if (r->n < max)
+            r->specs[r->n] = p->spec;
+    }
+    if (r->counters)
+        *r->counters = r->ports->counters;
+}
+
+size_t sm_ports_list(struct sm_ports *ports, struct sm_port_spec *specs, size_t max)
+{
+    struct request r = {.ports = ports, .specs = specs, .n = max};
+
+    return sm_loop_call(ports->loop, do_list, &r, -1, NULL) ? 0 : r.n;
+}
+
+void sm_ports_get_counters(struct sm_ports *ports, struct sm_ports_counters *counters)
+{
+    struct request r = {.ports = ports, .counters = counters};
+
+    *counters = (struct sm_ports_counters){0};
+    (void)sm_loop_call(ports->loop, do_list, &r, -1, NULL);
+}
+
+/* ---- life ---------------------------------------------------------------------------------- */
+
+int sm_ports_create(
+    struct sm_loop *loop, struct sm_vsock *vsock, struct sm_ports **out, sm_error *err)
+{
+    struct sm_ports *ports = calloc(1, sizeof(*ports));
+    int rc;
+
+    if (!ports)
+        return sm_error_set(err, SM_ENOMEM, "out of memory for published ports");
+    ports->loop = loop;
+    ports->vsock = vsock;
+    rc = sm_loop_timer_create(loop, on_tick, ports, &ports->timer, err);
+    if (rc) {
+        free(ports);
+        return rc;
+    }
+    *out = ports;
+    return 0;
+}
+
+static void do_destroy(void *arg)
+{
+    struct sm_ports *ports = arg;
+
+    while (ports->list) {
+        struct port *port = ports->list;
+
+        ports->list = port->next;
+        close_port(port);
+    }
+    sm_loop_timer_destroy(ports->timer);
+    free(ports);
+}
+
+void sm_ports_destroy(struct sm_ports *ports)
+{
+    if (ports)
+        (void)sm_loop_call(ports->loop, do_destroy, ports, -1, NULL);
+}

@@ -1,0 +1,55 @@
+/*
+ * Ports of the host that lead into the guest.
+ *
+ * TCP: a connection to the host's listener is bridged to a vsock stream of the agent's port proxy, which
+ * connects to the port on the guest's loopback: services that are bound to 127.0.0.1 are reached, no
+ * address of the guest is needed, and half close and back-pressure are those of the stream. The bytes
+ * are moved by the vsock device itself.
+ * UDP: each sender (address and port) is a session, one stream with framed datagrams; at most
+ * SM_PORTS_SESSIONS of them, closed after a minute without traffic. A datagram for which there is no
+ * room is dropped.
+ *
+ * Threads: the listeners live on the loop's thread; the functions may be called from any other.
+ */
+#ifndef SM_NET_PORTS_H
+#define SM_NET_PORTS_H
+
+#include "devices/vsock.h"
+#include "net/addr.h"
+
+#define SM_PORTS_MAX      256 /* listeners */
+#define SM_PORTS_SESSIONS 256 /* UDP senders of one port */
+#define SM_PORTS_IDLE_MS  60000
+
+struct sm_port_spec {
+    struct sm_ip ip;     /* of the host */
+    uint16_t host_port;  /* 0: any that is free */
+    uint16_t guest_port;
+    uint8_t protocol;    /* 6 or 17 */
+};
+
+/* "[[IP:]HOST:]GUEST[/tcp|udp]", IPv6 addresses in brackets; an empty HOST is any free port. Without IP it
+ * is 127.0.0.1. */
+int sm_port_spec_parse(const char *text, struct sm_port_spec *spec, sm_error *err);
+
+struct sm_ports;
+
+int sm_ports_create(
+    struct sm_loop *loop, struct sm_vsock *vsock, struct sm_ports **ports, sm_error *err);
+/* Closes all listeners and UDP sessions; TCP connections belong to the vsock device. */
+void sm_ports_destroy(struct sm_ports *ports);
+
+/* Binds and listens. *spec gets the host port. SM_EBUSY: taken. */
+int sm_ports_publish(struct sm_ports *ports, struct sm_port_spec *spec, sm_error *err);
+/* Stops listening; connections go on. */
+void sm_ports_withdraw(struct sm_ports *ports, const struct sm_port_spec *spec);
+
+/* Copies at most `max` of what is published; returns how many there are. */
+size_t sm_ports_list(struct sm_ports *ports, struct sm_port_spec *specs, size_t max);
+
+struct sm_ports_counters {
+    uint64_t connections, sessions, datagrams_dropped, refused;
+};
+void sm_ports_get_counters(struct sm_ports *ports, struct sm_ports_counters *counters);
+
+#endif

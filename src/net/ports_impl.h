@@ -1,0 +1,41 @@
+/* Inside of published ports: what TCP (ports.c) and UDP (ports_udp.c) share. Loop's thread. */
+#ifndef SM_NET_PORTS_IMPL_H
+#define SM_NET_PORTS_IMPL_H
+
+#include <sys/socket.h>
+
+#include "net/ports.h"
+#include "util/loop.h"
+
+struct udp_session;
+
+struct port {
+    struct sm_ports *ports;
+    struct port *next;
+    struct sm_port_spec spec;
+    int fd;
+    struct sm_loop_watch *watch;
+    struct udp_session *sessions; /* UDP, the last used first */
+    unsigned n_sessions;
+};
+
+struct sm_ports {
+    struct sm_loop *loop;
+    struct sm_vsock *vsock;
+    struct port *list;
+    unsigned n;
+    struct sm_loop_timer *timer; /* listeners that had no descriptor left; idle sessions */
+    struct sm_ports_counters counters;
+    uint8_t datagram[2 + 65536];
+};
+
+/* What the guest's proxy reads first. */
+void sm_ports_first(const struct port *port, uint8_t first[4]);
+/* Has the timer look at things in a while. */
+void sm_ports_tick_later(struct sm_ports *ports);
+
+void sm_ports_udp_event(void *port, uint32_t events);
+/* Closes sessions that were idle for SM_PORTS_IDLE_MS (all: every one). */
+void sm_ports_udp_expire(struct port *port, bool all);
+
+#endif
