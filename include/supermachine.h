@@ -187,6 +187,7 @@ typedef struct sm_vm_config {
     const char *network;   /* "user" or "none"; NULL: user */
     const char *egress;    /* what the guest may reach, in the form of docs/network.md; NULL: all but the
                             * host's own loopback. A snapshot's policy can only become narrower. */
+    const char *const *publish; /* ports as sm_vm_publish takes them, NULL-terminated; NULL: none */
     sm_notice_fn *notice;  /* told of denied connections and the like; NULL: nobody */
     void *notice_arg;
 } sm_vm_config;
@@ -242,6 +243,20 @@ SM_API int sm_vm_resume(sm_vm *vm, sm_error *err);
 SM_API const char *sm_vm_name(const sm_vm *vm);
 SM_API void sm_vm_get_timing(const sm_vm *vm, sm_vm_timing *timing);
 SM_API void sm_vm_get_counters(const sm_vm *vm, sm_vm_counters *counters);
+
+/* Makes a port of the guest reachable at a port of the host: "[[IP:]HOST:]GUEST[/tcp|udp]". Without IP it is
+ * 127.0.0.1; without HOST, or an empty one, any free port. The guest's service may listen on its
+ * loopback alone. Open connections end with the VM. */
+SM_API int sm_vm_publish(sm_vm *vm, const char *port, sm_error *err);
+
+typedef struct sm_vm_port {
+    char host_ip[46];
+    uint16_t host_port, guest_port;
+    bool udp;
+} sm_vm_port;
+
+/* Copies at most `max` of the published ports and returns how many there are. */
+SM_API size_t sm_vm_ports(sm_vm *vm, sm_vm_port *ports, size_t max);
 
 /* Copies the newest bytes of the console log into buf (NUL-terminated, at most size - 1 bytes) and
  * returns the log's whole length (bounded, old lines are dropped). */

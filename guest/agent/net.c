@@ -49,8 +49,7 @@ static void *put(struct requests *r, const void *data, uint32_t len)
 
 static void request(struct requests *r, uint16_t type, const void *body, uint32_t len)
 {
-    struct nlmsghdr h = {
-        .nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE};
+    struct nlmsghdr h = {.nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST | NLM_F_CREATE};
     r->last = (struct nlmsghdr *)(r->bytes + r->len);
     put(r, &h, sizeof(h));
     put(r, body, len);
@@ -68,7 +67,7 @@ static struct rtattr *attribute(struct requests *r, uint16_t type, const void *d
 static void link_up(struct requests *r, int index)
 {
     struct ifinfomsg m = {.ifi_index = index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
-    request(r, RTM_NEWLINK, &m, sizeof(m));
+    request(r, RTM_SETLINK, &m, sizeof(m));
 }
 
 /* IFLA_AF_SPEC { AF_INET6 { mode } } */
@@ -76,7 +75,7 @@ static void no_link_local_address(struct requests *r, int index)
 {
     struct ifinfomsg m = {.ifi_index = index};
     uint8_t mode = IN6_ADDR_GEN_MODE_NONE;
-    request(r, RTM_NEWLINK, &m, sizeof(m));
+    request(r, RTM_SETLINK, &m, sizeof(m));
     struct rtattr *spec = attribute(r, IFLA_AF_SPEC | NLA_F_NESTED, NULL, 0);
     struct rtattr *inet6 = attribute(r, AF_INET6 | NLA_F_NESTED, NULL, 0);
     attribute(r, IFLA_INET6_ADDR_GEN_MODE, &mode, sizeof(mode));

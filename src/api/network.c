@@ -56,7 +56,9 @@ int sm_vm_network_init(struct sm_vm_network *network, const sm_vm_config *config
     if (!network->user && strcmp(mode, "none") != 0)
         return sm_error_set(
             err, SM_EINVAL, "there is no network '%.100s'; it is user or none", mode);
-    if (config->egress)
+    for (const char *const *port = config->publish; port && *port && !rc; port++)
+        rc = sm_port_spec_parse(*port, &(struct sm_port_spec){0}, err);
+    if (!rc && config->egress)
         rc = sm_policy_parse(config->egress, strlen(config->egress), &network->policy, err);
     return rc;
 }
@@ -88,4 +90,32 @@ void sm_vm_network_plug(struct sm_vm_network *network, struct sm_machine_config 
         machine->network = make_user_net;
         machine->network_arg = network;
     }
+}
+
+int sm_vm_network_publish(struct sm_vm_network *network, struct sm_machine *machine,
+    const char *port, sm_error *err)
+{
+    struct sm_port_spec spec;
+    int rc = sm_port_spec_parse(port, &spec, err);
+
+    if (!rc && !network->ports)
+        rc = sm_ports_create(
+            sm_machine_loop(machine), sm_machine_vsock(machine), &network->ports, err);
+    return rc ? rc : sm_ports_publish(network->ports, &spec, err);
+}
+
+int sm_vm_network_open(struct sm_vm_network *network, struct sm_machine *machine,
+    const sm_vm_config *config, sm_error *err)
+{
+    int rc = 0;
+
+    for (const char *const *port = config->publish; port && *port && !rc; port++)
+        rc = sm_vm_network_publish(network, machine, *port, err);
+    return rc;
+}
+
+void sm_vm_network_close(struct sm_vm_network *network)
+{
+    sm_ports_destroy(network->ports);
+    network->ports = NULL;
 }
