@@ -6,7 +6,8 @@
  *     KEY.warm      a warm-up command has run to its end
  *     KEY.service   the image's own command runs
  * The last two are written as differences from the first, which a boot that makes them writes in the
- * background while it goes on. Each carries a note in JSON: state, image, and the pid of the command.
+ * background while it goes on. Each carries a note in JSON: state, image, the pid of the
+ * command, and the egress policy.
  *
  * Locks: whoever makes a snapshot holds the lock of KEY for all three; the others wait for it and then find
  * what they want.
@@ -155,8 +156,10 @@ static int start_service(struct bake *b, uint32_t *pid, sm_error *err)
 
 static char *make_note(const struct bake *b, enum state state, uint32_t pid)
 {
-    json_t *note = json_pack("{s:s, s:s, s:s?, s:i}", "state", state_names[state], "digest",
-        b->image->info.digest, "source", b->image->info.source, "pid", (int)pid);
+    /* What runs in it ran under this policy, and shall never get a wider one. */
+    const char *egress = state != BASE ? b->config->egress : NULL;
+    json_t *note = json_pack("{s:s, s:s, s:s?, s:i, s:s?}", "state", state_names[state], "digest",
+        b->image->info.digest, "source", b->image->info.source, "pid", (int)pid, "egress", egress);
     char *text = note ? json_dumps(note, JSON_COMPACT) : NULL;
     json_decref(note);
     return text;

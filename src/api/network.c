@@ -63,6 +63,16 @@ int sm_vm_network_init(struct sm_vm_network *network, const sm_vm_config *config
     return rc;
 }
 
+int sm_vm_network_narrow(struct sm_vm_network *network, const char *saved, sm_error *err)
+{
+    auto_policy policy = {0};
+    int rc = sm_policy_parse(saved, strlen(saved), &policy, err);
+
+    if (!rc)
+        rc = sm_policy_narrow(&network->policy, &policy, err);
+    return rc ? sm_error_prefix(err, rc, "the snapshot's network policy") : 0;
+}
+
 void sm_vm_network_clear(struct sm_vm_network *network)
 {
     sm_policy_clear(&network->policy);

@@ -21,6 +21,9 @@ struct sm_vm_network {
 int sm_vm_network_init(struct sm_vm_network *network, const sm_vm_config *config, sm_error *err);
 void sm_vm_network_clear(struct sm_vm_network *network);
 
+/* A snapshot says what its guest was allowed at most. */
+int sm_vm_network_narrow(struct sm_vm_network *network, const char *saved, sm_error *err);
+
 /* Fills in the card of the machine. */
 void sm_vm_network_plug(struct sm_vm_network *network, struct sm_machine_config *machine);
 

@@ -84,6 +84,8 @@ int sm_vm_new(sm_image *image, const sm_vm_config *config, uint64_t start_ns, sm
     if (!rc)
         rc = set_name(v, config, err);
     if (!rc)
+        rc = sm_vm_network_init(&v->network, config, err);
+    if (!rc)
         rc = sm_guest_files_find(&v->files, config, err);
     if (!rc)
         rc = sm_hv_open(&v->hv, err);
@@ -137,13 +139,40 @@ void sm_vm_close(sm_vm *vm)
     if (!vm)
         return;
     sm_channel_close(&vm->own);
+    sm_vm_network_close(&vm->network);
     sm_machine_close(vm->machine); /* joins the device thread: agent_connected is not called any more */
+    sm_vm_network_clear(&vm->network);
     sm_hv_close(vm->hv);
     sm_guest_files_clear(&vm->files);
     sm_close(vm->agent_fd);
     sm_close(vm->greeted);
     pthread_mutex_destroy(&vm->lock);
     free(vm);
+}
+
+int sm_vm_publish(sm_vm *vm, const char *port, sm_error *err)
+{
+    pthread_mutex_lock(&vm->lock);
+    int rc = sm_vm_network_publish(&vm->network, vm->machine, port, err);
+    pthread_mutex_unlock(&vm->lock);
+    return rc;
+}
+
+size_t sm_vm_ports(sm_vm *vm, sm_vm_port *ports, size_t max)
+{
+    struct sm_port_spec specs[SM_PORTS_MAX];
+    pthread_mutex_lock(&vm->lock);
+    size_t n = vm->network.ports ? sm_ports_list(vm->network.ports, specs, SM_PORTS_MAX) : 0;
+    pthread_mutex_unlock(&vm->lock);
+    for (size_t i = 0; i < n && i < max; i++) {
+        char text[SM_IP_TEXT];
+        ports[i] = (sm_vm_port){.host_port = specs[i].host_port,
+            .guest_port = specs[i].guest_port,
+            .udp = specs[i].protocol == 17};
+        snprintf(ports[i].host_ip, sizeof(ports[i].host_ip), "%.45s",
+            sm_ip_format(&specs[i].ip, text));
+    }
+    return n;
 }
 
 int sm_vm_pause(sm_vm *vm, sm_error *err)

@@ -9,6 +9,7 @@
 #include "api/channel.h"
 #include "api/guest_files.h"
 #include "api/internal.h"
+#include "api/network.h"
 
 #define SM_VM_MAX_NAME 63
 
@@ -16,6 +17,7 @@ struct sm_vm {
     sm_image *image;
     struct sm_hv *hv;
     struct sm_machine *machine;
+    struct sm_vm_network network;
     struct sm_guest_files files;
     uint64_t start_ns;
     char name[SM_VM_MAX_NAME + 1];

@@ -38,7 +38,7 @@ static uint64_t since_start(const sm_vm *vm, uint64_t ns)
 static int create_machine(sm_vm *vm, const sm_vm_config *config, const struct sm_snapshot *snapshot,
     int snapshot_fd, sm_error *err)
 {
-    const struct sm_machine_config machine = {
+    struct sm_machine_config machine = {
         .memory_bytes = sm_vm_config_memory(config),
         .vcpus = sm_vm_config_vcpus(config),
         .kernel = vm->files.kernel,
@@ -49,6 +49,7 @@ static int create_machine(sm_vm *vm, const sm_vm_config *config, const struct sm
         .snapshot = snapshot,
         .snapshot_fd = snapshot_fd,
     };
+    sm_vm_network_plug(&vm->network, &machine);
     return sm_machine_create(&vm->machine, &machine, err);
 }
 
@@ -221,13 +222,16 @@ static int check_builds(const sm_vm *vm, const struct sm_snapshot *s, const char
         "the snapshot '%s' was made with another %s; bake it again", path, what);
 }
 
-/* What bake.c wrote about a command that runs. */
-static uint32_t service_pid(const struct sm_snapshot *s)
+/* What bake.c wrote: the pid of a command that runs, and the policy that the network may not go beyond. */
+static int take_note(sm_vm *vm, const struct sm_snapshot *s, sm_error *err)
 {
     json_t *note = s->note ? json_loads(s->note, 0, NULL) : NULL;
     json_int_t pid = json_integer_value(json_object_get(note, "pid"));
+    const char *egress = json_string_value(json_object_get(note, "egress"));
+    int rc = egress ? sm_vm_network_narrow(&vm->network, egress, err) : 0;
     json_decref(note);
-    return pid > 0 && pid <= INT32_MAX ? (uint32_t)pid : 0;
+    vm->service_pid = pid > 0 && pid <= INT32_MAX ? (uint32_t)pid : 0;
+    return rc;
 }
 
 int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_error *err)
@@ -241,6 +245,8 @@ int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_er
         rc = sm_snapshot_load_meta(fd, path, &s, err);
     if (!rc)
         rc = check_builds(vm, s, path, err);
+    if (!rc)
+        rc = take_note(vm, s, err);
     if (!rc)
         rc = create_machine(vm, config, s, fd, err);
     struct sm_machine_load_times times;
@@ -257,7 +263,6 @@ int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_er
     if (rc)
         return rc;
     vm->agent_ns = sm_now_ns();
-    vm->service_pid = service_pid(s);
     vm->timing.ram_map_us = times.ram_map;
     vm->timing.vcpu_restore_us = times.vcpu_restore;
     vm->timing.irqchip_restore_us = times.irqchip_restore;
@@ -284,6 +289,8 @@ int sm_vm_start(sm_image *image, const sm_vm_config *config, sm_vm **vm, sm_erro
         if (!rc)
             rc = sm_vm_restore(v, config, path, err);
     }
+    if (!rc)
+        rc = sm_vm_network_open(&v->network, v->machine, config, err);
     if (rc) {
         sm_vm_close(v);
         return rc;

@@ -4,35 +4,42 @@
 #include <stdlib.h>
 #include <string.h>
 
-void cli_network_rule(struct cli_strings *rules, bool allow, const char *target)
+#define HOST_LOOPBACK "host-loopback"
+
+void cli_policy_rule(struct cli_policy *policy, bool allow, const char *target)
 {
     char line[512];
 
-    /* What is longer, or more than one line, is no target; the library says so. */
-    snprintf(line, sizeof(line), "%s %.400s", allow ? "allow" : "deny", strchr(target, '\n') ? "?" : target);
-    cli_strings_add(rules, line);
+    /* What is longer, or more than one word, is no target; the library says so. */
+    snprintf(line, sizeof(line), "%s %.400s", allow ? "allow" : "deny",
+        strpbrk(target, "\n \t") ? "?" : target);
+    cli_strings_add(&policy->rules, line);
+    if (allow && strncmp(target, HOST_LOOPBACK, strlen(HOST_LOOPBACK)) != 0)
+        policy->allows_other = true;
 }
 
+/* Without its policy the VM must not start. */
 static _Noreturn void out_of_memory(void)
 {
     cli_fail("out of memory");
     exit(CLI_EXIT_FAILURE);
 }
 
-char *cli_network_policy(const char *mode, bool allows, const struct cli_strings *rules)
+char *cli_policy_text(const struct cli_policy *policy)
 {
+    const char *mode = policy->mode ? policy->mode : policy->allows_other ? "none" : "all";
     char *text = NULL;
     size_t size;
     FILE *out;
 
-    if (!mode && rules->count == 0)
+    if (!policy->mode && policy->rules.count == 0)
         return NULL;
     out = open_memstream(&text, &size);
     if (!out)
-        out_of_memory(); /* without its policy the VM must not start */
-    fprintf(out, "layer %s\n", mode ? mode : allows ? "none" : "all");
-    for (size_t i = 0; i < rules->count; i++)
-        fprintf(out, "%s\n", rules->items[i]);
+        out_of_memory();
+    fprintf(out, "layer %s\n", mode);
+    for (size_t i = 0; i < policy->rules.count; i++)
+        fprintf(out, "%s\n", policy->rules.items[i]);
     if (fclose(out))
         out_of_memory();
     return text;

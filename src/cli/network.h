@@ -1,14 +1,20 @@
-/* The words of the network options, made into the library's. */
+/* The egress options, made into the text that the library takes. */
 #ifndef SM_CLI_NETWORK_H
 #define SM_CLI_NETWORK_H
 
 #include "cli/options.h"
 
-/* One --allow or --deny. */
-void cli_network_rule(struct cli_strings *rules, bool allow, const char *target);
+struct cli_policy {
+    const char *mode;  /* --egress; NULL: not given */
+    bool allows_other; /* --allow with anything but host-loopback */
+    struct cli_strings rules;
+};
 
-/* The text of the policy, malloc'ed; NULL: none was asked for. Without a mode it is "all", but "none" when
- * something is allowed by name, since to allow what is allowed anyway means nothing. */
-char *cli_network_policy(const char *mode, bool allows, const struct cli_strings *rules);
+/* One --allow or --deny. */
+void cli_policy_rule(struct cli_policy *policy, bool allow, const char *target);
+
+/* The text, malloc'ed; NULL: nothing was asked for. Without a mode it is "all", but "none" when something
+ * is allowed that "all" allows anyway. */
+char *cli_policy_text(const struct cli_policy *policy);
 
 #endif

@@ -9,6 +9,7 @@
 
 #include "cli/cli.h"
 #include "cli/image_options.h"
+#include "cli/network.h"
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
@@ -23,6 +24,10 @@ enum {
     OPT_RM,
     OPT_TIMING,
     OPT_COLD,
+    OPT_NETWORK,
+    OPT_EGRESS,
+    OPT_ALLOW,
+    OPT_DENY,
 };
 
 static const struct cli_option options[] = {
@@ -38,6 +43,11 @@ static const struct cli_option options[] = {
     CLI_IMAGE_OPTIONS,
     {OPT_NAME, "name", "NAME", "name of the VM"},
     {'h', "hostname", "NAME", "host name in the VM (its name)"},
+    {'p', "publish", "[[IP:]HOST:]GUEST[/udp]", "make a port of the VM reachable on this host"},
+    {OPT_NETWORK, "network", "user|none", "what the network card is plugged into (user)"},
+    {OPT_EGRESS, "egress", "all|public|none", "what the VM may connect to (all; none with --allow)"},
+    {OPT_ALLOW, "allow", "TARGET", "and also to this address, network, name or host-loopback[:PORT]"},
+    {OPT_DENY, "deny", "TARGET", "but not to this one"},
     {OPT_TIMEOUT, "timeout", "SECONDS", "kill the command after this time"},
     {OPT_RM, "rm", NULL, "remove the VM at its end (always done)"},
     {OPT_TIMING, "timing", NULL, "print on standard error how long each stage took"},
@@ -52,7 +62,9 @@ struct run {
     sm_image_options image_options;
     sm_vm_config vm;
     sm_exec_config exec;
-    struct cli_strings env, entrypoint;
+    struct cli_strings env, entrypoint, publish;
+    struct cli_policy policy;
+    char *policy_text;
     bool interactive, timing, quiet;
 };
 
@@ -110,6 +122,19 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
         return 0;
     case OPT_COLD:
         run->vm.cold = true;
+        return 0;
+    case 'p':
+        cli_strings_add(&run->publish, optarg);
+        return 0;
+    case OPT_NETWORK:
+        run->vm.network = optarg;
+        return 0;
+    case OPT_EGRESS:
+        run->policy.mode = optarg;
+        return 0;
+    case OPT_ALLOW:
+    case OPT_DENY:
+        cli_policy_rule(&run->policy, id == OPT_ALLOW, optarg);
         return 0;
     case 'q':
         run->quiet = true;
@@ -248,6 +273,13 @@ out:
     return status;
 }
 
+/* A connection that was denied and the like; on a thread of the VM. */
+static void print_notice(void *arg, const char *line)
+{
+    (void)arg;
+    fprintf(stderr, "supermachine: %s\n", line);
+}
+
 static int main_run(const struct cli_command *self, int argc, char **argv)
 {
     struct run run = {0};
@@ -269,6 +301,9 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
     if (optind < argc)
         run.exec.args = (const char *const *)(argv + optind);
     run.exec.env = (const char *const *)run.env.items;
+    run.vm.publish = (const char *const *)run.publish.items;
+    run.vm.egress = run.policy_text = cli_policy_text(&run.policy);
+    run.vm.notice = print_notice;
     if (run.entrypoint.count) {
         static const char *const none[] = {NULL};
         run.exec.entrypoint =
@@ -281,6 +316,9 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
 out:
     cli_strings_free(&run.env);
     cli_strings_free(&run.entrypoint);
+    cli_strings_free(&run.publish);
+    cli_strings_free(&run.policy.rules);
+    free(run.policy_text);
     return status;
 }
 

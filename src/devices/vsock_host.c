@@ -423,7 +423,6 @@ static void on_door_timer(void *arg)
         sm_loop_timer_arm(vsock->door_timer, TICK_MS);
 }
 
-/* `path` fits into a socket address. */
 bool sm_vsock_bridge(
     struct sm_vsock *vsock, uint32_t port, int fd, const void *first, size_t len)
 {
@@ -450,6 +449,7 @@ bool sm_vsock_bridge(
     return true;
 }
 
+/* `path` fits into a socket address. */
 static int check_directory(const char *path, sm_error *err)
 {
     char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];

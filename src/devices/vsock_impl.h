@@ -94,9 +94,7 @@ struct vsock_connect {
     struct vsock_stream *stream; /* once begun */
     int fd;          /* the caller's end; front door: its socket, until it is the stream's */
     bool front_door; /* from malloc, and in door_connects: */
-    int fd;                      /* the caller's end; front door: its socket, until it is the stream's */
-    bool front_door;             /* from malloc, and in door_connects: */
-    bool bridge;                 /* and no client of the door, but of sm_vsock_bridge */
+    bool bridge;     /* and no client of the door, but of sm_vsock_bridge */
     uint8_t first[SM_VSOCK_FIRST], first_len;
     struct vsock_connect *door_next;
     uint64_t deadline_ms;

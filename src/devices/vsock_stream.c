@@ -355,8 +355,6 @@ static void on_socket(void *arg, uint32_t events)
 
 bool sm_vsock_stream_establish(struct vsock_stream *s)
 {
-    return sm_loop_add(s->vsock->dev.env.loop, s->fd, WATCH_IN, on_socket, s, &s->watch, NULL) == 0;
     s->readable = s->first_len > 0;
-    return sm_loop_add(s->vsock->dev.env.loop, s->fd, WATCH_IN, on_socket, s, &s->watch, NULL) ==
-           0;
+    return sm_loop_add(s->vsock->dev.env.loop, s->fd, WATCH_IN, on_socket, s, &s->watch, NULL) == 0;
 }
