@@ -6,8 +6,7 @@
  * connections that a judged SYN has made (a name's TTL may end, its connections live on). UDP and ICMP
  * echo are judged packet by packet.
  *
- * What the guest may not do is answered with "administratively prohibited", so that its programs fail
- * at once, and counted and reported (a few reports a second; the rest only as a number).
+ * What the guest may not do is refused with an answer, so that its programs fail at once, and counted and reported (a few reports a second; the rest only as a number).
  *
  * Of the virtual subnet only the gateway (the host's loopback, if the policy opens ports of it) and the
  * name server exist. Multicast and broadcast go nowhere.
@@ -61,7 +60,7 @@ struct sm_egress {
 
 enum sm_egress_action {
     SM_EGRESS_DROP,   /* silently */
-    SM_EGRESS_REJECT, /* and tell the guest: sm_frame_make_prohibited */
+    SM_EGRESS_REJECT, /* and tell the guest: sm_frame_refuse */
     SM_EGRESS_PASS,
     SM_EGRESS_DNS,    /* a UDP datagram for our name server: never to be passed on */
 };

@@ -135,12 +135,18 @@ void sm_frame_parse(const uint8_t *frame, size_t len, struct sm_frame *f)
 
 /* ---- frames of our own --------------------------------------------------------------------- */
 
+/* An IPv6 packet may name a v4-mapped address on one side. */
+static bool both_v4(const struct sm_ip *a, const struct sm_ip *b)
+{
+    return sm_ip_is_v4(a) && sm_ip_is_v4(b);
+}
+
 /* Ethernet and IP header for `payload` bytes of `protocol`; returns the offset behind them. */
 static size_t put_headers(uint8_t *out, const uint8_t *dst_mac, const uint8_t *src_mac,
     const struct sm_ip *src, const struct sm_ip *dst, uint8_t protocol, size_t payload)
 {
     uint8_t *ip = out + SM_ETH_HEADER;
-    bool v4 = sm_ip_is_v4(src);
+    bool v4 = both_v4(src, dst);
     uint16_t sum;
 
     memcpy(out, dst_mac, SM_ETH_ALEN);
@@ -172,7 +178,7 @@ static size_t put_headers(uint8_t *out, const uint8_t *dst_mac, const uint8_t *s
 static uint32_t pseudo_sum(
     const struct sm_ip *src, const struct sm_ip *dst, uint8_t protocol, size_t len)
 {
-    size_t skip = sm_ip_is_v4(src) ? 12 : 0;
+    size_t skip = both_v4(src, dst) ? 12 : 0;
     uint8_t tail[4] = {0, protocol};
     uint32_t sum;
 
@@ -184,7 +190,7 @@ static uint32_t pseudo_sum(
 
 size_t sm_frame_make_udp(uint8_t *out, size_t room, const struct sm_udp_packet *p)
 {
-    size_t header = SM_ETH_HEADER + (sm_ip_is_v4(&p->src) ? IPV4_HEADER : IPV6_HEADER);
+    size_t header = SM_ETH_HEADER + (both_v4(&p->src, &p->dst) ? IPV4_HEADER : IPV6_HEADER);
     size_t udp = 8 + p->len;
     size_t at;
     uint16_t sum;
@@ -225,8 +231,7 @@ size_t sm_frame_answer_arp(uint8_t out[SM_ARP_FRAME], const uint8_t *frame, size
     return SM_ARP_FRAME;
 }
 
-size_t sm_frame_make_prohibited(
-    uint8_t *out, size_t room, const uint8_t *frame, const struct sm_frame *f)
+static size_t make_prohibited(uint8_t *out, const uint8_t *frame, const struct sm_frame *f)
 {
     size_t quoted = SM_MIN(f->end - f->l3, 128u);
     uint8_t protocol = f->v6 ? SM_IP_ICMPV6 : SM_IP_ICMP;
@@ -234,11 +239,9 @@ size_t sm_frame_make_prohibited(
     uint16_t sum;
     size_t at;
 
-    if (room < SM_FRAME_PROHIBITED_MAX)
-        return 0;
     at = put_headers(out, frame + SM_ETH_ALEN, frame, &f->dst, &f->src, protocol, 8 + quoted);
     memset(out + at, 0, 8);
-    out[at] = f->v6 ? 1 : 3; /* destination unreachable, */
+    out[at] = f->v6 ? 1 : 3;      /* destination unreachable, */
     out[at + 1] = f->v6 ? 1 : 13; /* administratively prohibited */
     memcpy(out + at + 8, frame + f->l3, quoted);
     if (f->v6)
@@ -246,4 +249,43 @@ size_t sm_frame_make_prohibited(
     sum = sm_inet_finish(sm_inet_sum(out + at, 8 + quoted, start));
     memcpy(out + at + 2, &sum, 2);
     return at + 8 + quoted;
+}
+
+/* RFC 9293, 3.5.2: a segment with ACK is reset from there, one without is acknowledged by the reset. */
+static size_t make_reset(uint8_t *out, const uint8_t *frame, const struct sm_frame *f)
+{
+    const uint8_t *tcp = frame + f->l3 + (f->v6 ? IPV6_HEADER : IPV4_HEADER);
+    uint32_t seq = (uint32_t)be16(tcp + 4) << 16 | be16(tcp + 6);
+    uint8_t *reset;
+    uint16_t sum;
+    size_t at;
+
+    if (f->tcp_flags & SM_TCP_RST)
+        return 0;
+    seq += (uint32_t)(f->end - f->payload) + ((f->tcp_flags & SM_TCP_SYN) ? 1 : 0) +
+        ((f->tcp_flags & SM_TCP_FIN) ? 1 : 0);
+    at = put_headers(out, frame + SM_ETH_ALEN, frame, &f->dst, &f->src, SM_IP_TCP, 20);
+    reset = out + at;
+    memset(reset, 0, 20);
+    put16(reset, f->dport);
+    put16(reset + 2, f->sport);
+    reset[12] = 0x50;
+    reset[13] = SM_TCP_RST;
+    if (f->tcp_flags & SM_TCP_ACK) {
+        memcpy(reset + 4, tcp + 8, 4);
+    } else {
+        reset[13] |= SM_TCP_ACK;
+        put16(reset + 8, seq >> 16);
+        put16(reset + 10, seq & 0xffff);
+    }
+    sum = sm_inet_finish(sm_inet_sum(reset, 20, pseudo_sum(&f->dst, &f->src, SM_IP_TCP, 20)));
+    memcpy(reset + 16, &sum, 2);
+    return at + 20;
+}
+
+size_t sm_frame_refuse(uint8_t *out, size_t room, const uint8_t *frame, const struct sm_frame *f)
+{
+    if (room < SM_FRAME_REFUSAL_MAX)
+        return 0;
+    return f->protocol == SM_IP_TCP ? make_reset(out, frame, f) : make_prohibited(out, frame, f);
 }

@@ -1,6 +1,6 @@
 /*
  * Ethernet frames of a guest, taken apart as far as the policy needs, and the few frames that we make
- * ourselves (UDP answers, "administratively prohibited").
+ * ourselves (UDP answers, refusals).
  *
  * The parser is strict, because what comes behind it (libslirp) must read a frame as we did: no VLAN
  * tags, no IPv4 options, no IPv6 extension headers, lengths that agree, ports in the first fragment,
@@ -24,6 +24,7 @@
 #define SM_TCP_FIN     0x01
 #define SM_TCP_SYN     0x02
 #define SM_TCP_RST     0x04
+#define SM_TCP_ACK     0x10
 
 #define SM_ICMP_ECHO    8
 #define SM_ICMPV6_ECHO  128
@@ -71,10 +72,11 @@ size_t sm_frame_make_udp(uint8_t *out, size_t room, const struct sm_udp_packet *
 size_t sm_frame_answer_arp(uint8_t out[SM_ARP_FRAME], const uint8_t *frame, size_t len,
     const uint8_t *mac, const struct sm_ip *ip);
 
-/* Writes the ICMP(v6) error "communication administratively prohibited" for the frame f, back to its
- * sender; returns its length. `room` must be at least SM_FRAME_PROHIBITED_MAX. */
-#define SM_FRAME_PROHIBITED_MAX (SM_ETH_HEADER + 40 + 8 + 128)
-size_t sm_frame_make_prohibited(
-    uint8_t *out, size_t room, const uint8_t *frame, const struct sm_frame *f);
+/* Writes what tells the sender of frame f that it is refused: for a TCP segment a reset (an ICMP error
+ * would be ignored while the socket is in use by connect, and Linux does not look at it again), for
+ * everything else the ICMP error "administratively prohibited". Returns its length; 0: nothing to say,
+ * to a reset. `room` must be at least SM_FRAME_REFUSAL_MAX. */
+#define SM_FRAME_REFUSAL_MAX (SM_ETH_HEADER + 40 + 8 + 128)
+size_t sm_frame_refuse(uint8_t *out, size_t room, const uint8_t *frame, const struct sm_frame *f);
 
 #endif

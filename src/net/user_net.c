@@ -466,10 +466,11 @@ static bool answer_arp(struct user_net *un, const uint8_t *frame, size_t len)
 
 static void reject(struct user_net *un, const uint8_t *frame, const struct sm_frame *f)
 {
-    uint8_t answer[SM_FRAME_PROHIBITED_MAX];
-    size_t n = sm_frame_make_prohibited(answer, sizeof(answer), frame, f);
+    uint8_t answer[SM_FRAME_REFUSAL_MAX];
+    size_t n = sm_frame_refuse(answer, sizeof(answer), frame, f);
 
-    to_guest(un, answer, n);
+    if (n > 0)
+        to_guest(un, answer, n);
 }
 
 static bool user_send(struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr,

@@ -12,14 +12,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     auto_policy policy = {0};
     struct sm_egress egress;
     struct sm_frame f;
-    uint8_t out[SM_FRAME_PROHIBITED_MAX];
+    uint8_t out[SM_FRAME_REFUSAL_MAX];
 
     if (sm_policy_parse(text, sizeof(text) - 1, &policy, NULL))
         abort();
     sm_egress_init(&egress, &policy, true, NULL, NULL);
     switch (sm_egress_judge(&egress, data, size, 1, &f)) {
     case SM_EGRESS_REJECT:
-        if (sm_frame_make_prohibited(out, sizeof(out), data, &f) == 0)
+        if (sm_frame_refuse(out, sizeof(out), data, &f) == 0 &&
+            (f.protocol != SM_IP_TCP || !(f.tcp_flags & SM_TCP_RST)))
             abort();
         break;
     case SM_EGRESS_DNS:

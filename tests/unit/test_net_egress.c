@@ -308,36 +308,79 @@ static void test_reports_are_limited(void **state)
     sm_egress_clear(&e);
 }
 
-static void test_made_frames(void **state)
+/* Over a header and its pseudo header, checksum included, the sum is -0. */
+static void check_sum(const uint8_t *frame, const struct sm_frame *f)
+{
+    size_t l4 = f->l3 + (f->v6 ? 40 : 20);
+    uint8_t tail[4] = {0, f->protocol, (uint8_t)((f->end - l4) >> 8), (uint8_t)(f->end - l4)};
+    uint32_t sum = 0;
+
+    if (f->v6)
+        sum = sm_inet_sum(frame + f->l3 + 8, 32, sm_inet_sum(tail, 4, 0));
+    else if (f->protocol == SM_IP_TCP)
+        sum = sm_inet_sum(frame + f->l3 + 12, 8, sm_inet_sum(tail, 4, 0));
+    if (!f->v6)
+        assert_int_equal(sm_inet_finish(sm_inet_sum(frame + f->l3, 20, 0)), 0);
+    assert_int_equal(sm_inet_finish(sm_inet_sum(frame + l4, f->end - l4, sum)), 0);
+}
+
+static void test_refusals(void **state)
 {
     static const char *const hosts[] = {"10.1.1.1", "fd00::1"};
 
     (void)state;
-    for (int i = 0; i < 2; i++) {
-        struct packet p = tcp(hosts[i], 80, SM_TCP_SYN);
+    for (int i = 0; i < 4; i++) {
+        struct packet p = i & 2 ? tcp(hosts[i & 1], 80, SM_TCP_SYN) : udp(hosts[i & 1], 80);
         struct sm_frame f, back;
-        uint8_t out[SM_FRAME_PROHIBITED_MAX];
-        size_t len, l4;
+        uint8_t out[SM_FRAME_REFUSAL_MAX];
+        size_t len;
 
         sm_frame_parse(p.b, p.len, &f);
         assert_int_equal(f.kind, SM_FRAME_IP);
-        len = sm_frame_make_prohibited(out, sizeof(out), p.b, &f);
+        len = sm_frame_refuse(out, sizeof(out), p.b, &f);
         sm_frame_parse(out, len, &back);
         assert_int_equal(back.kind, SM_FRAME_IP);
+        assert_int_equal(back.end, len);
         assert_true(sm_ip_equal(&back.src, &f.dst) && sm_ip_equal(&back.dst, &f.src));
         assert_memory_equal(out, mac_a, 6);
-        assert_int_equal(back.icmp_type, i ? 1 : 3);
-        l4 = back.payload - 8;
-        if (i == 0) { /* checksums over themselves give zero */
-            assert_int_equal(sm_inet_finish(sm_inet_sum(out + 14, 20, 0)), 0);
-            assert_int_equal(sm_inet_finish(sm_inet_sum(out + l4, len - l4, 0)), 0);
+        check_sum(out, &back);
+        if (i & 2) {
+            assert_int_equal(back.tcp_flags, SM_TCP_RST | SM_TCP_ACK);
+            assert_int_equal(back.sport, 80);
+            assert_int_equal(back.dport, 40000);
         } else {
-            uint8_t tail[4] = {0, SM_IP_ICMPV6, 0, (uint8_t)(len - l4)};
-            uint32_t sum = sm_inet_sum(out + 14 + 8, 32, sm_inet_sum(tail, 4, 0));
-
-            assert_int_equal(sm_inet_finish(sm_inet_sum(out + l4, len - l4, sum)), 0);
+            assert_int_equal(back.icmp_type, i & 1 ? 1 : 3);
         }
     }
+}
+
+static void test_no_reset_for_a_reset(void **state)
+{
+    struct packet p = tcp("10.1.1.1", 80, SM_TCP_RST);
+    struct sm_frame f;
+    uint8_t out[SM_FRAME_REFUSAL_MAX];
+
+    (void)state;
+    sm_frame_parse(p.b, p.len, &f);
+    assert_int_equal(sm_frame_refuse(out, sizeof(out), p.b, &f), 0);
+}
+
+/* The answer to an IPv6 packet is one, even if it was sent to a v4-mapped address. */
+static void test_refusal_of_mapped(void **state)
+{
+    struct packet p = udp("2600::1", 80);
+    struct sm_ip to = ip("::ffff:127.0.0.1");
+    struct sm_frame f, back;
+    uint8_t out[SM_FRAME_REFUSAL_MAX];
+    size_t len;
+
+    (void)state;
+    memcpy(p.b + 14 + 24, to.b, 16);
+    sm_frame_parse(p.b, p.len, &f);
+    len = sm_frame_refuse(out, sizeof(out), p.b, &f);
+    sm_frame_parse(out, len, &back);
+    assert_true(back.kind == SM_FRAME_IP && back.v6);
+    check_sum(out, &back);
 }
 
 int main(void)
@@ -351,7 +394,9 @@ int main(void)
         cmocka_unit_test(test_fragments),
         cmocka_unit_test(test_learned_names),
         cmocka_unit_test(test_reports_are_limited),
-        cmocka_unit_test(test_made_frames),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_no_reset_for_a_reset),
+        cmocka_unit_test(test_refusal_of_mapped),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
