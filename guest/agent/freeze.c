@@ -16,8 +16,6 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#include <stdbool.h>
-
 #define ROOT_PROCS "/sys/fs/cgroup/cgroup.procs"
 #define GROUP      "/sys/fs/cgroup/supermachine"
 #define PASSES_MAX 100
@@ -71,7 +69,23 @@ static int move_some(void)
     return moved;
 }
 
-int system_freeze(const char **what)
+/* Is this line in the group's cgroup.events? 1, 0, or -errno. */
+static int has_event(const char *line)
+{
+    char text[128];
+    ssize_t n = pread(events, text, sizeof(text) - 1, 0);
+    if (n < 0)
+        return -errno;
+    text[n] = 0;
+    return strstr(text, line) != NULL;
+}
+
+int system_frozen(void)
+{
+    return has_event("frozen 1");
+}
+
+int system_freeze(bool *anybody, const char **what)
 {
     *what = "cannot make a cgroup for freezing";
     if (open_group() != 0)
@@ -83,18 +97,11 @@ int system_freeze(const char **what)
     while (moved > 0 && ++passes < PASSES_MAX);
     if (moved != 0)
         return moved < 0 ? errno : EBUSY;
+    *anybody = passes > 0 || has_event("populated 1") != 0;
+    if (!*anybody)
+        return 0;
     *what = "cannot freeze";
     return pwrite(freeze_switch, "1", 1, 0) == 1 ? 0 : errno;
-}
-
-int system_frozen(void)
-{
-    char text[128];
-    ssize_t n = pread(events, text, sizeof(text) - 1, 0);
-    if (n < 0)
-        return -errno;
-    text[n] = 0;
-    return strstr(text, "frozen 1") != NULL;
 }
 
 int system_thaw(const char **what)

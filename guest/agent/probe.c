@@ -292,10 +292,15 @@ static bool look_frozen(struct agent *a, struct conn *c, uint64_t now)
 void probe_freeze(struct agent *a, struct conn *c, const struct sm_wire_freeze *m)
 {
     const char *what = "";
-    int e = system_freeze(&what);
+    bool anybody = false;
+    int e = system_freeze(&anybody, &what);
     if (e != 0) {
         system_thaw(&(const char *){NULL});
         conn_error(a, c, SM_WIRE_E_INTERNAL, e, what, NULL);
+        return;
+    }
+    if (!anybody) {
+        conn_put(a, c, SM_WIRE_OK, NULL);
         return;
     }
     uint64_t now = agent_now_ns();

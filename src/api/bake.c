@@ -35,6 +35,7 @@
 #define IDLE_TIMEOUT_MS  60000
 #define STREAMS_END_MS   1000
 #define DEFAULT_UNTIL_S  300
+#define FREEZE_WAIT_MS   30000
 #define WARMUP_WAIT_MS   600000
 #define ANSWER_SLACK_MS  30000
 
@@ -219,6 +220,15 @@ static int make_state(struct bake *b, enum state state, uint32_t *pid, sm_error 
     return state == SERVICE ? start_service(b, pid, err) : wait_idle(b->vm, IDLE_TIMEOUT_MS, err);
 }
 
+/* What the warm state left running must not run on before a restore has made clock, randomness and
+ * identity new: the agent lets it go on then. */
+static int freeze(sm_vm *vm, sm_error *err)
+{
+    const struct sm_wire_freeze request = {.timeout_ms = FREEZE_WAIT_MS};
+    int rc = ask(vm, SM_WIRE_FREEZE, &request, SM_WIRE_OK, NULL, FREEZE_WAIT_MS, err);
+    return rc ? sm_error_prefix(err, rc, "cannot stop the guest's processes for the snapshot") : 0;
+}
+
 static int capture_top(struct bake *b, enum state state, uint32_t pid, bool delta, sm_error *err)
 {
     auto_free char *base_path = NULL;
@@ -230,6 +240,8 @@ static int capture_top(struct bake *b, enum state state, uint32_t pid, bool delt
         rc = sm_snapshot_open(base_path, &base_fd, err);
     if (!rc)
         rc = target(b, state, &path, err);
+    if (!rc)
+        rc = freeze(b->vm, err);
     if (!rc)
         rc = capture(b, state, pid, delta, &top, err);
     if (!rc) {

@@ -59,9 +59,10 @@ int system_set_identity(const char *hostname, const char *machine_id, const char
     return fake->fail_identity;
 }
 
-int system_freeze(const char **what)
+int system_freeze(bool *anybody, const char **what)
 {
     *what = "freeze";
+    *anybody = !fake->nobody;
     fake->freezes++;
     return fake->fail_freeze;
 }

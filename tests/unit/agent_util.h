@@ -24,6 +24,7 @@ struct fake_system {
     char hostname[65], machine_id[33];
     unsigned calls;
     unsigned freezes, thaws;
+    bool nobody;                                              /* there is no process to freeze */
     int frozen;                                               /* what system_frozen says */
     int fail_clock, fail_entropy, fail_identity, fail_freeze; /* errno to return */
 };

@@ -185,6 +185,20 @@ static void restore_thaws_what_was_frozen_once(void **state)
     peer_close(p);
 }
 
+static void without_processes_nothing_is_frozen_or_thawed(void **state)
+{
+    struct agent_test *t = *state;
+    struct peer *p = peer_open(t);
+    t->system->nobody = true;
+    peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = 1000});
+    peer_expect(p, SM_WIRE_OK, NULL);
+    peer_put(p, SM_WIRE_RESTORE, &good_restore);
+    peer_expect(p, SM_WIRE_OK, NULL);
+    assert_int_equal(t->system->freezes, 1);
+    assert_int_equal(t->system->thaws, 0);
+    peer_close(p);
+}
+
 static void freezing_takes_its_time_but_not_more(void **state)
 {
     struct agent_test *t = *state;
@@ -508,6 +522,7 @@ int main(void)
         TEST(identity_is_checked_before_anything_is_done),
         TEST(single_steps_of_a_restore),
         TEST(restore_thaws_what_was_frozen_once),
+        TEST(without_processes_nothing_is_frozen_or_thawed),
         TEST(freezing_takes_its_time_but_not_more),
         TEST(a_file_comes_back_as_it_was_written),
         TEST(an_empty_file_and_one_of_proc),

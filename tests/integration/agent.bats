@@ -1,0 +1,66 @@
+#!/usr/bin/env bats
+# What a command finds around it in the guest: processes, users, limits, identity.
+load helper
+
+@test "kill -9 -1 ends what it may end, and neither PID 1 nor the run" {
+    run --separate-stderr supermachine run "$busybox" sh -c 'sleep 1000 & kill -9 -1; echo alive; exit 3'
+    echo "$output $stderr"
+    [ "$status" -eq 3 ]
+    [ "$output" = alive ]
+    # The sender is spared, its parent is not.
+    run --separate-stderr supermachine run "$busybox" sh -c 'sh -c "kill -9 -1"; echo never'
+    [ "$status" -eq 137 ]
+    [ -z "$output" ]
+}
+
+@test "PID 1 takes orphans and leaves no zombie" {
+    run --separate-stderr supermachine run "$busybox" sh -c '
+        i=0; while [ $i -lt 5 ]; do (sleep 0.1 &); i=$((i + 1)); done
+        setsid sh -c "(sleep 0.1 &); exit" ; sleep 2
+        grep -l "^State:.Z" /proc/[0-9]*/status | wc -l
+        (sleep 5; :) & sleep 1; ps -o ppid,comm | awk "\$2 == \"sleep\"" | wc -l'
+    echo "$output $stderr"
+    [ "$status" -eq 0 ]
+    [ "${lines[0]}" = 0 ]
+}
+
+@test "names, limits and kernel settings are as in a container" {
+    run --separate-stderr supermachine run --hostname box "$busybox" sh -c '
+        cat /etc/hostname; grep -c "127.0.1.1.box$" /etc/hosts; grep -c "127.0.0.1.localhost$" /etc/hosts
+        ulimit -Sn; ulimit -Hn
+        cat /proc/sys/net/ipv4/ip_unprivileged_port_start
+        ls -l /dev/fd /dev/stdin /dev/stdout /dev/stderr | wc -l
+        echo through >/dev/stdout; echo "a b" | cat /dev/fd/0
+        grep -c "^0::" /proc/self/cgroup; ls /sys/fs/cgroup/cgroup.controllers'
+    echo "$output $stderr"
+    [ "$status" -eq 0 ]
+    [ "$output" = $'box\n1\n1\n1024\n524288\n0\n4\nthrough\na b\n1\n/sys/fs/cgroup/cgroup.controllers' ]
+}
+
+@test "every run has a machine id and random numbers of its own" {
+    local i ids=$BATS_TEST_TMPDIR/ids
+    for i in 1 2 3; do
+        supermachine run "$busybox" sh -c 'cat /etc/machine-id; cat /proc/sys/kernel/random/uuid' >>"$ids"
+    done
+    [ "$(wc -l <"$ids")" -eq 6 ]
+    [ "$(sort -u "$ids" | wc -l)" -eq 6 ]
+    [ "$(grep -Ec '^[0-9a-f]{32}$' "$ids")" -eq 3 ]
+}
+
+@test "users of the image: supplementary groups, a number that nobody has, a group by name" {
+    run --separate-stderr supermachine run -u app "$busybox" sh -c 'id; echo $HOME; touch /etc/x 2>/dev/null || echo refused'
+    echo "$output $stderr"
+    [[ ${lines[0]} == "uid=1000(app) gid=1000(app) groups="*"50(staff)"* ]]
+    [ "${lines[1]}" = /home/app ]
+    [ "${lines[2]}" = refused ]
+    run --separate-stderr supermachine run -u 4242:staff "$busybox" sh -c 'id -u; id -g; echo $HOME'
+    [ "$output" = $'4242\n50\n/' ]
+}
+
+@test "a service on the guest's loopback is reached, also by a user who may bind port 80" {
+    run --separate-stderr supermachine run -u app "$busybox" sh -c '
+        echo answer | nc -l -p 80 >/dev/null & sleep 1; nc 127.0.0.1 80 </dev/null'
+    echo "$output $stderr"
+    [ "$status" -eq 0 ]
+    [ "$output" = answer ]
+}
