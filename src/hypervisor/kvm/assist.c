@@ -18,6 +18,9 @@
  * and, if it is such a one, turn it back into a system call entry. Without SMAP in the guest this hook
  * does not exist, and system calls fail with a segmentation fault of the process.
  *
+ * Registers travel in the run structure once a vCPU was assisted (an ioctl of a vCPU costs 8 us on such
+ * hosts); what is changed there is taken over by the next KVM_RUN.
+ *
  * It never guesses: what is not known ends the VM with an error that names bytes and address.
  */
 #include <errno.h>
@@ -48,6 +51,7 @@
 
 /* What a vCPU that is assisted needs all the time. */
 struct sm_kvm_assist {
+    uint64_t lstar; /* as last read; 0: not yet */
     struct sm_xstate_layout layout;
     uint8_t xsave[]; /* the area, as KVM gives it */
 };
@@ -103,15 +107,41 @@ static uint64_t edx_eax(const struct job *j)
     return (uint32_t)j->gpr[RAX] | j->gpr[RDX] << 32;
 }
 
+/* Both take effect with the next KVM_RUN at the latest. */
+static int set_regs(struct job *j)
+{
+    struct kvm_run *run = j->vcpu->run;
+    if (run->kvm_valid_regs) {
+        run->s.regs.regs = j->regs;
+        run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+        return DONE;
+    }
+    return ioctl(j->vcpu->fd, KVM_SET_REGS, &j->regs) < 0 ? system_failure(j, "take the registers")
+                                                          : DONE;
+}
+
+static int set_sregs(struct job *j)
+{
+    struct kvm_run *run = j->vcpu->run;
+    if (run->kvm_valid_regs) {
+        run->s.regs.sregs = j->sregs;
+        run->kvm_dirty_regs |= KVM_SYNC_X86_SREGS;
+        return DONE;
+    }
+    return ioctl(j->vcpu->fd, KVM_SET_SREGS, &j->sregs) < 0
+               ? system_failure(j, "take the registers")
+               : DONE;
+}
+
 static int finish(struct job *j, enum sm_hv_assist kind)
 {
     store_gpr(j);
     j->regs.rip += j->insn.length;
     j->regs.rflags &= ~SM_X86_RFLAGS_RF;
-    if (ioctl(j->vcpu->fd, KVM_SET_REGS, &j->regs) < 0)
-        return system_failure(j, "take the registers");
-    sm_kvm_count(&j->vcpu->assists[kind]);
-    return DONE;
+    int rc = set_regs(j);
+    if (!rc)
+        sm_kvm_count(&j->vcpu->assists[kind]);
+    return rc;
 }
 
 /* ---- exceptions ------------------------------------------------------------------------------- */
@@ -136,9 +166,8 @@ static int inject(struct job *j, uint8_t vector, int error_code)
 static int inject_page_fault(struct job *j, uint64_t va, uint32_t error)
 {
     j->sregs.cr2 = va;
-    if (ioctl(j->vcpu->fd, KVM_SET_SREGS, &j->sregs) < 0)
-        return system_failure(j, "take the registers");
-    return inject(j, VECTOR_PF, (int)error);
+    int rc = set_sregs(j);
+    return rc ? rc : inject(j, VECTOR_PF, (int)error);
 }
 
 /* ---- guest memory ------------------------------------------------------------------------------ */
@@ -273,12 +302,8 @@ static int get_xsave(struct job *j)
 {
     struct sm_hv_vcpu *vcpu = j->vcpu;
     size_t bytes = vcpu->vm->hv->xsave_bytes;
-    if (!vcpu->assist) {
-        vcpu->assist = calloc(1, sizeof(*vcpu->assist) + bytes);
-        if (!vcpu->assist)
-            return sm_error_set(j->err, SM_ENOMEM, "assist: no memory for the XSAVE area");
+    if (!vcpu->assist->layout.components)
         sm_xstate_layout_read(&vcpu->assist->layout, bytes);
-    }
     if (ioctl(vcpu->fd, bytes > sizeof(struct kvm_xsave) ? KVM_GET_XSAVE2 : KVM_GET_XSAVE,
             vcpu->assist->xsave) < 0)
         return system_failure(j, "give the XSAVE area");
@@ -428,7 +453,7 @@ static int do_xrstor(struct job *j)
 
 /* ---- SYSCALL --------------------------------------------------------------------------------------- */
 
-static int get_lstar(struct job *j, uint64_t *lstar)
+static int read_lstar(struct job *j)
 {
     struct { /* struct kvm_msrs with one entry */
         uint32_t n, pad;
@@ -436,7 +461,7 @@ static int get_lstar(struct job *j, uint64_t *lstar)
     } msr = {.n = 1, .entry.index = MSR_LSTAR};
     if (ioctl(j->vcpu->fd, KVM_GET_MSRS, &msr) != 1)
         return system_failure(j, "give LSTAR");
-    *lstar = msr.entry.data;
+    j->vcpu->assist->lstar = msr.entry.data;
     return DONE;
 }
 
@@ -464,21 +489,21 @@ static int repair_syscall(struct job *j, bool *repaired)
     if (!handler || j->regs.rip < handler || j->regs.rip - handler >= CLAC_WITHIN)
         return DONE;
     uint64_t frame[6]; /* error code, RIP, CS, RFLAGS, RSP, SS */
-    uint64_t lstar = 0;
     int rc = move(j, j->regs.rsp, frame, sizeof(frame), SM_X86_READ);
-    if (rc || (frame[2] & 3) != 3)
+    if (rc || (frame[2] & 3) != 3 || !(frame[1] >> 63)) /* a fault of user code proper */
         return rc;
-    rc = get_lstar(j, &lstar);
-    if (rc || frame[1] != lstar)
+    if (frame[1] != j->vcpu->assist->lstar)
+        rc = read_lstar(j);
+    if (rc || frame[1] != j->vcpu->assist->lstar)
         return rc;
-    j->regs.rip = lstar;
+    j->regs.rip = frame[1];
     j->regs.rflags = frame[3] & ~SM_X86_RFLAGS_RF; /* SYSCALL has masked them already */
     j->regs.rsp = frame[4];
-    if (ioctl(j->vcpu->fd, KVM_SET_REGS, &j->regs) < 0)
-        return system_failure(j, "take the registers");
-    sm_kvm_count(&j->vcpu->assists[SM_HV_ASSIST_SYSCALL]);
+    rc = set_regs(j);
+    if (!rc)
+        sm_kvm_count(&j->vcpu->assists[SM_HV_ASSIST_SYSCALL]);
     *repaired = true;
-    return DONE;
+    return rc;
 }
 
 static int do_clac_stac(struct job *j)
@@ -501,9 +526,19 @@ static int do_clac_stac(struct job *j)
 
 static int load_job(struct job *j)
 {
-    if (ioctl(j->vcpu->fd, KVM_GET_REGS, &j->regs) < 0 ||
-        ioctl(j->vcpu->fd, KVM_GET_SREGS, &j->sregs) < 0)
+    struct sm_hv_vcpu *vcpu = j->vcpu;
+    struct kvm_run *run = vcpu->run;
+    if (!vcpu->assist)
+        vcpu->assist = calloc(1, sizeof(*vcpu->assist) + vcpu->vm->hv->xsave_bytes);
+    if (!vcpu->assist)
+        return sm_error_set(j->err, SM_ENOMEM, "assist: no memory for the XSAVE area");
+    if (run->kvm_valid_regs) {
+        j->regs = run->s.regs.regs;
+        j->sregs = run->s.regs.sregs;
+    } else if (ioctl(vcpu->fd, KVM_GET_REGS, &j->regs) < 0 ||
+               ioctl(vcpu->fd, KVM_GET_SREGS, &j->sregs) < 0) {
         return system_failure(j, "give the registers");
+    }
     load_gpr(j);
     j->paging = (struct sm_x86_paging){
         .cr0 = j->sregs.cr0,
@@ -584,5 +619,7 @@ int sm_kvm_assist(struct sm_hv_vcpu *vcpu, sm_error *err)
         rc = fetch(&job);
     if (!rc)
         rc = complete(&job);
+    if (vcpu->vm->hv->sync_regs) /* from now on */
+        vcpu->run->kvm_valid_regs = SM_KVM_SYNC;
     return rc < 0 ? rc : 0;
 }
