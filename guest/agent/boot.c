@@ -131,7 +131,7 @@ static void mount_image(const char *device)
 {
     unsigned long flags = MS_RDONLY | MS_NOATIME;
     await_device(device);
-    if (mount(device, LOWER, "ext4", flags, "dax=always") != 0 &&
+    if (mount(device, LOWER, "ext4", flags, "dax=always,inode_readahead_blks=0") != 0 &&
         mount(device, LOWER, "ext4", flags, NULL) != 0)
         die("cannot mount the root file system ", device, errno);
 }
