@@ -21,6 +21,8 @@
 #include "system.h"
 #include "util/bytes.h"
 
+#define FEW_LINKS 256 /* with these the ordinary limit of open files is enough */
+
 enum end { HOST = 0, GUEST = 1 };
 
 enum link_state {
@@ -294,12 +296,16 @@ void proxy_event(struct agent *a, unsigned index, uint32_t generation, uint32_t 
 void proxy_accept(struct agent *a, int listener)
 {
     int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    if (fd < 0 && errno == EMFILE)
+        spawn_raise_files(); /* the listener is readable still */
     if (fd < 0)
         return;
     for (unsigned i = 0; i < AGENT_MAX_LINKS; i++) {
         struct link *l = &links[i];
         if (l->state != LINK_FREE)
             continue;
+        if (i == FEW_LINKS)
+            spawn_raise_files();
         *l = (struct link){
             .state = LINK_FIRST,
             .generation = l->generation + 1,

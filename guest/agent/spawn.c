@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -117,12 +118,27 @@ static void execute(const struct spawn *s, const char **found)
     errno = told;
 }
 
+/* What a process starts with, once the agent itself has raised its limit. */
+static struct rlimit child_files;
+
+void spawn_raise_files(void)
+{
+    struct rlimit files;
+    if (child_files.rlim_max != 0 || prlimit(0, RLIMIT_NOFILE, NULL, &files) != 0)
+        return;
+    child_files = files;
+    files.rlim_cur = files.rlim_max;
+    prlimit(0, RLIMIT_NOFILE, &files, NULL);
+}
+
 static int child(void *arg)
 {
     struct spawn *s = arg;
     sigset_t none;
     sigemptyset(&none);
     setsid();
+    if (child_files.rlim_max != 0)
+        prlimit(0, RLIMIT_NOFILE, &child_files, NULL);
     if (sigprocmask(SIG_SETMASK, &none, NULL) != 0 || set_streams(s) != 0)
         return fail(s, SM_WIRE_E_INTERNAL, "cannot set up streams of ");
     if (s->tty && ioctl(0, TIOCSCTTY, 0) != 0)

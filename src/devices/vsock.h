@@ -47,8 +47,8 @@ int sm_vsock_listen(
 /* Connects `fd`, a stream socket of whatever kind, to a port of the guest: what it receives goes to the
  * guest and the other way round, half close and back-pressure included, until both have ended. The guest
  * gets the `len` bytes at `first` (at most SM_VSOCK_FIRST) before anything else. fd is taken over in any
- * case, made non-blocking by the caller, and closed when the guest does not answer within 10 s. False: too
- * many streams. The loop's thread only. */
+ * case, made non-blocking by the caller, and closed when the guest does not answer within a minute. False:
+ * too many streams. The loop's thread only. */
 #define SM_VSOCK_FIRST 8
 bool sm_vsock_bridge(
     struct sm_vsock *vsock, uint32_t port, int fd, const void *first, size_t len);

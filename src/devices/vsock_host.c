@@ -26,6 +26,7 @@
 #define LINE_BYTES         24u /* "CONNECT 4294967295\r\n" has 20 */
 #define BACKLOG            64
 #define TICK_MS            500u
+#define BRIDGE_MS          60000u /* a guest with many connections to accept may be slow */
 
 static uint64_t now_ms(void)
 {
@@ -438,7 +439,7 @@ bool sm_vsock_bridge(
         return false;
     }
     *c = (struct vsock_connect){.port = port, .front_door = true, .bridge = true, .fd = fd,
-        .door_next = vsock->door_connects, .deadline_ms = now_ms() + VSOCK_HANDSHAKE_MS,
+        .door_next = vsock->door_connects, .deadline_ms = now_ms() + BRIDGE_MS,
         .first_len = (uint8_t)len};
     memcpy(c->first, first, len);
     vsock->door_connects = c;

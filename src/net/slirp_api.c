@@ -1,12 +1,32 @@
 #include "net/slirp_api.h"
 
 #include <dlfcn.h>
+#include <limits.h>
 #include <string.h>
 
 #include "util/bytes.h"
 #include "util/error.h"
 
 #define LIBRARY "libslirp.so.0"
+
+/* glib's g_log_set_handler: libslirp writes to stderr what it thinks of a guest's packets. */
+typedef unsigned log_fn(const char *domain, unsigned levels,
+    void (*handler)(const char *, unsigned, const char *, void *), void *arg);
+
+static void ignore_log(const char *domain, unsigned level, const char *message, void *arg)
+{
+    (void)domain, (void)level, (void)message, (void)arg;
+}
+
+static void silence(void *handle)
+{
+    void *symbol = dlsym(handle, "g_log_set_handler");
+    log_fn *set_handler;
+
+    memcpy(&set_handler, &symbol, sizeof(symbol));
+    if (set_handler)
+        set_handler("Slirp", UINT_MAX, ignore_log, NULL);
+}
 
 int sm_slirp_load(struct sm_slirp_api *api, sm_error *err)
 {
@@ -37,6 +57,7 @@ int sm_slirp_load(struct sm_slirp_api *api, sm_error *err)
                 symbols[i].name);
         memcpy(symbols[i].slot, &symbol, sizeof(symbol)); /* object to function pointer, as POSIX has it */
     }
+    silence(handle);
     *api = loaded;
     return 0;
 }

@@ -79,7 +79,7 @@ int system_thaw(const char **what)
     return 0;
 }
 
-static void serve(const struct agent_test *t, int listener)
+static void serve(const struct agent_test *t, int listener, int proxy)
 {
     static struct agent agent;
     char passwd[96], group[96];
@@ -92,13 +92,17 @@ static void serve(const struct agent_test *t, int listener)
     int null = open("/dev/null", O_RDWR);
     dup2(null, 0);
     /* What the test inherited must not look like a leak of the agent's. */
-    dup2(listener, 3);
+    dup2(fcntl(proxy, F_DUPFD, 5), 4);
+    dup2(fcntl(listener, F_DUPFD, 5), 3);
     listener = 3;
-    close_range(4, ~0u, 0);
+    proxy = 4;
+    close_range(5, ~0u, 0);
     fcntl(listener, F_SETFD, FD_CLOEXEC);
+    fcntl(proxy, F_SETFD, FD_CLOEXEC);
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* as PID 1 would get orphans */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (agent_init(&agent) != 0 || agent_listen(&agent, listener) != 0 || agent_run(&agent) != 0)
+    if (agent_init(&agent) != 0 || agent_listen(&agent, listener) != 0 ||
+        agent_listen_proxy(&agent, proxy) != 0 || agent_run(&agent) != 0)
         _exit(99);
     _exit(0);
 }
@@ -111,6 +115,16 @@ static void write_text(const struct agent_test *t, const char *name, const char 
     assert_non_null(f);
     fputs(text, f);
     fclose(f);
+}
+
+static int listen_at(const char *path)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    strcpy(addr.sun_path, path);
+    assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+    assert_int_equal(listen(fd, 64), 0);
+    return fd;
 }
 
 int agent_setup(void **state)
@@ -133,15 +147,13 @@ int agent_setup(void **state)
     assert_ptr_not_equal(t->system, MAP_FAILED);
     fake = t->system;
 
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    strcpy(addr.sun_path, t->socket);
-    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(listener, (struct sockaddr *)&addr, sizeof(addr)), 0);
-    assert_int_equal(listen(listener, 64), 0);
+    snprintf(t->proxy, sizeof(t->proxy), "%s/proxy", t->dir);
+    int listener = listen_at(t->socket), proxy = listen_at(t->proxy);
     t->pid = fork();
     if (t->pid == 0)
-        serve(t, listener);
+        serve(t, listener, proxy);
     close(listener);
+    close(proxy);
     *state = t;
     return 0;
 }
@@ -171,13 +183,27 @@ int agent_teardown(void **state)
 
 /* ---- the host's side ---------------------------------------------------------------------- */
 
+static int connect_to(const char *path)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    strcpy(addr.sun_path, path);
+    assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+    return fd;
+}
+
+int proxy_open(struct agent_test *t)
+{
+    struct timeval patience = {.tv_sec = PATIENCE_MS / 1000};
+    int fd = connect_to(t->proxy);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+    return fd;
+}
+
 struct peer *peer_open(struct agent_test *t)
 {
     struct peer *p = calloc(1, sizeof(*p));
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    strcpy(addr.sun_path, t->socket);
-    p->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(p->fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+    p->fd = connect_to(t->socket);
     return p;
 }
 

@@ -32,7 +32,7 @@ struct fake_system {
 struct agent_test {
     pid_t pid;
     char dir[64]; /* temporary; passwd and group are in it */
-    char socket[80];
+    char socket[80], proxy[80];
     struct fake_system *system;
 };
 
@@ -44,6 +44,9 @@ struct peer {
 
 int agent_setup(void **state);
 int agent_teardown(void **state);
+
+/* A connection to the port proxy; receiving on it fails after ten seconds. */
+int proxy_open(struct agent_test *t);
 
 struct peer *peer_open(struct agent_test *t);
 void peer_close(struct peer *p);

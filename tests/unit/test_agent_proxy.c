@@ -1,0 +1,227 @@
+/* The agent's port proxy: its streams are unix sockets here, its services on this machine's loopback. */
+#include "agent_util.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "util/bytes.h"
+
+static int service(int type, bool v6, uint16_t *port)
+{
+    struct sockaddr_in a4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in6 a6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    struct timeval patience = {.tv_sec = 10};
+    socklen_t len = sizeof(a6);
+    int fd = socket(v6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+    if (v6)
+        assert_int_equal(bind(fd, (struct sockaddr *)&a6, sizeof(a6)), 0);
+    else
+        assert_int_equal(bind(fd, (struct sockaddr *)&a4, sizeof(a4)), 0);
+    if (type == SOCK_STREAM)
+        assert_int_equal(listen(fd, 64), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&a6, &len), 0);
+    *port = ntohs(a6.sin6_port); /* at the same place in both */
+    return fd;
+}
+
+static int host(struct agent_test *t, uint16_t port, uint16_t protocol)
+{
+    uint8_t first[SM_WIRE_PROXY_FIRST];
+    int fd = proxy_open(t);
+
+    sm_store_le16(first, port);
+    sm_store_le16(first + 2, protocol);
+    assert_int_equal(send(fd, first, sizeof(first), 0), sizeof(first));
+    return fd;
+}
+
+static void expect_bytes(int fd, const char *want)
+{
+    char buf[256];
+    size_t n = strlen(want);
+
+    assert_int_equal(recv(fd, buf, n, MSG_WAITALL), n);
+    assert_memory_equal(buf, want, n);
+}
+
+static void expect_end(int fd)
+{
+    char c;
+    assert_true(recv(fd, &c, 1, 0) <= 0);
+}
+
+static void test_tcp_on(struct agent_test *t, bool v6)
+{
+    uint16_t port;
+    int listener = service(SOCK_STREAM, v6, &port);
+    int fd = host(t, port, SM_WIRE_PROXY_TCP);
+    int guest = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+
+    assert_true(guest >= 0);
+    assert_int_equal(send(fd, "question", 8, 0), 8);
+    expect_bytes(guest, "question");
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    expect_end(guest);
+    assert_int_equal(send(guest, "answer", 6, 0), 6); /* the other direction lives on */
+    expect_bytes(fd, "answer");
+    close(guest);
+    expect_end(fd);
+    close(fd);
+    close(listener);
+}
+
+static void test_tcp(void **state)
+{
+    test_tcp_on(*state, false);
+}
+
+static void test_tcp_v6(void **state)
+{
+    test_tcp_on(*state, true);
+}
+
+static void test_nobody_listens(void **state)
+{
+    uint16_t port;
+    int gone = service(SOCK_STREAM, false, &port);
+    int fd;
+
+    close(gone);
+    fd = host(*state, port, SM_WIRE_PROXY_TCP);
+    expect_end(fd);
+    close(fd);
+    fd = host(*state, 80, 99); /* no such protocol */
+    expect_end(fd);
+    close(fd);
+    fd = host(*state, 0, SM_WIRE_PROXY_TCP);
+    expect_end(fd);
+    close(fd);
+}
+
+/* More than all buffers hold, in both directions at once, with a reader that comes late. */
+static void test_pressure(void **state)
+{
+    enum { BYTES = 8 << 20 };
+    uint16_t port;
+    int listener = service(SOCK_STREAM, false, &port);
+    int fd = host(*state, port, SM_WIRE_PROXY_TCP);
+    int guest = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    struct {
+        int fd;
+        size_t sent, got;
+    } ends[2] = {{.fd = fd}, {.fd = guest}};
+    static uint8_t chunk[65536];
+
+    assert_true(guest >= 0);
+    while (ends[0].got < BYTES || ends[1].got < BYTES) {
+        struct pollfd p[2];
+
+        for (int i = 0; i < 2; i++)
+            p[i] = (struct pollfd){.fd = ends[i].fd,
+                .events = (short)((ends[i].sent < BYTES ? POLLOUT : 0) |
+                                  (ends[0].sent + ends[1].sent > (4 << 20) ? POLLIN : 0))};
+        assert_true(poll(p, 2, 10000) > 0);
+        for (int i = 0; i < 2; i++) {
+            if (p[i].revents & POLLOUT) {
+                for (size_t k = 0; k < sizeof(chunk); k++)
+                    chunk[k] = (uint8_t)((ends[i].sent + k) / 251 + (size_t)i);
+                ssize_t n = send(ends[i].fd, chunk, SM_MIN(sizeof(chunk), BYTES - ends[i].sent),
+                    MSG_DONTWAIT);
+                if (n > 0)
+                    ends[i].sent += (size_t)n;
+            }
+            if (p[i].revents & POLLIN) {
+                ssize_t n = recv(ends[i].fd, chunk, sizeof(chunk), MSG_DONTWAIT);
+                assert_true(n > 0);
+                for (size_t k = 0; k < (size_t)n; k++)
+                    if (chunk[k] != (uint8_t)((ends[i].got + k) / 251 + (size_t)!i))
+                        fail_msg("byte %zu of direction %d is wrong", ends[i].got + k, i);
+                ends[i].got += (size_t)n;
+            }
+        }
+        /* Neither side reads before 4 MiB wait, unless the pipes are full before that. */
+        if (ends[0].sent + ends[1].sent <= (4 << 20) && !(p[0].revents | p[1].revents))
+            break;
+    }
+    close(fd);
+    expect_end(guest);
+    close(guest);
+    close(listener);
+}
+
+static void test_many(void **state)
+{
+    enum { N = 700 }; /* more than 1024 descriptors in the agent */
+    struct rlimit files;
+
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+    files.rlim_cur = SM_MIN(files.rlim_max, (rlim_t)4096);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+    uint16_t port;
+    int listener = service(SOCK_STREAM, false, &port);
+    int fds[N], guests[N];
+
+    for (int i = 0; i < N; i++) {
+        fds[i] = host(*state, port, SM_WIRE_PROXY_TCP);
+        guests[i] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        assert_true(guests[i] >= 0);
+    }
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(send(guests[i], &i, sizeof(i), 0), sizeof(i));
+        close(guests[i]);
+    }
+    for (int i = 0; i < N; i++) {
+        int got;
+        assert_int_equal(recv(fds[i], &got, sizeof(got), MSG_WAITALL), sizeof(got));
+        assert_int_equal(got, i);
+        expect_end(fds[i]);
+        close(fds[i]);
+    }
+    close(listener);
+}
+
+static void test_udp(void **state)
+{
+    uint16_t port;
+    int guest = service(SOCK_DGRAM, false, &port);
+    int fd = host(*state, port, SM_WIRE_PROXY_UDP);
+    struct sockaddr_in from;
+    socklen_t len = sizeof(from);
+    char buf[64];
+
+    assert_int_equal(send(fd, "\3\0one\3", 6, 0), 6);
+    assert_int_equal(recvfrom(guest, buf, sizeof(buf), 0, (struct sockaddr *)&from, &len), 3);
+    assert_memory_equal(buf, "one", 3);
+    assert_int_equal(send(fd, "\0two", 4, 0), 4);
+    assert_int_equal(recv(guest, buf, sizeof(buf), 0), 3);
+    assert_memory_equal(buf, "two", 3);
+    assert_int_equal(sendto(guest, "back", 4, 0, (struct sockaddr *)&from, len), 4);
+    assert_int_equal(recv(fd, buf, 6, MSG_WAITALL), 6);
+    assert_memory_equal(buf, "\4\0back", 6);
+    close(fd);
+    close(guest);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, agent_setup, agent_teardown)
+    const struct CMUnitTest tests[] = {
+        T(test_tcp),
+        T(test_tcp_v6),
+        T(test_nobody_listens),
+        T(test_pressure),
+        T(test_many),
+        T(test_udp),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,261 @@
+/* Published ports: their text, listeners, bridges into a guest that speaks vsock, datagrams. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "net/ports.h"
+#include "util/clock.h"
+#include "vsock_guest.h"
+#include "wire/wire.h"
+
+static void check(const char *text, const char *ip, unsigned host, unsigned guest, unsigned protocol)
+{
+    struct sm_port_spec spec;
+    char addr[SM_IP_TEXT];
+
+    if (sm_port_spec_parse(text, &spec, NULL))
+        fail_msg("'%s' was refused", text);
+    assert_string_equal(sm_ip_format(&spec.ip, addr), ip);
+    assert_int_equal(spec.host_port, host);
+    assert_int_equal(spec.guest_port, guest);
+    assert_int_equal(spec.protocol, protocol);
+}
+
+static void test_text(void **state)
+{
+    static const char *const bad[] = {"", "0", "x", "80:", "65536", "80/sctp", "80/", ":", "1:2:3",
+        "1.2.3.4", "1.2.3.4:80", "[::1]80", "[::1]:80", "[1.2.3.4]:1:2", "::1:80:80", "-1", "80:0",
+        "1.2.3.4:1:2:3", "80 ", "+80"};
+
+    (void)state;
+    check("80", "127.0.0.1", 0, 80, 6);
+    check("8080:80", "127.0.0.1", 8080, 80, 6);
+    check(":80", "127.0.0.1", 0, 80, 6);
+    check("53:53/udp", "127.0.0.1", 53, 53, 17);
+    check("0.0.0.0:8080:80/tcp", "0.0.0.0", 8080, 80, 6);
+    check("0.0.0.0::80", "0.0.0.0", 0, 80, 6);
+    check("[::1]:8080:80", "::1", 8080, 80, 6);
+    for (size_t i = 0; i < SM_ARRAY_LEN(bad); i++) {
+        struct sm_port_spec spec;
+
+        if (sm_port_spec_parse(bad[i], &spec, NULL) == 0)
+            fail_msg("'%s' was accepted", bad[i]);
+    }
+}
+
+struct fixture {
+    struct vg g;
+    struct sm_loop *loop;
+    struct sm_virtio_env env;
+    struct sm_vsock *vsock;
+    struct sm_ports *ports;
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    assert_non_null(f);
+    fg_init(&f->g.fg);
+    assert_int_equal(sm_loop_create(&f->loop, NULL), 0);
+    f->env = (struct sm_virtio_env){.loop = f->loop,
+        .memory = &f->g.fg.gm,
+        .irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+    assert_int_equal(sm_vsock_create(&f->env, NULL, &f->vsock, NULL), 0);
+    assert_int_equal(sm_loop_start(f->loop, "ports-test", NULL), 0);
+    vg_init(&f->g, sm_vsock_dev(f->vsock), 16, 8192);
+    assert_int_equal(sm_ports_create(f->loop, f->vsock, &f->ports, NULL), 0);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    sm_ports_destroy(f->ports);
+    sm_virtio_destroy(sm_vsock_dev(f->vsock));
+    sm_loop_destroy(f->loop);
+    close(f->env.irq_fd);
+    fg_fini(&f->g.fg);
+    free(f);
+    return 0;
+}
+
+/* The next packet that is no credit update. */
+static struct vg_packet packet(struct fixture *f)
+{
+    int64_t deadline = sm_deadline(5000);
+    struct vg_packet p;
+
+    for (;;) {
+        if (vg_recv(&f->g, &p)) {
+            if (p.op != VG_CREDIT_UPDATE)
+                return p;
+        } else if (sm_deadline_left(deadline) == 0) {
+            fail_msg("no packet came");
+        } else {
+            usleep(200);
+        }
+    }
+}
+
+static struct sm_port_spec publish(struct fixture *f, const char *text)
+{
+    struct sm_port_spec spec;
+    sm_error err;
+
+    assert_int_equal(sm_port_spec_parse(text, &spec, NULL), 0);
+    if (sm_ports_publish(f->ports, &spec, &err))
+        fail_msg("%s", err.message);
+    assert_true(spec.host_port != 0);
+    return spec;
+}
+
+static int client(const struct sm_port_spec *spec)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET,
+        .sin_port = htons(spec->host_port),
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(
+        AF_INET, (spec->protocol == 6 ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, 0);
+    struct timeval patience = {.tv_sec = 5};
+
+    assert_true(fd >= 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+    return fd;
+}
+
+/* The guest takes the connection; what it is told first must name this port. */
+static struct vg_packet answer(struct fixture *f, unsigned port, unsigned protocol)
+{
+    struct vg_packet request = packet(f), first;
+
+    assert_int_equal(request.op, VG_REQUEST);
+    assert_int_equal(request.dst_port, SM_WIRE_PROXY_PORT);
+    vg_send(&f->g, request.dst_port, request.src_port, VG_RESPONSE, 0, NULL, 0);
+    first = packet(f);
+    assert_int_equal(first.op, VG_RW);
+    assert_int_equal(first.len, 4);
+    assert_int_equal(sm_load_le16(first.data), port);
+    assert_int_equal(sm_load_le16(first.data + 2), protocol);
+    return request;
+}
+
+static void test_tcp(void **state)
+{
+    struct fixture *f = *state;
+    struct sm_port_spec spec = publish(f, "80");
+    int fd = client(&spec);
+    struct vg_packet request, p;
+    char buf[16];
+
+    assert_int_equal(send(fd, "GET", 3, 0), 3); /* before the guest has answered */
+    request = answer(f, 80, 6);
+    p = packet(f);
+    assert_int_equal(p.op, VG_RW);
+    assert_int_equal(p.len, 3);
+    assert_memory_equal(p.data, "GET", 3);
+    vg_send(&f->g, request.dst_port, request.src_port, VG_RW, 0, "page", 4);
+    assert_int_equal(recv(fd, buf, sizeof(buf), 0), 4);
+    assert_memory_equal(buf, "page", 4);
+
+    assert_int_equal(shutdown(fd, SHUT_WR), 0); /* half close, both ways */
+    p = packet(f);
+    assert_int_equal(p.op, VG_SHUTDOWN);
+    assert_int_equal(p.flags, 2);
+    vg_send(&f->g, request.dst_port, request.src_port, VG_RW, 0, "end", 3);
+    vg_send(&f->g, request.dst_port, request.src_port, VG_SHUTDOWN, 3, NULL, 0);
+    assert_int_equal(recv(fd, buf, sizeof(buf), MSG_WAITALL), 3);
+    assert_int_equal(recv(fd, buf, sizeof(buf), 0), 0);
+    close(fd);
+}
+
+static void test_guest_refuses(void **state)
+{
+    struct fixture *f = *state;
+    struct sm_port_spec spec = publish(f, "81");
+    int fd = client(&spec);
+    struct vg_packet request = packet(f);
+    char c;
+
+    vg_send(&f->g, request.dst_port, request.src_port, VG_RST, 0, NULL, 0);
+    assert_true(recv(fd, &c, 1, 0) <= 0);
+    close(fd);
+}
+
+static void test_udp(void **state)
+{
+    struct fixture *f = *state;
+    struct sm_port_spec spec = publish(f, "53/udp");
+    int one = client(&spec), two = client(&spec);
+    struct vg_packet first, second, p;
+    char buf[16];
+
+    assert_int_equal(send(one, "question", 8, 0), 8);
+    first = answer(f, 53, 17);
+    p = packet(f);
+    assert_int_equal(p.len, 10);
+    assert_memory_equal(p.data, "\10\0question", 10);
+    assert_int_equal(send(two, "other", 5, 0), 5);
+    second = answer(f, 53, 17);
+    assert_int_not_equal(first.src_port, second.src_port);
+    p = packet(f);
+    assert_memory_equal(p.data, "\5\0other", 7);
+    /* Two datagrams in pieces; each goes to whom it belongs. */
+    vg_send(&f->g, first.dst_port, first.src_port, VG_RW, 0, "\1", 1);
+    vg_send(&f->g, first.dst_port, first.src_port, VG_RW, 0, "\0a\2\0b", 5);
+    vg_send(&f->g, second.dst_port, second.src_port, VG_RW, 0, "\3\0two", 5);
+    vg_send(&f->g, first.dst_port, first.src_port, VG_RW, 0, "c", 1);
+    assert_int_equal(recv(one, buf, sizeof(buf), 0), 1);
+    assert_memory_equal(buf, "a", 1);
+    assert_int_equal(recv(one, buf, sizeof(buf), 0), 2);
+    assert_memory_equal(buf, "bc", 2);
+    assert_int_equal(recv(two, buf, sizeof(buf), 0), 3);
+    assert_memory_equal(buf, "two", 3);
+    close(one);
+    close(two);
+}
+
+static void test_taken_and_withdrawn(void **state)
+{
+    struct fixture *f = *state;
+    struct sm_port_spec spec = publish(f, "80"), same = spec, list[4];
+    sm_error err;
+    int fd;
+
+    assert_int_equal(sm_ports_publish(f->ports, &same, &err), -SM_EBUSY);
+    assert_int_equal(sm_ports_list(f->ports, list, 4), 1);
+    assert_int_equal(list[0].host_port, spec.host_port);
+    sm_ports_withdraw(f->ports, &spec);
+    assert_int_equal(sm_ports_list(f->ports, list, 4), 0);
+    fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in to = {.sin_family = AF_INET,
+        .sin_port = htons(spec.host_port),
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), -1);
+    close(fd);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_text),
+        T(test_tcp),
+        T(test_guest_refuses),
+        T(test_udp),
+        T(test_taken_and_withdrawn),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
