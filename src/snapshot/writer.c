@@ -14,6 +14,7 @@
 #define DEFAULT_THREADS  4
 #define MAX_THREADS      64
 #define PAGES_PER_THREAD 8192 /* 32 MiB, some 3 ms: less is done before a thread has started */
+#define ROOM_FOR_DIFFS   (SM_SNAPSHOT_MAX_NOTE + 2048u) /* metadata of a diff may be longer by that */
 #define MAX_WRITE        (4u << 20) /* one pwrite: bounds what is done after another thread failed */
 
 int sm_snapshot_write_options_get(const struct sm_snapshot_write_options *options,
@@ -78,6 +79,15 @@ static int with_sums(const struct sm_snapshot_out *out, struct sm_snapshot *s, s
     return 0;
 }
 
+/* Zeros at the end. */
+static uint64_t padding(const uint8_t *meta, uint64_t bytes)
+{
+    uint64_t n = 0;
+    while (n < bytes && meta[bytes - 1 - n] == 0)
+        n++;
+    return n;
+}
+
 int sm_snapshot_out_open(struct sm_snapshot_out *out, const char *path,
     const struct sm_snapshot *snapshot, uint64_t ram_offset,
     const struct sm_snapshot_write_options *options, sm_error *err)
@@ -96,6 +106,9 @@ int sm_snapshot_out_open(struct sm_snapshot_out *out, const char *path,
     auto_free uint8_t *meta = NULL;
     if ((rc = sm_snapshot_encode(&s, ram_offset, &meta, &out->ram_offset, err)))
         return rc;
+    if (ram_offset == 0 && s.arch != SM_SNAPSHOT_UNMARKED &&
+        padding(meta, out->ram_offset) < ROOM_FOR_DIFFS)
+        out->ram_offset += SM_SNAPSHOT_RAM_ALIGN;
     return sm_partial_open(&out->file, path, out->options.io, err);
 }
 

@@ -367,6 +367,32 @@ static void a_delta_of_mapped_ram_looks_at_what_changed(void **state)
     free(base), free(diff);
 }
 
+/* Whatever the length of the base's metadata: a longer note and a few registers more always fit. */
+static void a_base_leaves_room_for_its_diffs(void **state)
+{
+    (void)state;
+    struct sm_snapshot *s = make_snapshot(1 << 20, true);
+    char *base = in_dir("base4"), *diff = in_dir("diff4");
+    char note[SM_SNAPSHOT_MAX_NOTE + 1], *keep = s->note;
+    memset(note, 'n', sizeof(note) - 1);
+    note[sizeof(note) - 1] = '\0';
+    struct sm_compact *c = capture(ram, 1 << 20, 1);
+    for (uint32_t i = 0; i < 40; i++) { /* 16 KiB in steps */
+        ok(sm_snapshot_save_plain(base, s, ram, &fast, NULL, &err));
+        int fd = -1;
+        ok(sm_snapshot_open(base, &fd, &err));
+        s->note = note;
+        ok(sm_snapshot_save_diff(diff, s, c, fd, &fast, NULL, &err));
+        s->note = keep;
+        close(fd);
+        for (uint32_t k = 0; k < 35; k++)
+            assert_int_equal(sm_reg_list_add(&s->vcpus[0].sys, i, k, NULL), 0);
+    }
+    sm_compact_free(c);
+    sm_snapshot_free(s);
+    free(base), free(diff);
+}
+
 static void diffs_that_cannot_be_are_refused(void **state)
 {
     (void)state;
@@ -560,6 +586,7 @@ int main(void)
         cmocka_unit_test(loading_gives_the_compact_form_back),
         cmocka_unit_test(a_diff_is_the_whole_new_file),
         cmocka_unit_test(a_delta_of_mapped_ram_looks_at_what_changed),
+        cmocka_unit_test(a_base_leaves_room_for_its_diffs),
         cmocka_unit_test(diffs_that_cannot_be_are_refused),
         cmocka_unit_test(mapped_ram_never_changes_the_file),
         cmocka_unit_test(cut_files_are_refused_not_mapped),
