@@ -47,8 +47,7 @@ static int vsock(void)
 
 static void listen_on(uint32_t port, int (*add)(struct agent *, int))
 {
-    struct sockaddr_vm addr = {
-        .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = port};
+    struct sockaddr_vm addr = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = port};
     int fd = vsock();
     if (bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) != 0 || listen(fd, BACKLOG) != 0 ||
         add(&agent, fd) != 0)

@@ -34,8 +34,8 @@ enum link_state {
 
 struct side {
     int fd;
-    uint32_t interest; /* epoll events asked for; 0: not registered */
-    bool ended;        /* sends no more */
+    uint32_t interest;  /* epoll events asked for; 0: not registered */
+    bool ended;         /* sends no more */
     struct buffer *out; /* what it has not taken yet */
 };
 
@@ -83,8 +83,8 @@ static bool update(struct agent *a, struct link *l, enum end end)
     if (want == s->interest)
         return true;
     int op = s->interest ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    if (agent_watch(a, op, s->fd, want, TAG_LINK, (unsigned)(l - links) * 2 + end,
-            l->generation) != 0)
+    if (agent_watch(a, op, s->fd, want, TAG_LINK, (unsigned)(l - links) * 2 + end, l->generation) !=
+        0)
         return false;
     s->interest = want;
     return true;
@@ -196,9 +196,8 @@ static bool begin(struct link *l, bool v6)
     const struct sockaddr_in a4 = {.sin_family = AF_INET,
         .sin_port = htons(l->port),
         .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    const struct sockaddr_in6 a6 = {.sin6_family = AF_INET6,
-        .sin6_port = htons(l->port),
-        .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    const struct sockaddr_in6 a6 = {
+        .sin6_family = AF_INET6, .sin6_port = htons(l->port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
     struct side *s = &l->side[GUEST];
     int one = 1;
 

@@ -144,8 +144,8 @@ int system_init(const char *etc, const char *hostname, const char **what)
     }
     *what = "cannot make hosts, hostname, resolv.conf and machine-id";
     if (create_text(&resolver, etc, "resolv.conf", 0644) != 0 ||
-        write_text(&resolver, RESOLV_CONF, sizeof(RESOLV_CONF) - 1) != 0 || close(resolver.fd) != 0 ||
-        create_text(&hosts, etc, "hosts", 0644) != 0 ||
+        write_text(&resolver, RESOLV_CONF, sizeof(RESOLV_CONF) - 1) != 0 ||
+        close(resolver.fd) != 0 || create_text(&hosts, etc, "hosts", 0644) != 0 ||
         create_text(&hostname_file, etc, "hostname", 0644) != 0 ||
         create_text(&machine_id_file, etc, "machine-id", 0444) != 0 || draw_machine_id() != 0 ||
         write_text(&hosts, text, hosts_text(text, hostname)) != 0 ||
