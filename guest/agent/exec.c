@@ -161,7 +161,7 @@ static void default_env(size_t *n, const char *name, const char *value, char *st
 }
 
 /* The child's end of a new terminal in *slave; ours in e. */
-static int open_terminal(struct exec *e, const struct sm_wire_exec *m, uid_t uid, int *slave)
+static int open_terminal(struct exec *e, const struct sm_wire_exec *m, int *slave)
 {
     struct winsize size = {
         .ws_row = m->rows ? m->rows : 24, .ws_col = m->columns ? m->columns : 80};
@@ -171,7 +171,7 @@ static int open_terminal(struct exec *e, const struct sm_wire_exec *m, uid_t uid
         ioctl(e->out[0].fd, TIOCSWINSZ, &size) != 0)
         return -1;
     *slave = ioctl(e->out[0].fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (*slave < 0 || (uid != 0 && fchown(*slave, uid, (gid_t)-1) != 0))
+    if (*slave < 0)
         return -1;
     e->in_fd = fcntl(e->out[0].fd, F_DUPFD_CLOEXEC, 3);
     return e->in_fd < 0 ? -1 : 0;
@@ -196,6 +196,15 @@ static int open_pipes(struct exec *e, int child[3])
         e->out[i].fd = p[0];
         child[i + 1] = p[1];
     }
+    return 0;
+}
+
+/* Who opens /dev/stdout opens the pipe (or terminal) anew, and must be its owner to be let in. */
+static int own_streams(const int child[3], uid_t uid)
+{
+    for (unsigned i = 0; uid != 0 && i < 3; i++)
+        if (child[i] >= 0 && fchown(child[i], uid, (gid_t)-1) != 0)
+            return -1;
     return 0;
 }
 
@@ -255,7 +264,9 @@ void exec_start(struct agent *a, struct conn *c, const struct sm_wire_exec *m)
     s.path = find_env("PATH");
     s.user = &user;
     s.tty = is_tty(e);
-    int rc = s.tty ? open_terminal(e, m, user.uid, &s.fds[0]) : open_pipes(e, s.fds);
+    int rc = s.tty ? open_terminal(e, m, &s.fds[0]) : open_pipes(e, s.fds);
+    if (rc == 0)
+        rc = own_streams(s.fds, user.uid);
     e->start_ns = agent_now_ns();
     pid_t pid = -1;
     if (rc != 0) {

@@ -612,6 +612,27 @@ static void users(void **state)
     }
 }
 
+static void streams_can_be_opened_by_their_user(void **state)
+{
+    struct run r = {
+        .exec = {.argv = SHELL("echo out >/dev/stdout; echo err >/dev/stderr; cat </dev/stdin"),
+            .user = "app"},
+        .input = "in\n",
+        .input_len = 3};
+    if (getuid() != 0)
+        skip();
+    run(*state, &r);
+    assert_string_equal(r.err, "err\n");
+    assert_string_equal(r.out, "out\nin\n");
+    run_free(&r);
+    r = (struct run){.exec = {.argv = SHELL("echo out >/dev/stdout; echo tty >/dev/tty"),
+                         .user = "app",
+                         .flags = TTY_FLAGS}};
+    run(*state, &r);
+    assert_string_equal(r.out, "out\r\ntty\r\n");
+    run_free(&r);
+}
+
 static void unknown_users(void **state)
 {
     static const char *const names[] = {
@@ -655,6 +676,7 @@ int main(void)
         TEST(a_lost_terminal_ends_its_jobs),
         TEST(all_output_of_a_terminal_arrives),
         TEST(users),
+        TEST(streams_can_be_opened_by_their_user),
         TEST(unknown_users),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
