@@ -262,6 +262,39 @@ static void bad_configurations_are_refused(void **state)
     assert_null(m);
 }
 
+/* Maps the first 2 MiB at 4 GiB, with a page directory of its own below the boot tables' PDPT, and writes
+ * there. */
+GUEST(guest_high, "mov $0xa000, %edi\n"
+                  "mov $0x10000, %esi\n"
+                  "lea 3(%rsi), %rax\n"
+                  "mov %rax, 32(%rdi)\n"
+                  "mov $0x100000083, %rax\n"
+                  "mov %rax, (%rsi)\n"
+                  "mov %cr3, %rax\n"
+                  "mov %rax, %cr3\n"
+                  "mov $0x100000000, %rdi\n"
+                  "movq $0x77, (%rdi)\n" RESET);
+
+static void memory_beyond_3_gib_goes_on_at_4(void **state)
+{
+    (void)state;
+    char path[32];
+    int fd = kernel_of(guest_high, GUEST_BYTES(guest_high), path);
+    struct sm_machine *m;
+    struct sm_machine_end end;
+    struct sm_ram ram;
+    ok(sm_machine_create(&m,
+        &(struct sm_machine_config){.memory_bytes = 4ULL << 30, .vcpus = 1, .kernel = path}, &err));
+    ok(sm_machine_boot(m, &err));
+    ok(sm_machine_wait(m, 20000, &end, &err));
+    assert_int_equal(end.how, SM_VM_POWERED_OFF);
+    sm_machine_ram(m, &ram);
+    assert_int_equal(ram.bytes, 4ULL << 30);
+    assert_int_equal(ram.base[3ULL << 30], 0x77);
+    sm_machine_close(m);
+    close(fd);
+}
+
 static void *one_machine(void *arg)
 {
     (void)arg;
@@ -453,6 +486,7 @@ int main(void)
         cmocka_unit_test(pause_stops_and_resume_goes_on),
         cmocka_unit_test(closes_in_every_state),
         cmocka_unit_test(bad_configurations_are_refused),
+        cmocka_unit_test(memory_beyond_3_gib_goes_on_at_4),
         cmocka_unit_test(several_machines_at_once),
         cmocka_unit_test(a_restored_machine_goes_on),
         cmocka_unit_test(a_restored_machine_can_be_captured),

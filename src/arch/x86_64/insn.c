@@ -106,7 +106,7 @@ static void read_modrm(struct cursor *c, uint8_t rex, struct sm_insn *insn)
         insn->base = (int8_t)(insn->rm | (rex & 1) << 3);
     }
     if (mod == 1)
-        insn->displacement = (int8_t)next(c);
+        insn->displacement = (next(c) ^ 0x80) - 0x80; /* sign-extended */
     else if (mod == 2)
         insn->displacement = next32(c);
 }
