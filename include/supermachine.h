@@ -181,6 +181,8 @@ typedef struct sm_vm_config {
     /* How the VM comes to be. By default it is restored from the snapshot that was baked for this image and
      * this configuration; if there is none yet, it is baked first. */
     bool cold;                /* boot it instead */
+    const char *snapshot;     /* restore this file, made of the same image by sm_vm_snapshot, instead;
+                               * memory and vCPUs are then those of the file; NULL: none */
     bool service;             /* restore with the image's own command running, if it was baked so */
     sm_progress_fn *progress; /* of baking; NULL: silent */
     void *progress_arg;

@@ -36,6 +36,7 @@
 #define STREAMS_END_MS   1000
 #define DEFAULT_UNTIL_S  300
 #define FREEZE_WAIT_MS   30000
+#define SETTLE_MS        2000 /* what was started may go on for ever; this long it may settle */
 #define WARMUP_WAIT_MS   600000
 #define ANSWER_SLACK_MS  30000
 
@@ -149,8 +150,11 @@ static int start_service(struct bake *b, uint32_t *pid, sm_error *err)
         if (sm_machine_wait(b->vm->machine, (int)(b->options->seconds * 1000), &end, NULL) == 0)
             return sm_error_set(err, SM_EGUEST, "%s", end.message);
         return 0;
+    } else {
+        return wait_idle(b->vm, seconds * 1000, err);
     }
-    return wait_idle(b->vm, seconds * 1000, err);
+    wait_idle(b->vm, SETTLE_MS, NULL);
+    return 0;
 }
 
 /* ---- capturing --------------------------------------------------------------------------------- */
@@ -217,7 +221,10 @@ static int make_state(struct bake *b, enum state state, uint32_t *pid, sm_error 
     int rc = b->options->warmup ? run_warmup(b, err) : 0;
     if (rc)
         return rc;
-    return state == SERVICE ? start_service(b, pid, err) : wait_idle(b->vm, IDLE_TIMEOUT_MS, err);
+    if (state == SERVICE)
+        return start_service(b, pid, err);
+    wait_idle(b->vm, SETTLE_MS, NULL);
+    return 0;
 }
 
 /* What the warm state left running must not run on before a restore has made clock, randomness and
@@ -300,12 +307,12 @@ static int key_of(const sm_image *image, const sm_vm_config *config, char *key, 
 {
     struct sm_guest_files files;
     struct sm_hv *hv;
-    int rc = sm_guest_files_find(&files, config, err);
+    int rc = sm_guest_files_find(&files, image, config, err);
     if (rc)
         return rc;
     rc = sm_hv_open(&hv, err);
     if (!rc) {
-        rc = sm_bake_key(image, config, &files, hv, key, err);
+        sm_bake_key(image, config, &files, hv, key);
         sm_hv_close(hv);
     }
     sm_guest_files_clear(&files);
@@ -343,9 +350,8 @@ int sm_vm_find_snapshot(sm_vm *vm, const sm_vm_config *config, char **path, sm_e
 {
     static const sm_bake_options options;
     struct bake b = {.image = vm->image, .config = config, .options = &options};
-    int rc = sm_bake_key(vm->image, config, &vm->files, vm->hv, b.key, err);
-    if (!rc)
-        rc = sm_store_snapshot_cache(vm->image->store, &b.cache, err);
+    sm_bake_key(vm->image, config, &vm->files, vm->hv, b.key);
+    int rc = sm_store_snapshot_cache(vm->image->store, &b.cache, err);
     if (rc)
         return rc;
     bool found = (config->service && find(&b, SERVICE, path, NULL) == 0) ||

@@ -22,6 +22,7 @@ static int copy_paused(struct sm_capture *c, sm_vm *vm, const char *note, bool d
     struct sm_snapshot *s = c->snapshot;
     memcpy(s->build.kernel, vm->files.kernel_id, sizeof(s->build.kernel));
     memcpy(s->build.agent, vm->files.agent_id, sizeof(s->build.agent));
+    memcpy(s->build.rootfs, vm->files.rootfs_id, sizeof(s->build.rootfs));
     s->note = strdup(note);
     return s->note ? 0 : sm_error_set(err, SM_ENOMEM, "no memory for the snapshot's note");
 }

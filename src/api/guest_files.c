@@ -30,7 +30,27 @@ static int find(const char *named, const char *name, const char *what, char **pa
     return rc ? rc : sm_file_id(*path, id, err);
 }
 
-int sm_guest_files_find(struct sm_guest_files *files, const sm_vm_config *config, sm_error *err)
+static int identify_rootfs(const sm_image *image, uint8_t *id, sm_error *err)
+{
+    struct stat st;
+    if (fstat(image->info.rootfs_fd, &st))
+        return sm_error_errno(err, errno, "cannot look at '%s'", image->info.rootfs_path);
+    const uint64_t numbers[] = {
+        (uint64_t)st.st_ino,
+        (uint64_t)st.st_size,
+        (uint64_t)st.st_mtim.tv_sec,
+        (uint64_t)st.st_mtim.tv_nsec,
+    };
+    struct sm_fingerprint f;
+    sm_fingerprint_init(&f);
+    sm_fingerprint_add(&f, image->info.digest, strlen(image->info.digest));
+    sm_fingerprint_add(&f, numbers, sizeof(numbers));
+    sm_fingerprint_bytes(&f, id);
+    return 0;
+}
+
+int sm_guest_files_find(struct sm_guest_files *files, const sm_image *image, const sm_vm_config *config,
+    sm_error *err)
 {
     *files = (struct sm_guest_files){0};
     int rc = find(
@@ -38,6 +58,8 @@ int sm_guest_files_find(struct sm_guest_files *files, const sm_vm_config *config
     if (!rc)
         rc = find(config->initramfs, "agent.cpio", "agent's initramfs", &files->initramfs,
             files->agent_id, err);
+    if (!rc)
+        rc = identify_rootfs(image, files->rootfs_id, err);
     if (rc)
         sm_guest_files_clear(files);
     return rc;
@@ -60,21 +82,12 @@ unsigned sm_vm_config_vcpus(const sm_vm_config *config)
     return config->vcpus ? config->vcpus : 1;
 }
 
-int sm_bake_key(const sm_image *image, const sm_vm_config *config, const struct sm_guest_files *files,
-    const struct sm_hv *hv, char key[SM_BAKE_KEY_SIZE], sm_error *err)
+void sm_bake_key(const sm_image *image, const sm_vm_config *config,
+    const struct sm_guest_files *files, const struct sm_hv *hv, char key[SM_BAKE_KEY_SIZE])
 {
-    /* A guest remembers blocks of its root file system: a snapshot goes with the very file that was there
-     * when it was made, not with another one of the same layers. */
-    struct stat st;
-    if (fstat(image->info.rootfs_fd, &st))
-        return sm_error_errno(err, errno, "cannot look at '%s'", image->info.rootfs_path);
     const uint64_t numbers[] = {
         sm_vm_config_memory(config),
         sm_vm_config_vcpus(config),
-        (uint64_t)st.st_ino,
-        (uint64_t)st.st_size,
-        (uint64_t)st.st_mtim.tv_sec,
-        (uint64_t)st.st_mtim.tv_nsec,
     };
     const char *cmdline = config->cmdline ? config->cmdline : "";
     uint8_t cpu[SM_CPU_DIGEST_BYTES], vmm[SM_VMM_BUILD_ID_BYTES], bytes[16];
@@ -82,8 +95,8 @@ int sm_bake_key(const sm_image *image, const sm_vm_config *config, const struct 
     sm_vmm_build_id(vmm);
     struct sm_fingerprint f;
     sm_fingerprint_init(&f);
-    sm_fingerprint_add(&f, image->info.digest, strlen(image->info.digest));
     sm_fingerprint_add(&f, numbers, sizeof(numbers));
+    sm_fingerprint_add(&f, files->rootfs_id, sizeof(files->rootfs_id));
     sm_fingerprint_add(&f, files->kernel_id, sizeof(files->kernel_id));
     sm_fingerprint_add(&f, files->agent_id, sizeof(files->agent_id));
     sm_fingerprint_add(&f, vmm, sizeof(vmm));
@@ -95,5 +108,4 @@ int sm_bake_key(const sm_image *image, const sm_vm_config *config, const struct 
     int n = snprintf(key, SM_BAKE_KEY_SIZE, "%.12s-", digest ? digest + 1 : image->info.digest);
     for (int i = 0; i < 16; i++)
         snprintf(key + n + 2 * i, 3, "%02x", bytes[i]);
-    return 0;
 }

@@ -11,17 +11,21 @@
 struct sm_guest_files {
     char *kernel, *initramfs; /* paths */
     uint8_t kernel_id[SM_SNAPSHOT_ID_BYTES], agent_id[SM_SNAPSHOT_ID_BYTES];
+    /* A guest remembers blocks of its root file system: a snapshot goes with the very file that was there
+     * when it was made, not with another one of the same layers. */
+    uint8_t rootfs_id[SM_SNAPSHOT_ID_BYTES];
 };
 
 /* Finds those that config names, or the installed ones. On failure *files is empty. */
-int sm_guest_files_find(struct sm_guest_files *files, const sm_vm_config *config, sm_error *err);
+int sm_guest_files_find(struct sm_guest_files *files, const sm_image *image, const sm_vm_config *config,
+    sm_error *err);
 void sm_guest_files_clear(struct sm_guest_files *files);
 
 /* Two snapshots with one key are interchangeable: "<digest of the image, 12 digits>-<fingerprint of
  * everything else>". */
 #define SM_BAKE_KEY_SIZE 64
-int sm_bake_key(const sm_image *image, const sm_vm_config *config, const struct sm_guest_files *files,
-    const struct sm_hv *hv, char key[SM_BAKE_KEY_SIZE], sm_error *err);
+void sm_bake_key(const sm_image *image, const sm_vm_config *config,
+    const struct sm_guest_files *files, const struct sm_hv *hv, char key[SM_BAKE_KEY_SIZE]);
 
 /* With the defaults in the place of zeros. */
 uint64_t sm_vm_config_memory(const sm_vm_config *config);

@@ -86,7 +86,7 @@ int sm_vm_new(sm_image *image, const sm_vm_config *config, uint64_t start_ns, sm
     if (!rc)
         rc = sm_vm_network_init(&v->network, config, err);
     if (!rc)
-        rc = sm_guest_files_find(&v->files, config, err);
+        rc = sm_guest_files_find(&v->files, image, config, err);
     if (!rc)
         rc = sm_hv_open(&v->hv, err);
     if (rc) {

@@ -216,10 +216,13 @@ static int check_builds(const sm_vm *vm, const struct sm_snapshot *s, const char
     else if (memcmp(s->build.agent, unsaid, sizeof(unsaid)) &&
         memcmp(s->build.agent, vm->files.agent_id, sizeof(unsaid)))
         what = "agent";
+    else if (memcmp(s->build.rootfs, unsaid, sizeof(unsaid)) &&
+        memcmp(s->build.rootfs, vm->files.rootfs_id, sizeof(unsaid)))
+        what = "image, or the image was built anew since";
     if (!what)
         return 0;
     return sm_error_set(err, SM_EUNSUPPORTED,
-        "the snapshot '%s' was made with another %s; bake it again", path, what);
+        "the snapshot '%s' was made with another %s; make it again", path, what);
 }
 
 /* What bake.c wrote: the pid of a command that runs, and the policy that the network may not go beyond. */
@@ -245,10 +248,15 @@ int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_er
         rc = sm_snapshot_load_meta(fd, path, &s, err);
     if (!rc)
         rc = check_builds(vm, s, path, err);
+    sm_vm_config shape = *config;
+    if (!rc && config->snapshot) {
+        shape.memory_bytes = s->memory_bytes;
+        shape.vcpus = s->n_vcpus;
+    }
     if (!rc)
         rc = take_note(vm, s, err);
     if (!rc)
-        rc = create_machine(vm, config, s, fd, err);
+        rc = create_machine(vm, &shape, s, fd, err);
     struct sm_machine_load_times times;
     if (!rc) {
         rc = sm_machine_load(vm->machine, fd, s, &times, err);
@@ -281,7 +289,9 @@ int sm_vm_start(sm_image *image, const sm_vm_config *config, sm_vm **vm, sm_erro
     int rc = sm_vm_new(image, config, start_ns, &v, err);
     if (rc)
         return rc;
-    if (config->cold) {
+    if (config->snapshot) {
+        rc = sm_vm_restore(v, config, config->snapshot, err);
+    } else if (config->cold) {
         rc = sm_vm_boot(v, config, err);
     } else {
         auto_free char *path = NULL;

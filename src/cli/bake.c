@@ -66,14 +66,6 @@ static int take_option(const struct cli_command *self, struct bake *bake, int id
     }
 }
 
-static void print_stats(const sm_snapshot_stats *s)
-{
-    char data[32], ram[32];
-    printf("baked: %s of %s of memory; the guest stood still for %.1f ms, writing took %.1f ms\n",
-        cli_format_size(s->data_bytes, data), cli_format_size(s->ram_bytes, ram),
-        (double)s->pause_us / 1e3, (double)s->write_us / 1e3);
-}
-
 static int bake_image(struct bake *bake, const char *reference)
 {
     sm_error err;
@@ -95,7 +87,7 @@ static int bake_image(struct bake *bake, const char *reference)
     if (rc)
         return cli_fail_error(&err);
     if (baked)
-        print_stats(&stats);
+        cli_print_snapshot_stats(&stats);
     else
         printf("baked already\n");
     return CLI_EXIT_OK;

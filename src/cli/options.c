@@ -222,3 +222,11 @@ const char *cli_format_size(uint64_t bytes, char buf[32])
     snprintf(buf, 32, i && v < 9.95 ? "%.1f %s" : "%.0f %s", v, units[i]);
     return buf;
 }
+
+void cli_print_snapshot_stats(const sm_snapshot_stats *stats)
+{
+    char data[32], ram[32];
+    printf("%s of %s of memory; the guest stood still for %.1f ms, writing took %.1f ms\n",
+        cli_format_size(stats->data_bytes, data), cli_format_size(stats->ram_bytes, ram),
+        (double)stats->pause_us / 1e3, (double)stats->write_us / 1e3);
+}

@@ -44,4 +44,7 @@ int cli_env_add_file(struct cli_strings *env, const char *path);
 /* "1.5 GB" for people. */
 const char *cli_format_size(uint64_t bytes, char buf[32]);
 
+/* One line on stdout about a snapshot that was made. */
+void cli_print_snapshot_stats(const sm_snapshot_stats *stats);
+
 #endif

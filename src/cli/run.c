@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/control.h"
 #include "cli/image_options.h"
 #include "cli/network.h"
 #include "cli/options.h"
@@ -28,6 +29,7 @@ enum {
     OPT_EGRESS,
     OPT_ALLOW,
     OPT_DENY,
+    OPT_SNAPSHOT,
 };
 
 static const struct cli_option options[] = {
@@ -52,6 +54,7 @@ static const struct cli_option options[] = {
     {OPT_RM, "rm", NULL, "remove the VM at its end (always done)"},
     {OPT_TIMING, "timing", NULL, "print on standard error how long each stage took"},
     {OPT_COLD, "cold", NULL, "boot, and restore no snapshot"},
+    {OPT_SNAPSHOT, "snapshot", "FILE", "restore this file, which 'snapshot create' made of the image"},
     {'q', "quiet", NULL, "no progress"},
     {'v', "volume", "HOST:GUEST", NULL},
     {0},
@@ -135,6 +138,9 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
     case OPT_ALLOW:
     case OPT_DENY:
         cli_policy_rule(&run->policy, id == OPT_ALLOW, optarg);
+        return 0;
+    case OPT_SNAPSHOT:
+        run->vm.snapshot = optarg;
         return 0;
     case 'q':
         run->quiet = true;
@@ -265,7 +271,11 @@ static int run_image(struct run *run)
         status = cli_fail_error(&err);
         goto out;
     }
-    status = run_command(run, vm, &at);
+    bool taken;
+    struct cli_control *control = cli_control_open(vm, &taken);
+    status = taken ? cli_fail("a VM named '%s' runs already", sm_vm_name(vm))
+                   : run_command(run, vm, &at);
+    cli_control_close(control);
 out:
     sm_vm_close(vm);
     sm_image_close(image);

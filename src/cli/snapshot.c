@@ -1,12 +1,15 @@
-/* supermachine snapshot ls|rm|inspect|verify. */
+/* supermachine snapshot create|ls|rm|inspect|verify. */
 #include <getopt.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/control.h"
 #include "cli/options.h"
 
 enum { OPT_FORMAT = 256 };
@@ -210,7 +213,42 @@ static const struct cli_command snapshot_rm = {
     .run = rm,
 };
 
+/* ---- a VM that runs ---------------------------------------------------------------------------- */
+
+static int create(const struct cli_command *self, int argc, char **argv)
+{
+    int id = cli_next_option(self, argc, argv);
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    if (argc - optind != 2)
+        return cli_fail_usage(self, "name a VM and a file");
+    /* The VM's process may be in another directory. */
+    const char *file = argv[optind + 1];
+    char path[PATH_MAX], here[PATH_MAX];
+    if (*file == '/')
+        snprintf(path, sizeof(path), "%s", file);
+    else if (!getcwd(here, sizeof(here)) ||
+        (size_t)snprintf(path, sizeof(path), "%s/%s", here, file) >= sizeof(path))
+        return cli_fail("the path of '%s' is too long", file);
+    if (strchr(path, '\n'))
+        return cli_fail("a snapshot's path cannot have a line break");
+    sm_snapshot_stats stats;
+    int status = cli_control_snapshot(argv[optind], path, &stats);
+    if (!status)
+        cli_print_snapshot_stats(&stats);
+    return status;
+}
+
+static const struct cli_command snapshot_create = {
+    .name = "snapshot create",
+    .synopsis = "VM FILE",
+    .summary = "Capture a VM that 'run --name VM' holds, and let it run on.",
+    .notes = "'supermachine run --snapshot FILE IMAGE COMMAND' goes on from there, any number of times.\n",
+    .run = create,
+};
+
 static const struct cli_command *const commands[] = {
+    &snapshot_create,
     &snapshot_ls,
     &snapshot_rm,
     &snapshot_inspect,

@@ -1,0 +1,193 @@
+#!/usr/bin/env bats
+# Bake once, restore for every run: that it is a restore, that nothing of one run is in the next, that it holds for many.
+load helper
+
+# The test's own store: what it bakes is its own.
+own_store() {
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+}
+
+# The baked snapshots' files, and their sums.
+sums() {
+    sha256sum "$XDG_DATA_HOME"/supermachine/snapshots/*.snap
+}
+
+# A secret that is only in memory, and a counter that a process of the guest's keeps going.
+witness='
+    head -c 16 /dev/urandom | md5sum | cut -c 1-32 >/run/nonce
+    (i=0; while :; do i=$((i + 1)); echo $i >/run/ticks.new; mv /run/ticks.new /run/ticks; sleep 0.05; done) >/dev/null 2>&1 &
+    until [ -s /run/ticks ]; do sleep 0.05; done'
+
+# What a run can tell about where it came from: nonce, boot id, ticks, then what must be new every time.
+tell='
+    cat /run/nonce /proc/sys/kernel/random/boot_id
+    a=$(cat /run/ticks); sleep 1; b=$(cat /run/ticks); [ "$b" -gt "$a" ] && echo "ticks go on"
+    head -c 16 /dev/urandom | md5sum | cut -c 1-32; cat /etc/machine-id; hostname
+    date +%s; cut -d " " -f 1 /proc/uptime'
+
+@test "a run is a restore and not a boot; random numbers, machine id, host name and clock are new" {
+    own_store
+    run --separate-stderr supermachine bake --warmup "$witness" "$busybox"
+    echo "$output $stderr"
+    [ "$status" -eq 0 ]
+    local i before
+    for i in 1 2; do
+        before=$(date +%s)
+        supermachine run "$busybox" sh -c "$tell" >"$BATS_TEST_TMPDIR/$i"
+        cat "$BATS_TEST_TMPDIR/$i"
+        [ "$(wc -l <"$BATS_TEST_TMPDIR/$i")" -eq 8 ]
+        [ "$(sed -n 3p "$BATS_TEST_TMPDIR/$i")" = "ticks go on" ]
+        [ "$(sed -n 7p "$BATS_TEST_TMPDIR/$i")" -ge "$before" ]
+        [ "$(sed -n 7p "$BATS_TEST_TMPDIR/$i")" -le "$(($(date +%s) + 1))" ]
+    done
+    local line
+    for line in 1 2; do # what is from before the snapshot
+        [ "$(sed -n ${line}p "$BATS_TEST_TMPDIR/1")" = "$(sed -n ${line}p "$BATS_TEST_TMPDIR/2")" ]
+    done
+    for line in 4 5 6; do
+        [ "$(sed -n ${line}p "$BATS_TEST_TMPDIR/1")" != "$(sed -n ${line}p "$BATS_TEST_TMPDIR/2")" ]
+    done
+}
+
+@test "many restores in a row and many at once, all different, the file unchanged" {
+    local in_a_row=100 at_once=20 i
+    own_store
+    supermachine bake "$busybox"
+    sums >"$BATS_TEST_TMPDIR/before"
+    local tell='head -c 16 /dev/urandom | md5sum; cat /etc/machine-id'
+    for i in $(seq "$in_a_row"); do
+        supermachine run "$busybox" sh -c "$tell" >>"$BATS_TEST_TMPDIR/row"
+    done
+    for i in $(seq "$at_once"); do
+        supermachine run "$busybox" sh -c "$tell" >"$BATS_TEST_TMPDIR/once.$i" 3>&- &
+    done
+    wait
+    cat "$BATS_TEST_TMPDIR"/row "$BATS_TEST_TMPDIR"/once.* >"$BATS_TEST_TMPDIR/all"
+    [ "$(wc -l <"$BATS_TEST_TMPDIR/all")" -eq $((2 * (in_a_row + at_once))) ]
+    [ -z "$(sort "$BATS_TEST_TMPDIR/all" | uniq -d)" ]
+    sums | cmp - "$BATS_TEST_TMPDIR/before"
+    supermachine snapshot verify "$XDG_DATA_HOME"/supermachine/snapshots/*.snap
+}
+
+@test "1, 2 and 4 vCPUs are restored again and again" {
+    own_store
+    local cpus i
+    for cpus in 1 2 4; do
+        supermachine bake --cpus "$cpus" "$busybox"
+        for i in $(seq 25); do
+            run --separate-stderr supermachine run --cpus "$cpus" --timeout 60 "$busybox" sh -c '
+                i=0; while [ $i -lt '"$cpus"' ]; do (echo x) & i=$((i + 1)); done; wait
+                cat /sys/devices/system/cpu/online'
+            [ "$status" -eq 0 ] || { echo "$cpus vCPUs, run $i: $status $output $stderr"; return 1; }
+            [ "${#lines[@]}" -eq $((cpus + 1)) ]
+        done
+    done
+}
+
+@test "two that need the same snapshot at once bake it once" {
+    own_store
+    local i
+    supermachine image inspect "$busybox" >/dev/null
+    for i in 1 2; do
+        supermachine bake "$busybox" >"$BATS_TEST_TMPDIR/$i" 3>&- &
+    done
+    wait
+    cat "$BATS_TEST_TMPDIR"/[12]
+    [ "$(cat "$BATS_TEST_TMPDIR"/[12] | grep -c 'baked already')" -eq 1 ]
+    [ "$(supermachine snapshot ls --format json | jq length)" -eq 1 ]
+}
+
+@test "a service is baked listening, and goes on running in every run" {
+    own_store
+    local layout=$BATS_TEST_TMPDIR/layout i
+    cp -r "$SM_IMAGE_BUSYBOX/oci" "$layout"
+    umoci config --image "$layout:latest" --tag service --config.cmd sh --config.cmd -c --config.cmd \
+        'nc -lk -p 7777 -e cat & echo $$ starts; i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.2; done'
+    run --separate-stderr supermachine bake --until listening "oci:$layout:service"
+    echo "$output $stderr"
+    [ "$status" -eq 0 ]
+    for i in 1 2; do
+        supermachine run "oci:$layout:service" >"$BATS_TEST_TMPDIR/out" 3>&- &
+        wait_for 60 grep -q 'tick 2' "$BATS_TEST_TMPDIR/out"
+        kill -TERM $!
+        wait $! || true
+    done
+    # A command instead runs beside no service.
+    run --separate-stderr supermachine run "oci:$layout:service" echo hello
+    [ "$output" = hello ]
+}
+
+@test "a failing warm-up, and one that is not there, bake nothing" {
+    own_store
+    fails_with 125 "exit code 3" supermachine bake --warmup 'exit 3' "$busybox"
+    fails_with 125 "neither" supermachine bake --until never "$busybox"
+    [ "$(supermachine snapshot ls --format json | jq '[.[] | select(.state == "warm")] | length')" -eq 0 ]
+}
+
+@test "a running VM is captured and runs on; the capture is restored any number of times" {
+    local snap=$BATS_TEST_TMPDIR/live.snap i
+    : >"$BATS_TEST_TMPDIR/out"
+    supermachine run --name "live-$$" --cpus 2 "$busybox" sh -c "$witness"'
+        echo ready; i=0; while :; do i=$((i + 1)); echo "loop $i"; sleep 0.1; done' >"$BATS_TEST_TMPDIR/out" 3>&- &
+    local pid=$!
+    wait_for 200 grep -q ready "$BATS_TEST_TMPDIR/out"
+    fails_with 125 "runs already" supermachine run --name "live-$$" "$busybox" true
+    for i in 1 2 3; do
+        local before
+        run --separate-stderr supermachine snapshot create "live-$$" "$snap"
+        echo "$output $stderr"
+        [ "$status" -eq 0 ]
+        [[ $output == *"stood still for"* ]]
+        before=$(wc -l <"$BATS_TEST_TMPDIR/out")
+        wait_for 30 sh -c '[ "$(wc -l <"$1")" -gt '"$before"' ]' _ "$BATS_TEST_TMPDIR/out"
+        run --separate-stderr supermachine run --snapshot "$snap" "$busybox" sh -c "$tell"'; nproc'
+        echo "$output $stderr"
+        [ "$status" -eq 0 ]
+        grep -qx "ticks go on" <<<"$output"
+        [ "$(tail -n 1 <<<"$output")" = 2 ]
+    done
+    kill -KILL "$pid"
+    wait "$pid" || true
+    fails_with 125 "no VM named" supermachine snapshot create "live-$$" "$snap"
+    fails_with 125 "another image" supermachine run --snapshot "$snap" "$debian" true
+    rm -f "$snap"
+}
+
+@test "snapshots are listed, removed and pruned" {
+    own_store
+    supermachine bake "$busybox"
+    supermachine bake --memory 128m "$busybox"
+    run --separate-stderr supermachine snapshot ls --format json
+    [ "$(jq length <<<"$output")" -eq 2 ]
+    [ "$(jq '[.[] | .memory_bytes] | sort | .[0]' <<<"$output")" -eq $((128 << 20)) ]
+    local key
+    key=$(jq -r '.[0].key' <<<"$output")
+    run --separate-stderr supermachine snapshot inspect "$(jq -r '.[0].path' <<<"$output")"
+    [ "$status" -eq 0 ]
+    grep -q x86_64 <<<"$output"
+    run supermachine snapshot ls
+    [ "${#lines[@]}" -eq 3 ]
+    supermachine snapshot rm "$key"
+    fails_with 125 "no snapshot" supermachine snapshot rm "$key"
+    supermachine cache prune --unused-for 10h
+    [ "$(supermachine snapshot ls --format json | jq length)" -eq 1 ]
+    run --separate-stderr supermachine cache prune
+    [[ $output == "removed 1 snapshots"* ]]
+    [ "$(supermachine snapshot ls --format json | jq length)" -eq 0 ]
+}
+
+@test "a damaged snapshot is refused with a clear error" {
+    own_store
+    supermachine bake "$busybox"
+    local snap
+    snap=$(echo "$XDG_DATA_HOME"/supermachine/snapshots/*.snap)
+    cp "$snap" "$BATS_TEST_TMPDIR/good"
+    printf 'X' | dd of="$snap" bs=1 seek=200 conv=notrunc 2>/dev/null
+    fails_with 125 "checksum|damaged|corrupt" supermachine run "$busybox" true
+    truncate -s 1000000 "$snap"
+    fails_with 125 "short|truncated|end" supermachine run "$busybox" true
+    rm "$snap"
+    cp "$BATS_TEST_TMPDIR/good" "$snap"
+    run supermachine run "$busybox" true
+    [ "$status" -eq 0 ]
+}
