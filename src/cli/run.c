@@ -65,7 +65,8 @@ struct run {
     sm_image_options image_options;
     sm_vm_config vm;
     sm_exec_config exec;
-    struct cli_strings env, entrypoint, publish;
+    struct cli_strings env, file_env; /* what -e says goes before what a file says */
+    struct cli_strings entrypoint, publish;
     struct cli_policy policy;
     char *policy_text;
     bool interactive, timing, quiet;
@@ -97,7 +98,7 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
             return cli_fail_usage(self, "'--env %s' is not NAME=VALUE or NAME", optarg);
         return 0;
     case OPT_ENV_FILE:
-        return cli_env_add_file(&run->env, optarg);
+        return cli_env_add_file(&run->file_env, optarg);
     case 'w':
         if (*optarg != '/')
             return cli_fail_usage(self, "'--workdir %s' is not an absolute path", optarg);
@@ -310,7 +311,9 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
     run.image = argv[optind++];
     if (optind < argc)
         run.exec.args = (const char *const *)(argv + optind);
-    run.exec.env = (const char *const *)run.env.items;
+    for (size_t i = 0; i < run.env.count; i++)
+        cli_strings_add(&run.file_env, run.env.items[i]);
+    run.exec.env = (const char *const *)run.file_env.items;
     run.vm.publish = (const char *const *)run.publish.items;
     run.vm.egress = run.policy_text = cli_policy_text(&run.policy);
     run.vm.notice = print_notice;
@@ -325,6 +328,7 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
     status = run_image(&run);
 out:
     cli_strings_free(&run.env);
+    cli_strings_free(&run.file_env);
     cli_strings_free(&run.entrypoint);
     cli_strings_free(&run.publish);
     cli_strings_free(&run.policy.rules);
