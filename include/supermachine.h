@@ -143,6 +143,12 @@ SM_API int sm_store_remove(sm_store *store, const char *reference, sm_error *err
 /* Gives the image a further name, "[HOST/]NAME[:TAG]". */
 SM_API int sm_store_tag(sm_store *store, const char *reference, const char *name, sm_error *err);
 
+/* Writes an image as an oci-archive, and makes all images of an oci-archive or docker-archive ready under
+ * the names they have in it; *names, malloc'ed, lists them (digests of those without), a line each. */
+SM_API int sm_store_save(sm_store *store, const char *reference, const char *path, sm_error *err);
+SM_API int sm_store_load(sm_store *store, const char *path, const sm_image_options *options, char **names,
+    sm_error *err);
+
 /* What nothing needs: blobs of no image, root filesystems of no image, what killed processes left. With
  * `all`, images that no registry name leads to, too (they are made again when they are needed). Nothing
  * that is in use is touched. */

@@ -65,6 +65,17 @@ int sm_store_prune_images(sm_store *store, bool all, sm_prune_result *result, sm
     return sm_imgstore_prune(store->images, all, result, err);
 }
 
+int sm_store_save(sm_store *store, const char *reference, const char *path, sm_error *err)
+{
+    return sm_builder_save(store->images, reference, path, err);
+}
+
+int sm_store_load(sm_store *store, const char *path, const sm_image_options *options, char **names,
+    sm_error *err)
+{
+    return sm_builder_load(store->images, path, options, names, err);
+}
+
 int sm_registry_login(const char *host, const char *user, const char *password,
     const sm_image_options *options, sm_error *err)
 {

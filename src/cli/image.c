@@ -179,6 +179,8 @@ static const struct cli_command *const commands[] = {
     &cli_image_tag,
     &image_rm,
     &cli_image_prune,
+    &cli_image_save,
+    &cli_image_load,
     NULL,
 };
 

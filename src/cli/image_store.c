@@ -1,11 +1,13 @@
-/* supermachine image tag|prune|history: names, garbage, and what an image was made by. */
+/* supermachine image tag|prune|history|save|load: names, garbage, what an image was made by, archives. */
 #include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "cli/progress.h"
 
 static int tag(const struct cli_command *self, int argc, char **argv)
 {
@@ -140,4 +142,85 @@ const struct cli_command cli_image_history = {
     .summary = "Show by what an image was made.",
     .options = history_options,
     .run = history,
+};
+
+static const struct cli_option save_options[] = {
+    {'o', "output", "FILE", "the archive to write"},
+    {0},
+};
+
+static int save(const struct cli_command *self, int argc, char **argv)
+{
+    const char *output = NULL;
+    int id;
+    while ((id = cli_next_option(self, argc, argv)) > 0)
+        output = optarg;
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    if (argc - optind != 1)
+        return cli_fail_usage(self, "which image?");
+    if (!output)
+        return cli_fail_usage(self, "--output is needed");
+    sm_store *store;
+    sm_error err;
+    if (sm_store_open(&store, NULL, &err))
+        return cli_fail_error(&err);
+    int rc = sm_store_save(store, argv[optind], output, &err);
+    sm_store_close(store);
+    return rc ? cli_fail_error(&err) : CLI_EXIT_OK;
+}
+
+const struct cli_command cli_image_save = {
+    .name = "image save",
+    .synopsis = "IMAGE",
+    .summary = "Write an image of the store as an OCI archive.",
+    .options = save_options,
+    .run = save,
+};
+
+static const struct cli_option load_options[] = {
+    {'i', "input", "FILE", "the archive to read"},
+    {'q', "quiet", NULL, "no progress"},
+    {0},
+};
+
+static int load(const struct cli_command *self, int argc, char **argv)
+{
+    const char *input = NULL;
+    bool quiet = false;
+    int id;
+    while ((id = cli_next_option(self, argc, argv)) > 0) {
+        if (id == 'i')
+            input = optarg;
+        else
+            quiet = true;
+    }
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    if (!input && argc - optind == 1)
+        input = argv[optind++];
+    if (!input || optind < argc)
+        return cli_fail_usage(self, "one archive is needed");
+    sm_store *store;
+    sm_error err;
+    if (sm_store_open(&store, NULL, &err))
+        return cli_fail_error(&err);
+    char *names = NULL;
+    const sm_image_options how = {.progress = cli_progress(quiet)};
+    int rc = sm_store_load(store, input, &how, &names, &err);
+    cli_progress_end();
+    sm_store_close(store);
+    if (rc)
+        return cli_fail_error(&err);
+    fputs(names, stdout);
+    free(names);
+    return CLI_EXIT_OK;
+}
+
+const struct cli_command cli_image_load = {
+    .name = "image load",
+    .synopsis = "FILE",
+    .summary = "Make the images of an OCI or docker archive ready, under their names.",
+    .options = load_options,
+    .run = load,
 };

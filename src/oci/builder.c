@@ -3,7 +3,7 @@
  * pipe and writes one JSON object a line:
  *
  *     {"progress": "unpacking layer 2 of 3", "done": 1048576, "total": 7340032}
- *     {"result": {"digest": "sha256:..."}}
+ *     {"result": {"digest": "sha256:..."}}                 (of `load`: "loaded", names, a line each)
  *     {"error": {"code": 11, "sys_errno": 0, "message": "..."}}
  *
  * The last line decides. What comes is bounded (line length, silence) and checked like any input: the
@@ -39,6 +39,7 @@ struct lines {
     bool decided;
     int rc;
     char digest[SM_DIGEST_LEN + 1];
+    char loaded[MAX_LINE]; /* names, a line each */
 };
 
 static void take_line(struct lines *lines, const char *line, size_t size,
@@ -59,6 +60,8 @@ static void take_line(struct lines *lines, const char *line, size_t size,
         const char *digest = sm_json_string(result, "digest");
         if (sm_digest_valid(digest))
             memcpy(lines->digest, digest, SM_DIGEST_LEN + 1);
+        const char *loaded = sm_json_string(result, "loaded");
+        snprintf(lines->loaded, sizeof(lines->loaded), "%s", loaded ? loaded : "");
         lines->decided = true;
         lines->rc = 0;
     }
@@ -228,39 +231,32 @@ static int run(struct args *args, const char *input, const struct sm_ensure_opti
     return finish(pid, lines, err);
 }
 
-static int run_verb(const char *verb, const char *store, const char *user, const char *operand,
-    const char *input, const struct sm_ensure_options *options, char digest[SM_DIGEST_LEN + 1],
-    sm_error *err)
+/* What differs between the commands. */
+struct command {
+    const char *verb, *store, *user, *output, *operand, *input;
+};
+
+static int run_command(const struct command *c, const struct sm_ensure_options *options,
+    struct lines *lines, sm_error *err)
 {
-    auto_free struct lines *lines = calloc(1, sizeof(*lines));
-    if (!lines)
-        return sm_error_set(err, SM_ENOMEM, "out of memory");
-    struct args args = {{NULL, verb}, 2};
-    add_option(&args, "--store", store);
-    add_option(&args, "--user", user);
+    struct args args = {{NULL, c->verb}, 2};
+    add_option(&args, "--store", c->store);
+    add_option(&args, "--user", c->user);
+    add_option(&args, "--output", c->output);
     add_option(&args, "--platform", options->platform);
     add_option(&args, "--tls-ca", options->tls_ca);
     add_option(&args, "--authfile", options->authfile);
     if (options->insecure_registry)
         args.list[args.count++] = "--insecure-registry";
-    add_option(&args, "--", operand);
-    int rc = run(&args, input, options, lines, err);
-    if (rc == 0 && digest)
-        memcpy(digest, lines->digest, SM_DIGEST_LEN + 1);
-    return rc;
+    add_option(&args, "--", c->operand);
+    return run(&args, c->input ? c->input : "", options, lines, err);
 }
 
-int sm_builder_run(struct sm_imgstore *store, const char *reference,
-    const struct sm_ensure_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err)
+static int run_simple(const struct command *c, const struct sm_image_options *options, sm_error *err)
 {
-    int rc = run_verb("build", sm_imgstore_path(store), NULL, reference, "", options, digest, err);
-    if (rc == 0 && !*digest)
-        rc = sm_error_set(err, SM_EPROTOCOL, "supermachine-image gave no digest");
-    return rc;
-}
-
-static struct sm_ensure_options registry_options(const struct sm_image_options *options)
-{
+    auto_free struct lines *lines = calloc(1, sizeof(*lines));
+    if (!lines)
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
     struct sm_ensure_options o = {0};
     if (options) {
         o.tls_ca = options->tls_ca;
@@ -268,18 +264,62 @@ static struct sm_ensure_options registry_options(const struct sm_image_options *
         o.insecure_registry = options->insecure_registry;
         o.cancel_fd = options->cancel_fd;
     }
-    return o;
+    return run_command(c, &o, lines, err);
+}
+
+int sm_builder_run(struct sm_imgstore *store, const char *reference,
+    const struct sm_ensure_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err)
+{
+    auto_free struct lines *lines = calloc(1, sizeof(*lines));
+    if (!lines)
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    const struct command c = {.verb = "build", .store = sm_imgstore_path(store), .operand = reference};
+    int rc = run_command(&c, options, lines, err);
+    if (rc == 0 && !*lines->digest)
+        return sm_error_set(err, SM_EPROTOCOL, "supermachine-image gave no digest");
+    memcpy(digest, lines->digest, SM_DIGEST_LEN + 1);
+    return rc;
+}
+
+int sm_builder_load(struct sm_imgstore *store, const char *path, const struct sm_image_options *options,
+    char **loaded, sm_error *err)
+{
+    auto_free struct lines *lines = calloc(1, sizeof(*lines));
+    if (!lines)
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    struct sm_ensure_options o = {0};
+    if (options) {
+        o.platform = options->platform;
+        o.progress = options->progress;
+        o.progress_arg = options->progress_arg;
+        o.cancel_fd = options->cancel_fd;
+    }
+    const struct command c = {.verb = "load", .store = sm_imgstore_path(store), .operand = path};
+    int rc = run_command(&c, &o, lines, err);
+    char *text = rc ? NULL : strdup(lines->loaded);
+    if (rc == 0 && !text)
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    if (rc == 0)
+        *loaded = text;
+    return rc;
+}
+
+int sm_builder_save(struct sm_imgstore *store, const char *reference, const char *path, sm_error *err)
+{
+    const struct command c = {.verb = "save", .store = sm_imgstore_path(store), .output = path,
+        .operand = reference};
+    return run_simple(&c, NULL, err);
 }
 
 int sm_builder_login(const char *host, const char *user, const char *password,
     const struct sm_image_options *options, sm_error *err)
 {
-    const struct sm_ensure_options o = registry_options(options);
-    return run_verb("login", NULL, user, host, password, &o, NULL, err);
+    const struct command c = {.verb = "login", .user = user, .operand = host, .input = password};
+    return run_simple(&c, options, err);
 }
 
 int sm_builder_logout(const char *host, const struct sm_image_options *options, sm_error *err)
 {
-    const struct sm_ensure_options o = registry_options(options);
-    return run_verb("logout", NULL, NULL, host, "", &o, NULL, err);
+    const struct command c = {.verb = "logout", .operand = host};
+    return run_simple(&c, options, err);
 }

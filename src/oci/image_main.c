@@ -4,6 +4,8 @@
  *     supermachine-image build --store DIR [OPTION...] REFERENCE
  *     supermachine-image login --user USER [OPTION...] REGISTRY     (the password is read from stdin)
  *     supermachine-image logout [OPTION...] REGISTRY
+ *     supermachine-image save --store DIR --output FILE REFERENCE
+ *     supermachine-image load --store DIR [OPTION...] FILE
  *
  * Progress and the result go to standard output as JSON lines (src/oci/builder.c describes them). With
  * --parent it ends when that process does.
@@ -23,6 +25,8 @@
 #include "oci/build.h"
 #include "oci/credentials.h"
 #include "oci/http.h"
+#include "oci/transfer.h"
+#include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/error.h"
 
@@ -31,6 +35,7 @@ enum { PROGRESS_MS = 100 };
 enum option_id {
     OPT_STORE = 256,
     OPT_USER,
+    OPT_OUTPUT,
     OPT_PLATFORM,
     OPT_PARENT,
     OPT_MAX_BYTES,
@@ -43,6 +48,7 @@ enum option_id {
 static const struct option options[] = {
     {"store", required_argument, NULL, OPT_STORE},
     {"user", required_argument, NULL, OPT_USER},
+    {"output", required_argument, NULL, OPT_OUTPUT},
     {"platform", required_argument, NULL, OPT_PLATFORM},
     {"parent", required_argument, NULL, OPT_PARENT},
     {"max-bytes", required_argument, NULL, OPT_MAX_BYTES},
@@ -103,24 +109,50 @@ static bool follow_parent(const char *pid)
     return prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && (pid_t)atol(pid) == getppid();
 }
 
-static int build(const char *store_dir, const char *reference, struct sm_build_options *how)
+enum verb { BUILD, SAVE, LOAD, LOGIN, LOGOUT };
+static const char *const verbs[] = {"build", "save", "load", "login", "logout"};
+
+/* What the command line says. */
+struct job {
+    enum verb verb;
+    const char *store_dir, *user, *output, *operand;
+    struct sm_build_options how;
+};
+
+static int finish(sm_error *err, int rc, json_t *result)
+{
+    if (rc) {
+        json_decref(result);
+        make_printable(err->message);
+        return print_error(err);
+    }
+    print_line(json_pack("{s:o}", "result", result));
+    return 0;
+}
+
+static int with_store(struct job *job)
 {
     sm_error err = {0};
     struct reporter reporter = {0};
     struct sm_imgstore *store = NULL;
     char digest[SM_DIGEST_LEN + 1];
-    how->progress = report;
-    how->progress_arg = &reporter;
-    int rc = sm_imgstore_open(&store, store_dir, &err);
-    if (rc == 0)
-        rc = sm_build(store, reference, how, digest, &err);
-    sm_imgstore_close(store);
-    if (rc) {
-        make_printable(err.message);
-        return print_error(&err);
+    auto_free char *loaded = NULL;
+    json_t *result = NULL;
+    job->how.progress = report;
+    job->how.progress_arg = &reporter;
+    int rc = sm_imgstore_open(&store, job->store_dir, &err);
+    if (rc == 0 && job->verb == BUILD) {
+        rc = sm_build(store, job->operand, &job->how, digest, &err);
+        result = rc ? NULL : json_pack("{s:s}", "digest", digest);
+    } else if (rc == 0 && job->verb == LOAD) {
+        rc = sm_image_load(store, job->operand, &job->how, &loaded, &err);
+        result = rc ? NULL : json_pack("{s:s}", "loaded", loaded);
+    } else if (rc == 0) {
+        rc = sm_image_save(store, job->operand, job->output, &err);
+        result = json_object();
     }
-    print_line(json_pack("{s:{s:s}}", "result", "digest", digest));
-    return 0;
+    sm_imgstore_close(store);
+    return finish(&err, rc, result);
 }
 
 /* Strips what users put around a registry's name. */
@@ -182,25 +214,63 @@ static int login(const struct sm_reference *ref, const char *user, const struct 
     return rc;
 }
 
-static int log_in_or_out(bool in, const char *host, const char *user, const struct sm_build_options *how)
+static int with_registry(const struct job *job)
 {
     sm_error err = {0};
     auto_reference ref = NULL;
-    int rc = parse_host(host, &ref, &err);
-    if (rc == 0)
-        rc = in ? login(ref, user, how, &err) : sm_credentials_erase(ref->host, how->authfile, &err);
-    if (rc)
-        return print_error(&err);
-    print_line(json_pack("{s:{}}", "result"));
-    return 0;
+    int rc = parse_host(job->operand, &ref, &err);
+    if (rc == 0 && job->verb == LOGIN)
+        rc = login(ref, job->user, &job->how, &err);
+    else if (rc == 0)
+        rc = sm_credentials_erase(ref->host, job->how.authfile, &err);
+    return finish(&err, rc, json_object());
 }
 
 static int usage(const char *why)
 {
     sm_error err;
     sm_error_set(&err, SM_EINVAL, "supermachine-image: %s (usage: supermachine-image build|login|"
-        "logout [OPTION...] REFERENCE|REGISTRY)", why);
+        "logout|save|load [OPTION...] OPERAND)", why);
     return print_error(&err);
+}
+
+/* Takes one option; a sentence where it cannot. */
+static const char *take_option(struct job *job, int opt)
+{
+    struct sm_build_options *how = &job->how;
+    switch (opt) {
+    case OPT_STORE:
+        job->store_dir = optarg;
+        return NULL;
+    case OPT_USER:
+        job->user = optarg;
+        return NULL;
+    case OPT_OUTPUT:
+        job->output = optarg;
+        return NULL;
+    case OPT_PLATFORM:
+        how->platform = optarg;
+        return NULL;
+    case OPT_PARENT:
+        return follow_parent(optarg) ? NULL : "the process that started it has ended";
+    case OPT_MAX_BYTES:
+        how->limits.bytes = strtoull(optarg, NULL, 10);
+        return NULL;
+    case OPT_TLS_CA:
+        how->tls_ca = optarg;
+        return NULL;
+    case OPT_AUTHFILE:
+        how->authfile = optarg;
+        return NULL;
+    case OPT_INSECURE:
+        how->insecure_registry = true;
+        return NULL;
+    case OPT_STALL:
+        how->stall_s = (unsigned)strtoul(optarg, NULL, 10);
+        return NULL;
+    default:
+        return "an option is not known or lacks its value";
+    }
 }
 
 int main(int argc, char **argv)
@@ -208,50 +278,25 @@ int main(int argc, char **argv)
     setlocale(LC_CTYPE, "C.UTF-8"); /* names in tar archives are UTF-8, whatever the user's locale */
     signal(SIGPIPE, SIG_IGN);
     curl_global_init(CURL_GLOBAL_DEFAULT);
-    const char *verb = argc < 2 ? "" : argv[1];
-    bool builds = strcmp(verb, "build") == 0, logs_in = strcmp(verb, "login") == 0;
-    if (!builds && !logs_in && strcmp(verb, "logout") != 0)
+    struct job job = {0};
+    size_t verb = 0;
+    while (verb < SM_ARRAY_LEN(verbs) && (argc < 2 || strcmp(argv[1], verbs[verb]) != 0))
+        verb++;
+    if (verb == SM_ARRAY_LEN(verbs))
         return usage("the command is not known");
-    struct sm_build_options how = {0};
-    const char *store_dir = NULL, *user = NULL;
+    job.verb = (enum verb)verb;
     int opt;
     optind = 2;
     opterr = 0;
     while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        switch (opt) {
-        case OPT_STORE:
-            store_dir = optarg;
-            break;
-        case OPT_USER:
-            user = optarg;
-            break;
-        case OPT_PLATFORM:
-            how.platform = optarg;
-            break;
-        case OPT_PARENT:
-            if (!follow_parent(optarg))
-                return usage("the process that started it has ended");
-            break;
-        case OPT_MAX_BYTES:
-            how.limits.bytes = strtoull(optarg, NULL, 10);
-            break;
-        case OPT_TLS_CA:
-            how.tls_ca = optarg;
-            break;
-        case OPT_AUTHFILE:
-            how.authfile = optarg;
-            break;
-        case OPT_INSECURE:
-            how.insecure_registry = true;
-            break;
-        case OPT_STALL:
-            how.stall_s = (unsigned)strtoul(optarg, NULL, 10);
-            break;
-        default:
-            return usage("an option is not known or lacks its value");
-        }
+        const char *why = take_option(&job, opt);
+        if (why)
+            return usage(why);
     }
     if (optind != argc - 1)
         return usage("one operand is needed");
-    return builds ? build(store_dir, argv[optind], &how) : log_in_or_out(logs_in, argv[optind], user, &how);
+    if (job.verb == SAVE && !job.output)
+        return usage("--output is needed");
+    job.operand = argv[optind];
+    return job.verb == LOGIN || job.verb == LOGOUT ? with_registry(&job) : with_store(&job);
 }

@@ -200,10 +200,14 @@ static int plan_oci(struct sm_source *source, const struct sm_descriptor *top,
                 return rc;
             continue;
         }
-        struct sm_descriptor config;
         memcpy(plan->digest, d.digest, sizeof(plan->digest));
-        rc = take_manifest(root, &config, plan, err);
-        return rc ? rc : take_config(source, &config, NULL, platform, plan, err);
+        plan->manifest_blob = d;
+        const char *type = sm_json_string(root, "mediaType");
+        if (!*d.media_type)
+            snprintf(plan->manifest_blob.media_type, sizeof(d.media_type), "%s",
+                type ? type : SM_MT_OCI_MANIFEST);
+        rc = take_manifest(root, &plan->config_blob, plan, err);
+        return rc ? rc : take_config(source, &plan->config_blob, NULL, platform, plan, err);
     }
     return sm_error_set(err, SM_ELIMIT, "indexes lead to indexes, more than %d deep", MAX_INDEX_DEPTH);
 }

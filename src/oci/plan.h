@@ -18,6 +18,7 @@ struct sm_plan {
     char chain_id[SM_DIGEST_LEN + 1]; /* names the file system that all layers make */
     struct sm_platform platform;    /* as the config has it */
     char *config;
+    struct sm_descriptor manifest_blob, config_blob; /* digest "" in a docker archive */
     struct sm_layer *layers;
     size_t layer_count;
 };

@@ -43,7 +43,7 @@ struct sm_source {
 
 void sm_source_free(struct sm_source *source);
 SM_DEFINE_CLEANUP(struct sm_source *, sm_source_free)
-#define auto_source SM_CLEANUP(sm_source_free_cleanup) struct sm_source
+#define auto_source SM_CLEANUP(sm_source_free_cleanup) struct sm_source *
 
 /* Reads a whole blob of JSON and checks its size and, where there is one, its digest. `what` is for
  * errors. *data is NUL-terminated and malloc'ed. */

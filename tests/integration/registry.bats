@@ -328,3 +328,34 @@ cli() {
     XDG_DATA_HOME=$BATS_TEST_TMPDIR/data2 supermachine pull -q --tls-ca "$REG/cert.pem" "localhost:$REG_PORT/private"
     fails_with 125 "not the name of a registry" supermachine logout nohost
 }
+
+@test "save and load: the same image comes back, and other tools read it" {
+    certs
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    to_registry "$busybox" saved:1
+    local from=localhost:$REG_PORT/saved:1 digest
+    digest=$(supermachine pull -q --tls-ca "$REG/cert.pem" --authfile "$REG/auth.json" "$from")
+    supermachine image save -o "$BATS_TEST_TMPDIR/saved.tar" "$from"
+    skopeo inspect "oci-archive:$BATS_TEST_TMPDIR/saved.tar" | jq -e ".Digest == \"$digest\""
+    # again from an empty store, and once more from what that has kept
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data2
+    [ "$(supermachine image load "$BATS_TEST_TMPDIR/saved.tar")" = "$from" ]
+    rm "$BATS_TEST_TMPDIR/saved.tar"
+    [ "$(supermachine image inspect "$from" | jq -r '.[0].digest')" = "$digest" ]
+    supermachine image save -o "$BATS_TEST_TMPDIR/again.tar" "$from"
+    skopeo inspect "oci-archive:$BATS_TEST_TMPDIR/again.tar" | jq -e ".Digest == \"$digest\""
+    # from a layout that is still there; from one that is not
+    cp -r "$SM_IMAGE_BUSYBOX/oci" "$BATS_TEST_TMPDIR/oci"
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data3
+    supermachine image inspect "oci:$BATS_TEST_TMPDIR/oci:latest" >/dev/null
+    supermachine image save -o "$BATS_TEST_TMPDIR/local.tar" "${digest:7:12}"
+    skopeo inspect "oci-archive:$BATS_TEST_TMPDIR/local.tar" | jq -e ".Digest == \"$digest\""
+    rm -r "$BATS_TEST_TMPDIR/oci"
+    fails_with 125 "cannot open the OCI layout" supermachine image save -o "$BATS_TEST_TMPDIR/no.tar" "${digest:7:12}"
+    [ -z "$(find "$BATS_TEST_TMPDIR" -name 'no.tar*')" ]
+    # what docker save wrote
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data4
+    [ "$(supermachine image load "$SM_IMAGE_BUSYBOX/docker.tar")" = docker.io/library/busybox:latest ]
+    supermachine image inspect busybox >/dev/null
+    fails_with 125 "not a valid tar archive" supermachine image load /etc/passwd
+}
