@@ -30,6 +30,10 @@ mount -t sysfs sys /new/sys
 mount -t cgroup2 cgroup /new/sys/fs/cgroup
 mount -t devtmpfs dev /new/dev
 mkdir -p /new/dev/pts /new/dev/shm
+ln -s /proc/self/fd /new/dev/fd # what udev makes, and bash's <(...) needs
+for n in stdin:0 stdout:1 stderr:2; do
+    ln -s "/proc/self/fd/${n#*:}" "/new/dev/${n%:*}"
+done
 mount -t devpts -o mode=620,gid=5,ptmxmode=666 devpts /new/dev/pts
 for dir in dev/shm run; do
     mount -t tmpfs -o mode=1777,size=75% tmpfs "/new/$dir"
