@@ -3,6 +3,7 @@
  * the GSIs and of the snapshot file.
  */
 #include <errno.h>
+#include <string.h>
 #include <sys/eventfd.h>
 
 #include "devices/virtio_balloon.h"
@@ -96,7 +97,9 @@ static int make_net(struct sm_machine *m, const struct sm_machine_config *config
         rc = sm_error_set(err, SM_ENOMEM, "no memory for the network device");
     if (rc)
         return rc;
-    rc = sm_virtio_net_create(&env, config->mac, backend, &dev, err);
+    static const uint8_t none[6], some[6] = {0x02, 0x53, 0x4d, 0, 0, 1};
+    const uint8_t *mac = memcmp(config->mac, none, sizeof(none)) ? config->mac : some;
+    rc = sm_virtio_net_create(&env, mac, backend, &dev, err);
     if (rc) {
         backend->ops->destroy(backend);
         return rc;

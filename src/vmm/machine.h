@@ -40,7 +40,7 @@ struct sm_machine_config {
     uint32_t guest_cid;    /* vsock address; 0: 3 */
     sm_machine_network_fn *network; /* NULL: a card that is not plugged in */
     void *network_arg;
-    uint8_t mac[6];        /* of the card */
+    uint8_t mac[6];        /* of the card; all zero: one that serves */
     size_t console_bytes;  /* of the console log that are kept; 0: 256 KiB */
 
     /* Both borrowed, and both only save time. `hv`: shared by several machines, must outlive them; NULL: the
