@@ -4,10 +4,11 @@
 #   tests/run.sh PART...
 #     unit     every unit test under ASan and UBSan, those of suite "threads" under TSan too
 #     native   tests/integration and tests/testbed (bats) on this machine's /dev/kvm
-#     nested   tests/integration in the nested machine, see tests/testbed/nested
+#     nested   tests/integration in the nested machine, see tests/testbed/nested; not the files with the tag "host": they
+#              start no machine, and would only repeat themselves
 #
-# A part that gives no result counts as a failure. Where /dev/kvm is missing or unusable, "native" says so and counts
-# nothing: the nested run has the same tests. Logs: build/test-logs. The integration tests find in their environment
+# A part that gives no result counts as a failure. Where /dev/kvm is missing or unusable, "native" says so and runs only
+# the files with the tag "host". Logs: build/test-logs. The integration tests find in their environment
 #   SM_TESTBED             native or nested
 #   SM_BUILD               the build directory (supermachine in it)
 #   SM_KERNEL              the guest kernel (vmlinux)
@@ -93,10 +94,12 @@ prepare_integration() {
 run_native() {
     local why
     if ! why=$(scripts/kvm-usable 2>&1); then
-        echo "run.sh: $why: no native run, the nested machine runs the same tests"
-        return
+        echo "run.sh: $why: only the tests that start no machine run here, the nested machine runs the others"
+        prepare_integration || return
+        bats+=(--filter-tags host)
+    else
+        prepare_integration || return
     fi
-    prepare_integration || return
     SM_TESTBED=native "${bats[@]}" tests/integration tests/testbed | tee "$logs/native.tap"
     count_tap "$logs/native.tap"
 }
@@ -105,7 +108,7 @@ run_nested() {
     prepare_integration || return
     # BATS_TEST_TIMEOUT and the like reach the machine by -e, SM_* by themselves.
     tests/testbed/nested run -t "${SM_NESTED_TIMEOUT:-2400}" -e BATS_TEST_TIMEOUT="$BATS_TEST_TIMEOUT" -- \
-        "${bats[@]}" tests/integration | tee "$logs/nested.tap"
+        "${bats[@]}" --filter-tags '!host' tests/integration | tee "$logs/nested.tap"
     count_tap "$logs/nested.tap"
 }
 

@@ -1,11 +1,7 @@
 #!/usr/bin/env bats
+# bats file_tags=host
 # Local images become root filesystems: equal to what umoci unpacks, whole or not at all, shared, removed.
 load helper
-
-# No machine is started here, so the nested run would only repeat this one.
-setup_file() {
-    [ "${SM_TESTBED:-native}" = native ] || skip "no machine in it"
-}
 
 # Runs `supermachine-image build` on a store of the test's own; digest or error end in $output.
 build() {

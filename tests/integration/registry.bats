@@ -1,9 +1,9 @@
 #!/usr/bin/env bats
+# bats file_tags=host
 # Pulling: from a real registry (TLS, passwords), and from one that misbehaves in every way we could think of.
 load helper
 
 setup_file() {
-    [ "${SM_TESTBED:-native}" = native ] || skip "no machine in it"
     command -v docker-registry skopeo python3 >/dev/null || skip "needs docker-registry, skopeo and python3"
     export REG=$BATS_FILE_TMPDIR/registry HOSTILE=$BATS_FILE_TMPDIR/hostile
     mkdir -p "$REG" "$HOSTILE"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bats
+# bats file_tags=host
 # The snapshot writers on real filesystems: with and without clones, holes and room. The tests of
 # tests/unit/test_snapshot_*.c are what runs there; a filesystem that cannot be made here is skipped, visibly.
 load helper
