@@ -35,10 +35,8 @@
 #define IDLE_TIMEOUT_MS  60000
 #define STREAMS_END_MS   1000
 #define DEFAULT_UNTIL_S  300
-#define FREEZE_WAIT_MS   30000
 #define SETTLE_MS        2000 /* what was started may go on for ever; this long it may settle */
 #define WARMUP_WAIT_MS   600000
-#define ANSWER_SLACK_MS  30000
 
 enum state { BASE, WARM, SERVICE };
 static const char *const state_names[] = {[BASE] = "base", [WARM] = "warm", [SERVICE] = "service"};
@@ -74,26 +72,10 @@ static void say(const struct bake *b, const char *what)
 
 /* ---- the guest --------------------------------------------------------------------------------- */
 
-/* One request that is answered by OK or, with `answer`, by a message of that type. */
-static int ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer,
-    void *to, int64_t wait_ms, sm_error *err)
-{
-    struct sm_channel channel;
-    int rc = sm_vm_channel(vm, &channel, err);
-    if (rc)
-        return rc;
-    int64_t deadline = sm_deadline(wait_ms + ANSWER_SLACK_MS);
-    rc = sm_exec_send(&channel, type, message, deadline, err);
-    if (!rc)
-        rc = sm_channel_expect(&channel, answer, to, deadline, err);
-    sm_channel_close(&channel);
-    return rc;
-}
-
 static int wait_idle(sm_vm *vm, uint32_t timeout_ms, sm_error *err)
 {
     const struct sm_wire_wait_idle idle = {.quiet_ms = IDLE_QUIET_MS, .timeout_ms = timeout_ms};
-    int rc = ask(vm, SM_WIRE_WAIT_IDLE, &idle, SM_WIRE_OK, NULL, timeout_ms, err);
+    int rc = sm_vm_ask(vm, SM_WIRE_WAIT_IDLE, &idle, SM_WIRE_OK, NULL, timeout_ms, err);
     return rc ? sm_error_prefix(err, rc, "the VM does not become idle") : 0;
 }
 
@@ -132,7 +114,7 @@ static int start_service(struct bake *b, uint32_t *pid, sm_error *err)
         return rc;
     exec.flags |= SM_WIRE_EXEC_DETACH | SM_WIRE_EXEC_STDOUT | SM_WIRE_EXEC_STDERR;
     struct sm_wire_started started;
-    rc = ask(b->vm, SM_WIRE_EXEC, &exec, SM_WIRE_STARTED, &started, 0, err);
+    rc = sm_vm_ask(b->vm, SM_WIRE_EXEC, &exec, SM_WIRE_STARTED, &started, 0, err);
     if (rc)
         return rc;
     *pid = started.pid;
@@ -141,7 +123,7 @@ static int start_service(struct bake *b, uint32_t *pid, sm_error *err)
     if (b->options->until == SM_BAKE_LISTENING) {
         const struct sm_wire_wait_listen listen = {.timeout_ms = seconds * 1000};
         struct sm_wire_sockets sockets;
-        rc = ask(
+        rc = sm_vm_ask(
             b->vm, SM_WIRE_WAIT_LISTEN, &listen, SM_WIRE_SOCKETS, &sockets, seconds * 1000, err);
         if (rc)
             return sm_error_prefix(err, rc, "the image's command does not listen");
@@ -159,27 +141,19 @@ static int start_service(struct bake *b, uint32_t *pid, sm_error *err)
 
 /* ---- capturing --------------------------------------------------------------------------------- */
 
-static char *make_note(const struct bake *b, enum state state, uint32_t pid)
-{
-    /* What runs in it ran under this policy, and shall never get a wider one. */
-    const char *egress = state != BASE ? b->config->egress : NULL;
-    json_t *note = json_pack("{s:s, s:s, s:s?, s:i, s:s?}", "state", state_names[state], "digest",
-        b->image->info.digest, "source", b->image->info.source, "pid", (int)pid, "egress", egress);
-    char *text = note ? json_dumps(note, JSON_COMPACT) : NULL;
-    json_decref(note);
-    return text;
-}
-
 /* Stops the guest and copies what is to be written. */
 static int capture(struct bake *b, enum state state, uint32_t pid, bool delta,
     struct sm_capture *capture, sm_error *err)
 {
-    auto_free char *note = make_note(b, state, pid);
-    if (!note)
-        return sm_error_set(err, SM_ENOMEM, "no memory for the snapshot's note");
+    /* What runs in it ran under this policy, and shall never get a wider one; in the base nothing runs. */
+    const struct sm_capture_note note = {
+        .state = state_names[state],
+        .pid = pid,
+        .egress = state != BASE ? b->config->egress : NULL,
+    };
     /* A stream that is still being closed would cost every restore a reset of the guest's connections. */
     sm_vsock_wait_quiet(sm_machine_vsock(b->vm->machine), STREAMS_END_MS);
-    return sm_capture_take(capture, b->vm, note, delta, err);
+    return sm_capture_take(capture, b->vm, &note, delta, err);
 }
 
 static int target(const struct bake *b, enum state state, char **path, sm_error *err)
@@ -227,15 +201,6 @@ static int make_state(struct bake *b, enum state state, uint32_t *pid, sm_error 
     return 0;
 }
 
-/* What the warm state left running must not run on before a restore has made clock, randomness and
- * identity new: the agent lets it go on then. */
-static int freeze(sm_vm *vm, sm_error *err)
-{
-    const struct sm_wire_freeze request = {.timeout_ms = FREEZE_WAIT_MS};
-    int rc = ask(vm, SM_WIRE_FREEZE, &request, SM_WIRE_OK, NULL, FREEZE_WAIT_MS, err);
-    return rc ? sm_error_prefix(err, rc, "cannot stop the guest's processes for the snapshot") : 0;
-}
-
 static int capture_top(struct bake *b, enum state state, uint32_t pid, bool delta, sm_error *err)
 {
     auto_free char *base_path = NULL;
@@ -248,7 +213,7 @@ static int capture_top(struct bake *b, enum state state, uint32_t pid, bool delt
     if (!rc)
         rc = target(b, state, &path, err);
     if (!rc)
-        rc = freeze(b->vm, err);
+        rc = sm_vm_freeze(b->vm, err);
     if (!rc)
         rc = capture(b, state, pid, delta, &top, err);
     if (!rc) {

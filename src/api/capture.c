@@ -1,6 +1,7 @@
 /* Capturing a VM. See capture.h. */
 #include "api/capture.h"
 
+#include <jansson.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,17 @@
 #include "util/error.h"
 #include "vmm/machine.h"
 
-static int copy_paused(struct sm_capture *c, sm_vm *vm, const char *note, bool delta,
+static char *note_text(const sm_vm *vm, const struct sm_capture_note *note)
+{
+    json_t *json = json_pack("{s:s, s:s, s:s?, s:i, s:s?}", "state", note->state, "digest",
+        vm->image->info.digest, "source", vm->image->info.source, "pid", (int)note->pid, "egress",
+        note->egress);
+    char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+    json_decref(json);
+    return text;
+}
+
+static int copy_paused(struct sm_capture *c, sm_vm *vm, const struct sm_capture_note *note, bool delta,
     const struct sm_ram *ram, sm_error *err)
 {
     int rc = sm_machine_save(vm->machine, &c->snapshot, err);
@@ -23,12 +34,13 @@ static int copy_paused(struct sm_capture *c, sm_vm *vm, const char *note, bool d
     memcpy(s->build.kernel, vm->files.kernel_id, sizeof(s->build.kernel));
     memcpy(s->build.agent, vm->files.agent_id, sizeof(s->build.agent));
     memcpy(s->build.rootfs, vm->files.rootfs_id, sizeof(s->build.rootfs));
-    s->note = strdup(note);
+    s->note = note_text(vm, note);
     return s->note ? 0 : sm_error_set(err, SM_ENOMEM, "no memory for the snapshot's note");
 }
 
 int sm_capture_take(
-    struct sm_capture *capture, sm_vm *vm, const char *note, bool delta, sm_error *err)
+    struct sm_capture *capture, sm_vm *vm, const struct sm_capture_note *note, bool delta,
+    sm_error *err)
 {
     struct sm_ram ram;
     sm_machine_ram(vm->machine, &ram);
@@ -111,12 +123,23 @@ void sm_capture_clear(struct sm_capture *capture)
     *capture = (struct sm_capture){0};
 }
 
+static int capture_live(struct sm_capture *capture, sm_vm *vm, sm_error *err)
+{
+    int rc = sm_vm_freeze(vm, err);
+    if (rc)
+        return rc;
+    const struct sm_capture_note note = {.state = "live", .egress = vm->egress};
+    rc = sm_capture_take(capture, vm, &note, false, err);
+    if (!rc)
+        rc = sm_machine_resume(vm->machine, err);
+    int thawed = sm_vm_thaw(vm, rc ? NULL : err);
+    return rc ? rc : thawed;
+}
+
 int sm_vm_snapshot(sm_vm *vm, const char *path, sm_snapshot_stats *stats, sm_error *err)
 {
     struct sm_capture capture = {0};
-    int rc = sm_capture_take(&capture, vm, "{\"state\":\"live\"}", false, err);
-    if (!rc)
-        rc = sm_machine_resume(vm->machine, err);
+    int rc = capture_live(&capture, vm, err);
     if (!rc)
         rc = sm_capture_write(&capture, path, -1, err);
     if (!rc)

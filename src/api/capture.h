@@ -22,10 +22,18 @@ struct sm_capture {
     sm_error error;
 };
 
+/* What a restore reads back, in the snapshot's note. */
+struct sm_capture_note {
+    const char *state;
+    uint32_t pid;       /* of the command that runs; 0: none */
+    const char *egress; /* the policy that holds for what runs; NULL: none */
+};
+
 /* Pauses the VM, copies, and leaves it paused (after a failure it runs). delta: only what differs from the
  * snapshot file that the VM was restored from. *capture must be all zero. */
 int sm_capture_take(
-    struct sm_capture *capture, sm_vm *vm, const char *note, bool delta, sm_error *err);
+    struct sm_capture *capture, sm_vm *vm, const struct sm_capture_note *note, bool delta,
+    sm_error *err);
 
 /* Begins to write the file; base_fd >= 0: as a difference from that snapshot. base_fd must stay open
  * until finish or clear. */

@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 
+#include "api/exec.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -15,6 +16,7 @@
 #include "vmm/machine.h"
 
 #define REQUEST_TIMEOUT_MS 30000 /* for what the agent does at once */
+#define FREEZE_WAIT_MS     30000
 
 const struct sm_image_config *sm_vm_image_config(const sm_vm *vm)
 {
@@ -32,6 +34,33 @@ int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, sm_error *err)
         return 0;
     }
     return sm_channel_connect(channel, vm->machine, sm_deadline(REQUEST_TIMEOUT_MS), err);
+}
+
+int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer, void *to,
+    int64_t wait_ms, sm_error *err)
+{
+    struct sm_channel channel;
+    int rc = sm_vm_channel(vm, &channel, err);
+    if (rc)
+        return rc;
+    int64_t deadline = sm_deadline(wait_ms + REQUEST_TIMEOUT_MS);
+    rc = sm_exec_send(&channel, type, message, deadline, err);
+    if (!rc)
+        rc = sm_channel_expect(&channel, answer, to, deadline, err);
+    sm_channel_close(&channel);
+    return rc;
+}
+
+int sm_vm_freeze(sm_vm *vm, sm_error *err)
+{
+    const struct sm_wire_freeze request = {.timeout_ms = FREEZE_WAIT_MS};
+    int rc = sm_vm_ask(vm, SM_WIRE_FREEZE, &request, SM_WIRE_OK, NULL, FREEZE_WAIT_MS, err);
+    return rc ? sm_error_prefix(err, rc, "cannot stop the guest's processes for the snapshot") : 0;
+}
+
+int sm_vm_thaw(sm_vm *vm, sm_error *err)
+{
+    return sm_vm_ask(vm, SM_WIRE_THAW, NULL, SM_WIRE_OK, NULL, 0, err);
 }
 
 uint32_t sm_vm_take_service(sm_vm *vm)
@@ -85,6 +114,8 @@ int sm_vm_new(sm_image *image, const sm_vm_config *config, uint64_t start_ns, sm
         rc = set_name(v, config, err);
     if (!rc)
         rc = sm_vm_network_init(&v->network, config, err);
+    if (!rc && config->egress && !(v->egress = strdup(config->egress)))
+        rc = sm_error_set(err, SM_ENOMEM, "no memory for a VM");
     if (!rc)
         rc = sm_guest_files_find(&v->files, image, config, err);
     if (!rc)
@@ -144,6 +175,7 @@ void sm_vm_close(sm_vm *vm)
     sm_vm_network_clear(&vm->network);
     sm_hv_close(vm->hv);
     sm_guest_files_clear(&vm->files);
+    free(vm->egress);
     sm_close(vm->agent_fd);
     sm_close(vm->greeted);
     pthread_mutex_destroy(&vm->lock);

@@ -19,6 +19,7 @@ struct sm_vm {
     struct sm_machine *machine;
     struct sm_vm_network network;
     struct sm_guest_files files;
+    char *egress; /* the network's policy, as it was given; NULL: none was */
     uint64_t start_ns;
     char name[SM_VM_MAX_NAME + 1];
     sm_vm_timing timing;
@@ -42,6 +43,16 @@ const struct sm_image_config *sm_vm_image_config(const sm_vm *vm);
 
 /* A connection to the agent: one that is there already and unused, or a new one. */
 int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, sm_error *err);
+
+/* One request of the agent's that is answered with `answer`, decoded to *to (NULL with OK). The guest may
+ * take wait_ms for what it asks. */
+int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer, void *to,
+    int64_t wait_ms, sm_error *err);
+
+/* The user's processes stop. They must not run on in a copy of the guest before its clock, randomness and
+ * identity are new; a restore lets them go on then, thaw does here. */
+int sm_vm_freeze(sm_vm *vm, sm_error *err);
+int sm_vm_thaw(sm_vm *vm, sm_error *err);
 
 /* The running service's pid, for whom takes it first; 0: there is none. */
 uint32_t sm_vm_take_service(sm_vm *vm);

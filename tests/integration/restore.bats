@@ -14,6 +14,7 @@ sums() {
 
 # A secret that is only in memory, and a counter that a process of the guest's keeps going.
 witness='
+    cat /proc/sys/kernel/random/boot_id >/dev/null # made when it is read for the first time
     head -c 16 /dev/urandom | md5sum | cut -c 1-32 >/run/nonce
     (i=0; while :; do i=$((i + 1)); echo $i >/run/ticks.new; mv /run/ticks.new /run/ticks; sleep 0.05; done) >/dev/null 2>&1 &
     until [ -s /run/ticks ]; do sleep 0.05; done'
