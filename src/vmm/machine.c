@@ -52,19 +52,14 @@ static void init_sync(struct sm_machine *m)
 }
 
 /* The part that talks to the hypervisor. Memory first, then the interrupt controllers: see
- * hypervisor.h. */
+ * hypervisor.h. The vCPUs are made by their threads, meanwhile we make the devices. */
 static int make_vm(struct sm_machine *m, sm_error *err)
 {
     int rc;
     if ((rc = sm_hv_vm_create(m->hv, m->n_vcpus, &m->vm, err)) ||
         (rc = sm_machine_set_slots(m, err)) || (rc = sm_hv_vm_create_irqchip(m->vm, err)))
         return rc;
-    for (unsigned i = 0; i < m->n_vcpus && !rc; i++) {
-        m->vcpus[i].machine = m;
-        m->vcpus[i].index = i;
-        rc = sm_hv_vcpu_create(m->vm, i, &m->vcpus[i].hv, err);
-    }
-    return rc;
+    return sm_machine_start_vcpus(m, err);
 }
 
 static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_error *err)
@@ -86,13 +81,13 @@ static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_erro
     if ((rc = sm_machine_map_ram(m, err)) ||
         (rc = c->snapshot ? sm_machine_map_snapshot(m, c->snapshot_fd, c->snapshot, err)
                           : sm_machine_back_ram(m, err)) ||
-        (rc = sm_machine_map_rootfs(m, err)) || (rc = make_vm(m, err)) ||
-        (rc = sm_loop_create(&m->loop, err)) ||
+        (rc = sm_machine_map_rootfs(m, err)) || (rc = sm_loop_create(&m->loop, err)) ||
         (rc = sm_loop_timer_create(m->loop, sm_machine_panic_timeout, m, &m->panic_timer, err)) ||
         (rc = sm_serial_create(&m->serial, c->console_bytes, sm_machine_console_line, m, err)) ||
-        (rc = sm_machine_make_devices(m, c, err)))
+        (rc = make_vm(m, err)) || (rc = sm_machine_make_devices(m, c, err)) ||
+        (rc = sm_machine_attach_devices(m, err)))
         return rc;
-    return sm_machine_attach_devices(m, err);
+    return sm_machine_await_vcpus(m, err);
 }
 
 int sm_machine_create(
@@ -125,6 +120,7 @@ void sm_machine_close(struct sm_machine *m)
     if (!m)
         return;
     if (m->loop) {
+        sm_machine_await_vcpus(m, NULL); /* a kick needs to know them */
         sm_machine_kill(m);
         sm_loop_stop(m->loop); /* after it has reset the devices, see run.c */
     }
@@ -199,16 +195,14 @@ static int boot(struct sm_machine *m, sm_error *err)
     if (state != MACHINE_CREATED)
         return sm_error_set(err, SM_EINVAL, "the machine has been started before");
     int rc = load(m, err);
-    if (!rc)
-        rc = sm_loop_start(m->loop, "devices", err);
     if (rc)
         return rc;
     pthread_mutex_lock(&m->lock);
     m->timing.loaded_ns = sm_now_ns();
     if (m->state == MACHINE_CREATED)
-        m->state = MACHINE_RUNNING;
+        m->state = MACHINE_LOADED;
     pthread_mutex_unlock(&m->lock);
-    return sm_machine_start_vcpus(m, err);
+    return sm_machine_go(m, err);
 }
 
 int sm_machine_boot(struct sm_machine *m, sm_error *err)

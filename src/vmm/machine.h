@@ -20,10 +20,10 @@
 #include "hypervisor/hypervisor.h"
 
 struct sm_machine;
-struct sm_vsock;    /* devices/vsock.h */
-struct sm_loop;     /* util/loop.h */
-struct sm_snapshot; /* snapshot/snapshot.h */
-struct sm_ram;      /* snapshot/page_map.h */
+struct sm_vsock;       /* devices/vsock.h */
+struct sm_loop;        /* util/loop.h */
+struct sm_snapshot;    /* snapshot/snapshot.h */
+struct sm_ram;         /* snapshot/page_map.h */
 struct sm_net_backend; /* devices/virtio_net.h */
 
 /* Makes what the network card is plugged into, on the machine's loop. */
@@ -40,8 +40,8 @@ struct sm_machine_config {
     uint32_t guest_cid;    /* vsock address; 0: 3 */
     sm_machine_network_fn *network; /* NULL: a card that is not plugged in */
     void *network_arg;
-    uint8_t mac[6];        /* of the card; all zero: one that serves */
-    size_t console_bytes;  /* of the console log that are kept; 0: 256 KiB */
+    uint8_t mac[6];       /* of the card; all zero: one that serves */
+    size_t console_bytes; /* of the console log that are kept; 0: 256 KiB */
 
     /* Both borrowed, and both only save time. `hv`: shared by several machines, must outlive them; NULL: the
      * machine opens its own (0.5 ms). `snapshot` with `snapshot_fd`: what will be loaded, so that RAM is

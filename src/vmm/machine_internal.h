@@ -41,13 +41,15 @@ struct sm_machine_vcpu {
     struct sm_hv_vcpu *hv;
     pthread_t thread;
     unsigned index;
+    int rc; /* of the thread's preparations, with error; once it is ready */
+    sm_error error;
 };
 
-/* What the vCPU threads are asked to do. */
-enum { REQUEST_RUN, REQUEST_PARK, REQUEST_QUIT };
+/* What the vCPU threads are asked to do. HOLD: nothing yet, the vCPU has never run. */
+enum { REQUEST_HOLD, REQUEST_RUN, REQUEST_PARK, REQUEST_QUIT };
 
 enum machine_state {
-    MACHINE_CREATED, /* no thread has run yet */
+    MACHINE_CREATED, /* no vCPU has run yet */
     MACHINE_LOADED,  /* nor here, but saved state is in place: resume starts it */
     MACHINE_RUNNING,
     MACHINE_PAUSED,
@@ -80,12 +82,13 @@ struct sm_machine {
     atomic_bool panicked;
 
     pthread_mutex_t control; /* serialises boot, load, pause, resume, kill */
-    bool threads_started, threads_joined, loop_paused; /* under control */
+    unsigned n_threads;      /* vCPU threads not yet joined; under control from here on: */
+    bool loop_started, loop_paused;
 
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t changed;
     enum machine_state state;
-    unsigned n_parked;
+    unsigned n_ready, n_parked;
     struct sm_machine_end end;
     struct sm_machine_timing timing;
 };
@@ -111,7 +114,11 @@ void sm_machine_drop_devices(struct sm_machine *m);
 int sm_machine_cmdline(const struct sm_machine *m, bool assisted, char **cmdline, sm_error *err);
 
 /* run.c */
+/* Starts the threads, which make the vCPUs and hold; waits until all have. */
 int sm_machine_start_vcpus(struct sm_machine *m, sm_error *err);
+int sm_machine_await_vcpus(struct sm_machine *m, sm_error *err);
+/* Device thread and vCPUs begin. Under control. */
+int sm_machine_go(struct sm_machine *m, sm_error *err);
 void sm_machine_join_vcpus(struct sm_machine *m);
 /* The machine is over: the first call counts. From any thread. */
 void sm_machine_finish(struct sm_machine *m, enum sm_vm_end how, const char *fmt, ...)

@@ -85,8 +85,10 @@ void sm_machine_finish(struct sm_machine *m, enum sm_vm_end how, const char *fmt
     pthread_mutex_unlock(&m->lock);
     if (!first)
         return;
-    for (unsigned i = 0; i < m->n_vcpus; i++)
-        sm_hv_vcpu_kick(m->vcpus[i].hv);
+    for (unsigned i = 0; i < m->n_vcpus; i++) {
+        if (m->vcpus[i].hv)
+            sm_hv_vcpu_kick(m->vcpus[i].hv);
+    }
     sm_loop_post(m->loop, reset_devices, m, NULL);
 }
 
@@ -213,7 +215,7 @@ static int run(struct sm_machine_vcpu *v, sm_error *err)
 {
     struct sm_machine *m = v->machine;
     struct sm_hv_exit exit;
-    int rc = sm_hv_vcpu_bind(v->hv, err);
+    int rc = 0;
     while (!rc) {
         unsigned request = atomic_load(&m->request);
         if (request == REQUEST_QUIT)
@@ -229,55 +231,77 @@ static int run(struct sm_machine_vcpu *v, sm_error *err)
     return rc;
 }
 
+/* Makes the vCPU, says so, and waits until it is to run. */
+static void prepare(struct sm_machine_vcpu *v)
+{
+    struct sm_machine *m = v->machine;
+    int rc = sm_hv_vcpu_create(m->vm, v->index, &v->hv, &v->error);
+    if (!rc)
+        rc = sm_hv_vcpu_bind(v->hv, &v->error);
+    pthread_mutex_lock(&m->lock);
+    v->rc = rc;
+    m->n_ready++;
+    pthread_cond_broadcast(&m->changed);
+    while (atomic_load(&m->request) == REQUEST_HOLD)
+        pthread_cond_wait(&m->changed, &m->lock);
+    if (v->index == 0 && atomic_load(&m->request) == REQUEST_RUN)
+        m->timing.entered_ns = sm_now_ns();
+    pthread_mutex_unlock(&m->lock);
+}
+
 static void *vcpu_main(void *arg)
 {
     struct sm_machine_vcpu *v = arg;
-    struct sm_machine *m = v->machine;
     sm_error err;
     char name[16];
     snprintf(name, sizeof(name), "vcpu%u", v->index);
     pthread_setname_np(pthread_self(), name);
-    if (v->index == 0) {
-        pthread_mutex_lock(&m->lock);
-        if (!m->timing.entered_ns)
-            m->timing.entered_ns = sm_now_ns();
-        pthread_mutex_unlock(&m->lock);
-    }
-    if (run(v, &err))
-        sm_machine_finish(m, SM_VM_INTERNAL_ERROR, "%s", err.message);
-    sm_hv_vcpu_unbind(v->hv);
+    prepare(v);
+    if (v->rc == 0 && run(v, &err))
+        sm_machine_finish(v->machine, SM_VM_INTERNAL_ERROR, "%s", err.message);
+    if (v->hv)
+        sm_hv_vcpu_unbind(v->hv);
     return NULL;
 }
 
-/* Under `control`. On failure the machine has ended and those that had started are joined. */
+/* On failure those that were started are joined by close. */
 int sm_machine_start_vcpus(struct sm_machine *m, sm_error *err)
 {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before); /* the threads inherit it */
-    unsigned n = 0;
     int e = 0;
-    for (; n < m->n_vcpus && !e; n++)
-        e = pthread_create(&m->vcpus[n].thread, NULL, vcpu_main, &m->vcpus[n]);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!e) {
-        m->threads_started = true;
-        return 0;
+    for (unsigned i = 0; i < m->n_vcpus && !e; i++) {
+        m->vcpus[i].machine = m;
+        m->vcpus[i].index = i;
+        e = pthread_create(&m->vcpus[i].thread, NULL, vcpu_main, &m->vcpus[i]);
+        m->n_threads += e == 0;
     }
-    sm_machine_finish(m, SM_VM_INTERNAL_ERROR, "a vCPU thread could not be started");
-    for (unsigned i = 0; i + 1 < n; i++)
-        pthread_join(m->vcpus[i].thread, NULL);
-    return sm_error_errno(err, e, "cannot start the thread of vCPU %u", n - 1);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return e ? sm_error_errno(err, e, "cannot start a vCPU's thread") : 0;
+}
+
+int sm_machine_await_vcpus(struct sm_machine *m, sm_error *err)
+{
+    pthread_mutex_lock(&m->lock);
+    while (m->n_ready < m->n_threads)
+        pthread_cond_wait(&m->changed, &m->lock);
+    pthread_mutex_unlock(&m->lock);
+    for (unsigned i = 0; i < m->n_threads; i++) {
+        if (m->vcpus[i].rc) {
+            if (err)
+                *err = m->vcpus[i].error;
+            return m->vcpus[i].rc;
+        }
+    }
+    return 0;
 }
 
 /* Under `control`, after the end. */
 void sm_machine_join_vcpus(struct sm_machine *m)
 {
-    if (!m->threads_started || m->threads_joined)
-        return;
-    for (unsigned i = 0; i < m->n_vcpus; i++)
-        pthread_join(m->vcpus[i].thread, NULL);
-    m->threads_joined = true;
+    for (; m->n_threads > 0; m->n_threads--)
+        pthread_join(m->vcpus[m->n_threads - 1].thread, NULL);
 }
 
 /* ---- pause and resume ---------------------------------------------------------------------------------- */
@@ -366,18 +390,27 @@ int sm_machine_pause(struct sm_machine *m, sm_error *err)
     return rc;
 }
 
+int sm_machine_go(struct sm_machine *m, sm_error *err)
+{
+    if (!m->loop_started) { /* first: without its thread, calls would be made by whoever calls */
+        int rc = sm_loop_start(m->loop, "devices", err);
+        if (rc)
+            return rc;
+        m->loop_started = true;
+    }
+    return run_again(m, err);
+}
+
 int sm_machine_resume(struct sm_machine *m, sm_error *err)
 {
     pthread_mutex_lock(&m->control);
-    int rc = run_again(m, err);
+    pthread_mutex_lock(&m->lock);
+    bool fresh = m->state == MACHINE_LOADED;
+    pthread_mutex_unlock(&m->lock);
+    int rc = fresh ? sm_machine_go(m, err) : run_again(m, err);
     if (!rc && m->loop_paused) {
         sm_loop_resume(m->loop);
         m->loop_paused = false;
-    }
-    if (!rc && !m->threads_started) {
-        rc = sm_loop_start(m->loop, "devices", err);
-        if (!rc)
-            rc = sm_machine_start_vcpus(m, err);
     }
     pthread_mutex_unlock(&m->control);
     return rc;
