@@ -86,7 +86,8 @@ void sm_hv_vcpu_close(struct sm_hv_vcpu *vcpu);
  * start (regs NULL). */
 int sm_hv_vcpu_set_boot(struct sm_hv_vcpu *vcpu, const struct sm_boot_regs *regs, sm_error *err);
 
-/* The whole state of a vCPU; no vCPU of the VM may be running. On failure of `get`, *state is empty. */
+/* The whole state of a vCPU; no vCPU of the VM may be running. On failure of `get`, *state is empty. `set`
+ * is for a vCPU that has never run. */
 int sm_hv_vcpu_get_state(struct sm_hv_vcpu *vcpu, struct sm_vcpu_state *state, sm_error *err);
 int sm_hv_vcpu_set_state(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state, sm_error *err);
 
