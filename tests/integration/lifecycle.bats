@@ -2,11 +2,11 @@
 # How a run ends when somebody ends it: signals to the CLI, and its death.
 load helper
 
-# Starts `supermachine run ... sh -c 'echo ready; SCRIPT'` in the background, waits for "ready"; $pid is the CLI.
+# start SETUP LOOP: `supermachine run ... sh -c 'SETUP; echo ready; LOOP'` in the background, waits for "ready"; $pid is the CLI.
 start() {
     : >"$BATS_TEST_TMPDIR/out"
     # A shell without job control has background commands ignore SIGINT and SIGQUIT.
-    env --default-signal supermachine run "$busybox" sh -c "echo ready; $1" \
+    env --default-signal supermachine run "$busybox" sh -c "$1; echo ready; $2" \
         >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" 3>&- &
     pid=$!
     wait_for 200 grep -q ready "$BATS_TEST_TMPDIR/out"
@@ -20,7 +20,8 @@ ended() {
 }
 
 @test "signals reach the command" {
-    start 'trap "echo int" INT; trap "echo usr1" USR1; trap "echo hup; exit 9" HUP; while :; do sleep 0.1; done'
+    start 'trap "echo int" INT; trap "echo usr1" USR1; trap "echo hup; exit 9" HUP' \
+        'while :; do sleep 0.1; done'
     kill -INT "$pid"
     wait_for 60 grep -q int "$BATS_TEST_TMPDIR/out"
     kill -USR1 "$pid"
@@ -31,13 +32,13 @@ ended() {
 }
 
 @test "a command without a handler dies by the signal: 143" {
-    start 'exec sleep 1000'
+    start : 'exec sleep 1000'
     kill -TERM "$pid"
     ended 143
 }
 
 @test "the third request to end kills a command that ignores it: 137" {
-    start 'trap "" INT TERM HUP QUIT; while :; do sleep 1; done'
+    start 'trap "" INT TERM HUP QUIT' 'while :; do sleep 1; done'
     kill -TERM "$pid"; sleep 0.3
     kill -TERM "$pid"; sleep 0.3
     kill -TERM "$pid"
@@ -55,7 +56,7 @@ ended() {
 }
 
 @test "a killed CLI leaves no process, socket or temporary file" {
-    start 'while :; do sleep 1; done'
+    start : 'while :; do sleep 1; done'
     kill -KILL "$pid"
     ended 137
     nothing_left
