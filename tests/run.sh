@@ -106,8 +106,8 @@ run_native() {
 
 run_nested() {
     prepare_integration || return
-    # BATS_TEST_TIMEOUT and the like reach the machine by -e, SM_* by themselves.
-    tests/testbed/nested run -t "${SM_NESTED_TIMEOUT:-2400}" -e BATS_TEST_TIMEOUT="$BATS_TEST_TIMEOUT" -- \
+    # BATS_TEST_TIMEOUT and the like reach the machine by -e, SM_* by themselves. User space is the slow part there.
+    tests/testbed/nested run -t "${SM_NESTED_TIMEOUT:-3300}" -e BATS_TEST_TIMEOUT=$((3 * BATS_TEST_TIMEOUT)) -- \
         "${bats[@]}" --filter-tags '!host' tests/integration | tee "$logs/nested.tap"
     count_tap "$logs/nested.tap"
 }
