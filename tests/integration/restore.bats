@@ -186,8 +186,9 @@ tell='
     cp "$snap" "$BATS_TEST_TMPDIR/good"
     printf 'X' | dd of="$snap" bs=1 seek=200 conv=notrunc 2>/dev/null
     fails_with 125 "checksum|damaged|corrupt" supermachine run "$busybox" true
+    cp "$BATS_TEST_TMPDIR/good" "$snap"
     truncate -s 1000000 "$snap"
-    fails_with 125 "short|truncated|end" supermachine run "$busybox" true
+    fails_with 125 "truncated" supermachine run "$busybox" true
     rm "$snap"
     cp "$BATS_TEST_TMPDIR/good" "$snap"
     run supermachine run "$busybox" true
