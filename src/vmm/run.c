@@ -4,7 +4,8 @@
  * `request` tells the threads what to do; they look at it before every entry into the guest, and whoever
  * changes it kicks them, so a thread in the guest comes out (kicks are never lost, see hypervisor.h). To
  * park, a thread first completes what is left of its last exit (an MMIO read whose value the guest has
- * not got yet is not part of the registers), then it waits for the request to change.
+ * not got yet is not part of the registers), then it waits for the request to change. A new thread makes its
+ * vCPU, while create makes the devices, and holds until boot or resume.
  *
  * The end is decided by the first thread that calls sm_machine_finish; it asks all vCPU threads to quit.
  * The device thread then resets all devices, which closes the vsock streams, so nobody waits for a guest

@@ -3,7 +3,7 @@
  * src/snapshot and mapped here.
  *
  * Capture: the machine is paused, that is, all vCPUs are parked with their last exit completed and the
- * device thread is between two events. Restore goes into a machine whose threads have not started, in
+ * device thread is between two events. Restore goes into a machine whose vCPUs have never run, in
  * the order: RAM, vCPUs, interrupt controllers, clock, devices; at the end the devices look into their
  * queues, since a kick of the guest may have been under way at capture.
  */
