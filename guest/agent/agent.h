@@ -108,6 +108,7 @@ struct agent {
     bool frozen; /* FREEZE was done, THAW not yet */
     uint64_t boot_nonce, ticks;
     const char *passwd, *group; /* paths of the user database */
+    const char *uptime;         /* path of /proc/uptime */
     struct conn *dirty;
     struct buffer *free_buffers;
     unsigned n_free_buffers;

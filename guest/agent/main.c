@@ -84,6 +84,7 @@ int main(void)
     boot(setting("sm_hostname", ""), setting("sm_root", "/dev/pmem0"));
     agent.passwd = "/etc/passwd";
     agent.group = "/etc/group";
+    agent.uptime = "/proc/uptime";
     agent.boot_nonce = draw_nonce();
     if (uname(&u) == 0)
         memcpy(agent.hostname, u.nodename, sizeof(agent.hostname) - 1);

@@ -26,6 +26,7 @@
 /* Above what the looks themselves cost where the guest kernel is emulated. */
 #define IDLE_PERMILLE 100u
 #define QUIET_MIN_MS  200u
+#define QUIET_MAX_MS  5000u
 
 /* States of the kernel's sockets: a UDP socket that is bound but not connected is "closed". */
 #define STATE_CLOSE  7u
@@ -200,15 +201,14 @@ void probe_wait_listen(struct agent *a, struct conn *c, const struct sm_wire_wai
 }
 
 /* The sum over all CPUs of the time they were idle, to 10 ms; both numbers of /proc/uptime. */
-static bool read_uptime(uint64_t *uptime_ns, uint64_t *idle_ns)
+static bool read_uptime(const char *path, uint64_t *uptime_ns, uint64_t *idle_ns)
 {
     char text[64];
     uint64_t v[2] = {0, 0};
-    int fd = open("/proc/uptime", O_RDONLY | O_CLOEXEC);
+    static int fd = -1; /* opened once: a look must not itself be what keeps the guest busy */
     if (fd < 0)
-        return false;
-    ssize_t n = read(fd, text, sizeof(text));
-    close(fd);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof(text), 0);
     unsigned i = 0;
     for (ssize_t k = 0; k < n; k++) {
         if (text[k] >= '0' && text[k] <= '9')
@@ -222,49 +222,53 @@ static bool read_uptime(uint64_t *uptime_ns, uint64_t *idle_ns)
 }
 
 /* Time that the CPUs were not idle, since boot. */
-static bool busy_ns(uint64_t *uptime, uint64_t *busy)
+static bool busy_ns(const struct agent *a, uint64_t *uptime, uint64_t *busy)
 {
     uint64_t idle;
     cpu_set_t cpus;
-    if (!read_uptime(uptime, &idle) || sched_getaffinity(0, sizeof(cpus), &cpus) != 0)
+    if (!read_uptime(a->uptime, uptime, &idle) || sched_getaffinity(0, sizeof(cpus), &cpus) != 0)
         return false;
     *busy = *uptime * (uint64_t)CPU_COUNT(&cpus) - idle;
-    return true;
-}
-
-static bool sample(struct agent *a, struct conn *c, uint64_t now)
-{
-    if (!busy_ns(&c->sample_ns, &c->sample_busy_ns)) {
-        set_next(a, c, 0);
-        conn_error(a, c, SM_WIRE_E_INTERNAL, errno, "cannot read /proc/uptime", NULL);
-        return false;
-    }
-    wait_on(a, c, now, c->quiet_ms);
     return true;
 }
 
 void probe_wait_idle(struct agent *a, struct conn *c, const struct sm_wire_wait_idle *m)
 {
     uint64_t now = agent_now_ns();
+    if (!busy_ns(a, &c->sample_ns, &c->sample_busy_ns)) {
+        conn_error(a, c, SM_WIRE_E_INTERNAL, errno, "cannot read /proc/uptime", NULL);
+        return;
+    }
     c->state = CONN_WAIT_IDLE;
     c->quiet_ms = m->quiet_ms < QUIET_MIN_MS ? QUIET_MIN_MS : m->quiet_ms;
     c->deadline_ns = now + (uint64_t)m->timeout_ms * 1000000u;
-    sample(a, c, now);
+    wait_on(a, c, now, c->quiet_ms);
 }
 
+/* The looks cost the same whatever lies between them, and a multiple of it on a host that is short of
+ * CPU time: so the time between them grows until their share is small. */
 static void look_idle(struct agent *a, struct conn *c, uint64_t now)
 {
     uint64_t uptime, busy;
-    if (busy_ns(&uptime, &busy) && uptime - c->sample_ns >= (uint64_t)c->quiet_ms * 950000u) {
-        int64_t used = (int64_t)(busy - c->sample_busy_ns);
-        if (used <= (int64_t)((uptime - c->sample_ns) / 1000 * IDLE_PERMILLE)) {
-            wait_over(a, c);
-            conn_put(a, c, SM_WIRE_OK, NULL);
-            return;
-        }
+    if (!busy_ns(a, &uptime, &busy)) {
+        set_next(a, c, 0);
+        conn_error(a, c, SM_WIRE_E_INTERNAL, errno, "cannot read /proc/uptime", NULL);
+        return;
     }
-    if (!timed_out(a, c, now, "the guest was not idle in time"))
-        sample(a, c, now);
+    uint64_t span = uptime - c->sample_ns;
+    int64_t used = (int64_t)(busy - c->sample_busy_ns);
+    if (span >= (uint64_t)c->quiet_ms * 950000u && used <= (int64_t)(span / 1000 * IDLE_PERMILLE)) {
+        wait_over(a, c);
+        conn_put(a, c, SM_WIRE_OK, NULL);
+        return;
+    }
+    if (timed_out(a, c, now, "the guest was not idle in time"))
+        return;
+    c->sample_ns = uptime;
+    c->sample_busy_ns = busy;
+    if (c->quiet_ms < QUIET_MAX_MS)
+        c->quiet_ms = c->quiet_ms * 2 < QUIET_MAX_MS ? c->quiet_ms * 2 : QUIET_MAX_MS;
+    wait_on(a, c, now, c->quiet_ms);
 }
 
 /* ---- freezing ----------------------------------------------------------------------------- */

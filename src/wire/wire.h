@@ -256,7 +256,8 @@ struct sm_wire_wait_listen {
     uint32_t timeout_ms;
 };
 
-/* Idle: during quiet_ms (at least 200) the CPUs had together less than a tenth of that to do. */
+/* Idle: during quiet_ms (at least 200, more after each look that found the guest busy) the CPUs had
+ * together less than a tenth of that to do. */
 struct sm_wire_wait_idle {
     uint32_t quiet_ms;
     uint32_t timeout_ms;

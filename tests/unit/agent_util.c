@@ -82,9 +82,11 @@ int system_thaw(const char **what)
 static void serve(const struct agent_test *t, int listener, int proxy)
 {
     static struct agent agent;
-    char passwd[96], group[96];
+    char passwd[96], group[96], uptime[96];
     snprintf(passwd, sizeof(passwd), "%s/passwd", t->dir);
     snprintf(group, sizeof(group), "%s/group", t->dir);
+    snprintf(uptime, sizeof(uptime), "%s/uptime", t->dir);
+    agent.uptime = uptime;
     agent.passwd = passwd;
     agent.group = group;
     agent.boot_nonce = 0x1234567890abcdefu;

@@ -4,6 +4,9 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,6 +154,49 @@ static void single_steps_of_a_restore(void **state)
     assert_string_equal(t->system->hostname, "h");
     assert_string_equal(t->system->machine_id, "");
     peer_close(p);
+}
+
+/* ---- idle --------------------------------------------------------------------------------- */
+
+/* As /proc/uptime: seconds since boot, and seconds that all CPUs together were idle. */
+static void write_uptime(int fd, double up, double idle)
+{
+    char text[64];
+    int n = snprintf(text, sizeof(text), "%.2f %.2f\n", up, idle);
+    assert_int_equal(pwrite(fd, text, (size_t)n, 0), n);
+}
+
+static void idle_is_when_the_cpus_rest(void **state)
+{
+    struct agent_test *t = *state;
+    struct peer *p = peer_open(t);
+    struct pollfd pfd = {.fd = p->fd, .events = POLLIN};
+    cpu_set_t cpus;
+    char path[96];
+    double up = 100, idle = 50;
+    assert_int_equal(sched_getaffinity(0, sizeof(cpus), &cpus), 0);
+    snprintf(path, sizeof(path), "%s/uptime", t->dir);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    write_uptime(fd, up, idle);
+    peer_put(
+        p, SM_WIRE_WAIT_IDLE, &(struct sm_wire_wait_idle){.quiet_ms = 200, .timeout_ms = 60000});
+    /* One CPU is busy, for a second and a half: no answer. */
+    for (int i = 0; i < 15; i++) {
+        write_uptime(fd, up += 0.1, idle += 0.1 * (CPU_COUNT(&cpus) - 1));
+        assert_int_equal(poll(&pfd, 1, 100), 0);
+    }
+    /* Nearly all at rest: an answer, as soon as a whole look saw nothing else. */
+    int i = 0;
+    do
+        write_uptime(fd, up += 0.1, idle += 0.1 * CPU_COUNT(&cpus) - 0.001);
+    while (poll(&pfd, 1, 100) == 0 && ++i < 300);
+    peer_expect(p, SM_WIRE_OK, NULL);
+
+    /* The wait is bounded. */
+    peer_put(p, SM_WIRE_WAIT_IDLE, &(struct sm_wire_wait_idle){.quiet_ms = 200, .timeout_ms = 300});
+    peer_expect_error(p, SM_WIRE_E_TIMEOUT);
+    peer_close(p);
+    close(fd);
 }
 
 /* ---- freezing ----------------------------------------------------------------------------- */
@@ -521,6 +567,7 @@ int main(void)
         TEST(a_restore_that_fails_runs_nothing),
         TEST(identity_is_checked_before_anything_is_done),
         TEST(single_steps_of_a_restore),
+        TEST(idle_is_when_the_cpus_rest),
         TEST(restore_thaws_what_was_frozen_once),
         TEST(without_processes_nothing_is_frozen_or_thawed),
         TEST(freezing_takes_its_time_but_not_more),
