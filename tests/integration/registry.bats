@@ -210,8 +210,9 @@ SH
     built --authfile "$HOSTILE/auth.json" "$HOSTILE_AT/auth-basic/x"
     rm -rf "$BATS_TEST_TMPDIR/store"
     refused "does not accept the anonymous access: log in" "$HOSTILE_AT/auth-private/x"
-    ! grep "^$(cat "$HOSTILE/elsewhere") " "$HOSTILE/log" | grep -v ' -$'
-    ! grep -rl geheim "$BATS_TEST_TMPDIR/store"
+    # shellcheck disable=SC2016 # for the inner shell
+    run ! bash -c 'grep "^$(cat "$1") " "$2" | grep -v " -\$"' - "$HOSTILE/elsewhere" "$HOSTILE/log"
+    run ! grep -rl geheim "$BATS_TEST_TMPDIR/store"
 }
 
 @test "Retry-After is honoured" {
