@@ -106,7 +106,7 @@ tell='
     local layout=$BATS_TEST_TMPDIR/layout i
     cp -r "$SM_IMAGE_BUSYBOX/oci" "$layout"
     umoci config --image "$layout:latest" --tag service --config.cmd sh --config.cmd -c --config.cmd \
-        'nc -lk -p 7777 -e cat & echo $$ starts; i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.2; done'
+        'nc -ll -p 7777 -e cat & echo $$ starts; i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.2; done'
     run --separate-stderr supermachine bake --until listening "oci:$layout:service"
     echo "$output $stderr"
     [ "$status" -eq 0 ]
