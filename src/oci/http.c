@@ -26,6 +26,7 @@
 #include <time.h>
 
 #include "oci/http_auth.h"
+#include "oci/http_url.h"
 #include "util/bytes.h"
 #include "util/error.h"
 
@@ -44,9 +45,9 @@ enum {
 };
 
 struct sm_http {
-    char *host, *repository, *origin; /* origin: what the host is reached by, "https://host" */
+    char *host, *repository;
     char *user, *password, *identity_token, *tls_ca;
-    bool insecure, may_be_plain;
+    bool insecure;
     unsigned stall_s;
     pthread_mutex_t lock; /* of what follows */
     bool plain;           /* the registry does not speak TLS */
@@ -165,13 +166,22 @@ static int on_progress(void *arg, curl_off_t dt, curl_off_t dn, curl_off_t ut, c
 
 /* ---- one attempt --------------------------------------------------------------------------------- */
 
+/* Plain HTTP is for this machine, and for who said that it will do. That a registry is here says nothing about the
+ * places that it sends us to. */
+static bool plain_allowed(const struct sm_http *h, const char *url)
+{
+    return h->insecure || sm_url_is_local(url);
+}
+
 static void set_common(struct attempt *a, const char *url, bool small)
 {
     struct sm_http *h = a->http;
     CURL *c = a->curl;
     curl_easy_reset(c); /* keeps connections */
     curl_easy_setopt(c, CURLOPT_URL, url);
-    curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, h->may_be_plain ? "http,https" : "https");
+    curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, plain_allowed(h, url) ? "http,https" : "https");
+    curl_easy_setopt(c, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    sm_url_set_proxy(c, url);
     curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(c, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     curl_easy_setopt(c, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
@@ -277,9 +287,7 @@ static int append_parameter(CURL *curl, char **text, char separator, const char 
 /* The token server may be another host: the registry names it, over a connection that we trust. */
 static bool realm_allowed(const struct sm_http *h, const char *realm)
 {
-    if (strncasecmp(realm, "https://", 8) == 0)
-        return true;
-    return h->may_be_plain && strncasecmp(realm, "http://", 7) == 0;
+    return sm_url_is_tls(realm) || (strncasecmp(realm, "http://", 7) == 0 && plain_allowed(h, realm));
 }
 
 /* GET with basic credentials, or, with an identity token, the OAuth2 POST. */
@@ -410,24 +418,6 @@ static int restart(struct request *r)
     return r->url ? 0 : sm_error_set(r->err, SM_ENOMEM, "out of memory");
 }
 
-/* Scheme, host and port as libcurl understands them, as one text. */
-static char *origin_of(const char *url)
-{
-    CURLU *u = curl_url();
-    char *scheme = NULL, *host = NULL, *port = NULL, *text = NULL;
-    if (u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
-        curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
-        curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
-        curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK &&
-        asprintf(&text, "%s://%s:%s", scheme, host, port) < 0)
-        text = NULL;
-    curl_free(scheme);
-    curl_free(host);
-    curl_free(port);
-    curl_url_cleanup(u);
-    return text;
-}
-
 static int follow(struct request *r)
 {
     char *to = NULL;
@@ -437,16 +427,16 @@ static int follow(struct request *r)
     if (++r->redirects > MAX_REDIRECTS)
         return sm_error_set(r->err, SM_EPROTOCOL, "the registry %s redirects us more than %d times for %s",
             r->http->host, MAX_REDIRECTS, r->get->what);
-    bool was_tls = strncasecmp(r->url, "https:", 6) == 0, is_tls = strncasecmp(to, "https:", 6) == 0;
+    bool is_tls = sm_url_is_tls(to);
     if (!is_tls && strncasecmp(to, "http:", 5) != 0)
         return sm_error_set(r->err, SM_EPROTOCOL, "the registry %s redirects us to what is not HTTP",
             r->http->host);
-    if (!is_tls && (was_tls || !r->http->may_be_plain))
+    if (!is_tls && (sm_url_is_tls(r->url) || !plain_allowed(r->http, to)))
         return sm_error_set(r->err, SM_EPROTOCOL, "the registry %s redirects us to a place without TLS",
             r->http->host);
     auto_free char *home = origin_url(r->http, r->get->path);
-    auto_free char *ours = home ? origin_of(home) : NULL;
-    auto_free char *theirs = origin_of(to);
+    auto_free char *ours = home ? sm_url_origin(home) : NULL;
+    auto_free char *theirs = sm_url_origin(to);
     char *copy = strdup(to);
     if (!ours || !copy) {
         free(copy);
@@ -506,16 +496,24 @@ static int broken(struct request *r, const struct attempt *a, uint64_t before, i
     if (code == CURLE_WRITE_ERROR)
         return sm_error_set(r->err, SM_ELIMIT, "the registry %s sends too much for %s", h->host,
             r->get->what);
-    if (code == CURLE_SSL_CONNECT_ERROR && h->may_be_plain && !h->plain && r->at_origin) {
+    if (code == CURLE_SSL_CONNECT_ERROR && plain_allowed(h, r->url) && !h->plain && r->at_origin) {
         pthread_mutex_lock(&h->lock);
         h->plain = true;
         pthread_mutex_unlock(&h->lock);
         return restart(r);
     }
-    int rc = sm_error_set(r->err, SM_ENETWORK, "cannot get %s from the registry %s: %s%s", r->get->what,
-        h->host, curl_easy_strerror((CURLcode)code),
-        code == CURLE_PEER_FAILED_VERIFICATION ? " (is its CA to be named by --tls-ca?)" : "");
-    return worth_retrying(code) ? try_again(r, before, code == CURLE_OPERATION_TIMEDOUT ? 2 : 1, rc) : rc;
+    long proxy = 0;
+    curl_easy_getinfo(r->curl, CURLINFO_HTTP_CONNECTCODE, &proxy);
+    bool proxy_refuses = proxy >= 300;
+    int rc = proxy_refuses ?
+        sm_error_set(r->err, SM_ENETWORK, "the proxy answers %ld for a connection to the registry %s", proxy,
+            h->host) :
+        sm_error_set(r->err, SM_ENETWORK, "cannot get %s from the registry %s: %s%s", r->get->what, h->host,
+            curl_easy_strerror((CURLcode)code),
+            code == CURLE_PEER_FAILED_VERIFICATION ? " (is its CA to be named by --tls-ca?)" : "");
+    if (!worth_retrying(code) || (proxy_refuses && proxy < 500))
+        return rc;
+    return try_again(r, before, code == CURLE_OPERATION_TIMEDOUT ? 2 : 1, rc);
 }
 
 static int refused(struct request *r, const struct attempt *a)
@@ -625,13 +623,6 @@ int sm_http_check_login(struct sm_http *http, sm_error *err)
 
 /* ---- sessions ------------------------------------------------------------------------------------ */
 
-static bool is_localhost(const char *host)
-{
-    size_t n = strcspn(host, ":");
-    return (n == 9 && strncasecmp(host, "localhost", 9) == 0) || strncmp(host, "127.", 4) == 0 ||
-        strncmp(host, "[::1]", 5) == 0;
-}
-
 static bool copy(char **to, const char *from)
 {
     *to = from ? strdup(from) : NULL;
@@ -645,7 +636,6 @@ int sm_http_new(const struct sm_http_options *o, struct sm_http **out, sm_error 
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     pthread_mutex_init(&h->lock, NULL);
     h->insecure = o->insecure;
-    h->may_be_plain = o->insecure || is_localhost(o->host);
     h->stall_s = o->stall_s ? o->stall_s : STALL_S;
     if (!copy(&h->host, o->host) || !copy(&h->repository, o->repository) || !copy(&h->user, o->user) ||
         !copy(&h->password, o->password) || !copy(&h->identity_token, o->identity_token) ||

@@ -12,6 +12,7 @@
 
 #include "oci/credentials.h"
 #include "oci/http_auth.h"
+#include "oci/http_url.h"
 
 static char dir[64];
 
@@ -157,6 +158,50 @@ static void stored_and_erased(void **state)
     expect("a.io", "x", "a", "b");
 }
 
+/* Plain HTTP and no proxy are for this machine only, so what only looks like it must not be taken for it. */
+static void this_machine(void **state)
+{
+    static const char *const local[] = {"localhost", "LOCALHOST:5000", "127.0.0.1", "127.1.2.3:80", "[::1]", "[::1]:5000"};
+    static const char *const other[] = {"", "localhost.example.com", "127.example.com", "127.0.0.1.example.com:5000", "128.0.0.1",
+        "[::1:1]", "[::11]:5000", "10.127.0.1", "127.0.0.1.127.0.0.1.127.0.0.1"};
+    char url[128];
+    for (size_t i = 0; i < sizeof(local) / sizeof(local[0]); i++) {
+        assert_true(sm_host_is_local(local[i]));
+        snprintf(url, sizeof(url), "http://%s/v2/x", local[i]);
+        assert_true(sm_url_is_local(url));
+    }
+    for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++) {
+        assert_false(sm_host_is_local(other[i]));
+        snprintf(url, sizeof(url), "http://%s/v2/x", other[i]);
+        assert_false(sm_url_is_local(url));
+    }
+    assert_false(sm_url_is_local("http://localhost@example.com/"));
+    assert_false(sm_url_is_local("http://example.com/?localhost"));
+}
+
+static void origins(void **state)
+{
+    static const struct {
+        const char *a, *b;
+        int same;
+    } pairs[] = {
+        {"https://r.io/v2/x", "https://r.io:443/other?x=1", 1},
+        {"https://r.io/v2/x", "http://r.io/v2/x", 0},
+        {"https://r.io/v2/x", "https://r.io:8443/v2/x", 0},
+        {"https://r.io/v2/x", "https://r.io.evil.com/v2/x", 0},
+        {"https://r.io/v2/x", "https://r.io@evil.com/v2/x", 0},
+    };
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        char *a = sm_url_origin(pairs[i].a), *b = sm_url_origin(pairs[i].b);
+        assert_non_null(a);
+        assert_non_null(b);
+        assert_int_equal(strcmp(a, b) == 0, pairs[i].same);
+        free(a);
+        free(b);
+    }
+    assert_null(sm_url_origin("https://"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -165,6 +210,8 @@ int main(void)
         cmocka_unit_test(files_and_their_order),
         cmocka_unit_test(broken_files_are_errors),
         cmocka_unit_test(stored_and_erased),
+        cmocka_unit_test(this_machine),
+        cmocka_unit_test(origins),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
