@@ -158,6 +158,18 @@ typedef struct sm_prune_result {
 } sm_prune_result;
 SM_API int sm_store_prune_images(sm_store *store, bool all, sm_prune_result *result, sm_error *err);
 
+/* What the store takes on the disk. */
+typedef struct sm_disk_usage {
+    uint64_t files, bytes; /* clones share: the sum may be more than the disk holds */
+} sm_disk_usage;
+typedef struct sm_store_usage {
+    sm_disk_usage blobs;     /* manifests, configs and compressed layers that were pulled */
+    sm_disk_usage rootfs;    /* root filesystems */
+    sm_disk_usage snapshots; /* baked */
+    sm_disk_usage other;     /* names, records, temporary files */
+} sm_store_usage;
+SM_API void sm_store_measure(sm_store *store, sm_store_usage *usage);
+
 /* ---- registries --------------------------------------------------------------------------- */
 
 /* Checks user and password with the registry `host` and keeps them where container tools do (authfile;

@@ -65,6 +65,11 @@ int sm_store_prune_images(sm_store *store, bool all, sm_prune_result *result, sm
     return sm_imgstore_prune(store->images, all, result, err);
 }
 
+void sm_store_measure(sm_store *store, sm_store_usage *usage)
+{
+    sm_imgstore_usage(store->images, usage);
+}
+
 int sm_store_save(sm_store *store, const char *reference, const char *path, sm_error *err)
 {
     return sm_builder_save(store->images, reference, path, err);

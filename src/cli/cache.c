@@ -1,9 +1,66 @@
-/* supermachine cache prune: gives disk space back. */
+/* supermachine cache ls|prune: what the store takes on the disk, and giving it back. */
 #include <getopt.h>
+#include <jansson.h>
 #include <stdio.h>
 
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "util/bytes.h"
+
+static const struct cli_option ls_options[] = {
+    CLI_FORMAT_OPTION("table|json", "how to print the list (table)"),
+    {0},
+};
+
+static int ls(const struct cli_command *self, int argc, char **argv)
+{
+    bool json;
+    int id = cli_take_format(self, argc, argv, "table", &json);
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    if (optind < argc)
+        return cli_fail_usage(self, "unexpected argument '%s'", argv[optind]);
+    sm_store *store = cli_open_store();
+    if (!store)
+        return CLI_EXIT_FAILURE;
+    sm_store_usage usage;
+    sm_store_measure(store, &usage);
+    sm_store_close(store);
+
+    const struct {
+        const char *name;
+        const sm_disk_usage *part;
+    } rows[] = {{"blobs", &usage.blobs}, {"rootfs", &usage.rootfs}, {"snapshots", &usage.snapshots},
+        {"other", &usage.other}};
+    json_t *all = json_object();
+    if (!json)
+        printf("%-12s %7s %9s\n", "WHAT", "FILES", "SIZE");
+    for (size_t i = 0; i < SM_ARRAY_LEN(rows); i++) {
+        const sm_disk_usage *part = rows[i].part;
+        char size[32];
+        if (json)
+            json_object_set_new(all, rows[i].name, json_pack("{s:I, s:I}", "files", (json_int_t)part->files,
+                "bytes", (json_int_t)part->bytes));
+        else
+            printf("%-12s %7llu %9s\n", rows[i].name, (unsigned long long)part->files,
+                cli_format_size(part->bytes, size));
+    }
+    if (json) {
+        json_dumpf(all, stdout, JSON_INDENT(2));
+        putchar('\n');
+    }
+    json_decref(all);
+    return CLI_EXIT_OK;
+}
+
+static const struct cli_command cache_ls = {
+    .name = "cache ls",
+    .synopsis = "",
+    .summary = "Show what the store takes on the disk.",
+    .notes = "'image prune' gives back blobs and root filesystems, 'cache prune' snapshots.\n",
+    .options = ls_options,
+    .run = ls,
+};
 
 enum { OPT_MAX_SIZE = 0x100, OPT_MAX_AGE };
 
@@ -57,11 +114,11 @@ static const struct cli_command cache_prune = {
     .run = prune,
 };
 
-static const struct cli_command *const commands[] = {&cache_prune, NULL};
+static const struct cli_command *const commands[] = {&cache_ls, &cache_prune, NULL};
 
 const struct cli_command cli_cache = {
     .name = "cache",
     .synopsis = "COMMAND",
-    .summary = "Give disk space back.",
+    .summary = "See what the store takes on the disk, and give it back.",
     .commands = commands,
 };

@@ -8,10 +8,8 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 
-enum { OPT_FORMAT = 256 };
-
 static const struct cli_option ls_options[] = {
-    {OPT_FORMAT, "format", "table|json", "how to print the list (table)"},
+    CLI_FORMAT_OPTION("table|json", "how to print the list (table)"),
     {0},
 };
 
@@ -52,29 +50,18 @@ static void list_one(void *arg, const sm_store_image *image)
             "created", (json_int_t)image->created));
 }
 
-static int open_store(sm_store **store)
-{
-    sm_error err;
-    return sm_store_open(store, NULL, &err) ? cli_fail_error(&err) : CLI_EXIT_OK;
-}
-
 static int ls(const struct cli_command *self, int argc, char **argv)
 {
-    bool json = false;
-    int id;
-    while ((id = cli_next_option(self, argc, argv)) > 0) {
-        json = strcmp(optarg, "json") == 0;
-        if (!json && strcmp(optarg, "table") != 0)
-            return cli_fail_usage(self, "unknown format '%s'", optarg);
-    }
+    bool json;
+    int id = cli_take_format(self, argc, argv, "table", &json);
     if (id != CLI_OPTIONS_END)
         return cli_options_exit(id);
     if (optind < argc)
         return cli_fail_usage(self, "unexpected argument '%s'", argv[optind]);
 
-    sm_store *store;
     sm_error err;
-    if (open_store(&store))
+    sm_store *store = cli_open_store();
+    if (!store)
         return CLI_EXIT_FAILURE;
     struct listing l = {.images = json ? json_array() : NULL};
     if (!json)
@@ -108,9 +95,9 @@ static int inspect(const struct cli_command *self, int argc, char **argv)
     if (optind == argc)
         return cli_fail_usage(self, "which image?");
 
-    sm_store *store;
     sm_error err;
-    if (open_store(&store))
+    sm_store *store = cli_open_store();
+    if (!store)
         return CLI_EXIT_FAILURE;
     json_t *all = json_array();
     int status = CLI_EXIT_OK;
@@ -150,9 +137,9 @@ static int rm(const struct cli_command *self, int argc, char **argv)
     if (optind == argc)
         return cli_fail_usage(self, "which image?");
 
-    sm_store *store;
     sm_error err;
-    if (open_store(&store))
+    sm_store *store = cli_open_store();
+    if (!store)
         return CLI_EXIT_FAILURE;
     int status = CLI_EXIT_OK;
     for (int i = optind; i < argc; i++) {

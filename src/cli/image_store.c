@@ -16,10 +16,10 @@ static int tag(const struct cli_command *self, int argc, char **argv)
         return cli_options_exit(id);
     if (argc - optind != 2)
         return cli_fail_usage(self, "an image and a name are needed");
-    sm_store *store;
     sm_error err;
-    if (sm_store_open(&store, NULL, &err))
-        return cli_fail_error(&err);
+    sm_store *store = cli_open_store();
+    if (!store)
+        return CLI_EXIT_FAILURE;
     int rc = sm_store_tag(store, argv[optind], argv[optind + 1], &err);
     sm_store_close(store);
     return rc ? cli_fail_error(&err) : CLI_EXIT_OK;
@@ -47,10 +47,10 @@ static int prune(const struct cli_command *self, int argc, char **argv)
         return cli_options_exit(id);
     if (optind < argc)
         return cli_fail_usage(self, "unexpected argument '%s'", argv[optind]);
-    sm_store *store;
     sm_error err;
-    if (sm_store_open(&store, NULL, &err))
-        return cli_fail_error(&err);
+    sm_store *store = cli_open_store();
+    if (!store)
+        return CLI_EXIT_FAILURE;
     sm_prune_result result;
     int rc = sm_store_prune_images(store, all, &result, &err);
     sm_store_close(store);
@@ -70,10 +70,8 @@ const struct cli_command cli_image_prune = {
     .run = prune,
 };
 
-enum { OPT_FORMAT = 256 };
-
 static const struct cli_option history_options[] = {
-    {OPT_FORMAT, "format", "table|json", "how to print it (table)"},
+    CLI_FORMAT_OPTION("table|json", "how to print it (table)"),
     {0},
 };
 
@@ -100,21 +98,16 @@ static void print_history(const json_t *history)
 
 static int history(const struct cli_command *self, int argc, char **argv)
 {
-    bool json = false;
-    int id;
-    while ((id = cli_next_option(self, argc, argv)) > 0) {
-        json = strcmp(optarg, "json") == 0;
-        if (!json && strcmp(optarg, "table") != 0)
-            return cli_fail_usage(self, "unknown format '%s'", optarg);
-    }
+    bool json;
+    int id = cli_take_format(self, argc, argv, "table", &json);
     if (id != CLI_OPTIONS_END)
         return cli_options_exit(id);
     if (argc - optind != 1)
         return cli_fail_usage(self, "which image?");
-    sm_store *store;
     sm_error err;
-    if (sm_store_open(&store, NULL, &err))
-        return cli_fail_error(&err);
+    sm_store *store = cli_open_store();
+    if (!store)
+        return CLI_EXIT_FAILURE;
     sm_image *image = NULL;
     sm_image_options how = {.pull = SM_PULL_NEVER};
     int rc = sm_image_open(store, argv[optind], &how, &image, &err);
@@ -161,10 +154,10 @@ static int save(const struct cli_command *self, int argc, char **argv)
         return cli_fail_usage(self, "which image?");
     if (!output)
         return cli_fail_usage(self, "--output is needed");
-    sm_store *store;
     sm_error err;
-    if (sm_store_open(&store, NULL, &err))
-        return cli_fail_error(&err);
+    sm_store *store = cli_open_store();
+    if (!store)
+        return CLI_EXIT_FAILURE;
     int rc = sm_store_save(store, argv[optind], output, &err);
     sm_store_close(store);
     return rc ? cli_fail_error(&err) : CLI_EXIT_OK;
@@ -201,10 +194,10 @@ static int load(const struct cli_command *self, int argc, char **argv)
         input = argv[optind++];
     if (!input || optind < argc)
         return cli_fail_usage(self, "one archive is needed");
-    sm_store *store;
     sm_error err;
-    if (sm_store_open(&store, NULL, &err))
-        return cli_fail_error(&err);
+    sm_store *store = cli_open_store();
+    if (!store)
+        return CLI_EXIT_FAILURE;
     char *names = NULL;
     const sm_image_options how = {.progress = cli_progress(quiet)};
     int rc = sm_store_load(store, input, &how, &names, &err);

@@ -59,6 +59,20 @@ int cli_next_option(const struct cli_command *command, int argc, char **argv)
     }
 }
 
+int cli_take_format(const struct cli_command *command, int argc, char **argv, const char *other, bool *json)
+{
+    int id;
+    *json = false;
+    while ((id = cli_next_option(command, argc, argv)) > 0) {
+        *json = strcmp(optarg, "json") == 0;
+        if (!*json && strcmp(optarg, other) != 0) {
+            cli_fail_usage(command, "'--format %s' is neither %s nor json", optarg, other);
+            return CLI_OPTIONS_ERROR;
+        }
+    }
+    return id;
+}
+
 void cli_print_help(const struct cli_command *command)
 {
     bool root = command == &cli_root;

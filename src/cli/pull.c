@@ -60,10 +60,9 @@ static int run(const struct cli_command *self, int argc, char **argv)
         return cli_options_exit(id);
     if (optind == argc)
         return cli_fail_usage(self, "which image?");
-    sm_store *store;
-    sm_error err;
-    if (sm_store_open(&store, NULL, &err))
-        return cli_fail_error(&err);
+    sm_store *store = cli_open_store();
+    if (!store)
+        return CLI_EXIT_FAILURE;
     for (int i = optind; i < argc && !status; i++)
         status = pull(store, argv[i], how, quiet);
     sm_store_close(store);

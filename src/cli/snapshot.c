@@ -12,10 +12,8 @@
 #include "cli/control.h"
 #include "cli/options.h"
 
-enum { OPT_FORMAT = 256 };
-
 static const struct cli_option inspect_options[] = {
-    {OPT_FORMAT, "format", "text|json", "how to print it (text); json has every register"},
+    CLI_FORMAT_OPTION("text|json", "how to print it (text); json has every register"),
     {0},
 };
 
@@ -51,13 +49,8 @@ static void print_text(json_t *root, const char *prefix)
 
 static int inspect(const struct cli_command *self, int argc, char **argv)
 {
-    bool json = false;
-    int id;
-    while ((id = cli_next_option(self, argc, argv)) > 0) {
-        json = strcmp(optarg, "json") == 0;
-        if (!json && strcmp(optarg, "text") != 0)
-            return cli_fail_usage(self, "unknown format '%s'", optarg);
-    }
+    bool json;
+    int id = cli_take_format(self, argc, argv, "text", &json);
     if (id != CLI_OPTIONS_END)
         return cli_options_exit(id);
     if (argc - optind != 1)
@@ -114,7 +107,7 @@ static const struct cli_command snapshot_verify = {
 /* ---- those of the store ------------------------------------------------------------------------ */
 
 static const struct cli_option ls_options[] = {
-    {OPT_FORMAT, "format", "table|json", "how to print the list (table)"},
+    CLI_FORMAT_OPTION("table|json", "how to print the list (table)"),
     {0},
 };
 
@@ -147,21 +140,16 @@ static void list_one(void *arg, const sm_store_snapshot *s)
 
 static int ls(const struct cli_command *self, int argc, char **argv)
 {
-    bool json = false;
-    int id;
-    while ((id = cli_next_option(self, argc, argv)) > 0) {
-        json = strcmp(optarg, "json") == 0;
-        if (!json && strcmp(optarg, "table") != 0)
-            return cli_fail_usage(self, "unknown format '%s'", optarg);
-    }
+    bool json;
+    int id = cli_take_format(self, argc, argv, "table", &json);
     if (id != CLI_OPTIONS_END)
         return cli_options_exit(id);
     if (optind < argc)
         return cli_fail_usage(self, "unexpected argument '%s'", argv[optind]);
-    sm_store *store;
     sm_error err;
-    if (sm_store_open(&store, NULL, &err))
-        return cli_fail_error(&err);
+    sm_store *store = cli_open_store();
+    if (!store)
+        return CLI_EXIT_FAILURE;
     json_t *all = json ? json_array() : NULL;
     if (!json)
         printf("%-24s %-8s %8s %4s %9s  %-16s  %s\n", "KEY", "STATE", "MEMORY", "CPUS", "DISK",
@@ -191,10 +179,10 @@ static int rm(const struct cli_command *self, int argc, char **argv)
         return cli_options_exit(id);
     if (optind == argc)
         return cli_fail_usage(self, "which snapshots?");
-    sm_store *store;
     sm_error err;
-    if (sm_store_open(&store, NULL, &err))
-        return cli_fail_error(&err);
+    sm_store *store = cli_open_store();
+    if (!store)
+        return CLI_EXIT_FAILURE;
     int status = CLI_EXIT_OK;
     for (int i = optind; i < argc; i++) {
         if (sm_store_snapshot_remove(store, argv[i], &err))

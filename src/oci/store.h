@@ -82,5 +82,6 @@ int sm_imgstore_remove(struct sm_imgstore *store, const char *reference, char **
 /* Names and garbage, as the public functions of these names. */
 int sm_imgstore_tag(struct sm_imgstore *store, const char *reference, const char *name, sm_error *err);
 int sm_imgstore_prune(struct sm_imgstore *store, bool all, struct sm_prune_result *result, sm_error *err);
+void sm_imgstore_usage(struct sm_imgstore *store, struct sm_store_usage *usage);
 
 #endif

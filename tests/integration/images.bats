@@ -2,59 +2,7 @@
 # bats file_tags=host
 # Local images become root filesystems: equal to what umoci unpacks, whole or not at all, shared, removed.
 load helper
-
-# Runs `supermachine-image build` on a store of the test's own; digest or error end in $output.
-build() {
-    run supermachine-image build --store "$BATS_TEST_TMPDIR/store" "$@"
-    output=$(tail -n 1 <<<"$output")
-}
-
-built() {
-    build "$@"
-    if [ "$status" -ne 0 ]; then
-        echo "$output"
-        return 1
-    fi
-    digest=$(jq -r .result.digest <<<"$output")
-    rootfs=$BATS_TEST_TMPDIR/store/$(jq -r .rootfs "$BATS_TEST_TMPDIR/store/images/sha256/${digest#sha256:}.json")
-}
-
-# refused WORDS REFERENCE: a clear error, and nothing half-made in the store.
-refused() {
-    local words=$1
-    shift
-    build "$@"
-    if [ "$status" -eq 0 ] || ! jq -r .error.message <<<"$output" | grep -Eq -- "$words"; then
-        printf 'status %s\n%s\nmust say: %s\n' "$status" "$output" "$words"
-        return 1
-    fi
-    [ -z "$(find "$BATS_TEST_TMPDIR/store" -name '*.partial' -o -path '*/rootfs/*' -o -path '*/images/sha256/*')" ]
-}
-
-# layout CODE: a layout made by the statements, with `l` of tests/tools/layout.py.
-layout() {
-    rm -rf "$BATS_TEST_TMPDIR/layout"
-    PYTHONPATH=$repo/tests/tools python3 - "$BATS_TEST_TMPDIR/layout" "$1" <<'PY'
-import json, os, sys
-from layout import *
-l = Layout(sys.argv[1])
-exec(sys.argv[2])
-l.close()
-PY
-}
-
-# Compares the image with what umoci makes of the same layout.
-same_as_umoci() {
-    command -v umoci >/dev/null || skip "umoci is not here"
-    [ "$(id -u)" = 0 ] || skip "umoci needs root for owners and devices"
-    rm -rf "$BATS_TEST_TMPDIR/umoci"
-    umoci raw unpack --image "$1" "$BATS_TEST_TMPDIR/umoci" >"$BATS_TEST_TMPDIR/umoci.log" 2>&1
-    "$repo/tests/tools/tree_list.py" "$BATS_TEST_TMPDIR/umoci" >"$BATS_TEST_TMPDIR/theirs"
-    "$SM_BUILD/tests/unit/ext4-dump" "$rootfs" >"$BATS_TEST_TMPDIR/ours"
-    rm -rf "$BATS_TEST_TMPDIR/umoci"
-    diff "$BATS_TEST_TMPDIR/theirs" "$BATS_TEST_TMPDIR/ours"
-    PATH=$PATH:/sbin:/usr/sbin e2fsck -fn "$rootfs"
-}
+load image_helper
 
 @test "busybox and debian: every path, mode, owner, link, time and digest as umoci unpacks them" {
     built "$busybox"

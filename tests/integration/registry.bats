@@ -2,12 +2,13 @@
 # bats file_tags=host
 # Pulling: from a real registry (TLS, passwords), and from one that misbehaves in every way we could think of.
 load helper
+load image_helper
 
 setup_file() {
     command -v docker-registry skopeo python3 >/dev/null || skip "needs docker-registry, skopeo and python3"
     export REG=$BATS_FILE_TMPDIR/registry HOSTILE=$BATS_FILE_TMPDIR/hostile
     mkdir -p "$REG" "$HOSTILE"
-    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost,DNS:registry.test,IP:127.0.0.1 \
         -keyout "$REG/key.pem" -out "$REG/cert.pem" 2>/dev/null
     htpasswd -Bbn user geheim >"$REG/htpasswd"
     REG_PORT=$((20000 + RANDOM % 10000))
@@ -23,60 +24,29 @@ YML
     echo $! >"$REG/pid"
     "$BATS_TEST_DIRNAME/../tools/hostile_registry.py" "$HOSTILE" 2>"$HOSTILE/errors" 3>&- &
     echo $! >"$HOSTILE/pid"
+    "$BATS_TEST_DIRNAME/../tools/proxy.py" "$HOSTILE" 3>&- &
+    echo $! >"$HOSTILE/proxy.pid"
     for _ in $(seq 300); do
-        if [ -s "$HOSTILE/elsewhere" ] && curl -sko /dev/null "https://localhost:$REG_PORT/v2/"; then break; fi
+        if [ -s "$HOSTILE/elsewhere" ] && [ -s "$HOSTILE/proxy" ] && curl -sko /dev/null "https://localhost:$REG_PORT/v2/"; then break; fi
         sleep 0.1
     done
-    printf '{"auths": {"localhost:%s": {"auth": "%s"}}}' "$REG_PORT" "$(printf user:geheim | base64)" >"$REG/auth.json"
+    local auth
+    auth=$(printf user:geheim | base64)
+    printf '{"auths": {"localhost:%s": {"auth": "%s"}, "registry.test:%s": {"auth": "%s"}}}' "$REG_PORT" "$auth" "$REG_PORT" \
+        "$auth" >"$REG/auth.json"
     HOSTILE_AT=127.0.0.1:$(cat "$HOSTILE/port")
     export HOSTILE_AT
-    printf '{"auths": {"%s": {"auth": "%s"}}}' "$HOSTILE_AT" "$(printf user:geheim | base64)" >"$HOSTILE/auth.json"
+    printf '{"auths": {"%s": {"auth": "%s"}}}' "$HOSTILE_AT" "$auth" >"$HOSTILE/auth.json"
 }
 
 teardown_file() {
-    kill "$(cat "$BATS_FILE_TMPDIR/registry/pid")" "$(cat "$BATS_FILE_TMPDIR/hostile/pid")" 2>/dev/null || true
-}
-
-build() {
-    run timeout 120 supermachine-image build --store "$BATS_TEST_TMPDIR/store" "$@"
-    output=$(tail -n 1 <<<"$output")
-}
-
-built() {
-    build "$@"
-    if [ "$status" -ne 0 ]; then
-        echo "$output"
-        return 1
-    fi
-    digest=$(jq -r .result.digest <<<"$output")
-    rootfs=$BATS_TEST_TMPDIR/store/$(jq -r .rootfs "$BATS_TEST_TMPDIR/store/images/sha256/${digest#sha256:}.json")
+    kill "$(cat "$REG/pid")" "$(cat "$HOSTILE/pid")" "$(cat "$HOSTILE/proxy.pid")" 2>/dev/null || true
 }
 
 secure() { built --tls-ca "$REG/cert.pem" --authfile "$REG/auth.json" "$@"; }
 
 to_registry() {
     skopeo copy -q "${@:3}" --dest-cert-dir "$REG/certs" --dest-creds user:geheim "$1" "docker://localhost:$REG_PORT/$2"
-}
-
-same_as_umoci() {
-    [ "$(id -u)" = 0 ] || skip "umoci needs root for owners and devices"
-    rm -rf "$BATS_TEST_TMPDIR/umoci"
-    umoci raw unpack --image "$1" "$BATS_TEST_TMPDIR/umoci" >"$BATS_TEST_TMPDIR/umoci.log" 2>&1
-    "$repo/tests/tools/tree_list.py" "$BATS_TEST_TMPDIR/umoci" >"$BATS_TEST_TMPDIR/theirs"
-    "$SM_BUILD/tests/unit/ext4-dump" "$rootfs" >"$BATS_TEST_TMPDIR/ours"
-    rm -rf "$BATS_TEST_TMPDIR/umoci"
-    diff "$BATS_TEST_TMPDIR/theirs" "$BATS_TEST_TMPDIR/ours"
-}
-
-layout() {
-    rm -rf "$BATS_TEST_TMPDIR/layout"
-    PYTHONPATH=$repo/tests/tools python3 - "$BATS_TEST_TMPDIR/layout" "$1" <<'PY'
-import os, sys
-from layout import *
-l = Layout(sys.argv[1])
-exec(sys.argv[2])
-l.close()
-PY
 }
 
 certs() {
@@ -114,24 +84,6 @@ l.add(l.index([l.manifest([l.layer([("f", "amd64")], "gzip")]), l.manifest([l.la
     "$SM_BUILD/tests/unit/ext4-dump" "$rootfs" | grep -q '^/amd64 '
 }
 
-# refused WORDS REFERENCE...: a clear error, nothing half-made, no secret in it.
-refused() {
-    local words=$1
-    shift
-    build "$@"
-    if [ "$status" -eq 0 ] || ! jq -r .error.message <<<"$output" | grep -Eq -- "$words"; then
-        printf 'status %s\n%s\nmust say: %s\n' "$status" "$output" "$words"
-        return 1
-    fi
-    [[ $output != *geheim* && $output != *tok-en* && $output != *s3cret* ]]
-    [ -z "$(find "$BATS_TEST_TMPDIR/store/rootfs" "$BATS_TEST_TMPDIR/store/images" "$BATS_TEST_TMPDIR/store/refs" -type f 2>/dev/null)" ]
-}
-
-# No partial download is left, which is right only where nothing of it is worth continuing.
-nothing_partial() {
-    [ -z "$(find "$BATS_TEST_TMPDIR/store" -name '*.partial')" ]
-}
-
 @test "no password, a wrong one, an unknown CA, no such name" {
     refused "localhost:$REG_PORT asks for a user and password: log in" --tls-ca "$REG/cert.pem" "localhost:$REG_PORT/x"
     printf '{"auths": {"localhost:%s": {"auth": "%s"}}}' "$REG_PORT" "$(printf user:wrong | base64)" >"$BATS_TEST_TMPDIR/wrong.json"
@@ -166,37 +118,41 @@ SH
 
 @test "a registry that lies about contents" {
     built "$HOSTILE_AT/good/x"
-    rm -rf "$BATS_TEST_TMPDIR/store"
-    refused "has the digest sha256:.*damaged" "$HOSTILE_AT/wrong-digest/x"
-    refused "longer than the [0-9]+ bytes it should have" "$HOSTILE_AT/too-long/x"
-    refused "ends after [0-9]+ of [0-9]+ bytes" "$HOSTILE_AT/too-short/x"
-    refused "longer than the [0-9]+ bytes it should have" "$HOSTILE_AT/endless-blob/x"
-    refused "manifest is larger than 4194304 bytes" "$HOSTILE_AT/endless-manifest/x"
-    refused "sends another part" "$HOSTILE_AT/wrong-range/x"
-    refused "is not valid JSON" "$HOSTILE_AT/not-json/x"
-    refused "has the digest sha256:[0-9a-f]* and not sha256:1111" "$HOSTILE_AT/lying-header/x"
-    refused "schema 1, which is obsolete" "$HOSTILE_AT/schema1/x"
-    refused "indexes lead to indexes" "$HOSTILE_AT/deep-index/x"
-    refused "leads out of the image's root" "$HOSTILE_AT/traversal/x"
-    refused "need more than 200 MiB|unpack to more than" --max-bytes $((200 << 20)) "$HOSTILE_AT/bomb/x"
+    refused_at_once \
+        "has the digest sha256:.*damaged" "$HOSTILE_AT/wrong-digest/x" \
+        "longer than the [0-9]+ bytes it should have" "$HOSTILE_AT/too-long/x" \
+        "ends after [0-9]+ of [0-9]+ bytes" "$HOSTILE_AT/too-short/x" \
+        "longer than the [0-9]+ bytes it should have" "$HOSTILE_AT/endless-blob/x" \
+        "manifest is larger than 4194304 bytes" "$HOSTILE_AT/endless-manifest/x" \
+        "sends another part" "$HOSTILE_AT/wrong-range/x" \
+        "is not valid JSON" "$HOSTILE_AT/not-json/x" \
+        "has the digest sha256:[0-9a-f]* and not sha256:1111" "$HOSTILE_AT/lying-header/x" \
+        "schema 1, which is obsolete" "$HOSTILE_AT/schema1/x" \
+        "indexes lead to indexes" "$HOSTILE_AT/deep-index/x" \
+        "leads out of the image's root" "$HOSTILE_AT/traversal/x" \
+        "need more than 200 MiB|unpack to more than" "--max-bytes $((200 << 20)) $HOSTILE_AT/bomb/x"
     nothing_partial
 }
 
 @test "a registry that sends too much, too slowly, in circles" {
-    refused "sends too much" "$HOSTILE_AT/endless-headers/x"
-    refused "sends too much" "$HOSTILE_AT/endless-error/x"
-    refused "redirects us more than 5 times" "$HOSTILE_AT/redirect-loop/x"
-    refused "redirects us to what is not HTTP" "$HOSTILE_AT/redirect-file/x"
-    refused "refuses access" "$HOSTILE_AT/auth-loop/x"
-    refused "token server's answer is too long" "$HOSTILE_AT/auth-huge/x"
-    refused "authentication that we do not know" "$HOSTILE_AT/auth-nonsense/x"
-    refused "answers 503" "$HOSTILE_AT/broken/x"
-    refused "answers 429" "$HOSTILE_AT/much-too-many/x"
-    refused "imeout" --stall-timeout 1 "$HOSTILE_AT/slow-manifest/x"
-    refused "imeout" --stall-timeout 1 "$HOSTILE_AT/slow-headers/x"
+    refused_at_once \
+        "sends too much" "$HOSTILE_AT/endless-headers/x" \
+        "sends too much" "$HOSTILE_AT/endless-error/x" \
+        "redirects us more than 5 times" "$HOSTILE_AT/redirect-loop/x" \
+        "redirects us to what is not HTTP" "$HOSTILE_AT/redirect-file/x" \
+        "redirects us to a place without TLS" "$HOSTILE_AT/redirect-plain/x" \
+        "sends us for a token to a place without TLS" "--authfile $HOSTILE/auth.json $HOSTILE_AT/auth-plain/x" \
+        "refuses access" "$HOSTILE_AT/auth-loop/x" \
+        "token server's answer is too long" "$HOSTILE_AT/auth-huge/x" \
+        "authentication that we do not know" "$HOSTILE_AT/auth-nonsense/x" \
+        "answers 503" "$HOSTILE_AT/broken/x" \
+        "answers 429" "$HOSTILE_AT/much-too-many/x" \
+        "imeout" "--stall-timeout 1 $HOSTILE_AT/slow-manifest/x" \
+        "imeout" "--stall-timeout 1 $HOSTILE_AT/slow-headers/x"
     nothing_partial
-    refused "imeout" --stall-timeout 1 "$HOSTILE_AT/slow-body/x"
-    refused "cannot get the blob" "$HOSTILE_AT/always-cut/x"
+    # what came of a blob is kept for the next time
+    refused_at_once "imeout" "--stall-timeout 1 $HOSTILE_AT/slow-body/x" \
+        "cannot get the blob" "$HOSTILE_AT/always-cut/x"
 }
 
 @test "credentials go to their registry and nowhere else" {
@@ -221,32 +177,51 @@ SH
     [ "$SECONDS" -ge 2 ]
 }
 
-@test "connections that break at random points: the pull ends right, and continues what it has" {
-    local i
-    for i in 1 2 3 4 5; do
-        rm -rf "$BATS_TEST_TMPDIR/store"
-        built "$HOSTILE_AT/cut-at-random/$i"
+@test "connections that break 50 times at random points: the pull ends right, and continues what it has" {
+    local i pids=()
+    : >"$HOSTILE/log"
+    for i in 1 2 3 4 5 6 7 8 9 10; do
+        (store=$BATS_TEST_TMPDIR/store.$i && built "$HOSTILE_AT/cut-at-random/$i") 3>&- &
+        pids+=($!)
     done
+    for i in "${pids[@]}"; do wait "$i"; done
+    # each image has four blobs
+    [ "$(grep -c 'cut-at-random/.*/blobs/' "$HOSTILE/log")" -ge $((10 * 4 + 50)) ]
     grep -q 'cut-at-random.* bytes=[1-9][0-9]*- ' "$HOSTILE/log"
-    rm -rf "$BATS_TEST_TMPDIR/store"
     built "$HOSTILE_AT/cut-no-ranges/x"
 }
 
-@test "a client that is killed at random points: the next pull resumes and ends right" {
-    certs
-    layout 'l.image("big", [l.layer([("f", "f%d" % i, os.urandom(12 << 20))]) for i in range(4)])'
-    to_registry "oci:$BATS_TEST_TMPDIR/layout:big" big
-    local i
-    for i in $(seq 20); do
-        supermachine-image build --store "$BATS_TEST_TMPDIR/store" --tls-ca "$REG/cert.pem" --authfile "$REG/auth.json" \
-            "localhost:$REG_PORT/big" >/dev/null 3>&- &
-        sleep "0.0$((RANDOM % 9 + 1))"
-        kill -KILL $! 2>/dev/null || true
-        wait $! 2>/dev/null || true
+@test "a client that is killed 50 times at random points: the next pull resumes and ends right" {
+    local i pid here=$BATS_TEST_TMPDIR/store
+    store=$BATS_TEST_TMPDIR/store.good built "$HOSTILE_AT/good/x"
+    local good=$rootfs
+    : >"$HOSTILE/log"
+    for i in $(seq 50); do
+        supermachine-image build --store "$here" "$HOSTILE_AT/paced/x" >/dev/null 3>&- &
+        pid=$!
+        sleep "0.$(printf '%03d' $((RANDOM % 80 + 5)))"
+        kill -KILL "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
     done
-    secure "localhost:$REG_PORT/big"
-    same_as_umoci "$BATS_TEST_TMPDIR/layout:big"
-    [ -z "$(find "$BATS_TEST_TMPDIR/store" -name '*.partial' -not -path '*/tmp/*')" ]
+    store=$here built "$HOSTILE_AT/paced/x"
+    cmp "$rootfs" "$good"
+    grep -q 'paced/x/blobs.* bytes=[1-9][0-9]*- ' "$HOSTILE/log"
+    [ -z "$(find "$here" -name '*.partial' -not -path '*/tmp/*')" ]
+}
+
+@test "proxies of the environment are used, but not for this machine, and get no credentials of the registry" {
+    certs
+    to_registry "$busybox" proxied
+    local proxy dead=http://127.0.0.1:9
+    proxy=http://127.0.0.1:$(cat "$HOSTILE/proxy")
+    HTTPS_PROXY=$proxy secure "registry.test:$REG_PORT/proxied"
+    grep -qx "CONNECT registry.test:$REG_PORT -" "$HOSTILE/proxy.log"
+    HTTP_PROXY=$proxy https_proxy=$proxy store=$BATS_TEST_TMPDIR/plain built --insecure-registry "plain.test:${HOSTILE_AT#*:}/good/x"
+    grep -q "^GET http://plain.test:${HOSTILE_AT#*:}/v2/good/x/blobs/" "$HOSTILE/proxy.log"
+    run ! grep -v -- ' -$' "$HOSTILE/proxy.log"
+    HTTPS_PROXY=$dead HTTP_PROXY=$dead store=$BATS_TEST_TMPDIR/direct secure "localhost:$REG_PORT/proxied"
+    HTTPS_PROXY=$dead NO_PROXY=registry.test store=$BATS_TEST_TMPDIR/none refused "resolve host" "registry.test:$REG_PORT/proxied"
+    HTTPS_PROXY=$proxy store=$BATS_TEST_TMPDIR/refused refused "proxy answers 403 .* refused.test:5000" "refused.test:5000/x"
 }
 
 @test "two processes that pull one image download each blob once" {
@@ -278,6 +253,8 @@ cli() {
     cli image tag "$from" example.com/mine
     cli image ls --format json | jq -e '.[0].names | sort == ["example.com/mine:latest", "'"$from"'"]'
     cli image history --format json example.com/mine
+    cli cache ls --format json | jq -e '.blobs.files == 3 and .blobs.bytes > 0 and .rootfs.files == 1 and .snapshots.files == 0'
+    cli cache ls | grep -q '^rootfs  *1  *[0-9.]* MB$'
     # the name moves: a pull follows, a run does not
     to_registry "$debian" cli:1
     [ "$(cli pull -q "${how[@]}" "$from")" != "$output" ]

@@ -132,6 +132,17 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(206, data[first:], Content_Range=f"bytes {first}-{len(data) - 1}/{len(data)}")
         return self.answer(200, data)
 
+    def begin_blob(self, data, ranges=True):
+        """The head of an answer whose body the caller writes, from the byte that is returned."""
+        wanted = self.headers.get("Range")
+        first = int(wanted[len("bytes="):-1]) if wanted and ranges else 0
+        self.send_response(206 if first else 200)
+        if first:
+            self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(data) - first))
+        self.end_headers()
+        return first
+
     def elsewhere(self):
         data = GOOD[1].get(self.path.split("/")[-1].split("?")[0])
         return self.blob(data) if data else self.answer(404)
@@ -177,15 +188,20 @@ class Handler(BaseHTTPRequestHandler):
         if kind != "blobs" or random.random() < 0.2:
             return False
         data = GOOD[1][what]
-        wanted = self.headers.get("Range")
-        first = int(wanted[len("bytes="):-1]) if wanted and ranges else 0
-        self.send_response(206 if first else 200)
-        if first:
-            self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
-        self.send_header("Content-Length", str(len(data) - first))
-        self.end_headers()
+        first = self.begin_blob(data, ranges)
         self.wfile.write(data[first:first + random.randrange(len(data) - first + 1)])
         self.close_connection = True
+        return True
+
+    def paced(self, kind, what):
+        """Blobs come slowly enough to be interrupted."""
+        if kind != "blobs":
+            return False
+        data = GOOD[1][what]
+        first = self.begin_blob(data)
+        for at in range(first, len(data), 16384):
+            self.wfile.write(data[at:at + 16384])
+            time.sleep(0.002)
         return True
 
     def cut_no_ranges(self, kind, what):
@@ -219,6 +235,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def redirect_file(self, kind, what):
         return self.answer(307, Location="file:///etc/passwd")
+
+    def redirect_plain(self, kind, what):
+        return self.answer(307, Location="http://example.com/v2/x")
+
+    def auth_plain(self, kind, what):
+        return self.answer(401, WWW_Authenticate='Bearer realm="http://127.0.0.1.example.com/token"')
 
     def redirect_elsewhere(self, kind, what):
         if self.headers.get("Authorization") is None:
