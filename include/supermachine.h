@@ -75,9 +75,15 @@ SM_API const char *sm_version(void);
 
 /* ---- progress ----------------------------------------------------------------------------- */
 
-/* Told of what takes time. `what` is a short phrase ("unpacking layer sha256:12ab..."), done/total are
- * bytes (total 0: unknown). Called from the thread that called the library. */
-typedef void sm_progress_fn(void *arg, const char *what, uint64_t done, uint64_t total);
+/* Told of what takes time: of the whole, and, while layers are downloaded, of each of them. */
+typedef struct sm_progress {
+    const char *what;       /* a short phrase, as "unpacking layer 2 of 3"; of a layer: its digest, shortened */
+    uint64_t done, total;   /* bytes; total 0: unknown */
+    unsigned layer, layers; /* which layer of how many, from 1 on; 0: it is about the whole */
+} sm_progress;
+
+/* Called from the thread that called the library, some ten times a second at most. */
+typedef void sm_progress_fn(void *arg, const sm_progress *progress);
 
 /* ---- store -------------------------------------------------------------------------------- */
 

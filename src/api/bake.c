@@ -67,7 +67,7 @@ static int find(const struct bake *b, enum state state, char **path, sm_error *e
 static void say(const struct bake *b, const char *what)
 {
     if (b->config->progress)
-        b->config->progress(b->config->progress_arg, what, 0, 0);
+        b->config->progress(b->config->progress_arg, &(sm_progress){.what = what});
 }
 
 /* ---- the guest --------------------------------------------------------------------------------- */

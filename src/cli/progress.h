@@ -1,4 +1,4 @@
-/* What takes time, as one line on a terminal. */
+/* What takes time, on a terminal. */
 #ifndef SM_CLI_PROGRESS_H
 #define SM_CLI_PROGRESS_H
 
@@ -6,7 +6,7 @@
 
 /* NULL (silent) unless stderr is a terminal and `quiet` is not set; the argument is not used. */
 sm_progress_fn *cli_progress(bool quiet);
-/* Wipes the line. */
+/* Wipes what was drawn. */
 void cli_progress_end(void);
 
 #endif

@@ -16,13 +16,13 @@ static const struct cli_option options[] = {
 };
 
 /* Where nobody watches: a line when something new begins. */
-static void print_lines(void *arg, const char *what, uint64_t done, uint64_t total)
+static void print_lines(void *arg, const sm_progress *p)
 {
     char *last = arg;
-    if (strncmp(last, what, 127) == 0)
+    if (p->layer || strncmp(last, p->what, 127) == 0)
         return;
-    snprintf(last, 128, "%s", what);
-    fprintf(stderr, "%s\n", what);
+    snprintf(last, 128, "%s", p->what);
+    fprintf(stderr, "%s\n", p->what);
 }
 
 static int pull(sm_store *store, const char *reference, sm_image_options how, bool quiet)

@@ -36,7 +36,7 @@ struct build {
     struct sm_source *source;
     struct sm_plan plan;
     char *path; /* local kinds: absolute */
-    struct sm_fingerprint fingerprint;
+    struct sm_file_stamp stamp;
     char rootfs[SM_STORE_NAME_MAX];
     uint64_t rootfs_size;
     sm_error *err;
@@ -45,14 +45,33 @@ struct build {
 static void tell(const struct build *b, const char *what, uint64_t done, uint64_t total)
 {
     if (b->options->progress)
-        b->options->progress(b->options->progress_arg, what, done, total);
+        b->options->progress(b->options->progress_arg,
+            &(sm_progress){.what = what, .done = done, .total = total});
+}
+
+/* More of a blob is here; only layers are worth a word. */
+static void tell_of_blob(void *arg, const struct sm_descriptor *d, uint64_t have)
+{
+    const struct build *b = arg;
+    size_t i = 0, n = b->plan.layer_count;
+    while (i < n && strcmp(b->plan.layers[i].blob.digest, d->digest) != 0)
+        i++;
+    if (i == n || !b->options->progress)
+        return;
+    char what[13];
+    snprintf(what, sizeof(what), "%.12s", d->digest + strlen("sha256:"));
+    b->options->progress(b->options->progress_arg, &(sm_progress){.what = what, .done = have,
+        .total = d->size, .layer = (unsigned)i + 1, .layers = (unsigned)n});
 }
 
 static void unpack_progress(void *arg, size_t layer, size_t layers, uint64_t done, uint64_t total)
 {
+    struct build *b = arg;
     char what[64];
     snprintf(what, sizeof(what), "unpacking layer %zu of %zu", layer + 1, layers);
-    tell(arg, what, done, total);
+    tell(b, what, done, total);
+    if (b->source->news)
+        b->source->news(b->source, tell_of_blob, b);
 }
 
 /* ---- what the reference leads to ---------------------------------------------------------------- */
@@ -97,7 +116,7 @@ static int make_plan(struct build *b)
             rc = plan_layout(b, root);
         return rc;
     }
-    rc = sm_store_fingerprint(b->path, &b->fingerprint, b->err);
+    rc = sm_store_stamp(b->path, &b->stamp, b->err);
     if (rc)
         return rc;
     if (b->ref->kind == SM_REF_OCI_ARCHIVE) {
@@ -250,7 +269,7 @@ static int record(struct build *b)
     if (rc == 0 && b->ref->kind == SM_REF_REGISTRY && !b->ref->digest)
         rc = sm_store_put_tag(b->store, b->ref, b->plan.top, b->err);
     if (rc == 0 && (b->ref->kind == SM_REF_OCI_ARCHIVE || b->ref->kind == SM_REF_DOCKER_ARCHIVE))
-        rc = sm_store_put_archive(b->store, b->ref, b->path, &b->platform, &b->fingerprint, b->plan.digest,
+        rc = sm_store_put_archive(b->store, b->ref, b->path, &b->platform, &b->stamp, b->plan.digest,
             b->err);
     return rc;
 }

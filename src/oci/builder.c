@@ -3,6 +3,7 @@
  * pipe and writes one JSON object a line:
  *
  *     {"progress": "unpacking layer 2 of 3", "done": 1048576, "total": 7340032}
+ *     {"progress": "12ab34cd56ef", "done": 65536, "total": 7340032, "layer": 3, "layers": 3}   (what of it is here)
  *     {"result": {"digest": "sha256:..."}}                 (of `load`: "loaded", names, a line each)
  *     {"error": {"code": 11, "sys_errno": 0, "message": "..."}}
  *
@@ -21,6 +22,7 @@
 #include <sys/wait.h>
 
 #include "oci/json.h"
+#include "oci/plan.h"
 #include "util/error.h"
 #include "util/locate.h"
 
@@ -50,10 +52,16 @@ static void take_line(struct lines *lines, const char *line, size_t size,
         return;
     const char *what = sm_json_string(object, "progress");
     if (what && options->progress) {
-        uint64_t done = 0, total = 0;
-        sm_json_size(object, "done", &done);
-        sm_json_size(object, "total", &total);
-        options->progress(options->progress_arg, what, done, total);
+        sm_progress p = {.what = what};
+        uint64_t layer = 0, layers = 0;
+        sm_json_size(object, "done", &p.done);
+        sm_json_size(object, "total", &p.total);
+        if (sm_json_size(object, "layer", &layer) && sm_json_size(object, "layers", &layers) &&
+            layer <= layers && layers <= SM_MAX_LAYERS) {
+            p.layer = (unsigned)layer;
+            p.layers = (unsigned)layers;
+        }
+        options->progress(options->progress_arg, &p);
     }
     const json_t *result = json_object_get(object, "result");
     if (json_is_object(result)) {

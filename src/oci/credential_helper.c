@@ -10,9 +10,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #include "oci/json.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 enum {
@@ -47,22 +47,14 @@ static int start(const char *program, const char *verb, int in, int out, pid_t *
     return rc;
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 /* Reads to the end, within the time. */
 static int read_answer(int fd, char *buf, size_t *size, const char *program, sm_error *err)
 {
-    int64_t end = now_ms() + TIMEOUT_MS;
+    int64_t deadline = sm_deadline(TIMEOUT_MS);
     *size = 0;
     while (true) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
-        int64_t left = end - now_ms();
-        if (left <= 0 || poll(&p, 1, (int)left) == 0)
+        if (poll(&p, 1, sm_deadline_left(deadline)) == 0)
             return sm_error_set(err, SM_ETIMEOUT, "%s took more than %d seconds", program, TIMEOUT_MS / 1000);
         ssize_t n = read(fd, buf + *size, MAX_ANSWER - *size);
         if (n < 0 && errno == EINTR)

@@ -19,7 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "oci/build.h"
@@ -29,8 +28,6 @@
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/error.h"
-
-enum { PROGRESS_MS = 100 };
 
 enum option_id {
     OPT_STORE = 256,
@@ -84,23 +81,15 @@ static void make_printable(char *text)
             *p = '?';
 }
 
-struct reporter {
-    struct timespec last;
-    char what[128];
-};
-
-static void report(void *arg, const char *what, uint64_t done, uint64_t total)
+static void report(void *arg, const sm_progress *p)
 {
-    struct reporter *r = arg;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    long ms = (now.tv_sec - r->last.tv_sec) * 1000 + (now.tv_nsec - r->last.tv_nsec) / 1000000;
-    if (ms < PROGRESS_MS && strcmp(what, r->what) == 0)
-        return;
-    r->last = now;
-    snprintf(r->what, sizeof(r->what), "%s", what);
-    print_line(json_pack("{s:s, s:I, s:I}", "progress", what, "done", (json_int_t)done, "total",
-        (json_int_t)total));
+    json_t *line = json_pack("{s:s, s:I, s:I}", "progress", p->what, "done", (json_int_t)p->done, "total",
+        (json_int_t)p->total);
+    if (p->layer) {
+        json_object_set_new(line, "layer", json_integer(p->layer));
+        json_object_set_new(line, "layers", json_integer(p->layers));
+    }
+    print_line(line);
 }
 
 /* Whoever started us may have ended before we asked to be told. */
@@ -133,13 +122,11 @@ static int finish(sm_error *err, int rc, json_t *result)
 static int with_store(struct job *job)
 {
     sm_error err = {0};
-    struct reporter reporter = {0};
     struct sm_imgstore *store = NULL;
     char digest[SM_DIGEST_LEN + 1];
     auto_free char *loaded = NULL;
     json_t *result = NULL;
     job->how.progress = report;
-    job->how.progress_arg = &reporter;
     int rc = sm_imgstore_open(&store, job->store_dir, &err);
     if (rc == 0 && job->verb == BUILD) {
         rc = sm_build(store, job->operand, &job->how, digest, &err);

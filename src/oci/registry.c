@@ -34,6 +34,7 @@ enum {
     THREADS = 3,
     LOCK_WAIT_MS = 200,
     HASH_BUFFER = 256 << 10,
+    NEWS = 16,         /* told of at a time */
     SHORT_ANSWERS = 3, /* answers in a row that end early without a byte of progress */
 };
 
@@ -44,7 +45,7 @@ struct download {
     struct sm_descriptor d;
     enum state state;
     int fd; /* of the partial or the finished file, once RUNNING */
-    uint64_t have;
+    uint64_t have, told; /* told: by news() */
     struct sm_sha256 *sum;
     int rc;
     sm_error why;
@@ -53,7 +54,7 @@ struct download {
 struct registry {
     struct sm_source source;
     struct sm_imgstore *store;
-    int blobs; /* the directory, with the shared lock that keeps `prune` away */
+    int blobs; /* of sm_store_hold_blobs */
     struct sm_http *http;
     char *name; /* "docker.io/library/alpine" */
     pthread_mutex_t lock;
@@ -70,27 +71,6 @@ struct sink {
     struct registry *r;
     struct download *dl;
 };
-
-static void blob_name(const char *digest, char name[SM_STORE_NAME_MAX])
-{
-    snprintf(name, SM_STORE_NAME_MAX, "blobs/sha256/%s", digest + 7);
-}
-
-static void partial_name(const char *digest, char name[SM_STORE_NAME_MAX])
-{
-    snprintf(name, SM_STORE_NAME_MAX, "blobs/sha256/%s.partial", digest + 7);
-}
-
-static int open_stored(struct registry *r, const struct sm_descriptor *d)
-{
-    char name[SM_STORE_NAME_MAX];
-    struct stat st;
-    blob_name(d->digest, name);
-    auto_fd fd = openat(r->store->fd, name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) != 0 || (uint64_t)st.st_size != d->size)
-        return -1;
-    return sm_steal_fd(&fd);
-}
 
 /* ---- one download -------------------------------------------------------------------------------- */
 
@@ -119,30 +99,13 @@ static int take_bytes(void *arg, const void *data, size_t size, sm_error *err)
     return 0;
 }
 
-/* Opens and locks the partial file. *done: the blob is in the store by now. */
+/* Waits for who has the blob's partial file; see sm_store_claim_blob. */
 static int claim(struct registry *r, struct download *dl, int *fd, bool *done, sm_error *err)
 {
-    char partial[SM_STORE_NAME_MAX];
-    partial_name(dl->d.digest, partial);
     while (!r->stop) {
-        *fd = open_stored(r, &dl->d);
-        *done = *fd >= 0;
-        if (*done)
-            return 0;
-        auto_fd f = openat(r->store->fd, partial, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-        if (f < 0)
-            return sm_error_errno(err, errno, "cannot write into the store %s", r->store->path);
-        int rc = sm_store_flock(f, LOCK_EX, LOCK_WAIT_MS, err);
-        if (rc == -SM_EBUSY)
-            continue;
-        struct stat ours, there;
-        if (rc)
+        int rc = sm_store_claim_blob(r->store, &dl->d, LOCK_WAIT_MS, fd, done, err);
+        if (rc != -SM_EBUSY)
             return rc;
-        if (fstat(f, &ours) == 0 && fstatat(r->store->fd, partial, &there, 0) == 0 &&
-            ours.st_ino == there.st_ino) {
-            *fd = sm_steal_fd(&f);
-            return 0;
-        }
     }
     return sm_error_set(err, SM_ECANCELLED, "the download was cancelled");
 }
@@ -216,8 +179,8 @@ static int download(struct registry *r, struct download *dl, sm_error *err)
     char name[SM_STORE_NAME_MAX], partial[SM_STORE_NAME_MAX];
     bool done = false;
     auto_fd fd = -1;
-    blob_name(dl->d.digest, name);
-    partial_name(dl->d.digest, partial);
+    sm_store_blob_name(dl->d.digest, name);
+    sm_store_partial_name(dl->d.digest, partial);
     int rc = claim(r, dl, &fd, &done, err);
     if (rc == 0 && !done)
         rc = sum_rest(dl, fd, err);
@@ -324,11 +287,32 @@ static int prefetch(struct sm_source *source, const struct sm_descriptor *const 
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < count; i++) {
         struct download *dl;
-        auto_fd fd = open_stored(r, blobs[i]);
+        auto_fd fd = sm_store_open_blob(r->store, blobs[i]);
         if (fd < 0)
             rc = enqueue(r, blobs[i], &dl, err);
     }
     return rc;
+}
+
+static void news(struct sm_source *source, sm_source_news_fn *fn, void *arg)
+{
+    struct registry *r = (struct registry *)(void *)source;
+    const struct download *found[NEWS];
+    uint64_t have[NEWS];
+    size_t n;
+    do {
+        n = 0;
+        pthread_mutex_lock(&r->lock);
+        for (struct download *dl = r->downloads; dl && n < NEWS; dl = dl->next) {
+            if (dl->have == dl->told)
+                continue;
+            found[n] = dl;
+            have[n++] = dl->told = dl->have;
+        }
+        pthread_mutex_unlock(&r->lock);
+        for (size_t i = 0; i < n; i++)
+            fn(arg, &found[i]->d, have[i]);
+    } while (n == NEWS);
 }
 
 /* ---- reading -------------------------------------------------------------------------------------- */
@@ -414,7 +398,7 @@ static int fetch_manifest(struct registry *r, const char *by, const char *shown,
     d->size = body.size;
     snprintf(d->media_type, sizeof(d->media_type), "%.*s", (int)strcspn(get.content_type, "; "),
         get.content_type);
-    blob_name(d->digest, name);
+    sm_store_blob_name(d->digest, name);
     return sm_store_write(r->store, name, data ? data : "", body.size, err);
 }
 
@@ -422,7 +406,7 @@ static int open_blob(struct sm_source *source, const struct sm_descriptor *d, co
     struct sm_blob *blob, sm_error *err)
 {
     struct registry *r = (struct registry *)(void *)source;
-    int fd = open_stored(r, d);
+    int fd = sm_store_open_blob(r->store, d);
     if (fd < 0 && d->is_manifest) {
         struct sm_descriptor got;
         int rc = fetch_manifest(r, d->digest, d->digest, &got, err);
@@ -431,7 +415,7 @@ static int open_blob(struct sm_source *source, const struct sm_descriptor *d, co
         if (got.size != d->size)
             return sm_error_set(err, SM_ECORRUPT, "the manifest %s has %llu bytes and not %llu", d->digest,
                 (unsigned long long)got.size, (unsigned long long)d->size);
-        fd = open_stored(r, d);
+        fd = sm_store_open_blob(r->store, d);
     } else if (fd >= 0 && keep_in_mind(r, d->digest) != 0) {
         sm_close(fd);
         return sm_error_set(err, SM_ENOMEM, "out of memory");
@@ -471,7 +455,7 @@ static bool discard(struct sm_source *source)
     struct registry *r = (struct registry *)(void *)source;
     for (size_t i = 0; i < r->kept_count; i++) {
         char name[SM_STORE_NAME_MAX];
-        blob_name(r->kept[i], name);
+        sm_store_blob_name(r->kept[i], name);
         unlinkat(r->store->fd, name, 0);
     }
     return r->kept_count > 0;
@@ -513,7 +497,7 @@ static int resolve(struct registry *r, const struct sm_reference *ref, struct sm
     if (ref->digest) {
         char name[SM_STORE_NAME_MAX];
         struct stat st;
-        blob_name(ref->digest, name);
+        sm_store_blob_name(ref->digest, name);
         memcpy(top->digest, ref->digest, sizeof(top->digest));
         if (fstatat(r->store->fd, name, &st, 0) == 0) {
             top->size = (uint64_t)st.st_size;
@@ -562,7 +546,7 @@ int sm_registry_open(struct sm_imgstore *store, const struct sm_reference *ref,
     if (!r)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     r->source = (struct sm_source){.open = open_blob, .free = free_registry, .prefetch = prefetch,
-        .discard = discard};
+        .news = news, .discard = discard};
     r->store = store;
     r->blobs = -1;
     pthread_mutex_init(&r->lock, NULL);
@@ -572,13 +556,8 @@ int sm_registry_open(struct sm_imgstore *store, const struct sm_reference *ref,
         r->name = NULL;
         rc = sm_error_set(err, SM_ENOMEM, "out of memory");
     }
-    if (rc == 0 && ((mkdirat(store->fd, "blobs", 0700) != 0 && errno != EEXIST) ||
-                       (mkdirat(store->fd, "blobs/sha256", 0700) != 0 && errno != EEXIST)))
-        rc = sm_error_errno(err, errno, "cannot write into the store %s", store->path);
-    if (rc == 0 && (r->blobs = openat(store->fd, "blobs", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-        rc = sm_error_errno(err, errno, "cannot open the blobs of the store %s", store->path);
     if (rc == 0)
-        rc = sm_store_flock(r->blobs, LOCK_SH, 60000, err);
+        rc = sm_store_hold_blobs(store, &r->blobs, err);
     if (rc == 0)
         rc = make_http(r, ref, options, err);
     if (rc == 0)

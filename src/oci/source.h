@@ -28,6 +28,8 @@ static inline void sm_blob_cleanup(struct sm_blob *blob)
 /* Reads up to size bytes at a position of the blob, waiting for them; 0 at its end. */
 ssize_t sm_blob_read(struct sm_blob *blob, uint64_t pos, void *buf, size_t size, sm_error *err);
 
+typedef void sm_source_news_fn(void *arg, const struct sm_descriptor *d, uint64_t have);
+
 struct sm_source {
     /* Opens a blob. d->digest may be "" where `name` leads to it. */
     int (*open)(struct sm_source *source, const struct sm_descriptor *d, const char *name,
@@ -36,6 +38,9 @@ struct sm_source {
     /* Tells which blobs will be opened, in this order; NULL: it does not matter. */
     int (*prefetch)(struct sm_source *source, const struct sm_descriptor *const *blobs, size_t count,
         sm_error *err);
+    /* Calls fn for each blob of which more is here than at the last call, out of any lock; NULL: all blobs are
+     * here from the start. */
+    void (*news)(struct sm_source *source, sm_source_news_fn *fn, void *arg);
     /* The image turned out to be damaged: whether another try may go better, since what the source
      * had kept of it is now thrown away. NULL: no. */
     bool (*discard)(struct sm_source *source);

@@ -89,6 +89,66 @@ void sm_store_image_name(const char *digest, char name[SM_STORE_NAME_MAX])
     snprintf(name, SM_STORE_NAME_MAX, "images/sha256/%s.json", digest + 7);
 }
 
+void sm_store_blob_name(const char *digest, char name[SM_STORE_NAME_MAX])
+{
+    snprintf(name, SM_STORE_NAME_MAX, "blobs/sha256/%s", digest + 7);
+}
+
+void sm_store_partial_name(const char *digest, char name[SM_STORE_NAME_MAX])
+{
+    snprintf(name, SM_STORE_NAME_MAX, "blobs/sha256/%s.partial", digest + 7);
+}
+
+int sm_store_open_blob(struct sm_imgstore *store, const struct sm_descriptor *d)
+{
+    char name[SM_STORE_NAME_MAX];
+    struct stat st;
+    sm_store_blob_name(d->digest, name);
+    auto_fd fd = openat(store->fd, name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) != 0 || (uint64_t)st.st_size != d->size)
+        return -1;
+    return sm_steal_fd(&fd);
+}
+
+int sm_store_claim_blob(struct sm_imgstore *store, const struct sm_descriptor *d, int wait_ms, int *fd, bool *done,
+    sm_error *err)
+{
+    char partial[SM_STORE_NAME_MAX];
+    sm_store_partial_name(d->digest, partial);
+    while (true) {
+        *fd = sm_store_open_blob(store, d);
+        *done = *fd >= 0;
+        if (*done)
+            return 0;
+        auto_fd f = openat(store->fd, partial, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        if (f < 0)
+            return sm_error_errno(err, errno, "cannot write into the store %s", store->path);
+        int rc = sm_store_flock(f, LOCK_EX, wait_ms, err);
+        if (rc)
+            return rc;
+        /* What was locked may have been renamed or removed before. */
+        struct stat ours, there;
+        if (fstat(f, &ours) == 0 && fstatat(store->fd, partial, &there, 0) == 0 && ours.st_ino == there.st_ino) {
+            *fd = sm_steal_fd(&f);
+            return 0;
+        }
+    }
+}
+
+int sm_store_hold_blobs(struct sm_imgstore *store, int *fd, sm_error *err)
+{
+    int rc = make_parents(store->fd, "blobs/sha256/", err);
+    if (rc)
+        return rc;
+    auto_fd dir = openat(store->fd, "blobs", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        return sm_error_errno(err, errno, "cannot open the blobs of the store %s", store->path);
+    rc = sm_store_flock(dir, LOCK_SH, 60000, err);
+    if (rc == 0)
+        *fd = sm_steal_fd(&dir);
+    return rc;
+}
+
 void sm_store_rootfs_name(const char *chain_id, char name[SM_STORE_NAME_MAX])
 {
     snprintf(name, SM_STORE_NAME_MAX, "rootfs/sha256-%s.v%d.ext4", chain_id + 7, SM_ROOTFS_FORMAT);
@@ -257,14 +317,14 @@ static uint64_t fnv1a(uint64_t h, const char *text)
     return (h ^ 0xff) * 0x100000001b3ull;
 }
 
-int sm_store_fingerprint(const char *path, struct sm_fingerprint *fp, sm_error *err)
+int sm_store_stamp(const char *path, struct sm_file_stamp *fp, sm_error *err)
 {
     struct stat st;
     if (stat(path, &st) != 0)
         return sm_error_errno(err, errno, "cannot open the archive %s", path);
     if (!S_ISREG(st.st_mode))
         return sm_error_set(err, SM_EINVAL, "the archive %s is not a regular file", path);
-    *fp = (struct sm_fingerprint){
+    *fp = (struct sm_file_stamp){
         .dev = st.st_dev,
         .ino = st.st_ino,
         .size = (uint64_t)st.st_size,
@@ -291,7 +351,7 @@ static void archive_name(const char *key, char name[SM_STORE_NAME_MAX])
 }
 
 int sm_store_put_archive(struct sm_imgstore *store, const struct sm_reference *ref, const char *path,
-    const struct sm_platform *platform, const struct sm_fingerprint *fp, const char *digest,
+    const struct sm_platform *platform, const struct sm_file_stamp *fp, const char *digest,
     sm_error *err)
 {
     auto_free char *key = archive_key(ref, path, platform);
@@ -309,8 +369,8 @@ int sm_store_put_archive(struct sm_imgstore *store, const struct sm_reference *r
 int sm_store_get_archive(struct sm_imgstore *store, const struct sm_reference *ref, const char *path,
     const struct sm_platform *platform, char digest[SM_DIGEST_LEN + 1], sm_error *err)
 {
-    struct sm_fingerprint fp;
-    int rc = sm_store_fingerprint(path, &fp, err);
+    struct sm_file_stamp fp;
+    int rc = sm_store_stamp(path, &fp, err);
     if (rc)
         return rc;
     auto_free char *key = archive_key(ref, path, platform);

@@ -12,7 +12,7 @@ struct sm_imgstore {
 };
 
 /* What of a local archive decides whether it is still the file that was read. */
-struct sm_fingerprint {
+struct sm_file_stamp {
     uint64_t dev, ino, size;
     int64_t mtime_ns, ctime_ns;
 };
@@ -37,9 +37,9 @@ int sm_store_get_choice(struct sm_imgstore *store, const char *index_digest,
     const struct sm_platform *platform, char digest[SM_DIGEST_LEN + 1], sm_error *err);
 
 /* What a local archive and a name in it led to (archives/...). `path` is absolute. */
-int sm_store_fingerprint(const char *path, struct sm_fingerprint *fp, sm_error *err);
+int sm_store_stamp(const char *path, struct sm_file_stamp *fp, sm_error *err);
 int sm_store_put_archive(struct sm_imgstore *store, const struct sm_reference *ref, const char *path,
-    const struct sm_platform *platform, const struct sm_fingerprint *fp, const char *digest,
+    const struct sm_platform *platform, const struct sm_file_stamp *fp, const char *digest,
     sm_error *err);
 
 int sm_store_get_archive(struct sm_imgstore *store, const struct sm_reference *ref, const char *path,
@@ -60,6 +60,19 @@ int sm_store_each_tag(struct sm_imgstore *store, sm_store_tag_fn *fn, void *arg,
 /* From reference to image; `to_run`: it must fit the platform, and is locked (see store.h). */
 int sm_store_resolve(struct sm_imgstore *store, const struct sm_reference *ref,
     const struct sm_platform *platform, bool to_run, struct sm_image_info *info, sm_error *err);
+
+/* blobs/sha256/HEX */
+void sm_store_blob_name(const char *digest, char name[SM_STORE_NAME_MAX]);
+void sm_store_partial_name(const char *digest, char name[SM_STORE_NAME_MAX]);
+/* The blob, if it is there and has its size; -1 otherwise. */
+int sm_store_open_blob(struct sm_imgstore *store, const struct sm_descriptor *d);
+/* Opens and locks (exclusively) the partial file of a blob, in which an earlier writer may have left something; SM_EBUSY
+ * when somebody else has held it for wait_ms. *done: there is nothing to do, *fd is the finished blob. */
+int sm_store_claim_blob(struct sm_imgstore *store, const struct sm_descriptor *d, int wait_ms, int *fd, bool *done,
+    sm_error *err);
+/* Makes blobs/ and takes the shared lock on it that keeps `prune` away from blobs that no image leads to yet. The
+ * lock goes with the descriptor. */
+int sm_store_hold_blobs(struct sm_imgstore *store, int *fd, sm_error *err);
 
 /* rootfs/sha256-HEX.vFORMAT.ext4 of a chain ID. The number is that of the builder's format. */
 #define SM_ROOTFS_FORMAT 1

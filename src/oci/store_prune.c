@@ -160,7 +160,7 @@ static void need_manifest(struct prune *p, const char *digest)
     char path[SM_STORE_NAME_MAX];
     auto_json *root = NULL;
     need(p, digest);
-    snprintf(path, sizeof(path), "blobs/sha256/%s", digest + 7);
+    sm_store_blob_name(digest, path);
     if (sm_json_load_at(p->store->fd, path, &root, NULL) != 0)
         return;
     need(p, sm_json_string(json_object_get(root, "config"), "digest"));

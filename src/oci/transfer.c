@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "oci/archive.h"
@@ -20,7 +19,10 @@
 #include "oci/store_internal.h"
 #include "util/error.h"
 
-enum { COPY_SIZE = 256 << 10 };
+enum {
+    COPY_SIZE = 256 << 10,
+    LOCK_WAIT_MS = 10 * 60 * 1000, /* for another process that writes the same blob */
+};
 
 /* ---- the store's blobs as a source ------------------------------------------------------------- */
 
@@ -34,12 +36,11 @@ static int open_stored(struct sm_source *source, const struct sm_descriptor *d, 
 {
     const struct stored *s = (const struct stored *)(const void *)source;
     char path[SM_STORE_NAME_MAX];
-    struct stat st;
-    snprintf(path, sizeof(path), "blobs/sha256/%s", d->digest + 7);
-    auto_fd fd = openat(s->store->fd, path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) != 0)
+    sm_store_blob_name(d->digest, path);
+    auto_fd fd = sm_store_open_blob(s->store, d);
+    if (fd < 0 && faccessat(s->store->fd, path, F_OK, 0) != 0)
         return sm_error_errno(err, errno, "the store does not have the blob %s", d->digest);
-    if ((uint64_t)st.st_size != d->size)
+    if (fd < 0)
         return sm_error_set(err, SM_ECORRUPT, "the blob %s of the store is damaged, prune or pull again",
             d->digest);
     *blob = (struct sm_blob){.fd = sm_steal_fd(&fd), .size = d->size};
@@ -59,7 +60,7 @@ static int plan_from_store(struct sm_imgstore *store, const struct sm_image_info
     char path[SM_STORE_NAME_MAX];
     struct stat st;
     memcpy(top.digest, info->digest, sizeof(top.digest));
-    snprintf(path, sizeof(path), "blobs/sha256/%s", info->digest + 7);
+    sm_store_blob_name(info->digest, path);
     if (fstatat(store->fd, path, &st, 0) != 0)
         return sm_error_errno(err, errno, "the store does not have the manifest %s", info->digest);
     top.size = (uint64_t)st.st_size;
@@ -175,7 +176,7 @@ static int copy_blob(struct sm_source *source, const struct sm_descriptor *d, ch
 static int save_blob(struct saver *s, const struct sm_descriptor *d)
 {
     char name[SM_STORE_NAME_MAX];
-    snprintf(name, sizeof(name), "blobs/sha256/%s", d->digest + 7);
+    sm_store_blob_name(d->digest, name);
     int rc = begin_member(s, name, d->size);
     return rc ? rc : copy_blob(s->source, d, s->buf, take_for_tar, s, s->err);
 }
@@ -292,22 +293,19 @@ static int take_for_file(void *arg, const void *data, size_t size)
 static int keep_blob(struct loader *l, struct sm_source *source, const struct sm_descriptor *d, char *buf)
 {
     char name[SM_STORE_NAME_MAX], tmp[SM_STORE_NAME_MAX];
-    snprintf(name, sizeof(name), "blobs/sha256/%s", d->digest + 7);
-    snprintf(tmp, sizeof(tmp), "blobs/sha256/%s.partial", d->digest + 7);
-    if (faccessat(l->store->fd, name, F_OK, 0) == 0)
-        return 0;
-    auto_fd fd = openat(l->store->fd, tmp, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return sm_error_errno(l->err, errno, "cannot write into the store %s", l->store->path);
-    int rc = sm_store_flock(fd, LOCK_EX, 60000, l->err);
-    if (rc)
+    sm_store_blob_name(d->digest, name);
+    sm_store_partial_name(d->digest, tmp);
+    auto_fd fd = -1;
+    bool done;
+    int rc = sm_store_claim_blob(l->store, d, LOCK_WAIT_MS, &fd, &done, l->err);
+    if (rc || done)
         return rc;
     auto_file f = ftruncate(fd, 0) == 0 ? fdopen(fd, "w") : NULL;
     if (!f)
         return sm_error_errno(l->err, errno, "cannot write into the store %s", l->store->path);
     sm_steal_fd(&fd);
     rc = copy_blob(source, d, buf, take_for_file, f, l->err);
-    if (rc == -SM_EIO || (rc == 0 && (fflush(f) != 0 ||
+    if (rc == -SM_EIO || (rc == 0 && (fflush(f) != 0 || fsync(fileno(f)) != 0 ||
                               renameat(l->store->fd, tmp, l->store->fd, name) != 0)))
         rc = sm_error_errno(l->err, errno, "cannot write into the store %s", l->store->path);
     if (rc)
@@ -322,9 +320,6 @@ static int keep_blobs(struct loader *l, struct sm_source *source, const struct s
     auto_free char *buf = malloc(COPY_SIZE);
     if (!buf)
         return sm_error_set(l->err, SM_ENOMEM, "out of memory");
-    if ((mkdirat(l->store->fd, "blobs", 0700) != 0 && errno != EEXIST) ||
-        (mkdirat(l->store->fd, "blobs/sha256", 0700) != 0 && errno != EEXIST))
-        return sm_error_errno(l->err, errno, "cannot write into the store %s", l->store->path);
     int rc = sm_plan_oci(source, top, platform, &plan, l->err);
     if (rc == 0)
         rc = keep_blob(l, source, &plan.manifest_blob, buf);
@@ -363,7 +358,10 @@ static int load_oci(struct loader *l, struct sm_source *source, const json_t *in
     struct sm_platform platform;
     size_t i;
     json_t *entry;
+    auto_fd held = -1;
     int rc = sm_platform_parse(l->options->platform, &platform, l->err);
+    if (rc == 0)
+        rc = sm_store_hold_blobs(l->store, &held, l->err);
     json_array_foreach (json_object_get(index, "manifests"), i, entry) {
         char digest[SM_DIGEST_LEN + 1];
         struct sm_descriptor top;

@@ -15,12 +15,15 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "oci/digest.h"
 #include "util/bytes.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 enum {
+    PROGRESS_MS = 100,
     SLOTS = 16,
     SLOT_SIZE = 256 << 10,
     READ_SIZE = 128 << 10,
@@ -43,6 +46,9 @@ struct pipeline {
     sm_error why;
     _Atomic uint64_t done; /* compressed bytes read */
     _Atomic uint64_t total;
+    sm_unpack_progress_fn *progress; /* the caller's thread only, as told_ms */
+    void *arg;
+    int64_t told_ms;
     struct slot *slots;
 };
 
@@ -257,9 +263,32 @@ struct layer_writer {
     size_t layer;
     struct sm_sha256 *sum; /* of what came out */
     bool holds, ended;     /* a slot is ours, and was the last one */
-    sm_unpack_progress_fn *progress;
-    void *arg;
 };
+
+static void tell(struct layer_writer *w, bool now)
+{
+    struct pipeline *p = w->p;
+    int64_t ms = sm_now_ms();
+    if (!now && ms - p->told_ms < PROGRESS_MS)
+        return;
+    p->told_ms = ms;
+    p->progress(p->arg, w->layer, p->plan->layer_count, p->done, p->total);
+}
+
+/* Waits until there is a slot to take or there will be none, with the lock held. */
+static void wait_for_slot(struct layer_writer *w)
+{
+    struct pipeline *p = w->p;
+    while (p->filled == p->drained && p->rc == 0) {
+        uint64_t end = sm_now_ns() + PROGRESS_MS * 1000000ull;
+        const struct timespec until = {(time_t)(end / 1000000000), (long)(end % 1000000000)};
+        if (pthread_cond_timedwait(&p->changed, &p->lock, &until) == 0)
+            continue;
+        pthread_mutex_unlock(&p->lock);
+        tell(w, false);
+        pthread_mutex_lock(&p->lock);
+    }
+}
 
 static ssize_t take_slot(void *arg, const void **data, sm_error *err)
 {
@@ -277,8 +306,7 @@ static ssize_t take_slot(void *arg, const void **data, sm_error *err)
         pthread_mutex_unlock(&p->lock);
         return 0;
     }
-    while (p->filled == p->drained && p->rc == 0)
-        pthread_cond_wait(&p->changed, &p->lock);
+    wait_for_slot(w);
     int rc = p->filled == p->drained ? p->rc : 0;
     struct slot *slot = &p->slots[p->drained % SLOTS];
     pthread_mutex_unlock(&p->lock);
@@ -290,8 +318,7 @@ static ssize_t take_slot(void *arg, const void **data, sm_error *err)
     w->holds = true;
     w->ended = slot->last;
     sm_sha256_update(w->sum, slot->data, slot->size);
-    if (w->progress)
-        w->progress(w->arg, w->layer, p->plan->layer_count, p->done, p->total);
+    tell(w, false);
     *data = slot->data;
     if (slot->size == 0) /* an end that holds nothing */
         return take_slot(arg, data, err);
@@ -305,6 +332,7 @@ static int write_layer(struct layer_writer *w, struct sm_rootfs *rootfs, sm_erro
     w->sum = sm_sha256_new();
     if (!w->sum)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
+    tell(w, true);
     int rc = sm_rootfs_add_layer(rootfs, take_slot, w, err);
     unsigned char sum[32];
     char digest[SM_DIGEST_LEN + 1];
@@ -332,25 +360,37 @@ static int start_thread(struct pipeline *p, pthread_t *thread)
     return rc;
 }
 
+/* One that waits by the clock that nobody sets. */
+static void init_cond(pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
 int sm_unpack(struct sm_source *source, const struct sm_plan *plan, struct sm_rootfs *rootfs,
     sm_unpack_progress_fn *progress, void *arg, sm_error *err)
 {
-    struct pipeline p = {.source = source, .plan = plan};
+    struct pipeline p = {.source = source, .plan = plan, .progress = progress, .arg = arg};
     for (size_t i = 0; i < plan->layer_count; i++)
         p.total += plan->layers[i].blob.size;
     p.slots = reallocarray(NULL, SLOTS, sizeof(*p.slots));
     if (!p.slots)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     pthread_mutex_init(&p.lock, NULL);
-    pthread_cond_init(&p.changed, NULL);
+    init_cond(&p.changed);
     pthread_t thread;
     int rc = start_thread(&p, &thread);
     if (rc) {
         rc = sm_error_errno(err, rc, "cannot start a thread");
     } else {
         for (size_t i = 0; rc == 0 && i < plan->layer_count; i++) {
-            struct layer_writer w = {.p = &p, .layer = i, .progress = progress, .arg = arg};
+            struct layer_writer w = {.p = &p, .layer = i};
             rc = write_layer(&w, rootfs, err);
+            if (rc == 0 && i + 1 == plan->layer_count)
+                tell(&w, true);
         }
         pthread_mutex_lock(&p.lock);
         p.stop = true;

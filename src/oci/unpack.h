@@ -5,7 +5,7 @@
 #include "oci/plan.h"
 #include "rootfs/rootfs.h"
 
-/* Told now and then of the bytes of compressed layers that were read. */
+/* Told now and then, also while nothing comes, of the bytes of compressed layers that were read. */
 typedef void sm_unpack_progress_fn(void *arg, size_t layer, size_t layers, uint64_t done, uint64_t total);
 
 int sm_unpack(struct sm_source *source, const struct sm_plan *plan, struct sm_rootfs *rootfs,

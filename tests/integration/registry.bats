@@ -270,6 +270,27 @@ cli() {
     [ -z "$(find "$data/supermachine/blobs" "$data/supermachine/rootfs" "$data/supermachine/refs" -type f)" ]
 }
 
+@test "progress: a bar for each layer on a terminal, wiped at the end; lines elsewhere; nothing with -q" {
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data TERM=xterm
+    local from=$HOSTILE_AT/unhurried/x
+    script -qec "stty cols 60; supermachine pull $from" /dev/null </dev/null >"$BATS_TEST_TMPDIR/terminal"
+    local i
+    for i in 1 2 3; do
+        grep -q "layer $i of 3 [0-9a-f]\{12\} \[#*-*\]" "$BATS_TEST_TMPDIR/terminal"
+    done
+    # the end of it: all is wiped, then the digest
+    tail -c 100 "$BATS_TEST_TMPDIR/terminal" | grep -q $'\033\\[Jsha256:[0-9a-f]*'
+    # no line is longer than the terminal is wide
+    [ "$(sed 's/\x1b\[[0-9]*[A-Z]//g' "$BATS_TEST_TMPDIR/terminal" | tr '\r' '\n' | grep -v ^sha256 | wc -L)" -le 59 ]
+    rm -r "$XDG_DATA_HOME"
+    run --separate-stderr supermachine pull "$from"
+    [[ $output == sha256:* ]]
+    [ "$(sort -u <<<"$stderr")" = "$(printf '%s\n' 'asking the registry' 'unpacking layer '{1,2,3}' of 3' 'writing the file system')" ]
+    rm -r "$XDG_DATA_HOME"
+    run --separate-stderr supermachine pull -q "$from"
+    [ -z "$stderr" ]
+}
+
 @test "garbage collection leaves alone what is in use" {
     export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
     cli image inspect "$busybox" >/dev/null

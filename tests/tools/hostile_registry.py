@@ -193,7 +193,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         return True
 
-    def paced(self, kind, what):
+    def paced(self, kind, what, pause=0.002):
         """Blobs come slowly enough to be interrupted."""
         if kind != "blobs":
             return False
@@ -201,8 +201,12 @@ class Handler(BaseHTTPRequestHandler):
         first = self.begin_blob(data)
         for at in range(first, len(data), 16384):
             self.wfile.write(data[at:at + 16384])
-            time.sleep(0.002)
+            time.sleep(pause)
         return True
+
+    def unhurried(self, kind, what):
+        """Slowly enough to be watched."""
+        return self.paced(kind, what, 0.03)
 
     def cut_no_ranges(self, kind, what):
         if kind == "blobs" and count(self.path) > 3:
