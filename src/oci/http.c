@@ -7,8 +7,8 @@
  *   Authorization header is only ever sent to the origin (scheme, host, port) of the registry. From
  *   https nothing leads to http.
  * - 408, 429, 5xx and broken connections are tried again, after what Retry-After says or a time that
- *   doubles. Bytes that came count: the next attempt asks for the rest, and who delivers bytes is
- *   not given up on.
+ *   doubles. Bytes that came count: the next attempt asks for the rest, and who delivers a fair number of bytes each
+ *   time is not given up on.
  *
  * Everything that a server sends is bounded: headers, bodies of answers that are not what was asked for,
  * redirects, time without progress. What a sink takes is bounded by the sink.
@@ -35,7 +35,10 @@ enum {
     MAX_ERROR_BODY = 64 << 10,
     MAX_TOKEN_BODY = 256 << 10,
     MAX_REDIRECTS = 5,
-    MAX_ATTEMPTS = 6, /* in a row without a byte of progress */
+    PATIENCE = 24, /* what attempts in a row may cost that do not bring FAIR_SHARE bytes */
+    COST_OF_NOTHING = 4,
+    COST_OF_LITTLE = 1,
+    FAIR_SHARE = 64 << 10,
     FIRST_WAIT_MS = 300,
     MAX_RETRY_AFTER_S = 120,
     CONNECT_TIMEOUT_S = 15,
@@ -393,7 +396,9 @@ struct request {
     CURL *curl;
     char *url;          /* where it is now */
     bool at_origin;     /* the URL is the registry's */
-    unsigned redirects, fruitless, auths;
+    unsigned redirects, auths;
+    unsigned spent;    /* of PATIENCE */
+    unsigned in_vain;  /* attempts in a row that brought nothing */
     sm_error *err;
 };
 
@@ -454,16 +459,19 @@ static void wait_ms(struct sm_http *h, long ms)
         nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
 }
 
-/* Waits before another attempt, or gives up with what went wrong. What took long costs more of the
- * attempts that we have. */
-static int try_again(struct request *r, uint64_t before, unsigned cost, int rc)
+/* Waits before another attempt, or gives up with what went wrong. What took long (a timeout) costs twice. */
+static int try_again(struct request *r, uint64_t before, bool timeout, int rc)
 {
-    r->fruitless = r->get->from > before ? 1 : r->fruitless + cost;
+    uint64_t got = r->get->from - before;
+    if (got >= FAIR_SHARE)
+        r->spent = 0;
+    r->spent += (got ? COST_OF_LITTLE : COST_OF_NOTHING) * (timeout ? 2 : 1);
     curl_off_t asked = 0;
     curl_easy_getinfo(r->curl, CURLINFO_RETRY_AFTER, &asked);
-    if (r->fruitless >= MAX_ATTEMPTS || asked > MAX_RETRY_AFTER_S)
+    if (r->spent >= PATIENCE || asked > MAX_RETRY_AFTER_S)
         return rc;
-    long ms = (long)FIRST_WAIT_MS << (r->fruitless - 1);
+    r->in_vain = got ? 0 : r->in_vain + 1;
+    long ms = (long)FIRST_WAIT_MS << (r->in_vain ? r->in_vain - 1 : 0);
     wait_ms(r->http, SM_MAX(ms, (long)asked * 1000));
     return restart(r);
 }
@@ -513,7 +521,7 @@ static int broken(struct request *r, const struct attempt *a, uint64_t before, i
             code == CURLE_PEER_FAILED_VERIFICATION ? " (is its CA to be named by --tls-ca?)" : "");
     if (!worth_retrying(code) || (proxy_refuses && proxy < 500))
         return rc;
-    return try_again(r, before, code == CURLE_OPERATION_TIMEDOUT ? 2 : 1, rc);
+    return try_again(r, before, code == CURLE_OPERATION_TIMEDOUT, rc);
 }
 
 static int refused(struct request *r, const struct attempt *a)
@@ -560,7 +568,7 @@ static int judge(struct request *r, const struct attempt *a, uint64_t before, un
     case 502:
     case 503:
     case 504:
-        rc = try_again(r, before, 1, refused(r, a));
+        rc = try_again(r, before, false, refused(r, a));
         return rc ? rc : 1;
     case 416: /* nothing behind what we have */
         return a->small ? refused(r, a) : 0;

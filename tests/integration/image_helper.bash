@@ -31,23 +31,23 @@ refused() {
 }
 
 # refused_at_once WORDS ARGUMENTS...: `refused` for each pair (arguments are split at spaces), all at the same time, since
-# most of them wait; each in a store of its own.
+# most of them wait; each in a store of its own, $batch.N (store.N).
 refused_at_once() {
-    local i=0 pids=() failed=0
+    local i=0 pids=() failed=0 name=$BATS_TEST_TMPDIR/${batch:-store}
     while [ $# -gt 1 ]; do
         # shellcheck disable=SC2086 # words
-        (store=$BATS_TEST_TMPDIR/store.$i && refused "$1" $2) >"$BATS_TEST_TMPDIR/refused.$i" 2>&1 3>&- &
+        (store=$name.$i && refused "$1" $2) >"$name.$i.log" 2>&1 3>&- &
         pids+=($!)
         i=$((i + 1))
         shift 2
     done
     for i in "${!pids[@]}"; do
-        wait "${pids[i]}" || { cat "$BATS_TEST_TMPDIR/refused.$i"; failed=1; }
+        wait "${pids[i]}" || { cat "$name.$i.log"; failed=1; }
     done
     [ "$failed" -eq 0 ]
 }
 
-# No partial file is left in any of the test's stores.
+# No partial file is left in any of the test's stores that are called so.
 nothing_partial() {
     [ -z "$(find "$BATS_TEST_TMPDIR" -path '*/store*' -name '*.partial')" ]
 }

@@ -184,8 +184,8 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def cut_at_random(self, kind, what, ranges=True):
-        """Every answer breaks off somewhere; four of five times."""
-        if kind != "blobs" or random.random() < 0.2:
+        """Answers break off somewhere, two of three times."""
+        if kind != "blobs" or random.random() < 0.33:
             return False
         data = GOOD[1][what]
         first = self.begin_blob(data, ranges)
@@ -207,6 +207,15 @@ class Handler(BaseHTTPRequestHandler):
     def unhurried(self, kind, what):
         """Slowly enough to be watched."""
         return self.paced(kind, what, 0.03)
+
+    def drip(self, kind, what):
+        """A byte an attempt: the download moves on, and would take for ever."""
+        if kind != "blobs" or what != LAST:
+            return False
+        first = self.begin_blob(GOOD[1][what])
+        self.wfile.write(GOOD[1][what][first:first + 1])
+        self.close_connection = True
+        return True
 
     def cut_no_ranges(self, kind, what):
         if kind == "blobs" and count(self.path) > 3:
@@ -278,7 +287,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(401, WWW_Authenticate='Bearer realm="unfinished')
 
     def slow_body(self, kind, what):
-        return self.endless(b"s", 0.3) if kind == "blobs" and what == LAST else False
+        return self.endless(b"s", 0.9) if kind == "blobs" and what == LAST else False
 
     def slow_manifest(self, kind, what):
         return self.endless(b" ", 0.3, Content_Type=MANIFEST) if kind == "manifests" else False
