@@ -172,6 +172,9 @@ SH
     # shellcheck disable=SC2016 # for the inner shell
     run ! bash -c 'grep "^$(cat "$1") " "$2" | grep -v " -\$"' - "$HOSTILE/elsewhere" "$HOSTILE/log"
     run ! grep -rl geheim "$BATS_TEST_TMPDIR/store"
+    supermachine login --authfile "$BATS_TEST_TMPDIR/login.json" -u user --password-stdin "$HOSTILE_AT" <<<geheim
+    grep -q " GET /v2/ " "$HOSTILE/log"
+    [ ! -e "$HOSTILE/leaks" ]
 }
 
 @test "Retry-After is honoured" {
@@ -339,6 +342,15 @@ cli() {
     digest=$(supermachine pull -q --tls-ca "$REG/cert.pem" --authfile "$REG/auth.json" "$from")
     supermachine image save -o "$BATS_TEST_TMPDIR/saved.tar" "$from"
     skopeo inspect "oci-archive:$BATS_TEST_TMPDIR/saved.tar" | jq -e ".Digest == \"$digest\""
+    # by several at once
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data1
+    local i pids=()
+    for i in 1 2 3 4; do
+        supermachine image load -q "$BATS_TEST_TMPDIR/saved.tar" >/dev/null 3>&- &
+        pids+=($!)
+    done
+    for i in "${pids[@]}"; do wait "$i"; done
+    supermachine image save -o "$BATS_TEST_TMPDIR/again.tar" "$from"
     # again from an empty store, and once more from what that has kept
     export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data2
     [ "$(supermachine image load "$BATS_TEST_TMPDIR/saved.tar")" = "$from" ]

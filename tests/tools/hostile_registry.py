@@ -4,6 +4,7 @@
     hostile_registry.py DIR
 
 writes the ports to DIR/port and DIR/elsewhere, and one line a request to DIR/log: PORT METHOD PATH RANGE AUTHORIZATION.
+While it answers, it looks for its secrets in the command lines of all processes, and names who shows them in DIR/leaks.
 The first component of the repository's name says how it misbehaves (the methods named after it below); `good` does not.
 """
 import base64
@@ -53,6 +54,18 @@ IMAGES = {"traversal": TRAVERSAL}
 LAST = json.loads(GOOD[1][GOOD[0]])["layers"][-1]["digest"]
 
 
+def find_leaks():
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                words = f.read()
+        except OSError:
+            continue
+        if b"supermachine" in words and (b"geheim" in words or b"tok-en" in words):
+            with open(DIR + "/leaks", "ab") as f:
+                f.write(words + b"\n")
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -63,6 +76,8 @@ class Handler(BaseHTTPRequestHandler):
         with LOCK, open(DIR + "/log", "a", encoding="ascii") as f:
             f.write(f"{self.server.server_port} {self.command} {self.path} {self.headers.get('Range', '-')} "
                     f"{self.headers.get('Authorization', '-')}\n")
+        if self.headers.get("Authorization") or self.path == "/v2/":
+            find_leaks()
 
     def answer(self, status, body=b"", **headers):
         self.send_response(status)

@@ -1,0 +1,52 @@
+#!/usr/bin/env bats
+# From a registry into a microVM: pulled by `run` itself, and a large image in bounded memory. What a pull must do
+# otherwise is in registry.bats, which starts no machine.
+load helper
+
+setup_file() {
+    [ "$SM_TESTBED" = native ] || skip "pulling is the same in the nested machine, only slower"
+    export REG=$BATS_FILE_TMPDIR/registry REG_AT=127.0.0.1:$((20000 + RANDOM % 10000))
+    mkdir "$REG"
+    cat >"$REG/config.yml" <<YML
+version: 0.1
+log: {level: error}
+storage: {filesystem: {rootdirectory: $REG/data}}
+http: {addr: "$REG_AT"}
+YML
+    docker-registry serve "$REG/config.yml" >"$REG/log" 2>&1 3>&- &
+    echo $! >"$REG/pid"
+    for _ in $(seq 100); do
+        if curl -so /dev/null "http://$REG_AT/v2/"; then break; fi
+        sleep 0.1
+    done
+}
+
+teardown_file() {
+    [ ! -e "$REG/pid" ] || kill "$(cat "$REG/pid")"
+}
+
+@test "run pulls what it does not have, once" {
+    skopeo copy -q --dest-tls-verify=false "$busybox" "docker://$REG_AT/busybox"
+    run --separate-stderr supermachine run "$REG_AT/busybox" cat /etc/supermachine-test-image
+    echo "$output $stderr"
+    [ "$status" -eq 0 ]
+    [ "$output" = busybox ]
+    kill -STOP "$(cat "$REG/pid")"
+    run --separate-stderr supermachine run "$REG_AT/busybox" cat /etc/supermachine-test-image
+    kill -CONT "$(cat "$REG/pid")"
+    [ "$output" = busybox ]
+}
+
+@test "an image of more than 1 GiB is pulled within 64 MiB of memory, and runs" {
+    local sum
+    sum=$(PYTHONPATH=$repo/tests/tools python3 "$repo/tests/tools/large_image.py" "$SM_IMAGE_DEBIAN/oci" "$BATS_TEST_TMPDIR/layout")
+    skopeo copy -q --dest-tls-verify=false "oci:$BATS_TEST_TMPDIR/layout:large" "docker://$REG_AT/large"
+    rm -r "$BATS_TEST_TMPDIR/layout"
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    /usr/bin/time -o "$BATS_TEST_TMPDIR/kib" -f %M supermachine pull -q "$REG_AT/large"
+    echo "#   peak: $(cat "$BATS_TEST_TMPDIR/kib") KiB" >&3
+    [ "$(cat "$BATS_TEST_TMPDIR/kib")" -le 65536 ]
+    run --separate-stderr supermachine run --cold --pull never "$REG_AT/large" python3 -c "$(cat "$repo/tests/tools/sample.py")" /large
+    echo "$output $stderr"
+    [ "$output" = "$sum" ]
+}
