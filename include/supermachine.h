@@ -214,6 +214,9 @@ typedef struct sm_vm_config {
     const char *egress;    /* what the guest may reach, in the form of docs/network.md; NULL: all but the
                             * host's own loopback. A snapshot's policy can only become narrower. */
     const char *const *publish; /* ports as sm_vm_publish takes them, NULL-terminated; NULL: none */
+    const char *vsock;     /* path of a unix socket to make, in a directory of the caller's with mode 0700: who sends
+                            * "CONNECT PORT\n" there, and gets "OK ...\n", is connected to that vsock port of the guest;
+                            * the guest's connections to the host's port N go to "PATH_N". NULL: none */
     sm_notice_fn *notice;  /* told of denied connections and the like; NULL: nobody */
     void *notice_arg;
 } sm_vm_config;

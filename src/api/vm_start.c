@@ -301,6 +301,8 @@ int sm_vm_start(sm_image *image, const sm_vm_config *config, sm_vm **vm, sm_erro
     }
     if (!rc)
         rc = sm_vm_network_open(&v->network, v->machine, config, err);
+    if (!rc && config->vsock)
+        rc = sm_vsock_front_door(sm_machine_vsock(v->machine), config->vsock, err);
     if (rc) {
         sm_vm_close(v);
         return rc;

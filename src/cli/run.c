@@ -30,6 +30,7 @@ enum {
     OPT_ALLOW,
     OPT_DENY,
     OPT_SNAPSHOT,
+    OPT_VSOCK,
 };
 
 static const struct cli_option options[] = {
@@ -50,6 +51,7 @@ static const struct cli_option options[] = {
     {OPT_EGRESS, "egress", "all|public|none", "what the VM may connect to (all; none with --allow)"},
     {OPT_ALLOW, "allow", "TARGET", "and also to this address, network, name or host-loopback[:PORT]"},
     {OPT_DENY, "deny", "TARGET", "but not to this one"},
+    {OPT_VSOCK, "vsock", "PATH", "make a unix socket through which vsock ports of the VM are reached"},
     {OPT_TIMEOUT, "timeout", "SECONDS", "kill the command after this time"},
     {OPT_RM, "rm", NULL, "remove the VM at its end (always done)"},
     {OPT_TIMING, "timing", NULL, "print on standard error how long each stage took"},
@@ -139,6 +141,9 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
     case OPT_ALLOW:
     case OPT_DENY:
         cli_policy_rule(&run->policy, id == OPT_ALLOW, optarg);
+        return 0;
+    case OPT_VSOCK:
+        run->vm.vsock = optarg;
         return 0;
     case OPT_SNAPSHOT:
         run->vm.snapshot = optarg;
