@@ -3,6 +3,7 @@
 load helper
 
 @test "what ordinary programs ask of a kernel is there" {
+    needs_debian
     run --separate-stderr supermachine run "$debian" python3 -c "$(cat "$BATS_TEST_DIRNAME/kernel-features.py")"
     echo "missing: $output $stderr"
     [ "$status" -eq 0 ]
@@ -28,4 +29,17 @@ load helper
         [ "$cpu_ms" -le 6000 ]
         [ "$exits" -le 1000 ]
     fi
+}
+
+@test "bzImage boots as vmlinux does, with 16 CPUs" {
+    if is_native && grep -q kvm_pvm /proc/modules 2>/dev/null; then
+        skip "emulating the kernel that unpacks itself takes minutes"
+    fi
+    local kernel
+    kernel=$(readlink -f "$SM_BUILD/guest/vmlinux")
+    run --separate-stderr supermachine run --cold --cpus 16 --kernel "${kernel%/*}/bzImage" "$busybox" \
+        sh -c 'cat /sys/devices/system/cpu/online; grep -c ^processor /proc/cpuinfo'
+    echo "$output $stderr"
+    [ "$status" -eq 0 ]
+    [ "$output" = $'0-15\n16' ]
 }

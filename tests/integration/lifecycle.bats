@@ -63,6 +63,7 @@ ended() {
 }
 
 @test "a CLI killed while it builds an image leaves no process, and the next run is whole" {
+    needs_debian
     export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
     mkdir "$XDG_DATA_HOME"
     : >"$BATS_TEST_TMPDIR/err"

@@ -55,6 +55,7 @@ certs() {
 }
 
 @test "over TLS and with a password: what is pulled is what umoci unpacks" {
+    needs_debian
     certs
     to_registry "$busybox" test/busybox:1
     to_registry "$debian" debian
@@ -187,6 +188,7 @@ SH
     local i pids=()
     : >"$HOSTILE/log"
     for i in $(seq 20); do
+        # shellcheck disable=SC2034 # for built
         (store=$BATS_TEST_TMPDIR/store.$i && built "$HOSTILE_AT/cut-at-random/$i") 3>&- &
         pids+=($!)
     done
@@ -246,6 +248,7 @@ cli() {
 }
 
 @test "pull, tag, history, rm, prune; pull policies" {
+    needs_debian
     certs
     to_registry "$busybox" cli:1
     local from=localhost:$REG_PORT/cli:1 how=(--tls-ca "$REG/cert.pem" --authfile "$REG/auth.json") data=$BATS_TEST_TMPDIR/data

@@ -131,6 +131,7 @@ tell='
 }
 
 @test "a running VM is captured and runs on; the capture is restored any number of times" {
+    needs_debian
     local snap=$BATS_TEST_TMPDIR/live.snap i
     : >"$BATS_TEST_TMPDIR/out"
     supermachine run --name "live-$$" --cpus 2 "$busybox" sh -c "$witness"'

@@ -20,6 +20,7 @@ load helper
 }
 
 @test "stdout, stderr and exit code are the command's (Debian)" {
+    needs_debian
     run --separate-stderr supermachine run "$debian" sh -c 'echo out; echo err >&2; grep ^ID= /etc/os-release; exit 7'
     [ "$status" -eq 7 ]
     [ "$output" = $'out\nID=debian' ]
@@ -27,6 +28,7 @@ load helper
 }
 
 @test "python3 of a Debian image computes" {
+    needs_debian
     run --separate-stderr supermachine run "$debian" python3 -c 'print(6*7)'
     [ "$status" -eq 0 ]
     [ "$output" = 42 ]

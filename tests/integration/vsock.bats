@@ -3,6 +3,7 @@
 load helper
 
 @test "the front door leads to a port of the guest, and the guest's own connections come out beside it" {
+    needs_debian
     local door=$XDG_RUNTIME_DIR/door pid
     # In the guest: answer one connection in upper case, then call the host's port 7000.
     supermachine run --vsock "$door" "$debian" python3 -c '
