@@ -171,6 +171,21 @@ static int begin_partial(struct build *b, const char *partial, int *fd)
     return sm_error_set(b->err, SM_ETIMEOUT, "another process has been making the same image for an hour");
 }
 
+/* What layers may unpack to bounds what they may be, too: nothing else does where an endless blob never unpacks to
+ * anything. */
+static int check_sizes(const struct build *b)
+{
+    uint64_t limit = b->options->limits.bytes ? b->options->limits.bytes : SM_ROOTFS_MAX_BYTES, left = limit;
+    for (size_t i = 0; i < b->plan.layer_count; i++) {
+        uint64_t size = b->plan.layers[i].blob.size;
+        if (size > left)
+            return sm_error_set(b->err, SM_ELIMIT, "the image's layers are larger than %llu MiB",
+                (unsigned long long)limit >> 20);
+        left -= size;
+    }
+    return 0;
+}
+
 static int prefetch(struct build *b)
 {
     size_t count = b->plan.layer_count;
@@ -283,6 +298,8 @@ static int run(struct build *b, const char *reference)
         rc = sm_platform_parse(b->options->platform, &b->platform, b->err);
     if (rc == 0)
         rc = make_plan(b);
+    if (rc == 0)
+        rc = check_sizes(b);
     if (rc)
         return rc;
     sm_store_rootfs_name(b->plan.chain_id, b->rootfs);

@@ -193,7 +193,7 @@ static int download(struct registry *r, struct download *dl, sm_error *err)
     }
     set_state(r, dl, RUNNING);
     rc = fetch(r, dl, err);
-    if (rc == 0 && renameat(r->store->fd, partial, r->store->fd, name) != 0)
+    if (rc == 0 && (fdatasync(dl->fd) != 0 || renameat(r->store->fd, partial, r->store->fd, name) != 0))
         rc = sm_error_errno(err, errno, "cannot write into the store %s", r->store->path);
     /* What broke off goes on later; what is wrong must not. */
     if (rc && rc != -SM_ENETWORK && rc != -SM_ECANCELLED)

@@ -124,6 +124,14 @@ l.add(d)'
     refused "unpack to more than 20 MiB" --max-bytes $((10 << 20)) "oci:$BATS_TEST_TMPDIR/layout"
 }
 
+@test "layers that claim to be larger than an image may be are not even looked at" {
+    layout 'a = [l.layer([("f", "x")]), l.layer([("f", "y")])]
+for i in a: i[0]["size"] = 40 << 30
+l.image("a", a)'
+    refused "layers are larger than 65536 MiB" "oci:$BATS_TEST_TMPDIR/layout"
+    refused "layers are larger than 100 MiB" --max-bytes $((100 << 20)) "oci:$BATS_TEST_TMPDIR/layout"
+}
+
 @test "a builder that is killed leaves nothing that matters" {
     needs_debian
     local i

@@ -292,6 +292,9 @@ cli() {
     # no line is longer than the terminal is wide
     [ "$(sed 's/\x1b\[[0-9]*[A-Z]//g' "$BATS_TEST_TMPDIR/terminal" | tr '\r' '\n' | grep -v ^sha256 | wc -L)" -le 59 ]
     rm -r "$XDG_DATA_HOME"
+    # layers are unpacked as they come: of the first, which has 700 kB, a part is unpacked before the rest is here
+    supermachine-image build --store "$BATS_TEST_TMPDIR/store" "$from" >"$BATS_TEST_TMPDIR/lines"
+    jq -se 'any(.[]; .progress == "unpacking layer 1 of 3" and .done > 0 and .done < 500000)' "$BATS_TEST_TMPDIR/lines"
     run --separate-stderr supermachine pull "$from"
     [[ $output == sha256:* ]]
     [ "$(sort -u <<<"$stderr")" = "$(printf '%s\n' 'asking the registry' 'unpacking layer '{1,2,3}' of 3' 'writing the file system')" ]

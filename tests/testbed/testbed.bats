@@ -37,3 +37,14 @@ setup() {
     [[ "$output" == *"not done within 9 s"* ]]
     [ "$(ls -d /tmp/supermachine-nested.* 2>/dev/null || true)" = "$before" ]
 }
+
+@test "a /dev/kvm that is none, or is not there, is found unusable" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root to hide /dev/kvm"
+    local usable=$BATS_TEST_DIRNAME/../../scripts/kvm-usable
+    run unshare --mount sh -c 'mount --bind /dev/null /dev/kvm && exec "$1"' sh "$usable"
+    [ "$status" -eq 1 ]
+    [[ $output == "/dev/kvm cannot be used ("* ]]
+    run unshare --mount sh -c 'mount -t tmpfs none /dev && exec "$1"' sh "$usable"
+    [ "$status" -eq 1 ]
+    [ "$output" = "no /dev/kvm on this machine" ]
+}
