@@ -38,8 +38,8 @@ load helper
 }
 
 @test "every run has a machine id and random numbers of its own" {
-    local i ids=$BATS_TEST_TMPDIR/ids
-    for i in 1 2 3; do
+    local ids=$BATS_TEST_TMPDIR/ids
+    for _ in 1 2 3; do
         supermachine run "$busybox" sh -c 'cat /etc/machine-id; cat /proc/sys/kernel/random/uuid' >>"$ids"
     done
     [ "$(wc -l <"$ids")" -eq 6 ]

@@ -10,8 +10,7 @@ load helper
 }
 
 @test "stdout, stderr and exit code are the command's (baked and restored)" {
-    local i
-    for i in 1 2; do
+    for _ in 1 2; do
         run --separate-stderr supermachine run "$busybox" sh -c 'echo out; echo err >&2; exit 7'
         [ "$status" -eq 7 ]
         [ "$output" = out ]
