@@ -191,7 +191,7 @@ static int prefetch(struct build *b)
     size_t count = b->plan.layer_count;
     if (!b->source->prefetch || count == 0)
         return 0;
-    auto_free const struct sm_descriptor **blobs = reallocarray(NULL, count, sizeof(*blobs));
+    auto_free const struct sm_descriptor **blobs = reallocarray(NULL, count, sizeof(struct sm_descriptor *));
     if (!blobs)
         return sm_error_set(b->err, SM_ENOMEM, "out of memory");
     for (size_t i = 0; i < count; i++)

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "oci/json.h"
 #include "oci/plan.h"
@@ -32,8 +33,6 @@ enum {
     MAX_ARGS = 24,
     MAX_SECRET = 4096,
 };
-
-extern char **environ;
 
 struct lines {
     char buf[MAX_LINE];
@@ -182,6 +181,7 @@ static int finish(pid_t pid, const struct lines *lines, sm_error *err)
 struct args {
     const char *list[MAX_ARGS];
     size_t count;
+    char parent[16]; /* our process id */
 };
 
 /* An option, where it has a value. */
@@ -203,8 +203,7 @@ static int run(struct args *args, const char *input, const struct sm_ensure_opti
     if (rc)
         return rc;
     args->list[0] = options->builder ? options->builder : path;
-    char parent[16];
-    snprintf(parent, sizeof(parent), "%d", (int)getpid());
+    snprintf(args->parent, sizeof(args->parent), "%d", (int)getpid());
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0)
         return sm_error_errno(err, errno, "cannot make a pipe");
@@ -223,7 +222,7 @@ static int run(struct args *args, const char *input, const struct sm_ensure_opti
     for (size_t i = args->count; i > 2; i--)
         args->list[i + 1] = args->list[i - 1];
     args->list[2] = "--parent";
-    args->list[3] = parent;
+    args->list[3] = args->parent;
     args->list[args->count + 2] = NULL;
     pid_t pid;
     rc = start((char *const *)(uintptr_t)args->list, input_read, out, &pid);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "oci/json.h"
 #include "util/clock.h"
@@ -19,8 +20,6 @@ enum {
     MAX_ANSWER = 64 << 10,
     TIMEOUT_MS = 30000,
 };
-
-extern char **environ;
 
 static bool name_valid(const char *name)
 {
