@@ -8,7 +8,7 @@ setup_file() {
     command -v docker-registry skopeo python3 >/dev/null || skip "needs docker-registry, skopeo and python3"
     export REG=$BATS_FILE_TMPDIR/registry HOSTILE=$BATS_FILE_TMPDIR/hostile
     mkdir -p "$REG" "$HOSTILE"
-    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost,DNS:registry.test,IP:127.0.0.1 \
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost,DNS:registry.test,DNS:registry-1.docker.io,IP:127.0.0.1 \
         -keyout "$REG/key.pem" -out "$REG/cert.pem" 2>/dev/null
     htpasswd -Bbn user geheim >"$REG/htpasswd"
     REG_PORT=$((20000 + RANDOM % 10000))
@@ -24,7 +24,7 @@ YML
     echo $! >"$REG/pid"
     "$BATS_TEST_DIRNAME/../tools/hostile_registry.py" "$HOSTILE" 2>"$HOSTILE/errors" 3>&- &
     echo $! >"$HOSTILE/pid"
-    "$BATS_TEST_DIRNAME/../tools/proxy.py" "$HOSTILE" 3>&- &
+    "$BATS_TEST_DIRNAME/../tools/proxy.py" "$HOSTILE" "$REG_PORT" 3>&- &
     echo $! >"$HOSTILE/proxy.pid"
     for _ in $(seq 300); do
         if [ -s "$HOSTILE/elsewhere" ] && [ -s "$HOSTILE/proxy" ] && curl -sko /dev/null "https://localhost:$REG_PORT/v2/"; then break; fi
@@ -236,6 +236,21 @@ SH
     HTTPS_PROXY=$dead HTTP_PROXY=$dead store=$BATS_TEST_TMPDIR/direct secure "localhost:$REG_PORT/proxied"
     HTTPS_PROXY=$dead NO_PROXY=registry.test store=$BATS_TEST_TMPDIR/none refused "resolve host" "registry.test:$REG_PORT/proxied"
     HTTPS_PROXY=$proxy store=$BATS_TEST_TMPDIR/refused refused "proxy answers 403 .* refused.test:5000" "refused.test:5000/x"
+}
+
+@test "a name without a registry is one of docker.io, and an error says so" {
+    certs
+    to_registry "$busybox" library/short:latest
+    HTTPS_PROXY=http://127.0.0.1:$(cat "$HOSTILE/proxy")
+    export HTTPS_PROXY
+    refused "docker.io asks for a user and password: log in; a name without a registry in front means docker.io" \
+        --tls-ca "$REG/cert.pem" short
+    printf '{"auths": {"https://index.docker.io/v1/": {"auth": "%s"}}}' "$(printf user:geheim | base64)" >"$BATS_TEST_TMPDIR/hub.json"
+    built --tls-ca "$REG/cert.pem" --authfile "$BATS_TEST_TMPDIR/hub.json" short
+    [ -f "$store/refs/docker.io/library/short/:latest" ]
+    built --tls-ca "$REG/cert.pem" --authfile "$BATS_TEST_TMPDIR/hub.json" docker://docker.io/library/short:latest
+    store=$BATS_TEST_TMPDIR/none refused "does not have docker.io/library/nothing:latest; a name without" --tls-ca "$REG/cert.pem" \
+        --authfile "$BATS_TEST_TMPDIR/hub.json" nothing
 }
 
 @test "two processes that pull one image download each blob once" {

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """An HTTP proxy on 127.0.0.1 that finds every host there.
 
-    proxy.py DIR
+    proxy.py DIR PORT
 
-writes its port to DIR/proxy and one line a request to DIR/proxy.log: METHOD TARGET AUTHORIZATION. CONNECT to a host
+(port 443 of every host is PORT) writes its port to DIR/proxy and one line a request to DIR/proxy.log: METHOD TARGET AUTHORIZATION. CONNECT to a host
 "refused.*" is answered by 403.
 """
 import os
@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.parse
 
-DIR = sys.argv[1]
+DIR, HTTPS_PORT = sys.argv[1:]
 LOCK = threading.Lock()
 
 
@@ -57,7 +57,7 @@ def serve(client):
             if host.startswith("refused."):
                 client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
                 return
-            server = socket.create_connection(("127.0.0.1", int(port)))
+            server = socket.create_connection(("127.0.0.1", int(HTTPS_PORT if port == "443" else port)))
             client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
         else:
             url = urllib.parse.urlsplit(target)
