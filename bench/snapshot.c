@@ -344,7 +344,7 @@ int main(int argc, char **argv)
     bench_print_table(rows);
     if (json) {
         json_t *all = json_pack("{s:s, s:I, s:I, s:i, s:O}", "bench", "snapshot", "ram_bytes",
-            (json_int_t)ram_bytes, "live_bytes", (json_int_t)(live_pages * PAGE), "runs", (int)runs,
+            (json_int_t)ram_bytes, "live_bytes", (json_int_t)live_pages * PAGE, "runs", (int)runs,
             "rows", rows);
         bench_write_json(all, json);
         json_decref(all);

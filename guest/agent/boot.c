@@ -116,15 +116,18 @@ static void open_streams(void)
     }
 }
 
-/* The kernel registers pmem devices in the background and starts us without waiting for them. */
+/* The kernel registers pmem devices in the background and starts us without waiting for them; a node is there (ENXIO)
+ * before what it stands for. */
 static void await_device(const char *device)
 {
     const struct timespec pause = {.tv_nsec = DEVICE_POLL_NS};
-    for (unsigned i = 0; access(device, F_OK) != 0; i++) {
+    int fd;
+    for (unsigned i = 0; (fd = open(device, O_RDONLY | O_CLOEXEC)) < 0; i++) {
         if (i == DEVICE_POLLS)
-            die("there is no root file system device ", device, 0);
+            die("cannot open the root file system device ", device, errno);
         nanosleep(&pause, NULL);
     }
+    close(fd);
 }
 
 static void mount_image(const char *device)

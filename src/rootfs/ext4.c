@@ -78,7 +78,7 @@ static int sort_children(struct layout *l, struct sm_node *dir)
     size_t i = 0;
     for (struct sm_node *c = dir->children; c; c = c->next)
         list[i++] = c;
-    qsort(list, n, sizeof(*list), by_name);
+    qsort(list, n, sizeof(struct sm_node *), by_name);
     for (i = 0; i < n; i++) {
         list[i]->prev = i ? list[i - 1] : NULL;
         list[i]->next = i + 1 < n ? list[i + 1] : NULL;

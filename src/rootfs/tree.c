@@ -56,7 +56,7 @@ int sm_tree_init(struct sm_tree *tree, size_t max_count, sm_inode_gone_fn *gone,
 {
     *tree = (struct sm_tree){.table_size = FIRST_TABLE, .max_count = max_count, .gone = gone,
         .gone_arg = arg};
-    tree->table = calloc(FIRST_TABLE, sizeof(*tree->table));
+    tree->table = calloc(FIRST_TABLE, sizeof(struct sm_node *));
     tree->root = calloc(1, sizeof(*tree->root));
     struct sm_inode *inode = sm_inode_new(S_IFDIR | 0755);
     if (!tree->table || !tree->root || !inode) {
@@ -98,7 +98,7 @@ struct sm_node *sm_tree_child(const struct sm_tree *tree, const struct sm_node *
 static void grow_table(struct sm_tree *tree)
 {
     size_t size = tree->table_size * 2;
-    struct sm_node **table = calloc(size, sizeof(*table));
+    struct sm_node **table = calloc(size, sizeof(struct sm_node *));
     if (!table)
         return;
     for (size_t i = 0; i < tree->table_size; i++) {
