@@ -62,7 +62,7 @@ run_unit() {
         need build-tsan make -s build-tsan || return
         # A fixed address layout: TSan's shadow does not fit some random ones.
         TSAN_OPTIONS=halt_on_error=1 \
-            meson test -C build-tsan --no-rebuild --print-errorlogs --suite threads --wrapper 'setarch -R'
+            setarch -R meson test -C build-tsan --no-rebuild --print-errorlogs --suite threads
         count_unit build-tsan
     fi
 }
