@@ -210,7 +210,7 @@ typedef struct sm_vm_config {
     bool service;             /* restore with the image's own command running, if it was baked so */
     sm_progress_fn *progress; /* of baking; NULL: silent */
     void *progress_arg;
-    const char *network;   /* "user" or "none"; NULL: user */
+    const char *network;   /* "user", "none" or "tap:IFNAME[,OPTION...]" (docs/network.md); NULL: user */
     const char *egress;    /* what the guest may reach, in the form of docs/network.md; NULL: all but the
                             * host's own loopback. A snapshot's policy can only become narrower. */
     const char *const *publish; /* ports as sm_vm_publish takes them, NULL-terminated; NULL: none */

@@ -250,33 +250,58 @@ static int thaw(struct agent *a, const char **what)
 static void request_thaw(struct agent *a, struct conn *c)
 {
     const char *what = "";
-    answer(a, c, thaw(a, &what), what);
+    int e = thaw(a, &what);
+    answer(a, c, e, what);
 }
 
 static void request_set_clock(struct agent *a, struct conn *c, const struct sm_wire_set_clock *m)
 {
     const char *what = "";
-    answer(a, c, system_set_clock(m->realtime_ns, &what), what);
+    int e = system_set_clock(m->realtime_ns, &what);
+    answer(a, c, e, what);
 }
 
 static void request_add_entropy(
     struct agent *a, struct conn *c, const struct sm_wire_add_entropy *m)
 {
     const char *what = "";
-    if (m->seed.len == 0)
+    if (m->seed.len == 0) {
         conn_error(a, c, SM_WIRE_E_BAD_VALUE, 0, "the seed is empty", NULL);
-    else
-        answer(a, c, system_add_entropy(m->seed.data, m->seed.len, &what), what);
+        return;
+    }
+    int e = system_add_entropy(m->seed.data, m->seed.len, &what);
+    answer(a, c, e, what);
 }
 
 static void request_set_identity(
     struct agent *a, struct conn *c, const struct sm_wire_set_identity *m)
 {
     const char *what = "";
-    if (!good_hostname(m->hostname) || !good_machine_id(m->machine_id))
+    if (!good_hostname(m->hostname) || !good_machine_id(m->machine_id)) {
         conn_error(a, c, SM_WIRE_E_BAD_VALUE, 0, "not a host name or not a machine id", NULL);
-    else
-        answer(a, c, set_identity(a, m->hostname, m->machine_id, &what), what);
+        return;
+    }
+    int e = set_identity(a, m->hostname, m->machine_id, &what);
+    answer(a, c, e, what);
+}
+
+static bool is_address(const struct sm_wire_bytes *b, uint32_t len, bool may_be_none)
+{
+    return b->len == len || (may_be_none && b->len == 0);
+}
+
+static void request_set_network(
+    struct agent *a, struct conn *c, const struct sm_wire_set_network *m)
+{
+    const char *what = "";
+    if (!is_address(&m->mac, 6, false) || !is_address(&m->address4, 4, true) ||
+        !is_address(&m->gateway4, 4, true) || !is_address(&m->address6, 16, true) ||
+        !is_address(&m->gateway6, 16, true) || m->prefix4 > 32 || m->prefix6 > 128) {
+        conn_error(a, c, SM_WIRE_E_BAD_VALUE, 0, "not addresses of a network card", NULL);
+        return;
+    }
+    int e = system_set_network(m, &what);
+    answer(a, c, e, what);
 }
 
 static void request_restore(struct agent *a, struct conn *c, const struct sm_wire_restore *m)
@@ -325,6 +350,7 @@ static bool request(struct agent *a, struct conn *c, const struct sm_wire_frame 
         struct sm_wire_wait_listen wait_listen;
         struct sm_wire_wait_idle wait_idle;
         struct sm_wire_freeze freeze;
+        struct sm_wire_set_network set_network;
     } m;
 
     a->ticks++;
@@ -343,7 +369,7 @@ static bool request(struct agent *a, struct conn *c, const struct sm_wire_frame 
     default:
         break;
     }
-    if (f->type < SM_WIRE_PING || f->type > SM_WIRE_FREEZE || !sm_wire_get(f, f->type, &m))
+    if (f->type < SM_WIRE_PING || f->type > SM_WIRE_SET_NETWORK || !sm_wire_get(f, f->type, &m))
         return false;
     switch (f->type) {
     case SM_WIRE_PING:
@@ -381,6 +407,9 @@ static bool request(struct agent *a, struct conn *c, const struct sm_wire_frame 
         return true;
     case SM_WIRE_FREEZE:
         probe_freeze(a, c, &m.freeze);
+        return true;
+    case SM_WIRE_SET_NETWORK:
+        request_set_network(a, c, &m.set_network);
         return true;
     default:
         return false;

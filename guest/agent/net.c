@@ -1,13 +1,17 @@
 /*
  * Brings the network up: loopback, and the first card with the fixed addresses of the host's user
  * network (src/net/egress.h), without DHCP or router solicitation, so that nothing needs to be done
- * after a restore either.
+ * after a restore either. On another network (a tap interface) the host says what the card is to be.
  *
  * One netlink message holds all requests, so it takes one system call. The kernel answers only
  * those that fail. No link-local IPv6 address and no duplicate address detection: their timers would
  * keep an idle guest awake, and there is nobody to ask.
+ *
+ * A change takes away what we gave, which somebody may have taken away already; a new MAC address, even
+ * if it is the old one, makes the kernel forget the neighbours, which are others now.
  */
 #include "boot.h"
+#include "system.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -23,16 +27,29 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "wire/wire.h"
+
 #define CARD     "eth0"
 #define LOOPBACK 1 /* always the first interface */
 
-static const uint8_t address4[] = {10, 0, 2, 15}, gateway4[] = {10, 0, 2, 2};
-static const uint8_t address6[16] = {0xfd, 0x73, 0x6d, 0x6e, 0x65, 0x74, [15] = 0x15};
-static const uint8_t gateway6[16] = {0xfd, 0x73, 0x6d, 0x6e, 0x65, 0x74, [15] = 0x02};
+/* What the card has from us. */
+struct place {
+    uint8_t family, prefix;
+    bool given, routed; /* an address; a gateway */
+    uint8_t address[16], gateway[16];
+};
+static struct place places[] = {
+    {AF_INET, 24, true, true, {10, 0, 2, 15}, {10, 0, 2, 2}},
+    {AF_INET6, 64, true, true, {0xfd, 0x73, 0x6d, 0x6e, 0x65, 0x74, [15] = 0x15},
+        {0xfd, 0x73, 0x6d, 0x6e, 0x65, 0x74, [15] = 0x02}},
+};
+
+enum { MUST, MAY_FAIL }; /* sequence numbers of requests, which come back with an error */
 
 struct requests {
-    uint8_t bytes[512];
+    uint8_t bytes[1024];
     uint32_t len;
+    uint32_t seq;
     struct nlmsghdr *last;
 };
 
@@ -49,7 +66,8 @@ static void *put(struct requests *r, const void *data, uint32_t len)
 
 static void request(struct requests *r, uint16_t type, const void *body, uint32_t len)
 {
-    struct nlmsghdr h = {.nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST | NLM_F_CREATE};
+    struct nlmsghdr h = {
+        .nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST | NLM_F_CREATE, .nlmsg_seq = r->seq};
     r->last = (struct nlmsghdr *)(r->bytes + r->len);
     put(r, &h, sizeof(h));
     put(r, body, len);
@@ -83,47 +101,97 @@ static void no_link_local_address(struct requests *r, int index)
     inet6->rta_len = (uint16_t)(r->bytes + r->len - (uint8_t *)inet6);
 }
 
-static void address(struct requests *r, int index, uint8_t family, uint8_t prefix, const void *a)
+static void link_identity(struct requests *r, int index, const uint8_t mac[6], uint32_t mtu)
 {
-    struct ifaddrmsg m = {.ifa_family = family,
-        .ifa_prefixlen = prefix,
-        .ifa_flags = IFA_F_PERMANENT | IFA_F_NODAD,
-        .ifa_index = (uint32_t)index};
-    request(r, RTM_NEWADDR, &m, sizeof(m));
-    attribute(r, IFA_LOCAL, a, family == AF_INET ? 4 : 16);
+    struct ifinfomsg m = {.ifi_index = index};
+    request(r, RTM_SETLINK, &m, sizeof(m));
+    attribute(r, IFLA_ADDRESS, mac, 6);
+    attribute(r, IFLA_MTU, &mtu, sizeof(mtu));
 }
 
-static void default_route(struct requests *r, int index, uint8_t family, const void *gateway)
+static uint32_t address_len(const struct place *p)
 {
-    struct rtmsg m = {.rtm_family = family,
+    return p->family == AF_INET ? 4 : 16;
+}
+
+/* RTM_NEWADDR, RTM_DELADDR */
+static void address(struct requests *r, uint16_t type, int index, const struct place *p)
+{
+    struct ifaddrmsg m = {.ifa_family = p->family,
+        .ifa_prefixlen = p->prefix,
+        .ifa_flags = IFA_F_PERMANENT | IFA_F_NODAD,
+        .ifa_index = (uint32_t)index};
+    request(r, type, &m, sizeof(m));
+    attribute(r, IFA_LOCAL, p->address, address_len(p));
+}
+
+/* RTM_NEWROUTE, RTM_DELROUTE */
+static void default_route(struct requests *r, uint16_t type, int index, const struct place *p)
+{
+    struct rtmsg m = {.rtm_family = p->family,
         .rtm_table = RT_TABLE_MAIN,
         .rtm_protocol = RTPROT_BOOT,
         .rtm_scope = RT_SCOPE_UNIVERSE,
         .rtm_type = RTN_UNICAST};
     uint32_t out = (uint32_t)index;
-    request(r, RTM_NEWROUTE, &m, sizeof(m));
-    attribute(r, RTA_GATEWAY, gateway, family == AF_INET ? 4 : 16);
+    request(r, type, &m, sizeof(m));
+    attribute(r, RTA_GATEWAY, p->gateway, address_len(p));
     attribute(r, RTA_OIF, &out, sizeof(out));
 }
 
-/* The first failure that the kernel tells of, or 0. */
+static void occupy(struct requests *r, int index)
+{
+    for (const struct place *p = places; p < places + 2; p++) {
+        if (p->given)
+            address(r, RTM_NEWADDR, index, p);
+        if (p->routed)
+            default_route(r, RTM_NEWROUTE, index, p);
+    }
+}
+
+static void leave(struct requests *r, int index)
+{
+    r->seq = MAY_FAIL;
+    for (const struct place *p = places; p < places + 2; p++) {
+        if (p->routed)
+            default_route(r, RTM_DELROUTE, index, p);
+        if (p->given)
+            address(r, RTM_DELADDR, index, p);
+    }
+    r->seq = MUST;
+}
+
+/* The first failure that the kernel tells of and that counts, or 0. */
 static int outcome(int fd)
 {
     uint8_t answer[1024];
-    ssize_t n = recv(fd, answer, sizeof(answer), MSG_DONTWAIT);
-    const struct nlmsghdr *h = (const struct nlmsghdr *)answer;
-    if (n < 0)
-        return errno == EAGAIN ? 0 : errno;
-    if (!NLMSG_OK(h, (size_t)n) || h->nlmsg_type != NLMSG_ERROR)
-        return EPROTO;
-    return -((const struct nlmsgerr *)NLMSG_DATA(h))->error;
+    for (;;) {
+        ssize_t n = recv(fd, answer, sizeof(answer), MSG_DONTWAIT);
+        const struct nlmsghdr *h = (const struct nlmsghdr *)answer;
+        if (n < 0)
+            return errno == EAGAIN ? 0 : errno;
+        if (!NLMSG_OK(h, (size_t)n) || h->nlmsg_type != NLMSG_ERROR)
+            return EPROTO;
+        if (h->nlmsg_seq == MUST)
+            return -((const struct nlmsgerr *)NLMSG_DATA(h))->error;
+    }
+}
+
+static int carry_out(int fd, const struct requests *r)
+{
+    return send(fd, r->bytes, r->len, 0) == (ssize_t)r->len ? outcome(fd) : errno;
+}
+
+static int open_netlink(void)
+{
+    return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
 }
 
 void network_up(void)
 {
     struct requests r = {.len = 0};
     struct ifreq card = {.ifr_name = CARD};
-    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    int fd = open_netlink();
 
     if (fd < 0)
         die("cannot open ", "netlink", errno);
@@ -131,15 +199,42 @@ void network_up(void)
     if (ioctl(fd, SIOCGIFINDEX, &card) == 0) { /* a machine may have no card */
         no_link_local_address(&r, card.ifr_ifindex);
         link_up(&r, card.ifr_ifindex);
-        address(&r, card.ifr_ifindex, AF_INET, 24, address4);
-        address(&r, card.ifr_ifindex, AF_INET6, 64, address6);
-        default_route(&r, card.ifr_ifindex, AF_INET, gateway4);
-        default_route(&r, card.ifr_ifindex, AF_INET6, gateway6);
+        occupy(&r, card.ifr_ifindex);
     }
-    if (send(fd, r.bytes, r.len, 0) != (ssize_t)r.len)
-        die("cannot set up ", "the network", errno);
-    int e = outcome(fd);
+    int e = carry_out(fd, &r);
     if (e != 0)
         die("cannot set up ", "the network", e);
     close(fd);
+}
+
+static void settle(struct place *p, const struct sm_wire_bytes *address, uint16_t prefix,
+    const struct sm_wire_bytes *gateway)
+{
+    p->given = address->len != 0;
+    p->routed = gateway->len != 0;
+    p->prefix = (uint8_t)prefix;
+    memcpy(p->address, address->data, address->len);
+    memcpy(p->gateway, gateway->data, gateway->len);
+}
+
+int system_set_network(const struct sm_wire_set_network *m, const char **what)
+{
+    struct requests r = {.len = 0};
+    struct ifreq card = {.ifr_name = CARD};
+    int fd = open_netlink();
+
+    *what = "cannot set up the network card";
+    if (fd < 0)
+        return errno;
+    int e = ioctl(fd, SIOCGIFINDEX, &card) == 0 ? 0 : errno;
+    if (e == 0) {
+        leave(&r, card.ifr_ifindex);
+        link_identity(&r, card.ifr_ifindex, m->mac.data, m->mtu);
+        settle(&places[0], &m->address4, m->prefix4, &m->gateway4);
+        settle(&places[1], &m->address6, m->prefix6, &m->gateway6);
+        occupy(&r, card.ifr_ifindex);
+        e = carry_out(fd, &r);
+    }
+    close(fd);
+    return e != 0 ? e : system_set_resolver(m->resolv_conf, what);
 }

@@ -1,5 +1,5 @@
 /*
- * Clock, entropy, host name and machine id.
+ * Clock, entropy, host name, machine id and name servers.
  *
  * This is what stands between a restore and the first instruction of the user's, so it costs as few
  * system calls as it can: the descriptors are opened at boot. The identity files are written
@@ -30,7 +30,8 @@
 /* The name server of the host's user network. With EDNS nearly all answers fit into one datagram. */
 #define RESOLV_CONF "nameserver 10.0.2.3\noptions edns0\n"
 
-#define TEXT_MAX (sizeof(HOSTS_HEAD) + SM_WIRE_MAX_HOSTNAME + 1)
+#define TEXT_MAX (SM_WIRE_MAX_RESOLV + 1)
+_Static_assert(TEXT_MAX > sizeof(HOSTS_HEAD) + SM_WIRE_MAX_HOSTNAME, "all texts fit");
 
 struct text_file {
     int fd;
@@ -39,7 +40,7 @@ struct text_file {
 };
 
 static struct text_file hosts = {.fd = -1}, hostname_file = {.fd = -1},
-                        machine_id_file = {.fd = -1};
+                        machine_id_file = {.fd = -1}, resolver = {.fd = -1};
 static int random_device = -1;
 
 void *system_alloc(size_t size)
@@ -124,7 +125,6 @@ static int draw_machine_id(void)
 
 int system_init(const char *etc, const char *hostname, const char **what)
 {
-    struct text_file resolver = {.fd = -1};
     struct utsname u;
     char text[TEXT_MAX];
 
@@ -145,7 +145,7 @@ int system_init(const char *etc, const char *hostname, const char **what)
     *what = "cannot make hosts, hostname, resolv.conf and machine-id";
     if (create_text(&resolver, etc, "resolv.conf", 0644) != 0 ||
         write_text(&resolver, RESOLV_CONF, sizeof(RESOLV_CONF) - 1) != 0 ||
-        close(resolver.fd) != 0 || create_text(&hosts, etc, "hosts", 0644) != 0 ||
+        create_text(&hosts, etc, "hosts", 0644) != 0 ||
         create_text(&hostname_file, etc, "hostname", 0644) != 0 ||
         create_text(&machine_id_file, etc, "machine-id", 0444) != 0 || draw_machine_id() != 0 ||
         write_text(&hosts, text, hosts_text(text, hostname)) != 0 ||
@@ -223,4 +223,10 @@ int system_set_identity(const char *hostname, const char *machine_id, const char
     if (hostname[0] != 0 && set_hostname(hostname) != 0)
         return errno;
     return 0;
+}
+
+int system_set_resolver(const char *text, const char **what)
+{
+    *what = "cannot set the name servers";
+    return replace_text(&resolver, text, strlen(text)) == 0 ? 0 : errno;
 }

@@ -26,4 +26,10 @@ int system_thaw(const char **what);
 /* "": keep. */
 int system_set_identity(const char *hostname, const char *machine_id, const char **what);
 
+/* Sets the network card up anew; lengths and prefixes have been checked. */
+struct sm_wire_set_network;
+int system_set_network(const struct sm_wire_set_network *m, const char **what);
+/* The part of it that is a file. */
+int system_set_resolver(const char *text, const char **what);
+
 #endif

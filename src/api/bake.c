@@ -149,7 +149,7 @@ static int capture(struct bake *b, enum state state, uint32_t pid, bool delta,
     const struct sm_capture_note note = {
         .state = state_names[state],
         .pid = pid,
-        .egress = state != BASE ? b->config->egress : NULL,
+        .egress = state != BASE ? b->vm->egress : NULL,
     };
     /* A stream that is still being closed would cost every restore a reset of the guest's connections. */
     sm_vsock_wait_quiet(sm_machine_vsock(b->vm->machine), STREAMS_END_MS);
@@ -314,7 +314,9 @@ int sm_image_bake(sm_image *image, const sm_vm_config *config, const sm_bake_opt
 int sm_vm_find_snapshot(sm_vm *vm, const sm_vm_config *config, char **path, sm_error *err)
 {
     static const sm_bake_options options;
-    struct bake b = {.image = vm->image, .config = config, .options = &options};
+    sm_vm_config base = *config; /* nothing runs in what may be baked here, so it needs no tap interface */
+    base.network = NULL;
+    struct bake b = {.image = vm->image, .config = &base, .options = &options};
     sm_bake_key(vm->image, config, &vm->files, vm->hv, b.key);
     int rc = sm_store_snapshot_cache(vm->image->store, &b.cache, err);
     if (rc)

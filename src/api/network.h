@@ -4,14 +4,20 @@
 
 #include <supermachine.h>
 
+#include "net/guest_net.h"
 #include "net/policy.h"
 #include "net/ports.h"
 #include "vmm/machine.h"
+#include "wire/wire.h"
+
+enum sm_network_mode { SM_NETWORK_USER, SM_NETWORK_NONE, SM_NETWORK_TAP };
 
 /* Lives as long as the machine: it gets what the network reports. */
 struct sm_vm_network {
-    bool user; /* else none */
-    struct sm_policy policy;
+    enum sm_network_mode mode;
+    struct sm_tap_spec tap;
+    bool moved; /* the guest's card is set up for another network than the user-mode one */
+    struct sm_policy policy; /* until the machine is there */
     struct sm_ports *ports; /* NULL: nothing was published */
     sm_notice_fn *notice;
     void *notice_arg;
@@ -21,8 +27,19 @@ struct sm_vm_network {
 int sm_vm_network_init(struct sm_vm_network *network, const sm_vm_config *config, sm_error *err);
 void sm_vm_network_clear(struct sm_vm_network *network);
 
+/* What the agent is to be told about the card before the guest's programs run: in *message, which points into
+ * *text. False: nothing, it is as it must be. */
+struct sm_network_text {
+    struct sm_guest_net net;
+    char resolv_conf[SM_RESOLV_TEXT_MAX + 1];
+};
+bool sm_vm_network_describe(struct sm_vm_network *network, struct sm_network_text *text,
+    struct sm_wire_set_network *message);
+
 /* A snapshot says what its guest was allowed at most. */
 int sm_vm_network_narrow(struct sm_vm_network *network, const char *saved, sm_error *err);
+/* The policy as text, malloc'ed; NULL: there is none. */
+int sm_vm_network_policy(const struct sm_vm_network *network, char **text, sm_error *err);
 
 /* Fills in the card of the machine. */
 void sm_vm_network_plug(struct sm_vm_network *network, struct sm_machine_config *machine);

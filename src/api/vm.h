@@ -19,7 +19,7 @@ struct sm_vm {
     struct sm_machine *machine;
     struct sm_vm_network network;
     struct sm_guest_files files;
-    char *egress; /* the network's policy, as it was given; NULL: none was */
+    char *egress; /* the network's policy, with what a snapshot's adds to it; NULL: there is none */
     uint64_t start_ns;
     char name[SM_VM_MAX_NAME + 1];
     sm_vm_timing timing;

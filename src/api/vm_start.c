@@ -129,8 +129,8 @@ static int greet(struct sm_channel *channel, sm_error *err)
     return 0;
 }
 
-/* Clock, entropy and identity; before anything of the user's runs. */
-static int personalise(struct sm_channel *channel, const char *hostname, sm_error *err)
+/* The network card, clock, entropy and identity, all in one write; before anything of the user's runs. */
+static int personalise(sm_vm *vm, struct sm_channel *channel, const char *hostname, sm_error *err)
 {
     uint8_t seed[64];
     char machine_id[33];
@@ -149,22 +149,29 @@ static int personalise(struct sm_channel *channel, const char *hostname, sm_erro
         .hostname = hostname,
         .machine_id = machine_id,
     };
-    uint8_t frame[512];
-    struct sm_wire_writer w = {.buf = frame, .cap = sizeof(frame)};
+    struct sm_network_text text;
+    struct sm_wire_set_network network;
+    bool with_network = sm_vm_network_describe(&vm->network, &text, &network);
+    uint8_t frames[1024];
+    struct sm_wire_writer w = {.buf = frames, .cap = sizeof(frames)};
+    if (with_network)
+        sm_wire_put_set_network(&w, &network);
     sm_wire_put_restore(&w, &restore);
     int64_t deadline = sm_deadline(REQUEST_TIMEOUT_MS);
-    int rc = sm_channel_send(channel, frame, w.len, deadline, err);
+    int rc = sm_channel_send(channel, frames, w.len, deadline, err);
+    if (!rc && with_network)
+        rc = sm_channel_expect(channel, SM_WIRE_OK, NULL, deadline, err);
     if (!rc)
         rc = sm_channel_expect(channel, SM_WIRE_OK, NULL, deadline, err);
     explicit_bzero(seed, sizeof(seed));
-    explicit_bzero(frame, sizeof(frame));
-    return rc ? sm_error_prefix(err, rc, "cannot set the VM's clock, entropy and name") : 0;
+    explicit_bzero(frames, sizeof(frames));
+    return rc ? sm_error_prefix(err, rc, "cannot set the VM's network, clock, entropy and name") : 0;
 }
 
 /* What both ways end with; takes the channel over. */
 static int finish(sm_vm *vm, const sm_vm_config *config, struct sm_channel *channel, sm_error *err)
 {
-    int rc = personalise(channel, config->hostname ? config->hostname : vm->name, err);
+    int rc = personalise(vm, channel, config->hostname ? config->hostname : vm->name, err);
     if (rc) {
         sm_channel_close(channel);
         return rc;
@@ -225,14 +232,20 @@ static int check_builds(const sm_vm *vm, const struct sm_snapshot *s, const char
         "the snapshot '%s' was made with another %s; make it again", path, what);
 }
 
-/* What bake.c wrote: the pid of a command that runs, and the policy that the network may not go beyond. */
+/* What capture.c wrote: the pid of a command that runs, the policy that the network may not go beyond, and
+ * whether the card was set up for another network than the user-mode one. */
 static int take_note(sm_vm *vm, const struct sm_snapshot *s, sm_error *err)
 {
     json_t *note = s->note ? json_loads(s->note, 0, NULL) : NULL;
     json_int_t pid = json_integer_value(json_object_get(note, "pid"));
     const char *egress = json_string_value(json_object_get(note, "egress"));
     int rc = egress ? sm_vm_network_narrow(&vm->network, egress, err) : 0;
+    vm->network.moved = json_is_true(json_object_get(note, "network_moved"));
     json_decref(note);
+    if (!rc && egress) {
+        free(vm->egress);
+        rc = sm_vm_network_policy(&vm->network, &vm->egress, err);
+    }
     vm->service_pid = pid > 0 && pid <= INT32_MAX ? (uint32_t)pid : 0;
     return rc;
 }

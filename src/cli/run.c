@@ -47,7 +47,7 @@ static const struct cli_option options[] = {
     {OPT_NAME, "name", "NAME", "name of the VM"},
     {'h', "hostname", "NAME", "host name in the VM (its name)"},
     {'p', "publish", "[[IP:]HOST:]GUEST[/udp]", "make a port of the VM reachable on this host"},
-    {OPT_NETWORK, "network", "user|none", "what the network card is plugged into (user)"},
+    {OPT_NETWORK, "network", "user|none|tap:IF", "what the network card is plugged into (user)"},
     {OPT_EGRESS, "egress", "all|public|none", "what the VM may connect to (all; none with --allow)"},
     {OPT_ALLOW, "allow", "TARGET", "and also to this address, network, name or host-loopback[:PORT]"},
     {OPT_DENY, "deny", "TARGET", "but not to this one"},

@@ -10,7 +10,6 @@
 
 #define QUEUE_MAX 256
 #define BATCH     64 /* frames before the loop gets its turn */
-#define MAC_KNOWN (1ULL << 63)
 
 #define F(bit) (1ULL << (bit))
 
@@ -30,9 +29,9 @@ struct config {
 struct net {
     struct sm_virtio_dev dev;
     struct sm_net_backend *backend;
-    struct config config; /* mac: written at load, under the register lock */
-    bool rx_wanted;       /* the backend waits for buffers */
-    bool tx_stopped;      /* the backend could not take the frame at the head of the ring */
+    struct config config;
+    bool rx_wanted;  /* the backend waits for buffers */
+    bool tx_stopped; /* the backend could not take the frame at the head of the ring */
     struct sm_net_counters counters;
     struct sm_virtq_chain first, chain;
     uint8_t frame[SM_NET_HDR + SM_NET_MAX_FRAME];
@@ -310,26 +309,20 @@ static void net_reset(struct sm_virtio_dev *dev)
     net->backend->ops->configure(net->backend, 0);
 }
 
+/* The one thing that the guest's driver remembers and that may be another after a restore: whether there
+ * is a link. (Another MAC address must be told to it by the agent.) */
 static void net_save(struct sm_virtio_dev *dev, uint64_t extra[SM_VIRTIO_EXTRA])
 {
-    uint8_t raw[8] = {0};
-
-    memcpy(raw, net_of(dev)->config.mac, 6);
-    extra[0] = sm_load_le64(raw) | MAC_KNOWN;
+    extra[0] = net_of(dev)->backend->link_up;
 }
 
 static void net_load(struct sm_virtio_dev *dev, const uint64_t extra[SM_VIRTIO_EXTRA])
 {
     struct net *net = net_of(dev);
-    uint8_t raw[8];
 
-    if (extra[0] & MAC_KNOWN) {
-        sm_store_le64(raw, extra[0]);
-        memcpy(net->config.mac, raw, 6);
-    }
     configure(net);
-    if (!net->backend->link_up)
-        sm_virtio_config_changed(dev); /* the guest may remember a link */
+    if (extra[0] != net->backend->link_up)
+        sm_virtio_config_changed(dev);
 }
 
 static void net_destroy(struct sm_virtio_dev *dev)
@@ -384,9 +377,4 @@ int sm_virtio_net_create(const struct sm_virtio_env *env, const uint8_t mac[6],
 const struct sm_net_counters *sm_virtio_net_counters(const struct sm_virtio_dev *dev)
 {
     return &((const struct net *)(const void *)dev)->counters;
-}
-
-void sm_virtio_net_mac(const struct sm_virtio_dev *dev, uint8_t mac[6])
-{
-    memcpy(mac, ((const struct net *)(const void *)dev)->config.mac, 6);
 }

@@ -61,8 +61,6 @@ int sm_virtio_net_create(const struct sm_virtio_env *env, const uint8_t mac[6],
     struct sm_net_backend *backend, struct sm_virtio_dev **dev, sm_error *err);
 
 const struct sm_net_counters *sm_virtio_net_counters(const struct sm_virtio_dev *dev);
-/* The address that the guest sees; after a load that of the saved guest. */
-void sm_virtio_net_mac(const struct sm_virtio_dev *dev, uint8_t mac[6]);
 
 /* ---- for backends -------------------------------------------------------------------------- */
 

@@ -127,11 +127,16 @@ static bool is_echo(const struct sm_frame *f)
         (f->protocol == SM_IP_ICMPV6 && f->icmp_type == SM_ICMPV6_ECHO);
 }
 
-/* Neighbour discovery between guest and gateway: the only use of link-local and multicast addresses. */
-static bool is_neighbour_discovery(const struct sm_frame *f)
+/* Neighbour discovery: the only use of link-local and multicast addresses. The user-mode network ends here;
+ * a tap interface may have a router behind it, and what that forwards is no neighbour's. */
+static bool is_neighbour_discovery(const struct sm_egress *egress, const struct sm_frame *f)
 {
-    return f->protocol == SM_IP_ICMPV6 &&
-        (f->icmp_type == SM_ICMPV6_NS || f->icmp_type == SM_ICMPV6_NA);
+    if (f->protocol != SM_IP_ICMPV6 ||
+        (f->icmp_type != SM_ICMPV6_NS && f->icmp_type != SM_ICMPV6_NA))
+        return false;
+    return egress->user || is_link_local_v6(&f->dst) ||
+        (f->dst.b[0] == 0xff && f->dst.b[1] == 0x02) ||
+        (egress->link_prefix && sm_ip_in_prefix(&f->dst, &egress->link, egress->link_prefix));
 }
 
 /* The gateway and the name server, the only inhabitants of the subnet. */
@@ -179,7 +184,7 @@ enum sm_egress_action sm_egress_judge(struct sm_egress *egress, const uint8_t *f
         return unsupported(egress);
     if (f->kind == SM_FRAME_ARP)
         return pass(egress);
-    if (is_neighbour_discovery(f))
+    if (is_neighbour_discovery(egress, f))
         return pass(egress);
     subnet = f->v6 ? &sm_subnet_v6 : &sm_subnet_v4;
     if (is_multicast(f) || (f->v6 && is_link_local_v6(&f->dst)))
@@ -190,7 +195,7 @@ enum sm_egress_action sm_egress_judge(struct sm_egress *egress, const uint8_t *f
         if (sm_ip_in_prefix(&f->dst, &subnet->net, subnet->prefix))
             return judge_neighbour(egress, f, subnet, now_ms);
     }
-    if (f->fragment && !take_fragment_budget(egress, len, now_ms))
+    if (egress->user && f->fragment && !take_fragment_budget(egress, len, now_ms))
         return unsupported(egress);
     if (egress->user && f->later_fragment)
         return pass(egress); /* worth nothing without the first one */

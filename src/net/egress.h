@@ -51,6 +51,8 @@ struct sm_egress {
     struct sm_names names;
     bool user; /* behind us is our user-mode network: only the virtual subnet's guest may speak, and
                 * there is connection state behind us; else every segment and fragment is judged */
+    struct sm_ip link; /* not user: IPv6 neighbours are those of this network; prefix 0: there is none */
+    unsigned link_prefix;
     struct sm_egress_counters counters;
     sm_denial_fn *denied; /* or NULL */
     void *denied_arg;

@@ -8,8 +8,6 @@
 #define ETHERTYPE_IPV4 0x0800
 #define ETHERTYPE_ARP  0x0806
 #define ETHERTYPE_IPV6 0x86dd
-#define IPV4_HEADER    20
-#define IPV6_HEADER    40
 #define ARP_LENGTH     28
 #define MORE_FRAGMENTS 0x2000u
 #define FRAGMENT_MASK  0x1fffu
@@ -76,10 +74,10 @@ static bool parse_ipv4(const uint8_t *frame, size_t len, struct sm_frame *f)
     unsigned fragment;
     size_t total;
 
-    if (have < IPV4_HEADER || ip[0] != 0x45)
+    if (have < SM_IPV4_HEADER || ip[0] != 0x45)
         return false;
     total = be16(ip + 2);
-    if (total < IPV4_HEADER || total > have)
+    if (total < SM_IPV4_HEADER || total > have)
         return false;
     fragment = be16(ip + 6);
     f->later_fragment = (fragment & FRAGMENT_MASK) != 0;
@@ -88,7 +86,7 @@ static bool parse_ipv4(const uint8_t *frame, size_t len, struct sm_frame *f)
     f->src = sm_ip_from_v4((uint32_t)be16(ip + 12) << 16 | be16(ip + 14));
     f->dst = sm_ip_from_v4((uint32_t)be16(ip + 16) << 16 | be16(ip + 18));
     f->end = f->l3 + total;
-    return parse_l4(frame, f->l3 + IPV4_HEADER, f);
+    return parse_l4(frame, f->l3 + SM_IPV4_HEADER, f);
 }
 
 static bool parse_ipv6(const uint8_t *frame, size_t len, struct sm_frame *f)
@@ -97,17 +95,17 @@ static bool parse_ipv6(const uint8_t *frame, size_t len, struct sm_frame *f)
     size_t have = len - f->l3;
     size_t payload;
 
-    if (have < IPV6_HEADER || ip[0] >> 4 != 6)
+    if (have < SM_IPV6_HEADER || ip[0] >> 4 != 6)
         return false;
     payload = be16(ip + 4);
-    if (payload > have - IPV6_HEADER)
+    if (payload > have - SM_IPV6_HEADER)
         return false;
     f->v6 = true;
     f->protocol = ip[6];
     memcpy(f->src.b, ip + 8, 16);
     memcpy(f->dst.b, ip + 24, 16);
-    f->end = f->l3 + IPV6_HEADER + payload;
-    return parse_l4(frame, f->l3 + IPV6_HEADER, f);
+    f->end = f->l3 + SM_IPV6_HEADER + payload;
+    return parse_l4(frame, f->l3 + SM_IPV6_HEADER, f);
 }
 
 void sm_frame_parse(const uint8_t *frame, size_t len, struct sm_frame *f)
@@ -153,25 +151,25 @@ static size_t put_headers(uint8_t *out, const uint8_t *dst_mac, const uint8_t *s
     memcpy(out + SM_ETH_ALEN, src_mac, SM_ETH_ALEN);
     put16(out + 12, v4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6);
     if (!v4) {
-        memset(ip, 0, IPV6_HEADER);
+        memset(ip, 0, SM_IPV6_HEADER);
         ip[0] = 0x60;
         put16(ip + 4, payload);
         ip[6] = protocol;
         ip[7] = 64;
         memcpy(ip + 8, src->b, 16);
         memcpy(ip + 24, dst->b, 16);
-        return SM_ETH_HEADER + IPV6_HEADER;
+        return SM_ETH_HEADER + SM_IPV6_HEADER;
     }
-    memset(ip, 0, IPV4_HEADER);
+    memset(ip, 0, SM_IPV4_HEADER);
     ip[0] = 0x45;
-    put16(ip + 2, IPV4_HEADER + payload);
+    put16(ip + 2, SM_IPV4_HEADER + payload);
     ip[8] = 64;
     ip[9] = protocol;
     memcpy(ip + 12, src->b + 12, 4);
     memcpy(ip + 16, dst->b + 12, 4);
-    sum = sm_inet_finish(sm_inet_sum(ip, IPV4_HEADER, 0));
+    sum = sm_inet_finish(sm_inet_sum(ip, SM_IPV4_HEADER, 0));
     memcpy(ip + 10, &sum, 2);
-    return SM_ETH_HEADER + IPV4_HEADER;
+    return SM_ETH_HEADER + SM_IPV4_HEADER;
 }
 
 /* Sum of the pseudo header; addresses are summed in their short or long form alike. */
@@ -190,7 +188,7 @@ static uint32_t pseudo_sum(
 
 size_t sm_frame_make_udp(uint8_t *out, size_t room, const struct sm_udp_packet *p)
 {
-    size_t header = SM_ETH_HEADER + (both_v4(&p->src, &p->dst) ? IPV4_HEADER : IPV6_HEADER);
+    size_t header = SM_ETH_HEADER + (both_v4(&p->src, &p->dst) ? SM_IPV4_HEADER : SM_IPV6_HEADER);
     size_t udp = 8 + p->len;
     size_t at;
     uint16_t sum;
@@ -254,7 +252,7 @@ static size_t make_prohibited(uint8_t *out, const uint8_t *frame, const struct s
 /* RFC 9293, 3.5.2: a segment with ACK is reset from there, one without is acknowledged by the reset. */
 static size_t make_reset(uint8_t *out, const uint8_t *frame, const struct sm_frame *f)
 {
-    const uint8_t *tcp = frame + f->l3 + (f->v6 ? IPV6_HEADER : IPV4_HEADER);
+    const uint8_t *tcp = frame + f->l3 + (f->v6 ? SM_IPV6_HEADER : SM_IPV4_HEADER);
     uint32_t seq = (uint32_t)be16(tcp + 4) << 16 | be16(tcp + 6);
     uint8_t *reset;
     uint16_t sum;

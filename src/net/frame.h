@@ -17,10 +17,14 @@
 
 #define SM_ETH_HEADER  14
 #define SM_ETH_ALEN    6
+#define SM_IPV4_HEADER 20 /* bytes: options are not carried */
+#define SM_IPV6_HEADER 40
 #define SM_IP_TCP      6
 #define SM_IP_UDP      17
 #define SM_IP_ICMP     1
 #define SM_IP_ICMPV6   58
+#define SM_TCP_CHECKSUM 16 /* where it is in the header */
+#define SM_UDP_CHECKSUM 6
 #define SM_TCP_FIN     0x01
 #define SM_TCP_SYN     0x02
 #define SM_TCP_RST     0x04

@@ -116,6 +116,17 @@ static const struct field restore_fields[] = {
     F_STRING(restore, hostname, SM_WIRE_MAX_HOSTNAME),
     F_STRING(restore, machine_id, SM_WIRE_MAX_MACHINE_ID),
 };
+static const struct field set_network_fields[] = {
+    F_BYTES(set_network, mac, 6),
+    F_U32(set_network, mtu),
+    F_BYTES(set_network, address4, 4),
+    F_BYTES(set_network, gateway4, 4),
+    F_BYTES(set_network, address6, 16),
+    F_BYTES(set_network, gateway6, 16),
+    F_U16(set_network, prefix4),
+    F_U16(set_network, prefix6),
+    F_STRING(set_network, resolv_conf, SM_WIRE_MAX_RESOLV),
+};
 static const struct field wait_listen_fields[] = {
     F_U32(wait_listen, port),
     F_U32(wait_listen, timeout_ms),
@@ -177,6 +188,7 @@ static const struct message messages[] = {
     MESSAGE(WAIT_IDLE, wait_idle_fields, SMALL),
     MESSAGE(FREEZE, freeze_fields, SMALL),
     EMPTY(THAW),
+    MESSAGE(SET_NETWORK, set_network_fields, SMALL),
     EMPTY(OK),
     MESSAGE(ERROR, error_fields, SMALL),
     MESSAGE(PONG, pong_fields, SMALL),

@@ -23,6 +23,7 @@
  *     WRITE_FILE, DATA...       -> OK          exactly `size` bytes in DATA frames of any lengths
  *     READ_FILE                 -> FILE, DATA..., OK
  *     SET_CLOCK, ADD_ENTROPY, SET_IDENTITY, RESTORE -> OK
+ *     SET_NETWORK               -> OK          before RESTORE, where the card is to be set up anew
  *     POWER_OFF                 -> OK, then the guest goes down
  *     LISTENERS, WAIT_LISTEN    -> SOCKETS
  *     WAIT_IDLE                 -> OK
@@ -76,6 +77,7 @@
 #define SM_WIRE_MAX_MACHINE_ID 32u
 #define SM_WIRE_MAX_ENTROPY    512u
 #define SM_WIRE_MAX_MESSAGE    511u
+#define SM_WIRE_MAX_RESOLV     255u
 #define SM_WIRE_MAX_STRINGS    16384u /* in one list */
 #define SM_WIRE_MAX_FILE       (1ull << 30)
 #define SM_WIRE_MAX_SOCKETS    2048u
@@ -100,6 +102,7 @@ enum sm_wire_type {
     SM_WIRE_WAIT_IDLE = 0x1c,    /* struct sm_wire_wait_idle */
     SM_WIRE_FREEZE = 0x1d,       /* struct sm_wire_freeze */
     SM_WIRE_THAW = 0x1e,         /* nothing */
+    SM_WIRE_SET_NETWORK = 0x20,  /* struct sm_wire_set_network */
 
     /* Answers, agent to host. */
     SM_WIRE_OK = 0x40,      /* nothing */
@@ -251,6 +254,17 @@ struct sm_wire_restore {
     const char *machine_id;
 };
 
+/* What the first network card is to be. What it was at boot, or by the last SET_NETWORK, goes; what others have added
+ * stays. Addresses are in network order, of 4 and 16 bytes; empty: none. */
+struct sm_wire_set_network {
+    struct sm_wire_bytes mac; /* 6 bytes */
+    uint32_t mtu;
+    struct sm_wire_bytes address4, gateway4;
+    struct sm_wire_bytes address6, gateway6;
+    uint16_t prefix4, prefix6;
+    const char *resolv_conf; /* text of /etc/resolv.conf, unless somebody has changed that */
+};
+
 struct sm_wire_wait_listen {
     uint32_t port; /* 0: any TCP listener */
     uint32_t timeout_ms;
@@ -371,6 +385,7 @@ void sm_wire_socket_store(uint8_t record[SM_WIRE_SOCKET_SIZE], const struct sm_w
     X(WAIT_LISTEN, wait_listen)                                                                    \
     X(WAIT_IDLE, wait_idle)                                                                        \
     X(FREEZE, freeze)                                                                              \
+    X(SET_NETWORK, set_network)                                                                    \
     X(ERROR, error)                                                                                \
     X(PONG, pong)                                                                                  \
     X(STARTED, started)                                                                            \

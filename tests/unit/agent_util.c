@@ -59,6 +59,14 @@ int system_set_identity(const char *hostname, const char *machine_id, const char
     return fake->fail_identity;
 }
 
+int system_set_network(const struct sm_wire_set_network *m, const char **what)
+{
+    *what = "network";
+    fake->calls++;
+    fake->mtu = m->mtu;
+    return fake->fail_network;
+}
+
 int system_freeze(bool *anybody, const char **what)
 {
     *what = "freeze";

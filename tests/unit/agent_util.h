@@ -22,11 +22,12 @@ struct fake_system {
     uint64_t realtime_ns;
     uint32_t seed_len;
     char hostname[65], machine_id[33];
+    uint32_t mtu;
     unsigned calls;
     unsigned freezes, thaws;
     bool nobody;                                              /* there is no process to freeze */
     int frozen;                                               /* what system_frozen says */
-    int fail_clock, fail_entropy, fail_identity, fail_freeze; /* errno to return */
+    int fail_clock, fail_entropy, fail_identity, fail_freeze, fail_network; /* errno to return */
 };
 
 struct agent_test {

@@ -156,6 +156,49 @@ static void single_steps_of_a_restore(void **state)
     peer_close(p);
 }
 
+static void a_network_is_set_before_the_restore(void **state)
+{
+    struct agent_test *t = *state;
+    const struct sm_wire_set_network good = {.mac = {seed, 6},
+        .mtu = 1500,
+        .address4 = {seed, 4},
+        .prefix4 = 24,
+        .resolv_conf = "nameserver 10.0.2.3\n"};
+    struct sm_wire_set_network bad[4] = {good, good, good, good};
+    struct peer *p = peer_open(t);
+    uint8_t buf[2048];
+    struct sm_wire_writer w = {.buf = buf, .cap = sizeof(buf)};
+
+    sm_wire_put_set_network(&w, &good);
+    sm_wire_put_restore(&w, &good_restore);
+    peer_send(p, buf, w.len);
+    peer_expect(p, SM_WIRE_OK, NULL);
+    peer_expect(p, SM_WIRE_OK, NULL);
+    peer_close(p);
+    assert_int_equal(t->system->mtu, 1500);
+
+    t->system->calls = 0;
+    bad[0].mac.len = 5;
+    bad[1].address4.len = 3;
+    bad[2].prefix4 = 33;
+    bad[3].gateway6 = (struct sm_wire_bytes){seed, 4};
+    for (size_t i = 0; i < 4; i++) {
+        p = peer_open(t);
+        peer_put(p, SM_WIRE_SET_NETWORK, &bad[i]);
+        peer_expect_error(p, SM_WIRE_E_BAD_VALUE);
+        peer_close(p);
+    }
+    assert_int_equal(t->system->calls, 0);
+
+    /* What fails ends it: nothing of the restore is done. */
+    t->system->fail_network = ENETUNREACH;
+    p = peer_open(t);
+    peer_send(p, buf, w.len);
+    peer_expect_error(p, SM_WIRE_E_INTERNAL);
+    peer_close(p);
+    assert_int_equal(t->system->calls, 1);
+}
+
 /* ---- idle --------------------------------------------------------------------------------- */
 
 /* As /proc/uptime: seconds since boot, and seconds that all CPUs together were idle. */
@@ -567,6 +610,7 @@ int main(void)
         TEST(a_restore_that_fails_runs_nothing),
         TEST(identity_is_checked_before_anything_is_done),
         TEST(single_steps_of_a_restore),
+        TEST(a_network_is_set_before_the_restore),
         TEST(idle_is_when_the_cpus_rest),
         TEST(restore_thaws_what_was_frozen_once),
         TEST(without_processes_nothing_is_frozen_or_thawed),

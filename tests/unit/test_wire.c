@@ -65,6 +65,16 @@ static size_t example(enum sm_wire_type type, uint8_t *buf, size_t cap)
     case SM_WIRE_RESTORE:
         sm_wire_put_restore(&w, &(struct sm_wire_restore){15, {some_bytes, 32}, "h", "m"});
         break;
+    case SM_WIRE_SET_NETWORK:
+        sm_wire_put_set_network(&w, &(struct sm_wire_set_network){.mac = {some_bytes, 6},
+                                        .mtu = 35,
+                                        .address4 = {some_bytes, 4},
+                                        .address6 = {some_bytes, 16},
+                                        .gateway6 = {some_bytes, 16},
+                                        .prefix4 = 36,
+                                        .prefix6 = 37,
+                                        .resolv_conf = "nameserver"});
+        break;
     case SM_WIRE_WAIT_LISTEN:
         sm_wire_put_wait_listen(&w, &(struct sm_wire_wait_listen){80, 16});
         break;
