@@ -53,7 +53,8 @@ listens() {
     head -c "$size" /dev/urandom >"$www/blob"
     head -c 5000 /dev/urandom >"$www/small"
     serve a busybox httpd -f -p 10.0.2.2:8000 -h "$www"
-    serve a sh -c "busybox nc -l -p 8001 >'$BATS_TEST_TMPDIR/upload'"
+    mkfifo "$BATS_TEST_TMPDIR/never" # standard input that does not end: nc would hang up
+    serve a sh -c "exec busybox nc -l -p 8001 <>'$BATS_TEST_TMPDIR/never' >'$BATS_TEST_TMPDIR/upload'"
     serve a python3 "$repo/tests/tools/tftp.py" 10.0.2.2 69 "$www"
     wait_for 60 listens a 8000
     wait_for 60 listens a 8001
@@ -70,8 +71,9 @@ listens() {
         echo "from the guest" | nc -l -p 9000 >inbound
         cat inbound' >"$BATS_TEST_TMPDIR/out" 3>&- &
     local vm=$!
+    wait_for 200 sh -c '[ "$(wc -l <"$1")" -ge 7 ]' _ "$BATS_TEST_TMPDIR/out"
     # shellcheck disable=SC2016 # for the shell in there
-    wait_for 200 inside a sh -c '[ "$(echo "from the host" | busybox nc 10.0.2.15 9000)" = "from the guest" ]'
+    wait_for 60 inside a sh -c '[ "$(echo "from the host" | busybox nc 10.0.2.15 9000 2>/dev/null)" = "from the guest" ]'
     wait "$vm"
     cat "$BATS_TEST_TMPDIR/out"
     diff "$BATS_TEST_TMPDIR/out" - <<END
@@ -84,7 +86,7 @@ $(md5sum <"$www/blob")
 $(md5sum <"$www/small")
 from the host
 END
-    cmp "$www/blob" "$BATS_TEST_TMPDIR/upload"
+    wait_for 10 cmp -s "$www/blob" "$BATS_TEST_TMPDIR/upload"
 }
 
 @test "clones of one snapshot at once, each in its own namespace: the same address, their own MAC" {
