@@ -77,8 +77,7 @@ static bool fits_driver(const struct tap *tap, struct virtio_net_hdr_v1 *hdr)
     default:
         return false;
     }
-    return !(hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) ||
-        (tap->features & F(VIRTIO_NET_F_GUEST_ECN));
+    return !(hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) || (tap->features & F(VIRTIO_NET_F_GUEST_ECN));
 }
 
 /* Gives the guest what is in rx; false: it has no buffers. */
@@ -168,11 +167,11 @@ static bool checksum_is_in_place(const struct virtio_net_hdr_v1 *hdr, const stru
         hdr->csum_start != f->l3 + (f->v6 ? SM_IPV6_HEADER : SM_IPV4_HEADER))
         return false;
     return (f->protocol == SM_IP_TCP && hdr->csum_offset == SM_TCP_CHECKSUM) ||
-        (f->protocol == SM_IP_UDP && hdr->csum_offset == SM_UDP_CHECKSUM);
+           (f->protocol == SM_IP_UDP && hdr->csum_offset == SM_UDP_CHECKSUM);
 }
 
-static bool tap_send(struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr,
-    uint8_t *frame, size_t len)
+static bool tap_send(
+    struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr, uint8_t *frame, size_t len)
 {
     struct tap *tap = tap_of(backend);
     struct sm_frame f;
@@ -296,22 +295,27 @@ static int cannot_attach(const char *ifname, bool there, int errnum, sm_error *e
 {
     switch (errnum) {
     case EBUSY:
-        return sm_error_set(
-            err, SM_EBUSY, "the interface '%s' is in use by another process; each VM needs its own", ifname);
+        return sm_error_set(err, SM_EBUSY,
+            "the interface '%s' is in use by another process; each VM needs its own", ifname);
     case EPERM:
     case EACCES:
         if (there)
             return sm_error_set(err, SM_EPERM,
-                "no permission for the interface '%s': be its owner (ip tuntap add %s mode tap user "
-                "NAME) or have CAP_NET_ADMIN", ifname, ifname);
+                "no permission for the interface '%s': be its owner (ip tuntap add %s mode tap "
+                "user "
+                "NAME) or have CAP_NET_ADMIN",
+                ifname, ifname);
         return sm_error_set(err, SM_ENOTFOUND,
-            "there is no interface '%s', and making it needs CAP_NET_ADMIN; make it with: ip tuntap "
-            "add %s mode tap user NAME", ifname, ifname);
+            "there is no interface '%s', and making it needs CAP_NET_ADMIN; make it with: ip "
+            "tuntap "
+            "add %s mode tap user NAME",
+            ifname, ifname);
     case EINVAL:
         if (there)
             return sm_error_set(err, SM_EINVAL,
                 "the interface '%s' is no tap interface with one queue; make one with: ip tuntap "
-                "add NAME mode tap", ifname);
+                "add NAME mode tap",
+                ifname);
         break;
     default:
         break;
@@ -340,7 +344,8 @@ int sm_tap_open(const char *ifname, int *out, uint16_t *mtu, sm_error *err)
 
     if (fd < 0 && (errno == ENOENT || errno == ENXIO || errno == ENODEV))
         return sm_error_set(err, SM_EUNSUPPORTED,
-            "this host has no " TUN_DEVICE ", so no tap interfaces; load the kernel's module: modprobe tun");
+            "this host has no " TUN_DEVICE
+            ", so no tap interfaces; load the kernel's module: modprobe tun");
     if (fd < 0)
         return sm_error_errno(err, errno, "cannot open " TUN_DEVICE);
     strncpy(req.ifr_name, ifname, sizeof(req.ifr_name) - 1);

@@ -27,7 +27,7 @@
 int sm_tap_open(const char *ifname, int *fd, uint16_t *mtu, sm_error *err);
 
 struct sm_tap_config {
-    int fd;                   /* taken over on success: of sm_tap_open, or anything that keeps frames apart */
+    int fd; /* taken over on success: of sm_tap_open, or anything that keeps frames apart */
     struct sm_policy *policy; /* taken over, left empty; NULL: nothing is judged */
     sm_denial_fn *denied;     /* on the loop's thread; or NULL */
     void *denied_arg;

@@ -77,8 +77,8 @@ static bool checking_send(
     demand(!hdr->flags || c->features & (1u << VIRTIO_NET_F_CSUM));
     demand(!hdr->flags || (size_t)hdr->csum_start + hdr->csum_offset + 2 <= len);
     demand(gso == VIRTIO_NET_HDR_GSO_NONE ||
-        (gso == VIRTIO_NET_HDR_GSO_TCPV4 && (c->features & (1u << VIRTIO_NET_F_HOST_TSO4))) ||
-        (gso == VIRTIO_NET_HDR_GSO_TCPV6 && (c->features & (1u << VIRTIO_NET_F_HOST_TSO6))));
+           (gso == VIRTIO_NET_HDR_GSO_TCPV4 && (c->features & (1u << VIRTIO_NET_F_HOST_TSO4))) ||
+           (gso == VIRTIO_NET_HDR_GSO_TCPV6 && (c->features & (1u << VIRTIO_NET_F_HOST_TSO6))));
     demand(gso == VIRTIO_NET_HDR_GSO_NONE || (hdr->flags && hdr->gso_size && hdr->hdr_len <= len));
     sm_net_complete_checksum(hdr, frame, len);
     for (size_t i = 0; i < len; i++)
@@ -179,7 +179,8 @@ static void offer(struct card *c, struct input *in, unsigned q)
 static void to_guest(struct card *c, struct input *in)
 {
     uint8_t raw[SM_NET_HDR + 3000] = {0};
-    struct virtio_net_hdr_v1 hdr = {.flags = (uint8_t)take(in, 1), .gso_type = (uint8_t)take(in, 1)};
+    struct virtio_net_hdr_v1 hdr = {
+        .flags = (uint8_t)take(in, 1), .gso_type = (uint8_t)take(in, 1)};
     size_t len = 1 + take(in, 2) % 3000;
 
     memcpy(raw, &hdr, sizeof(hdr));

@@ -25,8 +25,8 @@ struct fake_system {
     uint32_t mtu;
     unsigned calls;
     unsigned freezes, thaws;
-    bool nobody;                                              /* there is no process to freeze */
-    int frozen;                                               /* what system_frozen says */
+    bool nobody; /* there is no process to freeze */
+    int frozen;  /* what system_frozen says */
     int fail_clock, fail_entropy, fail_identity, fail_freeze, fail_network; /* errno to return */
 };
 

@@ -70,7 +70,8 @@ static struct fixture *start(const char *policy_text, uint64_t features, unsigne
 
     assert_non_null(f);
     assert_true(sm_ip_parse("fd00:1::", &link));
-    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+    assert_int_equal(
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
     setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
     f->wire = pair[1];
     if (policy_text) {
@@ -102,7 +103,8 @@ static void stop(struct fixture *f)
     free(f);
 }
 
-static void transmit(struct fixture *f, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
+static void transmit(
+    struct fixture *f, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
 {
     uint64_t gpa = fg_alloc(&f->fg, sizeof(*hdr) + len);
 
@@ -117,7 +119,8 @@ static ssize_t on_wire(struct fixture *f, void *to, size_t size)
     return recv(f->wire, to, size, MSG_DONTWAIT);
 }
 
-static void from_wire(struct fixture *f, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
+static void from_wire(
+    struct fixture *f, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
 {
     uint8_t packet[8192];
 
@@ -288,8 +291,12 @@ static void an_interface_that_goes_away_takes_frames_and_gives_none(void **state
 
 static size_t make_udp(uint8_t *to, size_t room, const char *src, const char *dst)
 {
-    struct sm_udp_packet p = {.dst_mac = host_mac, .src_mac = guest_mac, .sport = 1000, .dport = 80,
-        .payload = "0123456789012345", .len = 16};
+    struct sm_udp_packet p = {.dst_mac = host_mac,
+        .src_mac = guest_mac,
+        .sport = 1000,
+        .dport = 80,
+        .payload = "0123456789012345",
+        .len = 16};
 
     assert_true(sm_ip_parse(src, &p.src) && sm_ip_parse(dst, &p.dst));
     return sm_frame_make_udp(to, room, &p);
@@ -397,8 +404,11 @@ static void words_are_read(void **state)
     assert_int_equal(spec.net.mac[0] & 3, 2); /* one card, locally administered */
     assert_memory_not_equal(spec.net.mac, other.net.mac, 6);
 
-    assert_int_equal(sm_tap_spec_parse("sm-a.1,ip=10.1.2.3/16,gw=10.1.0.1,ip6=fd00::3/64,gw6=fd00::1,"
-                                       "mac=06:00:aA:00:00:09,dns=10.1.0.1,dns=fd00::1", &spec, NULL), 0);
+    assert_int_equal(
+        sm_tap_spec_parse("sm-a.1,ip=10.1.2.3/16,gw=10.1.0.1,ip6=fd00::3/64,gw6=fd00::1,"
+                          "mac=06:00:aA:00:00:09,dns=10.1.0.1,dns=fd00::1",
+            &spec, NULL),
+        0);
     assert_int_equal(spec.net.v4.prefix, 16);
     assert_int_equal(spec.net.v6.prefix, 64);
     assert_memory_equal(spec.net.mac, "\6\0\xaa\0\0\x09", 6);
@@ -413,14 +423,16 @@ static void words_are_read(void **state)
 
 static void nonsense_is_refused(void **state)
 {
-    static const char *const bad[] = {"", ",ip=10.1.2.3/16", "sixteen-letters-", "a/b", "a b", "tap%d", "..", ".", "a:b",
-        "t,", "t,ip", "t,ip=", "t,ip=10.1.2.3", "t,ip=10.1.2.3/33", "t,ip=10.1.2.3/0", "t,ip=10.1.2.3/1x",
-        "t,ip=127.0.0.1/8", "t,ip=224.0.0.1/8", "t,ip=0.0.0.0/8", "t,ip=fd00::1/64", "t,ip6=10.1.2.3/16",
-        "t,ip6=::1/64", "t,ip6=::ffff:10.1.2.3/64", "t,ip6=ff02::1/64", "t,ip6=fd00::1/129",
+    static const char *const bad[] = {"", ",ip=10.1.2.3/16", "sixteen-letters-", "a/b", "a b",
+        "tap%d", "..", ".", "a:b", "t,", "t,ip", "t,ip=", "t,ip=10.1.2.3", "t,ip=10.1.2.3/33",
+        "t,ip=10.1.2.3/0", "t,ip=10.1.2.3/1x", "t,ip=127.0.0.1/8", "t,ip=224.0.0.1/8",
+        "t,ip=0.0.0.0/8", "t,ip=fd00::1/64", "t,ip6=10.1.2.3/16", "t,ip6=::1/64",
+        "t,ip6=::ffff:10.1.2.3/64", "t,ip6=ff02::1/64", "t,ip6=fd00::1/129",
         "t,ip=10.1.2.3/16,ip=10.1.2.4/16", "t,gw=10.1.2.3", "t,ip=10.1.2.3/24,gw=10.1.3.1",
-        "t,ip=10.1.2.3/24,gw=10.1.2.3", "t,ip=10.1.2.3/24,gw6=fd00::1", "t,mac=", "t,mac=01:00:00:00:00:01",
-        "t,mac=00:00:00:00:00:00", "t,mac=02:00:00:00:00:0", "t,mac=02:00:00:00:00:001", "t,mac=02:00:00:00:00: 1",
-        "t,mac=02:00:00:00:00:+1", "t,mac=02-00-00-00-00-01", "t,dns=x", "t,dns=127.0.0.1",
+        "t,ip=10.1.2.3/24,gw=10.1.2.3", "t,ip=10.1.2.3/24,gw6=fd00::1",
+        "t,mac=", "t,mac=01:00:00:00:00:01", "t,mac=00:00:00:00:00:00", "t,mac=02:00:00:00:00:0",
+        "t,mac=02:00:00:00:00:001", "t,mac=02:00:00:00:00: 1", "t,mac=02:00:00:00:00:+1",
+        "t,mac=02-00-00-00-00-01", "t,dns=x", "t,dns=127.0.0.1",
         "t,dns=10.0.0.1,dns=10.0.0.2,dns=10.0.0.3,dns=10.0.0.4", "t,mtu=1500"};
     struct sm_tap_spec spec;
     char text[2000];
@@ -496,13 +508,15 @@ static void use_interfaces(void)
     close(tap);
     CHECK(sm_tap_open("sm1", &fd, &mtu, &err) == 0);
     close(fd);
-    CHECK(sm_tap_open("lo", &fd, &mtu, &err) == -SM_EINVAL && strstr(err.message, "no tap interface"));
+    CHECK(sm_tap_open("lo", &fd, &mtu, &err) == -SM_EINVAL &&
+          strstr(err.message, "no tap interface"));
     tap = make_tap("sm2", IFF_TUN | IFF_NO_PI);
     CHECK(sm_tap_open("sm2", &fd, &mtu, &err) == -SM_EINVAL);
     CHECK(setresuid(54321, 54321, 54321) == 0);
     if (access("/dev/net/tun", R_OK | W_OK) == 0) {
         CHECK(sm_tap_open("sm1", &fd, &mtu, &err) == -SM_EPERM && strstr(err.message, "owner"));
-        CHECK(sm_tap_open("sm3", &fd, &mtu, &err) == -SM_ENOTFOUND && strstr(err.message, "no interface"));
+        CHECK(sm_tap_open("sm3", &fd, &mtu, &err) == -SM_ENOTFOUND &&
+              strstr(err.message, "no interface"));
     } else {
         CHECK(sm_tap_open("sm1", &fd, &mtu, &err) == -SM_EPERM);
     }
