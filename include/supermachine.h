@@ -201,6 +201,7 @@ typedef struct sm_vm_config {
     const char *initramfs; /* the agent's cpio; NULL: the installed one */
     const char *cmdline;   /* appended to the kernel command line; NULL: nothing */
     int boot_timeout_ms;   /* power-on to agent ready; 0: 120 s */
+    bool count_instructions; /* fill in sm_vm_counters.instructions */
 
     /* How the VM comes to be. By default it is restored from the snapshot that was baked for this image and
      * this configuration; if there is none yet, it is baked first. */
@@ -247,6 +248,8 @@ typedef struct sm_vm_timing {
 
 typedef struct sm_vm_counters {
     uint64_t exits;   /* KVM_RUN returns to user space, all vCPUs */
+    uint64_t instructions; /* that KVM emulated: all of the guest kernel's where KVM has no hardware
+                            * virtualisation below; 0: not asked for, or this KVM does not tell */
     uint64_t mmio;
     uint64_t pio;
     uint64_t assists; /* instructions completed for the kernel's emulator, see docs/architecture.md */

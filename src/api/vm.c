@@ -233,6 +233,7 @@ void sm_vm_get_counters(const sm_vm *vm, sm_vm_counters *counters)
     sm_machine_get_counters(vm->machine, &c);
     *counters = (sm_vm_counters){
         .exits = c.exits,
+        .instructions = c.instructions,
         .mmio = c.by_kind[SM_HV_EXIT_MMIO],
         .pio = c.by_kind[SM_HV_EXIT_PIO],
     };

@@ -45,6 +45,7 @@ static int create_machine(sm_vm *vm, const sm_vm_config *config, const struct sm
         .initramfs = vm->files.initramfs,
         .rootfs = vm->image->info.rootfs_path,
         .cmdline = config->cmdline,
+        .count_instructions = config->count_instructions,
         .hv = vm->hv,
         .snapshot = snapshot,
         .snapshot_fd = snapshot_fd,

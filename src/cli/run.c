@@ -124,7 +124,7 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
             return cli_fail_usage(self, "'--timeout %s' is not a time such as 10 or 1.5m", optarg);
         return 0;
     case OPT_TIMING:
-        run->timing = true;
+        run->timing = run->vm.count_instructions = true;
         return 0;
     case OPT_COLD:
         run->vm.cold = true;
@@ -201,6 +201,9 @@ static void print_timing(const struct stamps *at, const sm_vm *vm, const sm_exec
     fprintf(stderr, "  guest exits %llu (mmio %llu, pio %llu, assists %llu)\n",
         (unsigned long long)c.exits, (unsigned long long)c.mmio, (unsigned long long)c.pio,
         (unsigned long long)c.assists);
+    if (c.instructions)
+        fprintf(stderr, "  guest instructions emulated by KVM %llu\n",
+            (unsigned long long)c.instructions);
 }
 
 static int exit_code(const sm_exec_result *result)

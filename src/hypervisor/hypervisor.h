@@ -148,8 +148,13 @@ enum sm_hv_assist {
 };
 const char *sm_hv_assist_name(enum sm_hv_assist kind);
 
+/* Has the guest instructions that the hypervisor emulates counted, where it can tell. Before the vCPU runs;
+ * some 20 us. */
+void sm_hv_vcpu_count_instructions(struct sm_hv_vcpu *vcpu);
+
 struct sm_hv_counters {
-    uint64_t exits; /* returns of run to user space */
+    uint64_t exits;        /* returns of run to user space */
+    uint64_t instructions; /* emulated; 0: not counted */
     uint64_t by_kind[SM_HV_EXIT_KINDS];
     uint64_t assists[SM_HV_ASSIST_KINDS];
 };

@@ -106,6 +106,7 @@ int sm_machine_create(
     m->timing.start_ns = start;
     m->memory_bytes = config->memory_bytes;
     m->n_vcpus = config->vcpus;
+    m->count_instructions = config->count_instructions;
     m->guest_cid = config->guest_cid ? config->guest_cid : SM_VSOCK_GUEST_CID;
     rc = fill(m, config, err);
     if (rc)

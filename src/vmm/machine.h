@@ -36,6 +36,7 @@ struct sm_machine_config {
     const char *kernel;    /* path of a vmlinux or bzImage; boot only */
     const char *initramfs; /* path; NULL: none; boot only */
     const char *rootfs;    /* path of the filesystem image that /dev/pmem0 maps; NULL: none */
+    bool count_instructions; /* of the guest's, that KVM emulates; costs some 20 us */
     const char *cmdline;   /* appended to the kernel command line; NULL: nothing */
     uint32_t guest_cid;    /* vsock address; 0: 3 */
     sm_machine_network_fn *network; /* NULL: a card that is not plugged in */

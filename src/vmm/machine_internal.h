@@ -62,6 +62,7 @@ struct sm_machine {
     unsigned n_vcpus;
     char *kernel, *initramfs, *rootfs, *cmdline;
     uint32_t guest_cid;
+    bool count_instructions;
     struct sm_hv *hv, *own_hv; /* own_hv: hv if it is ours to close */
     struct sm_hv_vm *vm;
     struct sm_mapping ram, rootfs_map;

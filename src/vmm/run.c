@@ -237,6 +237,8 @@ static void prepare(struct sm_machine_vcpu *v)
 {
     struct sm_machine *m = v->machine;
     int rc = sm_hv_vcpu_create(m->vm, v->index, &v->hv, &v->error);
+    if (!rc && m->count_instructions)
+        sm_hv_vcpu_count_instructions(v->hv);
     if (!rc)
         rc = sm_hv_vcpu_bind(v->hv, &v->error);
     pthread_mutex_lock(&m->lock);

@@ -49,6 +49,8 @@ struct sm_hv_vcpu {
     bool kicked_unbound;
     pthread_t thread;
 
+    int stats_fd; /* of stats.c; -1: instructions are not counted */
+    off_t instructions_at;
     struct sm_kvm_assist *assist; /* scratch of assist.c, made on its first use */
     atomic_ullong exits;
     atomic_ullong by_kind[SM_HV_EXIT_KINDS];
@@ -73,6 +75,9 @@ int sm_kvm_cpuid_for(
 /* Completes the instruction at RIP that the kernel's emulator gave up on. Fails, naming it, when it is
  * none of those we know. */
 int sm_kvm_assist(struct sm_hv_vcpu *vcpu, sm_error *err);
+
+/* Emulated so far; 0 where they are not counted. */
+uint64_t sm_kvm_instructions(const struct sm_hv_vcpu *vcpu);
 
 static inline void sm_kvm_count(atomic_ullong *counter)
 {

@@ -32,6 +32,7 @@ int sm_hv_vcpu_create(struct sm_hv_vm *vm, unsigned index, struct sm_hv_vcpu **o
     vcpu->vm = vm;
     vcpu->index = index;
     vcpu->run = MAP_FAILED;
+    vcpu->stats_fd = -1;
     vcpu->fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)index);
     if (vcpu->fd < 0)
         return sm_error_errno(err, errno, "KVM cannot create vCPU %u", index);
@@ -54,6 +55,7 @@ void sm_hv_vcpu_close(struct sm_hv_vcpu *vcpu)
         return;
     if (vcpu->run != MAP_FAILED)
         munmap(vcpu->run, vcpu->vm->hv->run_bytes);
+    sm_close(vcpu->stats_fd);
     sm_close(vcpu->fd);
     pthread_mutex_destroy(&vcpu->lock);
     free(vcpu->assist);
@@ -300,6 +302,7 @@ int sm_hv_vcpu_complete(struct sm_hv_vcpu *vcpu, struct sm_hv_exit *exit, sm_err
 
 void sm_hv_vcpu_add_counters(const struct sm_hv_vcpu *vcpu, struct sm_hv_counters *sum)
 {
+    sum->instructions += sm_kvm_instructions(vcpu);
     sum->exits += atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
     for (int i = 0; i < SM_HV_EXIT_KINDS; i++)
         sum->by_kind[i] += atomic_load_explicit(&vcpu->by_kind[i], memory_order_relaxed);
