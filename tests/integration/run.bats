@@ -106,7 +106,7 @@ load helper
 }
 
 @test "the time limit kills the command: 124" {
-    run --separate-stderr supermachine run --timeout 1 "$busybox" sh -c 'echo begun; sleep 1000'
+    run --separate-stderr supermachine run --timeout 5 "$busybox" sh -c 'echo begun; sleep 1000'
     [ "$status" -eq 124 ]
     [ "$output" = begun ]
     [[ $stderr == "supermachine: "*timeout* ]]
@@ -130,7 +130,7 @@ load helper
     umoci config --image "$layout:latest" --tag service --config.entrypoint /bin/echo --config.entrypoint entry \
         --config.cmd one --config.cmd two
     umoci config --image "$layout:latest" --tag worker --config.cmd sh --config.cmd -c --config.cmd \
-        'echo $COLOUR $(id -un) $PWD; trap "echo stopped; exit 5" USR1; while :; do sleep 0.1; done' \
+        'trap "echo stopped; exit 5" USR1; echo $COLOUR $(id -un) $PWD; while :; do sleep 0.1; done' \
         --config.env COLOUR=blue --config.user app --config.workingdir /srv/work --config.stopsignal SIGUSR1
 
     run --separate-stderr supermachine run "oci:$layout:service"
