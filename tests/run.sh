@@ -91,7 +91,7 @@ prepare_integration() {
         return 1
     fi
     SM_BUILD=$root/build
-    BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-300}
+    BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-600}
     export SM_KERNEL SM_IMAGE_BUSYBOX SM_IMAGE_DEBIAN SM_BUILD BATS_TEST_TIMEOUT
     bats=(bats --formatter tap --timing)
     [ -z "${SM_TEST_FILTER:-}" ] || bats+=(--filter "$SM_TEST_FILTER")
@@ -113,7 +113,7 @@ run_native() {
 run_nested() {
     prepare_integration || return
     # BATS_TEST_TIMEOUT and the like reach the machine by -e, SM_* by themselves. User space is the slow part there.
-    tests/testbed/nested run -t "${SM_NESTED_TIMEOUT:-3300}" -e BATS_TEST_TIMEOUT=$((3 * BATS_TEST_TIMEOUT)) -- \
+    tests/testbed/nested run -t "${SM_NESTED_TIMEOUT:-3300}" -e BATS_TEST_TIMEOUT=$((2 * BATS_TEST_TIMEOUT)) -- \
         "${bats[@]}" --filter-tags '!host' tests/integration | tee "$logs/nested.tap"
     count_tap "$logs/nested.tap"
 }

@@ -8,7 +8,7 @@ load helper
     [ "$status" -eq 0 ]
     grep -q '^ok *kvm ' <<<"$output"
     grep -q '^ok *guest kernel ' <<<"$output"
-    if is_native && grep -q kvm_pvm /proc/modules 2>/dev/null; then
+    if is_emulated; then
         grep -q '^warning *hardware ' <<<"$output"
     elif ! is_native; then
         grep -q '^ok *hardware ' <<<"$output"

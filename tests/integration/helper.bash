@@ -89,3 +89,6 @@ wait_for() {
 needs_debian() { [ -n "$SM_IMAGE_DEBIAN" ] || skip "making the Debian image needs root"; }
 
 is_native() { [ "$SM_TESTBED" = native ]; }
+
+# Is the guest's kernel emulated here? Not asked of our own program, which is to find out by itself.
+is_emulated() { is_native && { [ -e /sys/module/kvm_pvm ] || grep -q '^kvm_pvm ' /proc/modules 2>/dev/null; }; }

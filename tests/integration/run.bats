@@ -158,7 +158,7 @@ load helper
     grep -q 'agent ready' <<<"$stderr"
     local assists
     assists=$(sed -n 's/.*assists \([0-9]*\)).*/\1/p' <<<"$stderr")
-    if is_native && grep -q kvm_pvm /proc/modules 2>/dev/null; then
+    if is_emulated; then
         [ "$assists" -gt 0 ]
     elif ! is_native; then
         [ "$assists" -eq 0 ]
