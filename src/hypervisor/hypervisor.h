@@ -136,6 +136,7 @@ void sm_hv_vcpu_kick(struct sm_hv_vcpu *vcpu);
 enum sm_hv_assist {
     SM_HV_ASSIST_INT3,
     SM_HV_ASSIST_POPCNT,
+    SM_HV_ASSIST_LSL,
     SM_HV_ASSIST_CMPXCHG16B,
     SM_HV_ASSIST_XSAVE,
     SM_HV_ASSIST_XRSTOR,

@@ -225,13 +225,24 @@ GUEST(guest_integer, "mov $0xf0f0f0f0ff, %rax\n"
                      "pop 40(%rsi)\n"
                      "mov %rax, 48(%rsi)\n"
                      "mov %rdx, 56(%rsi)\n"
+                     /* the limits of the code segment, and of none */
+                     "mov %cs, %eax\n"
+                     "lsl %rax, %rbx\n"
+                     "pushf\n"
+                     "pop 96(%rsi)\n"
+                     "mov %rbx, 104(%rsi)\n"
+                     "mov $3, %ecx\n"
+                     "lsl %ecx, %ebx\n"
+                     "pushf\n"
+                     "pop 112(%rsi)\n"
+                     "mov %rbx, 120(%rsi)\n"
                      "mov $1, %al\n"
                      "out %al, $0x80\n");
 
 #define ZF 0x40u
 #define CF 1u
 
-static void popcnt_and_cmpxchg16b(void **state)
+static void popcnt_cmpxchg16b_and_lsl(void **state)
 {
     (void)state;
     struct vm v;
@@ -248,6 +259,10 @@ static void popcnt_and_cmpxchg16b(void **state)
     assert_int_equal(result(&v, 7), 4);
     assert_int_equal(result(&v, 10), 3);
     assert_int_equal(result(&v, 11), 4);
+    assert_int_equal(result(&v, 12) & ZF, ZF);
+    assert_int_equal(result(&v, 13), 0xffffffff);
+    assert_int_equal(result(&v, 14) & ZF, 0);
+    assert_int_equal(result(&v, 15), 0xffffffff);
     drop_vm(&v);
 }
 
@@ -609,6 +624,7 @@ static void the_self_test_tells_whether_there_is_an_assist(void **state)
     if (needed) {
         assert_int_equal(c.assists[SM_HV_ASSIST_POPCNT], 4);
         assert_int_equal(c.assists[SM_HV_ASSIST_CMPXCHG16B], 2);
+        assert_int_equal(c.assists[SM_HV_ASSIST_LSL], 2);
     }
     drop_vm(&v);
 }
@@ -654,7 +670,7 @@ int main(void)
         cmocka_unit_test(mmio_and_ports),
         cmocka_unit_test(ioeventfd_matches_its_value_only),
         cmocka_unit_test(read_only_slots_cannot_be_written),
-        cmocka_unit_test(popcnt_and_cmpxchg16b),
+        cmocka_unit_test(popcnt_cmpxchg16b_and_lsl),
         cmocka_unit_test(xsave_and_xrstor),
         cmocka_unit_test(faults_reach_the_guest),
         cmocka_unit_test(what_nobody_can_do_is_named),

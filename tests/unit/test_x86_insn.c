@@ -25,6 +25,8 @@ static const struct known table[] = {
     {"xsetbv", {0x0f, 0x01, 0xd1}, 3, SM_INSN_XSETBV},
     {"popcnt rax, rdi", {0xf3, 0x48, 0x0f, 0xb8, 0xc7}, 5, SM_INSN_POPCNT},
     {"popcnt ax, [rdx]", {0x66, 0xf3, 0x0f, 0xb8, 0x02}, 5, SM_INSN_POPCNT},
+    {"lsl rax, ax", {0x48, 0x0f, 0x03, 0xc0}, 4, SM_INSN_LSL},
+    {"lsl r9d, ecx", {0x44, 0x0f, 0x03, 0xc9}, 4, SM_INSN_LSL},
     {"cmpxchg16b gs:[rsi]", {0x65, 0x48, 0x0f, 0xc7, 0x0e}, 5, SM_INSN_CMPXCHG16B},
     {"lock cmpxchg16b [rdi]", {0xf0, 0x48, 0x0f, 0xc7, 0x0f}, 5, SM_INSN_CMPXCHG16B},
     {"xsave64 [rdi]", {0x48, 0x0f, 0xae, 0x27}, 4, SM_INSN_XSAVE},
@@ -36,6 +38,7 @@ static const struct known table[] = {
     {"xrstor [rsp+r12*8+disp32]", {0x42, 0x0f, 0xae, 0xac, 0xe4, 1, 2, 3, 4}, 9, SM_INSN_XRSTOR},
     /* near misses: another prefix, another form, another instruction */
     {"cmpxchg8b [rdi]", {0x0f, 0xc7, 0x0f}, 3, SM_INSN_UNKNOWN},
+    {"lsl eax, [rdi]", {0x0f, 0x03, 0x07}, 3, SM_INSN_UNKNOWN},
     {"rdrand eax", {0x0f, 0xc7, 0xf0}, 3, SM_INSN_UNKNOWN},
     {"clwb [rdi]", {0x66, 0x0f, 0xae, 0x37}, 4, SM_INSN_UNKNOWN},
     {"umonitor", {0xf3, 0x0f, 0xae, 0xf0}, 4, SM_INSN_UNKNOWN},

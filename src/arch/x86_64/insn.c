@@ -180,6 +180,9 @@ struct sm_insn sm_insn_decode(const uint8_t *bytes, size_t n)
         opcode = next(&c);
         if (opcode == 0x01 && plain) {
             op = group_0f01(next(&c));
+        } else if (opcode == 0x03 && plain) {
+            read_modrm(&c, p.rex, &insn);
+            op = insn.memory ? SM_INSN_UNKNOWN : SM_INSN_LSL;
         } else if (opcode == 0xb8 && p.rep && !p.repne) {
             read_modrm(&c, p.rex, &insn);
             op = SM_INSN_POPCNT;

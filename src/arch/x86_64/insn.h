@@ -24,6 +24,7 @@ enum sm_insn_op {
     SM_INSN_XGETBV,
     SM_INSN_XSETBV,
     SM_INSN_POPCNT,
+    SM_INSN_LSL, /* of a selector in a register */
     SM_INSN_CMPXCHG16B,
     SM_INSN_XSAVE,
     SM_INSN_XSAVEOPT,

@@ -265,6 +265,41 @@ static int do_popcnt(struct job *j)
     return finish(j, SM_HV_ASSIST_POPCNT);
 }
 
+/* May LSL tell the limit of this descriptor, with this selector at this privilege level? */
+static bool has_limit(uint64_t descriptor, unsigned rpl, unsigned cpl)
+{
+    unsigned type = descriptor >> 40 & 15, dpl = descriptor >> 45 & 3;
+    bool segment = descriptor >> 44 & 1;
+    bool conforming = segment && (type & 12) == 12;
+    if (!segment && type != 2 && type != 9 && type != 11) /* LDT, TSS */
+        return false;
+    return conforming || (cpl <= dpl && rpl <= dpl);
+}
+
+/* The kernel keeps the CPU's number in a segment's limit, and reads it when an NMI or a debug exception comes. */
+static int do_lsl(struct job *j)
+{
+    unsigned selector = (uint16_t)j->gpr[j->insn.rm], at = selector & ~7u;
+    uint64_t descriptor = 0;
+    if (selector & 4)
+        return fail_unknown(j, "assist: LSL of a segment in the LDT");
+    j->regs.rflags &= ~RFLAGS_ZF;
+    if (at == 0 || at + 7 > j->sregs.gdt.limit)
+        return finish(j, SM_HV_ASSIST_LSL);
+    unsigned cpl = j->paging.cpl;
+    j->paging.cpl = 0; /* the CPU itself reads the table */
+    int rc = move(j, j->sregs.gdt.base + at, &descriptor, sizeof(descriptor), SM_X86_READ);
+    j->paging.cpl = cpl;
+    if (rc)
+        return rc;
+    if (has_limit(descriptor, selector & 3, cpl)) {
+        uint32_t limit = (uint32_t)((descriptor & 0xffff) | (descriptor >> 32 & 0xf0000));
+        j->gpr[j->insn.reg] = descriptor >> 55 & 1 ? limit << 12 | 0xfff : limit;
+        j->regs.rflags |= RFLAGS_ZF;
+    }
+    return finish(j, SM_HV_ASSIST_LSL);
+}
+
 struct sixteen {
     uint64_t lo, hi;
 };
@@ -594,6 +629,8 @@ static int complete(struct job *j)
         return do_xsetbv(j);
     case SM_INSN_POPCNT:
         return do_popcnt(j);
+    case SM_INSN_LSL:
+        return do_lsl(j);
     case SM_INSN_CMPXCHG16B:
         return do_cmpxchg16b(j);
     case SM_INSN_XSAVE:

@@ -315,6 +315,7 @@ const char *sm_hv_assist_name(enum sm_hv_assist kind)
     static const char *const names[SM_HV_ASSIST_KINDS] = {
         [SM_HV_ASSIST_INT3] = "int3",
         [SM_HV_ASSIST_POPCNT] = "popcnt",
+        [SM_HV_ASSIST_LSL] = "lsl",
         [SM_HV_ASSIST_CMPXCHG16B] = "cmpxchg16b",
         [SM_HV_ASSIST_XSAVE] = "xsave",
         [SM_HV_ASSIST_XRSTOR] = "xrstor",
