@@ -48,6 +48,7 @@ enum conn_state {
     CONN_WAIT_LISTEN, /* looked at by the timer */
     CONN_WAIT_IDLE,
     CONN_WAIT_FROZEN,
+    CONN_WATCH,
     CONN_CLOSING, /* only output is left */
 };
 
@@ -73,6 +74,8 @@ struct conn {
     uint32_t port, quiet_ms, poll_ms;
     uint64_t next_ns, deadline_ns;
     uint64_t sample_ns, sample_busy_ns;
+
+    uint64_t seen; /* WATCH: digest of what the host was told; 0: nothing yet */
 };
 
 struct out_stream {
@@ -113,6 +116,7 @@ struct agent {
     struct buffer *free_buffers;
     unsigned n_free_buffers;
     unsigned n_timed;          /* conns and execs with a deadline */
+    unsigned n_watches;        /* conns in CONN_WATCH */
     unsigned n_conns, n_execs; /* slots that were ever used */
     char hostname[SM_WIRE_MAX_HOSTNAME + 1];
     struct conn conns[AGENT_MAX_CONNS];
@@ -158,7 +162,8 @@ static inline uint32_t buffer_tail(const struct buffer *b)
 
 void conn_event(struct agent *a, struct conn *c, uint32_t events);
 void conn_flush(struct agent *a, struct conn *c);
-void conn_timer(struct agent *a, struct conn *c, uint64_t now);
+/* When the timer looks at it (agent.c); 0: never. */
+void conn_set_timer(struct agent *a, struct conn *c, uint64_t when);
 /* The exec of this conn is through: what was sent is flushed, then the conn is closed. */
 void conn_close_after_flush(struct agent *a, struct conn *c);
 void conn_close(struct agent *a, struct conn *c);
@@ -241,5 +246,27 @@ void probe_wait_listen(struct agent *a, struct conn *c, const struct sm_wire_wai
 void probe_wait_idle(struct agent *a, struct conn *c, const struct sm_wire_wait_idle *m);
 void probe_freeze(struct agent *a, struct conn *c, const struct sm_wire_freeze *m);
 void probe_timer(struct agent *a, struct conn *c, uint64_t now);
+
+/* A SOCKETS frame, made in place behind the output of a conn. */
+struct probe {
+    struct buffer *buffer;
+    uint8_t *frame;
+    uint32_t count, max;
+    uint16_t want;       /* a TCP port to look for */
+    bool any_tcp, found; /* there is one; it is there */
+};
+
+/* Looks at the kernel's sockets. False: it cannot be done, and ERROR was sent. Otherwise the frame is
+ * then sent or dropped. */
+bool probe_look(struct agent *a, struct conn *c, struct probe *p, bool tcp_only);
+void probe_send(struct agent *a, struct conn *c, const struct probe *p);
+void probe_drop(struct agent *a, struct conn *c, const struct probe *p);
+
+/* ---- watch.c: telling the host what listens ------------------------------------------------ */
+
+void watch_start(struct agent *a, struct conn *c);
+void watch_timer(struct agent *a, struct conn *c, uint64_t now);
+/* Something was started that may soon listen. */
+void watch_soon(struct agent *a);
 
 #endif

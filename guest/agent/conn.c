@@ -30,11 +30,16 @@ static unsigned index_of(const struct agent *a, const struct conn *c)
     return (unsigned)(c - a->conns);
 }
 
+void conn_set_timer(struct agent *a, struct conn *c, uint64_t when)
+{
+    a->n_timed += (when != 0) - (c->next_ns != 0);
+    c->next_ns = when;
+}
+
 void conn_close(struct agent *a, struct conn *c)
 {
-    if (c->next_ns != 0)
-        a->n_timed--;
-    c->next_ns = 0;
+    conn_set_timer(a, c, 0);
+    a->n_watches -= c->state == CONN_WATCH;
     buffer_put(a, c->in);
     buffer_put(a, c->out);
     c->in = c->out = NULL;
@@ -365,6 +370,9 @@ static bool request(struct agent *a, struct conn *c, const struct sm_wire_frame 
         return true;
     case SM_WIRE_THAW:
         request_thaw(a, c);
+        return true;
+    case SM_WIRE_WATCH:
+        watch_start(a, c);
         return true;
     default:
         break;

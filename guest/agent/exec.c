@@ -289,6 +289,7 @@ void exec_start(struct agent *a, struct conn *c, const struct sm_wire_exec *m)
     if (m->timeout_ms != 0)
         set_deadline(a, e, e->start_ns + (uint64_t)m->timeout_ms * 1000000u);
     attach(a, e, c);
+    watch_soon(a);
     if (watch_outputs(a, e) != 0) {
         int errnum = errno;
         exec_conn_lost(a, e);

@@ -18,7 +18,7 @@
 #include "agent.h"
 #include "boot.h"
 
-#define BACKLOG        128
+#define BACKLOG        4096 /* the kernel resets what does not fit: as many as there are links */
 #define HELLO_ATTEMPTS 5
 
 static struct agent agent; /* set up at run time: the tables belong to .bss */

@@ -50,14 +50,13 @@ static bool ask(int fd, uint8_t family, uint8_t protocol)
     return send(fd, &q, sizeof(q), 0) == (ssize_t)sizeof(q);
 }
 
-struct table {
-    uint8_t *records;
-    uint32_t count, max;
-    uint16_t want; /* a TCP port that was looked for */
-    bool any_tcp, found;
-};
+/* Behind the header and the length of the records. */
+static uint8_t *records(const struct probe *p)
+{
+    return p->frame + SM_WIRE_HEADER + 4;
+}
 
-static void add(struct table *t, const struct inet_diag_msg *d, uint8_t protocol)
+static void add(struct probe *p, const struct inet_diag_msg *d, uint8_t protocol)
 {
     struct sm_wire_socket s = {
         .family = d->idiag_family == AF_INET6 ? 6 : 4,
@@ -68,15 +67,15 @@ static void add(struct table *t, const struct inet_diag_msg *d, uint8_t protocol
         return; /* a UDP socket that was never bound */
     memcpy(s.address, d->id.idiag_src, s.family == 6 ? 16 : 4);
     if (protocol == IPPROTO_TCP) {
-        t->any_tcp = true;
-        t->found = t->found || s.port == t->want;
+        p->any_tcp = true;
+        p->found = p->found || s.port == p->want;
     }
-    if (t->count < t->max)
-        sm_wire_socket_store(t->records + (size_t)t->count++ * SM_WIRE_SOCKET_SIZE, &s);
+    if (p->count < p->max)
+        sm_wire_socket_store(records(p) + (size_t)p->count++ * SM_WIRE_SOCKET_SIZE, &s);
 }
 
 /* One dump. True when its end was seen. */
-static bool collect(int fd, struct table *t, uint8_t protocol)
+static bool collect(int fd, struct probe *p, uint8_t protocol)
 {
     static _Alignas(struct nlmsghdr) uint8_t answer[16 * 1024];
     for (;;) {
@@ -94,57 +93,70 @@ static bool collect(int fd, struct table *t, uint8_t protocol)
                 return false;
             }
             if (h->nlmsg_len >= NLMSG_LENGTH(sizeof(struct inet_diag_msg)))
-                add(t, NLMSG_DATA(h), protocol);
+                add(p, NLMSG_DATA(h), protocol);
         }
     }
 }
 
-static bool listeners(struct table *t, bool tcp_only)
+static bool dump_all(struct probe *p, bool tcp_only)
 {
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
     if (fd < 0)
         return false;
     static const uint8_t protocols[] = {IPPROTO_TCP, IPPROTO_UDP}, families[] = {AF_INET, AF_INET6};
     bool ok = true;
-    for (unsigned p = 0; ok && p < (tcp_only ? 1u : 2u); p++)
+    for (unsigned i = 0; ok && i < (tcp_only ? 1u : 2u); i++)
         for (unsigned f = 0; ok && f < 2; f++)
-            ok = ask(fd, families[f], protocols[p]) && collect(fd, t, protocols[p]);
+            ok = ask(fd, families[f], protocols[i]) && collect(fd, p, protocols[i]);
     int saved = errno;
     close(fd);
     errno = saved;
     return ok;
 }
 
-/* The answer is made in place: header, length of the records, records. */
-static bool answer_sockets(struct agent *a, struct conn *c, uint32_t port, bool wait)
+bool probe_look(struct agent *a, struct conn *c, struct probe *p, bool tcp_only)
 {
-    uint32_t whole = SM_WIRE_HEADER + 4 + SM_WIRE_MAX_SOCKETS * SM_WIRE_SOCKET_SIZE;
-    struct buffer *b = conn_room(a, c, whole);
+    struct buffer *b = conn_room(a, c, SM_WIRE_HEADER + 4 + p->max * SM_WIRE_SOCKET_SIZE);
     if (!b) {
         conn_error(a, c, SM_WIRE_E_INTERNAL, ENOMEM, "no memory for the list of sockets", NULL);
-        return true;
-    }
-    uint8_t *frame = b->data + b->start + b->len;
-    struct table t = {
-        .records = frame + SM_WIRE_HEADER + 4,
-        .max = SM_WIRE_MAX_SOCKETS,
-        .want = (uint16_t)port,
-    };
-    if (!listeners(&t, wait)) {
-        conn_error(a, c, SM_WIRE_E_INTERNAL, errno, "cannot list sockets", NULL);
-        return true;
-    }
-    if (wait && !(port == 0 ? t.any_tcp : t.found)) {
-        if (b->len == 0) {
-            buffer_put(a, b);
-            c->out = NULL;
-        }
         return false;
     }
-    uint32_t len = t.count * SM_WIRE_SOCKET_SIZE;
-    sm_wire_data_header(frame, SM_WIRE_SOCKETS, 4 + len);
-    sm_store_le32(frame + SM_WIRE_HEADER, len);
+    p->buffer = b;
+    p->frame = b->data + b->start + b->len;
+    if (!dump_all(p, tcp_only)) {
+        conn_error(a, c, SM_WIRE_E_INTERNAL, errno, "cannot list sockets", NULL);
+        return false;
+    }
+    return true;
+}
+
+void probe_send(struct agent *a, struct conn *c, const struct probe *p)
+{
+    uint32_t len = p->count * SM_WIRE_SOCKET_SIZE;
+    sm_wire_data_header(p->frame, SM_WIRE_SOCKETS, 4 + len);
+    sm_store_le32(p->frame + SM_WIRE_HEADER, len);
     conn_commit(a, c, SM_WIRE_HEADER + 4 + len);
+}
+
+void probe_drop(struct agent *a, struct conn *c, const struct probe *p)
+{
+    if (p->buffer->len > 0)
+        return;
+    buffer_put(a, p->buffer);
+    c->out = NULL;
+}
+
+/* False: what is waited for is not there yet. */
+static bool answer_sockets(struct agent *a, struct conn *c, uint32_t port, bool wait)
+{
+    struct probe p = {.max = SM_WIRE_MAX_SOCKETS, .want = (uint16_t)port};
+    if (!probe_look(a, c, &p, wait))
+        return true;
+    if (wait && !(port == 0 ? p.any_tcp : p.found)) {
+        probe_drop(a, c, &p);
+        return false;
+    }
+    probe_send(a, c, &p);
     return true;
 }
 
@@ -155,15 +167,9 @@ void probe_listeners(struct agent *a, struct conn *c)
 
 /* ---- waiting ------------------------------------------------------------------------------ */
 
-static void set_next(struct agent *a, struct conn *c, uint64_t when)
-{
-    a->n_timed += (when != 0) - (c->next_ns != 0);
-    c->next_ns = when;
-}
-
 static void wait_over(struct agent *a, struct conn *c)
 {
-    set_next(a, c, 0);
+    conn_set_timer(a, c, 0);
     if (c->state != CONN_CLOSING)
         c->state = CONN_REQUEST;
 }
@@ -172,14 +178,14 @@ static void wait_over(struct agent *a, struct conn *c)
 static void wait_on(struct agent *a, struct conn *c, uint64_t now, uint32_t ms)
 {
     uint64_t next = now + (uint64_t)ms * 1000000u;
-    set_next(a, c, next < c->deadline_ns ? next : c->deadline_ns);
+    conn_set_timer(a, c, next < c->deadline_ns ? next : c->deadline_ns);
 }
 
 static bool timed_out(struct agent *a, struct conn *c, uint64_t now, const char *message)
 {
     if (now < c->deadline_ns)
         return false;
-    set_next(a, c, 0);
+    conn_set_timer(a, c, 0);
     conn_error(a, c, SM_WIRE_E_TIMEOUT, 0, message, NULL);
     return true;
 }
@@ -251,7 +257,7 @@ static void look_idle(struct agent *a, struct conn *c, uint64_t now)
 {
     uint64_t uptime, busy;
     if (!busy_ns(a, &uptime, &busy)) {
-        set_next(a, c, 0);
+        conn_set_timer(a, c, 0);
         conn_error(a, c, SM_WIRE_E_INTERNAL, errno, "cannot read /proc/uptime", NULL);
         return;
     }
@@ -318,6 +324,10 @@ void probe_freeze(struct agent *a, struct conn *c, const struct sm_wire_freeze *
 
 void probe_timer(struct agent *a, struct conn *c, uint64_t now)
 {
+    if (c->state == CONN_WATCH) {
+        watch_timer(a, c, now);
+        return;
+    }
     if (c->state == CONN_WAIT_FROZEN) {
         if (look_frozen(a, c, now))
             wait_over(a, c);

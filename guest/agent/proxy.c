@@ -42,6 +42,7 @@ struct side {
 struct link {
     enum link_state state;
     bool udp, tried6;
+    bool say_ok; /* the host waits for "OK PORT" */
     uint16_t port;
     uint32_t generation;
     struct side side[2];
@@ -217,10 +218,25 @@ static bool begin(struct link *l, bool v6)
     return rc == 0 || errno == EINPROGRESS;
 }
 
+/* The connection stands. The first bytes to the host: they fit. */
+static bool opened(struct link *l)
+{
+    char text[16] = "OK ";
+    size_t at = 3;
+    l->state = LINK_OPEN;
+    if (!l->say_ok)
+        return true;
+    for (uint32_t unit = 10000; unit > 0; unit /= 10)
+        if (unit <= l->port)
+            text[at++] = (char)('0' + l->port / unit % 10);
+    text[at++] = '\n';
+    return send(l->side[HOST].fd, text, at, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)at;
+}
+
 /* On the loopback the answer mostly is there at once. 127.0.0.1 first, then ::1. */
 static bool begin_any(struct link *l)
 {
-    return begin(l, false) || begin(l, true);
+    return (begin(l, false) || begin(l, true)) && (l->state != LINK_OPEN || opened(l));
 }
 
 static bool connected(struct link *l)
@@ -230,8 +246,10 @@ static bool connected(struct link *l)
     if (getsockopt(l->side[GUEST].fd, SOL_SOCKET, SO_ERROR, &e, &len) != 0)
         e = errno;
     if (e == 0)
-        l->state = LINK_OPEN;
-    return e == 0 || (!l->tried6 && begin(l, true));
+        return opened(l);
+    if (l->tried6 || !begin(l, true))
+        return false;
+    return l->state != LINK_OPEN || opened(l);
 }
 
 /* The host says all of it at once, right behind the connection. */
@@ -246,7 +264,8 @@ static bool read_first(struct link *l)
     l->port = sm_load_le16(first);
     uint16_t protocol = sm_load_le16(first + 2);
     l->udp = protocol == SM_WIRE_PROXY_UDP;
-    return (l->udp || protocol == SM_WIRE_PROXY_TCP) && l->port != 0 && begin_any(l);
+    l->say_ok = protocol == (SM_WIRE_PROXY_TCP | SM_WIRE_PROXY_SAY_OK);
+    return (l->udp || l->say_ok || protocol == SM_WIRE_PROXY_TCP) && l->port != 0 && begin_any(l);
 }
 
 /* ---- the loop's side ----------------------------------------------------------------------- */

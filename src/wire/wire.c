@@ -188,6 +188,7 @@ static const struct message messages[] = {
     MESSAGE(WAIT_IDLE, wait_idle_fields, SMALL),
     MESSAGE(FREEZE, freeze_fields, SMALL),
     EMPTY(THAW),
+    EMPTY(WATCH),
     MESSAGE(SET_NETWORK, set_network_fields, SMALL),
     EMPTY(OK),
     MESSAGE(ERROR, error_fields, SMALL),

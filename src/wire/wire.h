@@ -16,7 +16,8 @@
  * Requests. A connection carries any number of them, one after the other, each answered before the
  * next is looked at; the host may send several without waiting for the answers (RESTORE and EXEC in
  * one write). After a request that failed the agent closes the connection: what was pipelined
- * behind it is not done. EXEC and ATTACH take the connection over until the command's end.
+ * behind it is not done. EXEC and ATTACH take the connection over until the command's end, WATCH
+ * until the host closes it.
  *
  *     PING                      -> PONG
  *     EXEC, ATTACH              -> STARTED, then the streams, then EXIT (see below)
@@ -26,6 +27,7 @@
  *     SET_NETWORK               -> OK          before RESTORE, where the card is to be set up anew
  *     POWER_OFF                 -> OK, then the guest goes down
  *     LISTENERS, WAIT_LISTEN    -> SOCKETS
+ *     WATCH                     -> SOCKETS at once, and again whenever they have changed
  *     WAIT_IDLE                 -> OK
  *     FREEZE, THAW              -> OK          user processes stop, and go on; RESTORE thaws too
  *     any of them               -> ERROR       instead of the answer (or of the rest of it)
@@ -45,7 +47,8 @@
  * SM_WIRE_PROXY_FIRST bytes: u16 port, u16 protocol (6 or 17). TCP: the agent connects to that port of
  * the guest's loopback (127.0.0.1, then ::1) and passes bytes on in both directions, each of which ends
  * by itself; a connection that cannot be made just ends. UDP: each datagram is preceded by its length
- * (u16); one connection is one sender.
+ * (u16); one connection is one sender. With SM_WIRE_PROXY_SAY_OK added to the protocol of TCP the agent sends
+ * "OK PORT\n" once it is connected, before all else: the answer that clients of a front door wait for.
  *
  * Values: u16, u32, u64, i32 as they are. Strings: u32 length, the bytes, a NUL (not counted); no
  * NUL inside. Bytes: u32 length, the bytes. String lists: u32 count, u32 total length, then that
@@ -68,9 +71,10 @@
 #define SM_WIRE_MAX_PAYLOAD  (1024u * 1024u) /* of anything; only EXEC may come near it */
 #define SM_WIRE_STDIN_WINDOW 65536u
 
-#define SM_WIRE_PROXY_FIRST 4u
-#define SM_WIRE_PROXY_TCP   6u
-#define SM_WIRE_PROXY_UDP   17u
+#define SM_WIRE_PROXY_FIRST  4u
+#define SM_WIRE_PROXY_TCP    6u
+#define SM_WIRE_PROXY_UDP    17u
+#define SM_WIRE_PROXY_SAY_OK 0x100u
 
 #define SM_WIRE_MAX_PATH       4095u
 #define SM_WIRE_MAX_HOSTNAME   64u
@@ -81,6 +85,7 @@
 #define SM_WIRE_MAX_STRINGS    16384u /* in one list */
 #define SM_WIRE_MAX_FILE       (1ull << 30)
 #define SM_WIRE_MAX_SOCKETS    2048u
+#define SM_WIRE_MAX_WATCHED    256u /* sockets in an answer to WATCH */
 
 enum sm_wire_type {
     /* The agent's greeting, once per boot. */
@@ -102,6 +107,7 @@ enum sm_wire_type {
     SM_WIRE_WAIT_IDLE = 0x1c,    /* struct sm_wire_wait_idle */
     SM_WIRE_FREEZE = 0x1d,       /* struct sm_wire_freeze */
     SM_WIRE_THAW = 0x1e,         /* nothing */
+    SM_WIRE_WATCH = 0x1f,        /* nothing */
     SM_WIRE_SET_NETWORK = 0x20,  /* struct sm_wire_set_network */
 
     /* Answers, agent to host. */
@@ -354,7 +360,7 @@ struct sm_wire_writer {
     bool failed;
 };
 
-/* A message without fields: OK, POWER_OFF, LISTENERS, THAW, STDIN_EOF. */
+/* A message without fields: OK, POWER_OFF, LISTENERS, THAW, WATCH, STDIN_EOF. */
 void sm_wire_put_empty(struct sm_wire_writer *w, enum sm_wire_type type);
 
 /* A frame of bytes: STDIN, STDOUT, STDERR, DATA. */

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SEED_LEN   32
@@ -599,6 +600,58 @@ static void a_listener_is_waited_for(void **state)
     peer_close(p);
 }
 
+/* Other programs of this machine may come and go meanwhile: frames are read until what is meant. */
+static void expect_listed(struct peer *p, uint16_t port, bool there)
+{
+    struct sm_wire_sockets m;
+    do
+        peer_expect(p, SM_WIRE_SOCKETS, &m);
+    while (listed(&m, 6, port) != there);
+    assert_true(m.records.len <= SM_WIRE_MAX_WATCHED * SM_WIRE_SOCKET_SIZE);
+}
+
+static void a_watch_tells_what_comes_and_goes(void **state)
+{
+    struct peer *p = peer_open(*state), *q = peer_open(*state);
+    uint16_t first, second;
+    int one = listen_tcp(&first);
+    peer_put(p, SM_WIRE_WATCH, NULL);
+    expect_listed(p, first, true); /* what was there before */
+    int two = listen_tcp(&second);
+    expect_listed(p, second, true);
+    close(one);
+    expect_listed(p, first, false);
+    /* A watch takes the connection over; others are served. */
+    peer_put(p, SM_WIRE_PING, &(struct sm_wire_ping){.cookie = 1});
+    peer_put(q, SM_WIRE_PING, &(struct sm_wire_ping){.cookie = 2});
+    peer_expect(q, SM_WIRE_PONG, NULL);
+    close(two);
+    expect_listed(p, second, false);
+    peer_close(p);
+    peer_close(q);
+}
+
+/* Looks become rare, but not after a command was started. */
+static void a_new_command_is_looked_after_soon(void **state)
+{
+    struct peer *p = peer_open(*state);
+    struct run r = {.exec = {.argv = SHELL("exit 0")}};
+    uint16_t port;
+    peer_put(p, SM_WIRE_WATCH, NULL);
+    peer_expect(p, SM_WIRE_SOCKETS, NULL);
+    usleep(2000000); /* the next look is more than a second away */
+    int fd = listen_tcp(&port);
+    struct timespec begin, end;
+    run(*state, &r);
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    expect_listed(p, port, true);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    assert_true((end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1000000 < 1400);
+    run_free(&r);
+    close(fd);
+    peer_close(p);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, agent_setup, agent_teardown)
@@ -623,6 +676,8 @@ int main(void)
         TEST(a_host_that_does_not_read_is_waited_for),
         TEST(listeners_are_listed),
         TEST(a_listener_is_waited_for),
+        TEST(a_watch_tells_what_comes_and_goes),
+        TEST(a_new_command_is_looked_after_soon),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -77,6 +78,28 @@ static void test_tcp_on(struct agent_test *t, bool v6)
     expect_end(fd);
     close(fd);
     close(listener);
+}
+
+static void test_says_ok(void **state)
+{
+    for (int v6 = 0; v6 < 2; v6++) {
+        uint16_t port;
+        char want[32];
+        int listener = service(SOCK_STREAM, v6, &port);
+        int fd = host(*state, port, SM_WIRE_PROXY_TCP | SM_WIRE_PROXY_SAY_OK);
+        int guest = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+
+        assert_int_equal(send(guest, "hello", 5, 0), 5);
+        snprintf(want, sizeof(want), "OK %u\nhello", port);
+        expect_bytes(fd, want);
+        close(guest);
+        expect_end(fd);
+        close(fd);
+        close(listener);
+        fd = host(*state, port, SM_WIRE_PROXY_TCP | SM_WIRE_PROXY_SAY_OK); /* nobody: no OK */
+        expect_end(fd);
+        close(fd);
+    }
 }
 
 static void test_tcp(void **state)
@@ -217,6 +240,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_tcp),
         T(test_tcp_v6),
+        T(test_says_ok),
         T(test_nobody_listens),
         T(test_pressure),
         T(test_many),
