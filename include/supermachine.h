@@ -215,9 +215,12 @@ typedef struct sm_vm_config {
     const char *egress;    /* what the guest may reach, in the form of docs/network.md; NULL: all but the
                             * host's own loopback. A snapshot's policy can only become narrower. */
     const char *const *publish; /* ports as sm_vm_publish takes them, NULL-terminated; NULL: none */
-    const char *vsock;     /* path of a unix socket to make, in a directory of the caller's with mode 0700: who sends
-                            * "CONNECT PORT\n" there, and gets "OK ...\n", is connected to that vsock port of the guest;
-                            * the guest's connections to the host's port N go to "PATH_N". NULL: none */
+    bool publish_exposed;  /* and those that the image's config exposes, at 127.0.0.1 and any free port */
+    bool no_found_ports;   /* what listens in the guest gets no port of the host by itself */
+    const char *socket;    /* path of the VM's front door (docs/network.md), or "@NAME" in the abstract
+                            * namespace; NULL: none */
+    bool log_ports;        /* tell `notice` of ports that were found */
+    bool log_connections;  /* tell it of connections to ports, with their source, at a bounded rate */
     sm_notice_fn *notice;  /* told of denied connections and the like; NULL: nobody */
     void *notice_arg;
 } sm_vm_config;
@@ -285,9 +288,13 @@ typedef struct sm_vm_port {
     char host_ip[46];
     uint16_t host_port, guest_port;
     bool udp;
+    bool found; /* not published: something listens on it in the guest, and is reached at 127.0.0.1. It goes
+                 * when nothing listens there any more. */
 } sm_vm_port;
 
-/* Copies at most `max` of the published ports and returns how many there are. */
+/* Copies at most `max` of the ports that lead into the guest, published and found ones, and returns how
+ * many there are: at most SM_VM_MAX_PORTS. */
+#define SM_VM_MAX_PORTS 512
 SM_API size_t sm_vm_ports(sm_vm *vm, sm_vm_port *ports, size_t max);
 
 /* Copies the newest bytes of the console log into buf (NUL-terminated, at most size - 1 bytes) and

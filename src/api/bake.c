@@ -215,6 +215,8 @@ static int capture_top(struct bake *b, enum state state, uint32_t pid, bool delt
     if (!rc)
         rc = sm_vm_freeze(b->vm, err);
     if (!rc)
+        rc = sm_capture_listeners(&top, b->vm, err);
+    if (!rc)
         rc = capture(b, state, pid, delta, &top, err);
     if (!rc) {
         say(b, "writing the snapshot");

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/listeners.h"
 #include "snapshot/page_map.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -34,8 +35,15 @@ static int copy_paused(struct sm_capture *c, sm_vm *vm, const struct sm_capture_
     memcpy(s->build.kernel, vm->files.kernel_id, sizeof(s->build.kernel));
     memcpy(s->build.agent, vm->files.agent_id, sizeof(s->build.agent));
     memcpy(s->build.rootfs, vm->files.rootfs_id, sizeof(s->build.rootfs));
+    s->listeners = sm_steal_ptr(&c->listeners);
+    s->n_listeners = c->n_listeners;
     s->note = note_text(vm, note);
     return s->note ? 0 : sm_error_set(err, SM_ENOMEM, "no memory for the snapshot's note");
+}
+
+int sm_capture_listeners(struct sm_capture *capture, sm_vm *vm, sm_error *err)
+{
+    return sm_vm_save_listeners(vm, &capture->listeners, &capture->n_listeners, err);
 }
 
 int sm_capture_take(
@@ -119,6 +127,7 @@ void sm_capture_clear(struct sm_capture *capture)
     join(capture);
     sm_compact_free(capture->compact);
     sm_snapshot_free(capture->snapshot);
+    free(capture->listeners);
     free(capture->path);
     *capture = (struct sm_capture){0};
 }
@@ -129,7 +138,9 @@ static int capture_live(struct sm_capture *capture, sm_vm *vm, sm_error *err)
     if (rc)
         return rc;
     const struct sm_capture_note note = {.state = "live", .egress = vm->egress};
-    rc = sm_capture_take(capture, vm, &note, false, err);
+    rc = sm_capture_listeners(capture, vm, err);
+    if (!rc)
+        rc = sm_capture_take(capture, vm, &note, false, err);
     if (!rc)
         rc = sm_machine_resume(vm->machine, err);
     int thawed = sm_vm_thaw(vm, rc ? NULL : err);

@@ -13,6 +13,8 @@
 struct sm_capture {
     struct sm_compact *compact;
     struct sm_snapshot *snapshot;
+    struct sm_snapshot_listener *listeners; /* for the registry, until the snapshot has them */
+    uint32_t n_listeners;
     sm_snapshot_stats stats;
     char *path;
     int base_fd;
@@ -29,8 +31,12 @@ struct sm_capture_note {
     const char *egress; /* the policy that holds for what runs; NULL: none */
 };
 
+/* Asks what listens in the guest, for the registry; *capture must be all zero. For captures of guests in
+ * which something runs, when it is frozen. */
+int sm_capture_listeners(struct sm_capture *capture, sm_vm *vm, sm_error *err);
+
 /* Pauses the VM, copies, and leaves it paused (after a failure it runs). delta: only what differs from the
- * snapshot file that the VM was restored from. *capture must be all zero. */
+ * snapshot file that the VM was restored from. *capture must be all zero, but for its listeners. */
 int sm_capture_take(
     struct sm_capture *capture, sm_vm *vm, const struct sm_capture_note *note, bool delta,
     sm_error *err);

@@ -228,7 +228,10 @@ int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_er
         rc = sm_vm_channel(vm, &channel, err);
     if (rc)
         return rc;
-    return sm_exec_begin(&channel, &request, config, image->stop_signal, exec, err);
+    rc = sm_exec_begin(&channel, &request, config, image->stop_signal, exec, err);
+    if (!rc)
+        sm_vm_network_watch(&vm->network);
+    return rc;
 }
 
 int sm_exec_fd(sm_exec *exec, int stream)

@@ -49,6 +49,24 @@ static int take_list(const json_t *config, const char *key, struct sm_strv *list
     return 0;
 }
 
+/* The keys of an object. */
+static int take_keys(const json_t *config, const char *key, struct sm_strv *list, sm_error *err)
+{
+    json_t *v = json_object_get(config, key), *value;
+    const char *text;
+    if (!v || json_is_null(v))
+        return 0;
+    if (!json_is_object(v) || json_object_size(v) > MAX_LIST)
+        return sm_error_set(err, SM_ECORRUPT,
+            "%s in the image's configuration is no object of at most %d members", key, MAX_LIST);
+    json_object_foreach(v, text, value)
+    {
+        if (!sm_strv_add(list, text))
+            return no_memory(err);
+    }
+    return 0;
+}
+
 int sm_signal_number(const char *name)
 {
     char *end;
@@ -92,6 +110,8 @@ int sm_image_config_parse(struct sm_image_config *config, const char *json, sm_e
     if (!rc)
         rc = take_list(run, "Env", &c.env, err);
     if (!rc)
+        rc = take_keys(run, "ExposedPorts", &c.exposed, err);
+    if (!rc)
         rc = take_string(run, "User", &c.user, err);
     if (!rc)
         rc = take_string(run, "WorkingDir", &c.working_dir, err);
@@ -114,6 +134,7 @@ void sm_image_config_clear(struct sm_image_config *config)
     sm_strv_clear(&config->entrypoint);
     sm_strv_clear(&config->cmd);
     sm_strv_clear(&config->env);
+    sm_strv_clear(&config->exposed);
     free(config->user);
     free(config->working_dir);
     *config = (struct sm_image_config){0};

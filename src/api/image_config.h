@@ -8,6 +8,7 @@
 
 struct sm_image_config {
     struct sm_strv entrypoint, cmd, env;
+    struct sm_strv exposed; /* "PORT[/PROTOCOL]", not checked */
     char *user;        /* "": root */
     char *working_dir; /* "": / */
     int stop_signal;   /* SIGTERM where the image names none that we know */

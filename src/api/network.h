@@ -4,9 +4,12 @@
 
 #include <supermachine.h>
 
+#include "api/image_config.h"
 #include "net/guest_net.h"
+#include "net/listeners.h"
 #include "net/policy.h"
 #include "net/ports.h"
+#include "util/rate.h"
 #include "vmm/machine.h"
 #include "wire/wire.h"
 
@@ -17,8 +20,12 @@ struct sm_vm_network {
     enum sm_network_mode mode;
     struct sm_tap_spec tap;
     bool moved; /* the guest's card is set up for another network than the user-mode one */
-    struct sm_policy policy; /* until the machine is there */
-    struct sm_ports *ports; /* NULL: nothing was published */
+    struct sm_policy policy;        /* until the machine is there */
+    struct sm_ports *ports;         /* once it is open */
+    struct sm_listeners *listeners; /* NULL: what listens is not looked for */
+    struct sm_listener *known;      /* what listened when the snapshot was made */
+    size_t n_known;
+    struct sm_rate found_rate;
     sm_notice_fn *notice;
     void *notice_arg;
 };
@@ -44,13 +51,20 @@ int sm_vm_network_policy(const struct sm_vm_network *network, char **text, sm_er
 /* Fills in the card of the machine. */
 void sm_vm_network_plug(struct sm_vm_network *network, struct sm_machine_config *machine);
 
-/* The machine runs and its agent is ready: publishes what the configuration asks for. */
+/* Takes what listened from the snapshot's registry. */
+int sm_vm_network_remember(
+    struct sm_vm_network *network, const struct sm_snapshot *snapshot, sm_error *err);
+
+/* The machine runs and its agent is ready: publishes what the configuration asks for and what is known to
+ * listen, and opens the front door. */
 int sm_vm_network_open(struct sm_vm_network *network, struct sm_machine *machine,
-    const sm_vm_config *config, sm_error *err);
+    const struct sm_image_config *image, const sm_vm_config *config, sm_error *err);
+/* Something runs that may listen. */
+void sm_vm_network_watch(struct sm_vm_network *network);
 /* Before the machine is closed. */
 void sm_vm_network_close(struct sm_vm_network *network);
 
-int sm_vm_network_publish(struct sm_vm_network *network, struct sm_machine *machine,
-    const char *port, sm_error *err);
+/* Once it is open. */
+int sm_vm_network_publish(struct sm_vm_network *network, const char *port, sm_error *err);
 
 #endif

@@ -184,23 +184,20 @@ void sm_vm_close(sm_vm *vm)
 
 int sm_vm_publish(sm_vm *vm, const char *port, sm_error *err)
 {
-    pthread_mutex_lock(&vm->lock);
-    int rc = sm_vm_network_publish(&vm->network, vm->machine, port, err);
-    pthread_mutex_unlock(&vm->lock);
-    return rc;
+    return sm_vm_network_publish(&vm->network, port, err);
 }
 
 size_t sm_vm_ports(sm_vm *vm, sm_vm_port *ports, size_t max)
 {
-    struct sm_port_spec specs[SM_PORTS_MAX];
-    pthread_mutex_lock(&vm->lock);
-    size_t n = vm->network.ports ? sm_ports_list(vm->network.ports, specs, SM_PORTS_MAX) : 0;
-    pthread_mutex_unlock(&vm->lock);
+    struct sm_port_spec specs[SM_VM_MAX_PORTS];
+    _Static_assert(SM_VM_MAX_PORTS == 2 * SM_PORTS_MAX, "published and found ones");
+    size_t n = sm_ports_list(vm->network.ports, specs, SM_VM_MAX_PORTS);
     for (size_t i = 0; i < n && i < max; i++) {
         char text[SM_IP_TEXT];
         ports[i] = (sm_vm_port){.host_port = specs[i].host_port,
             .guest_port = specs[i].guest_port,
-            .udp = specs[i].protocol == 17};
+            .udp = specs[i].protocol == 17,
+            .found = specs[i].found};
         snprintf(ports[i].host_ip, sizeof(ports[i].host_ip), "%.45s",
             sm_ip_format(&specs[i].ip, text));
     }

@@ -53,11 +53,36 @@ int sm_vsock_listen(
 bool sm_vsock_bridge(
     struct sm_vsock *vsock, uint32_t port, int fd, const void *first, size_t len);
 
-/* Opens the front door: a unix socket at `path` whose clients send "CONNECT PORT\n", get "OK HOSTPORT\n"
- * and are then connected to that port of the guest. Guest connections to a host port P without an
- * in-process listener go to the unix socket "PATH_P". The directory must be the caller's own with mode
- * 0700. The socket file is removed with the device. Any thread. */
-int sm_vsock_front_door(struct sm_vsock *vsock, const char *path, sm_error *err);
+/* Where a client of the front door is connected to: a vsock port, which gets the bytes at `first` first. */
+struct sm_vsock_target {
+    uint32_t port;
+    uint8_t first[SM_VSOCK_FIRST], first_len;
+};
+
+enum sm_vsock_route {
+    SM_VSOCK_NOWHERE, /* the client is sent away */
+    SM_VSOCK_NOT_YET, /* asked again in a while, ten seconds at most */
+    SM_VSOCK_THERE,
+};
+
+/* Asked on the loop's thread what a client wants that has named a port, or has not: it speaks to a service
+ * right away, or waits for the service to speak. */
+typedef enum sm_vsock_route sm_vsock_route_fn(
+    void *arg, bool named, uint32_t port, struct sm_vsock_target *target);
+
+/* Opens the front door, a unix socket at `path` (mode 0600; "@NAME": in the abstract namespace, for the same
+ * user only). A client that sends "CONNECT PORT\n" is connected to where `route` says; so is one that begins
+ * with anything else, or says nothing for half a second, without having named a port. After
+ * "CONNECT vsock:PORT\n" it gets "OK HOSTPORT\n" and is connected to that vsock port of the guest.
+ *
+ * Where the directory is the caller's own with mode 0700, guest connections to a host port P without an
+ * in-process listener go to the unix socket "PATH_P".
+ *
+ * A socket file whose owner is dead is replaced; ours is removed with the device. Any thread. */
+int sm_vsock_front_door(struct sm_vsock *vsock, const char *path, sm_vsock_route_fn *route, void *arg,
+    sm_error *err);
+/* Closes it, if it is open: `route` is not called any more. Connections go on. The loop's thread only. */
+void sm_vsock_shut_front_door(struct sm_vsock *vsock);
 
 /* Must follow sm_virtio_load, before sm_virtio_wake and before the vCPUs run: tells the guest that all its
  * connections are gone (event queue, TRANSPORT_RESET), unless the loaded state says that there were

@@ -6,10 +6,11 @@
  * made, makes the stream, and ends it when the guest has answered. Only the loop's thread begins, ends
  * or withdraws connects, so none of them meets another halfway.
  *
- * A client of the front door is looked at with MSG_PEEK until its line is complete, and exactly that line is
- * taken out: what follows is already data for the guest.
+ * A client of the front door is looked at with MSG_PEEK until it is known whether it names a port. A whole
+ * CONNECT line is taken out, and nothing else: all the rest is data for the guest.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,7 @@
 #include "util/error.h"
 
 #define DEFAULT_CONNECT_MS 30000
-#define LINE_BYTES         24u /* "CONNECT 4294967295\r\n" has 20 */
+#define LINE_BYTES         32u /* "CONNECT vsock:4294967295\r\n" has 26 */
 #define BACKLOG            64
 #define TICK_MS            500u
 #define BRIDGE_MS          60000u /* a guest with many connections to accept may be slow */
@@ -103,7 +104,7 @@ void sm_vsock_connect_done(
         link = &(*link)->door_next;
     *link = c->door_next;
     vsock->n_door_connects--;
-    if (code == SM_OK && !c->bridge) {
+    if (code == SM_OK && c->say_ok) {
         char line[LINE_BYTES];
         int n = snprintf(line, sizeof(line), "OK %u\n", s->host_port);
         /* The first bytes on this socket: they fit. A client that has gone shows as such later. */
@@ -294,115 +295,190 @@ int sm_vsock_host_accept(
     int fd = -1;
     if (l && make_pair(&fd, accepted) == 0)
         *listener = l;
-    else if (!l && vsock->door_path)
+    else if (!l && vsock->door_leads_out)
         fd = connect_unix(vsock->door_path, port);
     return fd;
 }
 
 /* ---- front door ------------------------------------------------------------------------------ */
 
-static void end_handshake(struct vsock_handshake *h)
+static void tick_later(struct sm_vsock *vsock)
 {
-    sm_loop_remove(h->watch);
-    h->watch = NULL;
-    sm_close(h->fd);
-    h->fd = -1;
+    if (!vsock->door_ticking)
+        sm_loop_timer_arm(vsock->door_timer, TICK_MS);
+    vsock->door_ticking = true;
 }
 
-/* "CONNECT PORT\n" of exactly len bytes. */
-static bool parse_connect(const char *line, size_t len, uint32_t *port)
+/* Connects fd, which is taken over. False: too many streams, or the guest has ended. */
+static bool connect_through(struct sm_vsock *vsock, int fd, const struct sm_vsock_target *target,
+    bool say_ok, uint64_t deadline_ms)
 {
-    static const char word[] = "CONNECT ";
-    size_t at = sizeof(word) - 1;
-    if (len > 2 && line[len - 2] == '\r')
-        len--;
-    if (len <= at + 1 || memcmp(line, word, at) != 0)
+    struct vsock_connect *c = NULL;
+    if (!vsock->ended && vsock->n_streams + vsock->n_door_connects < vsock->max_streams)
+        c = calloc(1, sizeof(*c));
+    if (!c) {
+        sm_close(fd);
         return false;
-    uint64_t value = 0;
-    for (; at < len - 1; at++) {
-        if (line[at] < '0' || line[at] > '9')
-            return false;
-        value = value * 10 + (uint64_t)(line[at] - '0');
-        if (value > UINT32_MAX)
-            return false;
     }
-    *port = (uint32_t)value;
+    *c = (struct vsock_connect){.port = target->port,
+        .front_door = true,
+        .say_ok = say_ok,
+        .fd = fd,
+        .door_next = vsock->door_connects,
+        .deadline_ms = deadline_ms,
+        .first_len = target->first_len};
+    memcpy(c->first, target->first, sizeof(c->first));
+    vsock->door_connects = c;
+    vsock->n_door_connects++;
+    tick_later(vsock);
+    enqueue(vsock, c);
+    begin_waiting(vsock);
     return true;
+}
+
+/* The slot is free again; returns the socket. */
+static int end_handshake(struct vsock_handshake *h)
+{
+    struct sm_vsock *vsock = h->vsock;
+    sm_loop_remove(sm_steal_ptr(&h->watch));
+    if (vsock->door_full && vsock->door_watch)
+        sm_loop_modify(vsock->door_watch, EPOLLIN);
+    vsock->door_full = false;
+    return sm_steal_fd(&h->fd);
+}
+
+struct wish {
+    enum { UNKNOWN, UNNAMED, NAMED, NAMED_VSOCK } kind;
+    uint32_t port;
+    size_t len; /* of the line that says so */
+};
+
+/* What the first bytes of a client say; ended: no more will come. */
+static struct wish read_wish(const char *line, size_t have, bool ended)
+{
+    static const char word[] = "CONNECT ", vsock[] = "vsock:";
+    const size_t word_len = sizeof(word) - 1, vsock_len = sizeof(vsock) - 1;
+    const char *end = memchr(line, '\n', have);
+    struct wish wish = {.kind = NAMED};
+    if (memcmp(line, word, SM_MIN(have, word_len)) != 0)
+        return (struct wish){.kind = UNNAMED};
+    if (!end || have < word_len)
+        return (struct wish){.kind = ended || have == LINE_BYTES ? UNNAMED : UNKNOWN};
+    wish.len = (size_t)(end - line) + 1;
+    size_t at = word_len, stop = wish.len - 1;
+    if (line[stop - 1] == '\r')
+        stop--;
+    if (stop - at > vsock_len && memcmp(line + at, vsock, vsock_len) == 0) {
+        wish.kind = NAMED_VSOCK;
+        at += vsock_len;
+    }
+    uint64_t value = 0;
+    bool good = at < stop;
+    for (; good && at < stop; at++) {
+        value = value * 10 + (uint64_t)(line[at] - '0');
+        good = line[at] >= '0' && line[at] <= '9' && value <= UINT32_MAX;
+    }
+    wish.port = (uint32_t)value;
+    return good ? wish : (struct wish){.kind = UNNAMED};
+}
+
+enum client {
+    CLIENT_SPEAKS,
+    CLIENT_SILENT, /* has had its time to say something */
+    CLIENT_ENDED,  /* sends no more */
+    CLIENT_GONE,   /* nor does it receive */
+};
+
+static void look_at(struct vsock_handshake *h, enum client client)
+{
+    struct sm_vsock *vsock = h->vsock;
+    char line[LINE_BYTES];
+    ssize_t n = recv(h->fd, line, sizeof(line), MSG_PEEK | MSG_DONTWAIT);
+    if ((n < 0 && errno != EAGAIN && errno != EINTR) || (n <= 0 && client == CLIENT_GONE)) {
+        sm_close(end_handshake(h));
+        return;
+    }
+    size_t have = n > 0 ? (size_t)n : 0;
+    struct wish wish = read_wish(line, have, client >= CLIENT_ENDED);
+    if (wish.kind == UNKNOWN && client == CLIENT_SILENT && have == 0)
+        wish.kind = UNNAMED;
+    if (wish.kind == UNKNOWN)
+        return;
+    struct sm_vsock_target target = {.port = wish.port};
+    enum sm_vsock_route route =
+        wish.kind == NAMED_VSOCK
+            ? SM_VSOCK_THERE
+            : vsock->door_route(vsock->door_route_arg, wish.kind == NAMED, wish.port, &target);
+    if (route == SM_VSOCK_NOT_YET)
+        return;
+    int fd = end_handshake(h);
+    bool taken = wish.len == 0 || recv(fd, line, wish.len, MSG_DONTWAIT) == (ssize_t)wish.len;
+    if (route == SM_VSOCK_THERE && taken)
+        connect_through(vsock, fd, &target, wish.kind == NAMED_VSOCK, h->deadline_ms);
+    else
+        sm_close(fd);
 }
 
 static void on_handshake(void *arg, uint32_t events)
 {
-    struct vsock_handshake *h = arg;
-    struct sm_vsock *vsock = h->vsock;
-    char line[LINE_BYTES];
-    ssize_t n = recv(h->fd, line, sizeof(line), MSG_PEEK | MSG_DONTWAIT);
-    char *end = n > 0 ? memchr(line, '\n', (size_t)n) : NULL;
-    if (!end) {
-        bool more_may_come = n < (ssize_t)sizeof(line) &&
-                             !(events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)) &&
-                             (n > 0 || (n < 0 && errno == EAGAIN));
-        if (!more_may_come)
-            end_handshake(h);
-        return;
-    }
-    size_t len = (size_t)(end - line) + 1;
-    uint32_t port;
-    struct vsock_connect *c = NULL;
-    if (parse_connect(line, len, &port) && vsock->n_door_connects < VSOCK_HANDSHAKES)
-        c = calloc(1, sizeof(*c));
-    if (!c || recv(h->fd, line, len, MSG_DONTWAIT) != (ssize_t)len) {
-        free(c);
-        end_handshake(h);
-        return;
-    }
-    *c = (struct vsock_connect){.port = port,
-        .front_door = true,
-        .fd = sm_steal_fd(&h->fd),
-        .door_next = vsock->door_connects,
-        .deadline_ms = h->deadline_ms};
-    sm_loop_remove(sm_steal_ptr(&h->watch));
-    vsock->door_connects = c;
-    vsock->n_door_connects++;
-    enqueue(vsock, c);
-    begin_waiting(vsock);
+    look_at(arg, events & (EPOLLHUP | EPOLLERR) ? CLIENT_GONE
+                 : events & EPOLLRDHUP          ? CLIENT_ENDED
+                                                : CLIENT_SPEAKS);
+}
+
+/* In the abstract namespace no file mode keeps others out. */
+static bool may_enter(const struct sm_vsock *vsock, int fd)
+{
+    struct ucred peer;
+    socklen_t size = sizeof(peer);
+    return vsock->door_is_file || (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+                                      (peer.uid == geteuid() || peer.uid == 0));
 }
 
 static void on_door(void *arg, uint32_t events)
 {
     (void)events;
     struct sm_vsock *vsock = arg;
+    struct vsock_handshake *h = vsock->handshakes;
+    while (h < vsock->handshakes + VSOCK_HANDSHAKES && h->fd >= 0)
+        h++;
+    if (h == vsock->handshakes + VSOCK_HANDSHAKES) {
+        vsock->door_full = true;
+        sm_loop_modify(vsock->door_watch, 0);
+        return;
+    }
     // cppcheck-suppress nullPointer
     auto_fd fd = accept4(vsock->door_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
         /* Out of descriptors, most likely: do not spin, look again later. */
         sm_loop_modify(vsock->door_watch, 0);
-        sm_loop_timer_arm(vsock->door_timer, TICK_MS);
+        tick_later(vsock);
     }
-    if (fd < 0)
+    if (fd < 0 || !may_enter(vsock, fd))
         return;
-    for (unsigned i = 0; i < VSOCK_HANDSHAKES; i++) {
-        struct vsock_handshake *h = &vsock->handshakes[i];
-        if (h->fd >= 0)
-            continue;
-        h->deadline_ms = now_ms() + VSOCK_HANDSHAKE_MS;
-        if (sm_loop_add(vsock->dev.env.loop, fd, (uint32_t)(EPOLLIN | EPOLLRDHUP | EPOLLET),
-                on_handshake, h, &h->watch, NULL) == 0)
-            h->fd = sm_steal_fd(&fd);
-        sm_loop_timer_arm(vsock->door_timer, TICK_MS);
-        return;
-    }
+    h->deadline_ms = now_ms() + VSOCK_HANDSHAKE_MS;
+    h->silent_ms = now_ms() + VSOCK_SILENCE_MS;
+    if (sm_loop_add(vsock->dev.env.loop, fd, (uint32_t)(EPOLLIN | EPOLLRDHUP | EPOLLET),
+            on_handshake, h, &h->watch, NULL) == 0)
+        h->fd = sm_steal_fd(&fd);
+    tick_later(vsock);
 }
 
-/* Ends handshakes and connects that take too long. */
+/* Ends handshakes and connects that take too long, and stops waiting for those that say nothing. */
 static void on_door_timer(void *arg)
 {
     struct sm_vsock *vsock = arg;
     uint64_t now = now_ms();
     bool more = false;
+    vsock->door_ticking = false;
+    if (vsock->door_watch && !vsock->door_full)
+        sm_loop_modify(vsock->door_watch, EPOLLIN);
     for (unsigned i = 0; i < VSOCK_HANDSHAKES; i++) {
         struct vsock_handshake *h = &vsock->handshakes[i];
         if (h->fd >= 0 && h->deadline_ms <= now)
-            end_handshake(h);
+            sm_close(end_handshake(h));
+        else if (h->fd >= 0 && h->silent_ms <= now)
+            look_at(h, CLIENT_SILENT);
         more |= h->fd >= 0;
     }
     struct vsock_connect *next;
@@ -418,40 +494,23 @@ static void on_door_timer(void *arg)
         }
     }
     sm_vsock_pump(vsock);
-    if (vsock->door_watch)
-        sm_loop_modify(vsock->door_watch, EPOLLIN);
     if (more)
-        sm_loop_timer_arm(vsock->door_timer, TICK_MS);
+        tick_later(vsock);
 }
 
-bool sm_vsock_bridge(
-    struct sm_vsock *vsock, uint32_t port, int fd, const void *first, size_t len)
+bool sm_vsock_bridge(struct sm_vsock *vsock, uint32_t port, int fd, const void *first, size_t len)
 {
-    struct vsock_connect *c = NULL;
-    if (!vsock->door_timer)
-        (void)sm_loop_timer_create(
-            vsock->dev.env.loop, on_door_timer, vsock, &vsock->door_timer, NULL);
-    if (vsock->door_timer && !vsock->ended && len <= SM_VSOCK_FIRST &&
-        vsock->n_streams + vsock->n_door_connects < vsock->max_streams)
-        c = calloc(1, sizeof(*c));
-    if (!c) {
+    struct sm_vsock_target target = {.port = port, .first_len = (uint8_t)len};
+    if (len > sizeof(target.first)) {
         sm_close(fd);
         return false;
     }
-    *c = (struct vsock_connect){.port = port, .front_door = true, .bridge = true, .fd = fd,
-        .door_next = vsock->door_connects, .deadline_ms = now_ms() + BRIDGE_MS,
-        .first_len = (uint8_t)len};
-    memcpy(c->first, first, len);
-    vsock->door_connects = c;
-    vsock->n_door_connects++;
-    sm_loop_timer_arm(vsock->door_timer, TICK_MS);
-    enqueue(vsock, c);
-    begin_waiting(vsock);
-    return true;
+    memcpy(target.first, first, len);
+    return connect_through(vsock, fd, &target, false, now_ms() + BRIDGE_MS);
 }
 
-/* `path` fits into a socket address. */
-static int check_directory(const char *path, sm_error *err)
+/* `path` fits into a socket address. Is the directory the caller's alone? */
+static bool is_private(const char *path)
 {
     char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
     snprintf(dir, sizeof(dir), "%s", path);
@@ -459,43 +518,78 @@ static int check_directory(const char *path, sm_error *err)
     if (slash)
         slash[slash == dir] = '\0';
     struct stat st;
-    if (stat(slash ? dir : ".", &st) < 0)
-        return sm_error_errno(err, errno, "cannot open the front door %s", path);
-    if (st.st_uid != geteuid() || (st.st_mode & 077))
-        return sm_error_set(err, SM_EPERM,
-            "the directory of the front door %s must be yours and have mode 0700", path);
-    return 0;
+    return stat(slash ? dir : ".", &st) == 0 && st.st_uid == geteuid() && !(st.st_mode & 077);
 }
 
-struct door_request {
+struct door {
     struct sm_vsock *vsock;
     char *path;
+    bool is_file, leads_out;
     int fd;
+    sm_vsock_route_fn *route;
+    void *route_arg;
     sm_error *err;
     int rc;
 };
 
 static void do_front_door(void *arg)
 {
-    struct door_request *r = arg;
-    struct sm_vsock *vsock = r->vsock;
+    struct door *d = arg;
+    struct sm_vsock *vsock = d->vsock;
     if (vsock->door_path) {
-        r->rc = sm_error_set(r->err, SM_EEXIST, "the front door is open: %s", vsock->door_path);
+        d->rc = sm_error_set(d->err, SM_EEXIST, "the front door is open: %s", vsock->door_path);
         return;
     }
-    if (!vsock->door_timer)
-        r->rc = sm_loop_timer_create(
-            vsock->dev.env.loop, on_door_timer, vsock, &vsock->door_timer, r->err);
-    if (r->rc == 0)
-        r->rc = sm_loop_add(
-            vsock->dev.env.loop, r->fd, EPOLLIN, on_door, vsock, &vsock->door_watch, r->err);
-    if (r->rc == 0) {
-        vsock->door_fd = sm_steal_fd(&r->fd);
-        vsock->door_path = sm_steal_ptr(&r->path);
-    }
+    d->rc = sm_loop_add(
+        vsock->dev.env.loop, d->fd, EPOLLIN, on_door, vsock, &vsock->door_watch, d->err);
+    if (d->rc)
+        return;
+    vsock->door_fd = sm_steal_fd(&d->fd);
+    vsock->door_path = sm_steal_ptr(&d->path);
+    vsock->door_is_file = d->is_file;
+    vsock->door_leads_out = d->leads_out;
+    vsock->door_route = d->route;
+    vsock->door_route_arg = d->route_arg;
 }
 
-int sm_vsock_front_door(struct sm_vsock *vsock, const char *path, sm_error *err)
+/* A socket file is there, and nobody listens on it: it may go. */
+static bool remove_dead(const struct sockaddr_un *addr, socklen_t size)
+{
+    struct stat st;
+    auto_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return fd >= 0 && lstat(addr->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+           connect(fd, (const struct sockaddr *)addr, size) < 0 && errno == ECONNREFUSED &&
+           unlink(addr->sun_path) == 0;
+}
+
+/* The socket file gets the mode that the socket has before the bind. */
+static int open_door(struct door *d, const struct sockaddr_un *addr, socklen_t size)
+{
+    const struct sockaddr *to = (const struct sockaddr *)addr;
+    int rc;
+    d->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (d->fd < 0 || fchmod(d->fd, 0600) < 0)
+        return sm_error_errno(d->err, errno, "cannot open the front door %s", d->path);
+    rc = bind(d->fd, to, size);
+    if (rc < 0 && errno == EADDRINUSE && d->is_file && remove_dead(addr, size))
+        rc = bind(d->fd, to, size);
+    if (rc < 0 && errno == EADDRINUSE)
+        return sm_error_set(d->err, SM_EBUSY,
+            "cannot open the front door %s: it is there already; choose another path", d->path);
+    if (rc < 0)
+        return sm_error_errno(d->err, errno, "cannot open the front door %s", d->path);
+    if (listen(d->fd, BACKLOG) < 0)
+        rc = sm_error_errno(d->err, errno, "cannot listen on the front door %s", d->path);
+    else
+        rc = sm_loop_call(d->vsock->dev.env.loop, do_front_door, d, -1, d->err);
+    rc = rc ? rc : d->rc;
+    if (rc && d->is_file)
+        unlink(addr->sun_path);
+    return rc;
+}
+
+int sm_vsock_front_door(
+    struct sm_vsock *vsock, const char *path, sm_vsock_route_fn *route, void *arg, sm_error *err)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     size_t len = strlen(path);
@@ -503,28 +597,35 @@ int sm_vsock_front_door(struct sm_vsock *vsock, const char *path, sm_error *err)
         return sm_error_set(err, SM_EINVAL,
             "the path of the front door must have 1 to %zu bytes: %s",
             sizeof(addr.sun_path) - sizeof("_4294967295"), path);
-    memcpy(addr.sun_path, path, len + 1);
-    int rc = check_directory(path, err);
-    if (rc)
-        return rc;
-    struct door_request r = {.vsock = vsock,
+    struct door d = {.vsock = vsock,
         .path = strdup(path),
-        .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
+        .is_file = *path != '@',
+        .fd = -1,
+        .route = route,
+        .route_arg = arg,
         .err = err};
-    if (!r.path || r.fd < 0 || bind(r.fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
-        rc = sm_error_errno(err, errno, "cannot open the front door %s", path);
-    } else {
-        if (listen(r.fd, BACKLOG) < 0)
-            rc = sm_error_errno(err, errno, "cannot listen on the front door %s", path);
-        else
-            rc = sm_loop_call(vsock->dev.env.loop, do_front_door, &r, -1, err);
-        rc = rc ? rc : r.rc;
-        if (rc)
-            unlink(path);
-    }
-    free(r.path); /* NULL and -1 if the device has taken them */
-    sm_close(r.fd);
+    memcpy(addr.sun_path, path, len);
+    if (!d.is_file)
+        addr.sun_path[0] = '\0';
+    d.leads_out = d.is_file && is_private(path);
+    int rc = d.path
+                 ? open_door(&d, &addr, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len))
+                 : sm_error_errno(err, ENOMEM, "cannot open the front door %s", path);
+    free(d.path); /* NULL and -1 if the device has taken them */
+    sm_close(d.fd);
     return rc;
+}
+
+void sm_vsock_shut_front_door(struct sm_vsock *vsock)
+{
+    for (unsigned i = 0; i < VSOCK_HANDSHAKES; i++)
+        sm_close(end_handshake(&vsock->handshakes[i]));
+    sm_loop_remove(sm_steal_ptr(&vsock->door_watch));
+    sm_close(sm_steal_fd(&vsock->door_fd));
+    if (vsock->door_path && vsock->door_is_file)
+        unlink(vsock->door_path);
+    free(sm_steal_ptr(&vsock->door_path));
+    vsock->door_leads_out = false;
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -535,13 +636,19 @@ int sm_vsock_host_init(struct sm_vsock *vsock, sm_error *err)
     vsock->waiting_tail = &vsock->waiting;
     for (unsigned i = 0; i < VSOCK_HANDSHAKES; i++)
         vsock->handshakes[i] = (struct vsock_handshake){.vsock = vsock, .fd = -1};
+    int rc =
+        sm_loop_timer_create(vsock->dev.env.loop, on_door_timer, vsock, &vsock->door_timer, err);
+    if (rc)
+        return rc;
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     int failed = pthread_cond_init(&vsock->changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    if (failed)
+    if (failed) {
+        sm_loop_timer_destroy(vsock->door_timer);
         return sm_error_errno(err, failed, "cannot make the vsock device");
+    }
     pthread_mutex_init(&vsock->lock, NULL);
     return 0;
 }
@@ -549,14 +656,8 @@ int sm_vsock_host_init(struct sm_vsock *vsock, sm_error *err)
 void sm_vsock_host_fini(struct sm_vsock *vsock)
 {
     sm_vsock_host_fail(vsock, SM_ECANCELLED, "the machine is being closed");
-    for (unsigned i = 0; i < VSOCK_HANDSHAKES; i++)
-        end_handshake(&vsock->handshakes[i]);
+    sm_vsock_shut_front_door(vsock);
     sm_loop_timer_destroy(vsock->door_timer);
-    sm_loop_remove(vsock->door_watch);
-    sm_close(vsock->door_fd);
-    if (vsock->door_path)
-        unlink(vsock->door_path);
-    free(vsock->door_path);
     while (vsock->listeners) {
         struct vsock_listener *l = vsock->listeners;
         vsock->listeners = l->next;

@@ -94,7 +94,7 @@ struct vsock_connect {
     struct vsock_stream *stream; /* once begun */
     int fd;          /* the caller's end; front door: its socket, until it is the stream's */
     bool front_door; /* from malloc, and in door_connects: */
-    bool bridge;     /* and no client of the door, but of sm_vsock_bridge */
+    bool say_ok;     /* and its client waits for an OK from us */
     uint8_t first[SM_VSOCK_FIRST], first_len;
     struct vsock_connect *door_next;
     uint64_t deadline_ms;
@@ -120,12 +120,13 @@ struct vsock_reset { /* an RST for packets that belong to no stream */
 #define VSOCK_RESETS       64u
 #define VSOCK_HANDSHAKES   64u
 #define VSOCK_HANDSHAKE_MS 10000u
+#define VSOCK_SILENCE_MS   500u
 
-struct vsock_handshake { /* a client of the front door before its CONNECT line is complete */
+struct vsock_handshake { /* a client of the front door before it is known what it wants */
     struct sm_vsock *vsock;
     int fd; /* -1: slot is free */
     struct sm_loop_watch *watch;
-    uint64_t deadline_ms;
+    uint64_t silent_ms, deadline_ms; /* until when it may say nothing; may take */
 };
 
 struct sm_vsock {
@@ -153,12 +154,18 @@ struct sm_vsock {
     struct sm_vsock_stats stats;
 
     char *door_path; /* NULL: no front door */
+    bool door_is_file, door_leads_out;
+    bool door_full; /* no client is accepted until another is through */
+    sm_vsock_route_fn *door_route;
+    void *door_route_arg;
     int door_fd;
     struct sm_loop_watch *door_watch;
     struct vsock_handshake handshakes[VSOCK_HANDSHAKES];
-    struct vsock_connect *door_connects; /* waiting or begun, at most VSOCK_HANDSHAKES */
+    struct vsock_connect
+        *door_connects; /* waiting or begun; with the streams at most max_streams */
     unsigned n_door_connects;
     struct sm_loop_timer *door_timer;
+    bool door_ticking;
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a connect is done */

@@ -45,7 +45,7 @@ void sm_egress_init(struct sm_egress *egress, struct sm_policy *policy, bool use
         .user = user,
         .denied = denied,
         .denied_arg = denied_arg,
-        .tokens = REPORTS_BURST,
+        .reports = sm_rate_make(REPORTS_PER_SECOND, REPORTS_BURST),
     };
     *policy = (struct sm_policy){0};
 }
@@ -59,23 +59,10 @@ void sm_egress_clear(struct sm_egress *egress)
 void sm_egress_deny(struct sm_egress *egress, const struct sm_denial *denial, uint64_t now_ms)
 {
     struct sm_denial report = *denial;
-    uint64_t earned = (now_ms - egress->refilled_ms) * REPORTS_PER_SECOND / 1000;
 
     atomic_fetch_add_explicit(&egress->counters.denied[denial->verdict], 1, memory_order_relaxed);
-    if (!egress->denied)
-        return;
-    if (earned > 0) {
-        egress->tokens = SM_MIN(egress->tokens + earned, (uint64_t)REPORTS_BURST);
-        egress->refilled_ms = now_ms;
-    }
-    if (egress->tokens == 0) {
-        egress->suppressed++;
-        return;
-    }
-    egress->tokens--;
-    report.suppressed = egress->suppressed;
-    egress->suppressed = 0;
-    egress->denied(egress->denied_arg, &report);
+    if (egress->denied && sm_rate_take(&egress->reports, now_ms, &report.suppressed))
+        egress->denied(egress->denied_arg, &report);
 }
 
 static enum sm_egress_action unsupported(struct sm_egress *egress)

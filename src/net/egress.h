@@ -21,6 +21,7 @@
 #include "net/frame.h"
 #include "net/names.h"
 #include "net/policy.h"
+#include "util/rate.h"
 
 /* Addresses of the virtual network, the same in every VM: a snapshot's guest keeps its own. */
 struct sm_subnet {
@@ -56,7 +57,7 @@ struct sm_egress {
     struct sm_egress_counters counters;
     sm_denial_fn *denied; /* or NULL */
     void *denied_arg;
-    uint64_t tokens, refilled_ms, suppressed; /* of the reports */
+    struct sm_rate reports;
     uint64_t fragment_bytes, fragment_ms;     /* libslirp keeps fragments for 30 s: bounded here */
 };
 

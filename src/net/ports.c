@@ -10,17 +10,20 @@
 #include "net/ports_impl.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/error.h"
 #include "wire/wire.h"
 
-#define BACKLOG        1024
-#define ACCEPT_BATCH   64
-#define TICK_MS        500
+#define BACKLOG         4096 /* as many as vsock has streams; the kernel may allow less */
+#define ACCEPT_BATCH    64
+#define TICK_MS         500
+#define LOGGED_BURST    20
+#define LOGGED_A_SECOND 10
 
-void sm_ports_first(const struct port *port, uint8_t first[4])
+void sm_ports_first(uint16_t guest_port, uint16_t protocol, uint8_t first[4])
 {
-    sm_store_le16(first, port->spec.guest_port);
-    sm_store_le16(first + 2, port->spec.protocol);
+    sm_store_le16(first, guest_port);
+    sm_store_le16(first + 2, protocol);
 }
 
 void sm_ports_tick_later(struct sm_ports *ports)
@@ -52,9 +55,11 @@ static void on_connection(void *arg, uint32_t events)
     int one = 1;
 
     (void)events;
-    sm_ports_first(port, first);
+    sm_ports_first(port->spec.guest_port, port->spec.protocol, first);
     for (int i = 0; i < ACCEPT_BATCH; i++) {
-        int fd = accept4(port->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        struct sockaddr_storage from = {0};
+        socklen_t len = sizeof(from);
+        int fd = accept4(port->fd, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
         if (fd < 0) {
             if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
@@ -69,10 +74,11 @@ static void on_connection(void *arg, uint32_t events)
             ports->counters.connections++;
         else
             ports->counters.refused++;
+        sm_ports_log(ports, &from, port->spec.guest_port, port->spec.protocol);
     }
 }
 
-/* ---- listeners ------------------------------------------------------------------------------- */
+/* ---- addresses ------------------------------------------------------------------------------- */
 
 static socklen_t to_sockaddr(const struct sm_port_spec *spec, struct sockaddr_storage *addr)
 {
@@ -99,6 +105,35 @@ static uint16_t port_of(const struct sockaddr_storage *addr)
     return be16toh(((const struct sockaddr_in6 *)(const void *)addr)->sin6_port);
 }
 
+static struct sm_ip ip_of(const struct sockaddr_storage *addr)
+{
+    struct sm_ip ip;
+
+    if (addr->ss_family == AF_INET)
+        return sm_ip_from_v4(
+            be32toh(((const struct sockaddr_in *)(const void *)addr)->sin_addr.s_addr));
+    memcpy(ip.b, &((const struct sockaddr_in6 *)(const void *)addr)->sin6_addr, sizeof(ip.b));
+    return ip;
+}
+
+void sm_ports_log(struct sm_ports *ports, const struct sockaddr_storage *from, uint16_t guest_port,
+    uint8_t protocol)
+{
+    struct sm_port_connection c = {.guest_port = guest_port, .protocol = protocol};
+    struct sm_ip source;
+
+    if (!ports->log || !sm_rate_take(&ports->log_rate, (uint64_t)sm_now_ms(), &c.suppressed))
+        return;
+    if (from) {
+        source = ip_of(from);
+        c.source = &source;
+        c.source_port = port_of(from);
+    }
+    ports->log(ports->log_arg, &c);
+}
+
+/* ---- listeners ------------------------------------------------------------------------------- */
+
 static int open_socket(struct sm_port_spec *spec, int *out, sm_error *err)
 {
     bool tcp = spec->protocol == SM_WIRE_PROXY_TCP;
@@ -106,8 +141,8 @@ static int open_socket(struct sm_port_spec *spec, int *out, sm_error *err)
     socklen_t len = to_sockaddr(spec, &addr);
     char text[SM_IP_TEXT];
     int one = 1;
-    auto_fd fd = socket(addr.ss_family,
-        (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    auto_fd fd =
+        socket(addr.ss_family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     if (fd < 0)
         return sm_error_errno(err, errno, "cannot make a socket for a published port");
@@ -158,7 +193,7 @@ static void do_publish(void *arg)
     struct port *port = r->port;
     bool tcp = port->spec.protocol == SM_WIRE_PROXY_TCP;
 
-    if (ports->n == SM_PORTS_MAX) {
+    if (ports->n[port->spec.found] == SM_PORTS_MAX) {
         r->rc = sm_error_set(r->err, SM_ELIMIT, "at most %d ports can be published", SM_PORTS_MAX);
         return;
     }
@@ -168,7 +203,7 @@ static void do_publish(void *arg)
         return;
     port->next = ports->list;
     ports->list = port;
-    ports->n++;
+    ports->n[port->spec.found]++;
     r->port = NULL;
 }
 
@@ -209,7 +244,7 @@ static void do_withdraw(void *arg)
             port->spec.protocol == r->specs->protocol &&
             sm_ip_equal(&port->spec.ip, &r->specs->ip)) {
             *link = port->next;
-            r->ports->n--;
+            r->ports->n[port->spec.found]--;
             close_port(port);
             return;
         }
@@ -255,8 +290,8 @@ void sm_ports_get_counters(struct sm_ports *ports, struct sm_ports_counters *cou
 
 /* ---- life ---------------------------------------------------------------------------------- */
 
-int sm_ports_create(
-    struct sm_loop *loop, struct sm_vsock *vsock, struct sm_ports **out, sm_error *err)
+int sm_ports_create(struct sm_loop *loop, struct sm_vsock *vsock, sm_ports_log_fn *log,
+    void *log_arg, struct sm_ports **out, sm_error *err)
 {
     struct sm_ports *ports = calloc(1, sizeof(*ports));
     int rc;
@@ -265,6 +300,9 @@ int sm_ports_create(
         return sm_error_set(err, SM_ENOMEM, "out of memory for published ports");
     ports->loop = loop;
     ports->vsock = vsock;
+    ports->log = log;
+    ports->log_arg = log_arg;
+    ports->log_rate = sm_rate_make(LOGGED_A_SECOND, LOGGED_BURST);
     rc = sm_loop_timer_create(loop, on_tick, ports, &ports->timer, err);
     if (rc) {
         free(ports);
@@ -278,6 +316,7 @@ static void do_destroy(void *arg)
 {
     struct sm_ports *ports = arg;
 
+    sm_vsock_shut_front_door(ports->vsock);
     while (ports->list) {
         struct port *port = ports->list;
 

@@ -17,15 +17,16 @@
 #include "devices/vsock.h"
 #include "net/addr.h"
 
-#define SM_PORTS_MAX      256 /* listeners */
+#define SM_PORTS_MAX      256 /* listeners that were asked for, and as many that were found */
 #define SM_PORTS_SESSIONS 256 /* UDP senders of one port */
 #define SM_PORTS_IDLE_MS  60000
 
 struct sm_port_spec {
-    struct sm_ip ip;     /* of the host */
-    uint16_t host_port;  /* 0: any that is free */
+    struct sm_ip ip;    /* of the host */
+    uint16_t host_port; /* 0: any that is free */
     uint16_t guest_port;
-    uint8_t protocol;    /* 6 or 17 */
+    uint8_t protocol; /* 6 or 17 */
+    bool found;       /* nobody asked for it (listeners.h) */
 };
 
 /* "[[IP:]HOST:]GUEST[/tcp|udp]", IPv6 addresses in brackets; an empty HOST is any free port. Without IP it
@@ -34,9 +35,19 @@ int sm_port_spec_parse(const char *text, struct sm_port_spec *spec, sm_error *er
 
 struct sm_ports;
 
-int sm_ports_create(
-    struct sm_loop *loop, struct sm_vsock *vsock, struct sm_ports **ports, sm_error *err);
-/* Closes all listeners and UDP sessions; TCP connections belong to the vsock device. */
+/* Told of connections, or the first datagram of a UDP sender, at a bounded rate, on the loop's thread. */
+struct sm_port_connection {
+    const struct sm_ip *source; /* NULL: through the front door */
+    uint16_t source_port, guest_port;
+    uint8_t protocol;
+    uint64_t suppressed; /* since the last one that was told */
+};
+typedef void sm_ports_log_fn(void *arg, const struct sm_port_connection *connection);
+
+/* log may be NULL. */
+int sm_ports_create(struct sm_loop *loop, struct sm_vsock *vsock, sm_ports_log_fn *log,
+    void *log_arg, struct sm_ports **ports, sm_error *err);
+/* Closes all listeners, UDP sessions and the front door; TCP connections belong to the vsock device. */
 void sm_ports_destroy(struct sm_ports *ports);
 
 /* Binds and listens. *spec gets the host port. SM_EBUSY: taken. */
@@ -44,7 +55,11 @@ int sm_ports_publish(struct sm_ports *ports, struct sm_port_spec *spec, sm_error
 /* Stops listening; connections go on. */
 void sm_ports_withdraw(struct sm_ports *ports, const struct sm_port_spec *spec);
 
-/* Copies at most `max` of what is published; returns how many there are. */
+/* Opens the VM's front door at `path` (vsock.h): a client is connected to the TCP port of the guest that it
+ * names, or else to the first that there is: the one published first, else the first of those found. */
+int sm_ports_front_door(struct sm_ports *ports, const char *path, sm_error *err);
+
+/* Copies at most `max` of what is published, the newest first; returns how many there are. */
 size_t sm_ports_list(struct sm_ports *ports, struct sm_port_spec *specs, size_t max);
 
 struct sm_ports_counters {

@@ -6,6 +6,7 @@
 
 #include "net/ports.h"
 #include "util/loop.h"
+#include "util/rate.h"
 
 struct udp_session;
 
@@ -23,14 +24,20 @@ struct sm_ports {
     struct sm_loop *loop;
     struct sm_vsock *vsock;
     struct port *list;
-    unsigned n;
+    unsigned n[2]; /* asked for, found */
+    sm_ports_log_fn *log;
+    void *log_arg;
+    struct sm_rate log_rate;
     struct sm_loop_timer *timer; /* listeners that had no descriptor left; idle sessions */
     struct sm_ports_counters counters;
     uint8_t datagram[2 + 65536];
 };
 
 /* What the guest's proxy reads first. */
-void sm_ports_first(const struct port *port, uint8_t first[4]);
+void sm_ports_first(uint16_t guest_port, uint16_t protocol, uint8_t first[4]);
+/* Tells the log; from: NULL for the front door. */
+void sm_ports_log(struct sm_ports *ports, const struct sockaddr_storage *from, uint16_t guest_port,
+    uint8_t protocol);
 /* Has the timer look at things in a while. */
 void sm_ports_tick_later(struct sm_ports *ports);
 

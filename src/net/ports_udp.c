@@ -171,7 +171,7 @@ static struct udp_session *open_session(
     }
     *s = (struct udp_session){
         .port = port, .fd = pair[0], .peer = *peer, .peer_len = len, .next = port->sessions};
-    sm_ports_first(port, first);
+    sm_ports_first(port->spec.guest_port, port->spec.protocol, first);
     if (!sm_vsock_bridge(ports->vsock, SM_WIRE_PROXY_PORT, pair[1], first, sizeof(first)) ||
         sm_loop_add(ports->loop, s->fd, EPOLLIN, on_stream, s, &s->watch, NULL)) {
         sm_close(s->fd);
@@ -181,6 +181,7 @@ static struct udp_session *open_session(
     port->sessions = s;
     port->n_sessions++;
     ports->counters.sessions++;
+    sm_ports_log(ports, peer, port->spec.guest_port, port->spec.protocol);
     sm_ports_tick_later(ports);
     return s;
 }

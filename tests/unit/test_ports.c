@@ -72,7 +72,7 @@ static int setup(void **state)
     assert_int_equal(sm_vsock_create(&f->env, NULL, &f->vsock, NULL), 0);
     assert_int_equal(sm_loop_start(f->loop, "ports-test", NULL), 0);
     vg_init(&f->g, sm_vsock_dev(f->vsock), 16, 8192);
-    assert_int_equal(sm_ports_create(f->loop, f->vsock, &f->ports, NULL), 0);
+    assert_int_equal(sm_ports_create(f->loop, f->vsock, NULL, NULL, &f->ports, NULL), 0);
     *state = f;
     return 0;
 }

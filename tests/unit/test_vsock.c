@@ -5,6 +5,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -883,12 +884,34 @@ static void connects_wait_for_the_end_of_a_transport_reset(void **state)
 
 /* ---- front door ------------------------------------------------------------------------------ */
 
+/* Port 50 is what a client gets that names none. */
+static enum sm_vsock_route route(
+    void *arg, bool named, uint32_t port, struct sm_vsock_target *target)
+{
+    bool *later = arg;
+    if (*later)
+        return SM_VSOCK_NOT_YET;
+    target->port = 1025;
+    target->first_len = 2;
+    target->first[0] = named ? (uint8_t)port : 50;
+    target->first[1] = named;
+    return port == 99 ? SM_VSOCK_NOWHERE : SM_VSOCK_THERE;
+}
+
+static bool nowhere_yet;
+
+static int open_door(struct fixture *f, const char *path, sm_error *err)
+{
+    nowhere_yet = false;
+    return sm_vsock_front_door(f->vsock, path, route, &nowhere_yet, err);
+}
+
 static const char *make_door(struct fixture *f, char *path, size_t size)
 {
     snprintf(f->dir, sizeof(f->dir), "/tmp/sm-vsock-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     snprintf(path, size, "%s/door", f->dir);
-    assert_int_equal(sm_vsock_front_door(f->vsock, path, NULL), 0);
+    assert_int_equal(open_door(f, path, NULL), 0);
     return path;
 }
 
@@ -910,7 +933,7 @@ static void front_door_connects(void **state)
     /* In pieces, and with data right behind. */
     assert_int_equal(write(fd, "CONN", 4), 4);
     expect_silence(f);
-    assert_int_equal(write(fd, "ECT 52\nearly", 12), 12);
+    assert_int_equal(write(fd, "ECT vsock:52\nearly", 18), 18);
     struct vg_packet p = expect(f, VG_REQUEST);
     assert_int_equal(p.dst_port, 52);
     expect_silence(f);
@@ -929,33 +952,121 @@ static void front_door_connects(void **state)
     expect(f, VG_SHUTDOWN);
 }
 
+/* The guest is asked for the proxy; what it is told first, and then. */
+static void expect_routed(struct fixture *f, uint8_t port, bool named, const char *data)
+{
+    struct vg_packet p = expect(f, VG_REQUEST);
+    assert_int_equal(p.dst_port, 1025);
+    vg_send(&f->g, 1025, p.src_port, VG_RESPONSE, 0, NULL, 0);
+    p = expect(f, VG_RW);
+    assert_int_equal(p.len, 2);
+    assert_int_equal(p.data[0], port);
+    assert_int_equal(p.data[1], named);
+    if (!*data)
+        return;
+    p = expect(f, VG_RW);
+    assert_int_equal(p.len, strlen(data));
+    assert_memory_equal(p.data, data, strlen(data));
+}
+
+static void front_door_asks_where_to(void **state)
+{
+    struct fixture *f = *state;
+    char path[108], c;
+    make_door(f, path, sizeof(path));
+    static const struct {
+        const char *says;
+        uint8_t port;
+        bool named;
+        const char *data;
+    } clients[] = {
+        {"CONNECT 80\n", 80, true, ""},
+        {"CONNECT 80\r\nmore", 80, true, "more"},
+        {"GET / HTTP/1.1\r\n", 50, false, "GET / HTTP/1.1\r\n"},
+        {"CONNECT a.example:443 HTTP/1.1\r\nx", 50, false, "CONNECT a.example:443 HTTP/1.1\r\nx"},
+        {"CONNECT \n", 50, false, "CONNECT \n"},
+        {"CONNECT 4294967296\n", 50, false, "CONNECT 4294967296\n"},
+        {"CONNECT -1\n", 50, false, "CONNECT -1\n"},
+        {"CONNECT vsock:\n", 50, false, "CONNECT vsock:\n"},
+        {"CONNECT 5 \n", 50, false, "CONNECT 5 \n"},
+        {"\n", 50, false, "\n"},
+        {"CONNECT 00000000000000000000000000000000000000\n", 50, false,
+            "CONNECT 00000000000000000000000000000000000000\n"},
+    };
+    for (size_t i = 0; i < SM_ARRAY_LEN(clients); i++) {
+        int fd = dial(path);
+        size_t len = strlen(clients[i].says);
+        assert_int_equal(write(fd, clients[i].says, len), len);
+        expect_routed(f, clients[i].port, clients[i].named, clients[i].data);
+        close(fd);
+        expect(f, VG_SHUTDOWN);
+    }
+    int fd = dial(path); /* sends nothing, and tells so */
+    shutdown(fd, SHUT_WR);
+    expect_routed(f, 50, false, "");
+    assert_int_equal(expect(f, VG_SHUTDOWN).flags, 2);
+    close(fd);
+    assert_int_equal(expect(f, VG_SHUTDOWN).flags, 3);
+    fd = dial(path);
+    assert_int_equal(write(fd, "CONNECT 99\n", 11), 11); /* nowhere */
+    expect_silence(f);
+    assert_int_equal(recv(fd, &c, 1, MSG_DONTWAIT), 0);
+    close(fd);
+}
+
+static void front_door_waits_for_the_silent(void **state)
+{
+    struct fixture *f = *state;
+    char path[108];
+    make_door(f, path, sizeof(path));
+    int fd = dial(path);
+    nowhere_yet = true;
+    expect_silence(f);
+    usleep(1100000); /* silence, and a tick */
+    expect_silence(f);
+    nowhere_yet = false;
+    usleep(600000);
+    expect_routed(f, 50, false, "");
+    close(fd);
+    expect(f, VG_SHUTDOWN);
+}
+
+/* More clients than are looked at at once: the others wait. */
+static void front_door_queues(void **state)
+{
+    struct fixture *f = *state;
+    char path[108];
+    int fds[80];
+    make_door(f, path, sizeof(path));
+    for (unsigned i = 0; i < 60; i++)
+        fds[i] = dial(path);
+    turn(f);
+    for (unsigned i = 60; i < 80; i++)
+        fds[i] = dial(path);
+    turn(f);
+    for (unsigned i = 0; i < 80; i++) {
+        assert_int_equal(write(fds[i], "CONNECT 80\n", 11), 11);
+        expect_routed(f, 80, true, "");
+    }
+    for (unsigned i = 0; i < 80; i++)
+        close(fds[i]);
+}
+
 static void front_door_refuses(void **state)
 {
     struct fixture *f = *state;
     char path[108];
     make_door(f, path, sizeof(path));
-    static const char *const bad[] = {"CONNECT\n", "CONNECT \n", "CONNECT 4294967296\n",
-        "CONNECT -1\n", "connect 5\n", "CONNECT 5 \n", "GET / HTTP/1.1\r\n", "\n",
-        "CONNECT 00000000000000000000000000000000000000\n"};
-    for (size_t i = 0; i < SM_ARRAY_LEN(bad); i++) {
-        int fd = dial(path);
-        assert_int_equal(write(fd, bad[i], strlen(bad[i])), strlen(bad[i]));
-        expect_silence(f);
-        char c;
-        ssize_t n = recv(fd, &c, 1, MSG_DONTWAIT);
-        assert_true(n == 0 || (n < 0 && errno == ECONNRESET));
-        close(fd);
-    }
     /* A port that nobody listens on in the guest */
     int fd = dial(path);
-    assert_int_equal(write(fd, "CONNECT 9\n", 10), 10);
+    assert_int_equal(write(fd, "CONNECT vsock:9\n", 16), 16);
     struct vg_packet p = expect(f, VG_REQUEST);
     vg_send(&f->g, 9, p.src_port, VG_RST, 0, NULL, 0);
     turn(f);
     expect_end(fd);
     close(fd);
     fd = dial(path); /* gone before its line was complete */
-    assert_int_equal(write(fd, "CONNECT 9", 9), 9);
+    assert_int_equal(write(fd, "", 0), 0);
     turn(f);
     close(fd);
     expect_silence(f);
@@ -985,29 +1096,53 @@ static void front_door_leads_out_as_well(void **state)
     unlink(addr.sun_path);
 }
 
-static void front_door_wants_a_private_directory_and_a_short_path(void **state)
+static void front_door_is_the_callers_own(void **state)
 {
     struct fixture *f = *state;
     char path[256], dir[] = "/tmp/sm-vsock-XXXXXX";
-    assert_non_null(mkdtemp(dir));
-    chmod(dir, 0755);
-    snprintf(path, sizeof(path), "%s/door", dir);
-    sm_error err;
-    assert_int_equal(sm_vsock_front_door(f->vsock, path, &err), -SM_EPERM);
-    chmod(dir, 0700);
-    snprintf(path, sizeof(path), "%s/%0100d", dir, 0);
-    assert_int_equal(sm_vsock_front_door(f->vsock, path, &err), -SM_EINVAL);
-    snprintf(path, sizeof(path), "%s/none/door", dir);
-    assert_int_equal(sm_vsock_front_door(f->vsock, path, &err), -SM_ENOTFOUND);
-    snprintf(path, sizeof(path), "%s/door", dir);
-    assert_int_equal(sm_vsock_front_door(f->vsock, path, &err), 0);
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
     struct stat st;
+    sm_error err;
+    assert_non_null(mkdtemp(dir));
+    snprintf(f->dir, sizeof(f->dir), "%s", dir);
+    snprintf(path, sizeof(path), "%s/%0100d", dir, 0);
+    assert_int_equal(open_door(f, path, &err), -SM_EINVAL);
+    snprintf(path, sizeof(path), "%s/none/door", dir);
+    assert_int_equal(open_door(f, path, &err), -SM_ENOTFOUND);
+    snprintf(path, sizeof(path), "%s/door", dir);
+    int other = open(path, O_CREAT | O_RDWR, 0600); /* no socket: stays */
+    close(other);
+    assert_int_equal(open_door(f, path, &err), -SM_EBUSY);
+    assert_int_equal(unlink(path), 0);
+    assert_true(snprintf(addr.sun_path, sizeof(addr.sun_path), "%.100s", path) < 108);
+    other = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(other, (struct sockaddr *)&addr, sizeof(addr)), 0);
+    assert_int_equal(listen(other, 5), 0);
+    assert_int_equal(open_door(f, path, &err), -SM_EBUSY); /* somebody lives there */
+    close(other);
+    assert_int_equal(open_door(f, path, &err), 0);
     assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
     char second[sizeof(path) + 8];
     snprintf(second, sizeof(second), "%s2", path);
-    assert_int_equal(sm_vsock_front_door(f->vsock, second, &err), -SM_EEXIST);
+    assert_int_equal(open_door(f, second, &err), -SM_EEXIST);
     assert_int_equal(stat(second, &st), -1); /* nothing left behind */
-    snprintf(f->dir, sizeof(f->dir), "%s", dir);
+}
+
+static void front_door_in_the_abstract(void **state)
+{
+    struct fixture *f = *state;
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    char name[64];
+    int n = snprintf(name, sizeof(name), "@sm-test-%d", (int)getpid());
+    assert_int_equal(open_door(f, name, NULL), 0);
+    memcpy(addr.sun_path + 1, name + 1, (size_t)n - 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)n);
+    assert_int_equal(connect(fd, (struct sockaddr *)&addr, size), 0);
+    assert_int_equal(write(fd, "CONNECT 7\n", 10), 10);
+    expect_routed(f, 7, true, "");
+    close(fd);
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -1046,9 +1181,13 @@ int main(void)
         T(unknown_history_means_reset),
         T(connects_wait_for_the_end_of_a_transport_reset),
         T(front_door_connects),
+        T(front_door_asks_where_to),
+        T(front_door_waits_for_the_silent),
+        T(front_door_queues),
         T(front_door_refuses),
         T(front_door_leads_out_as_well),
-        T(front_door_wants_a_private_directory_and_a_short_path),
+        T(front_door_is_the_callers_own),
+        T(front_door_in_the_abstract),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

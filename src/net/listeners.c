@@ -1,0 +1,273 @@
+/* Listeners that are found by themselves. See listeners.h. */
+#include "net/listeners.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "util/bytes.h"
+#include "util/cleanup.h"
+#include "util/error.h"
+#include "util/loop.h"
+
+/* The longest answer that we read. */
+#define ROOM (SM_WIRE_HEADER + 4 + SM_WIRE_MAX_WATCHED * SM_WIRE_SOCKET_SIZE)
+
+struct sm_listeners {
+    struct sm_loop *loop;
+    struct sm_vsock *vsock;
+    struct sm_ports *ports;
+    sm_listeners_fn *found;
+    void *found_arg;
+    struct sm_loop_timer *timer; /* to open the connection, or to read on */
+    bool waiting;                /* for the timer */
+    int fd;                      /* to the agent; -1: none */
+    struct sm_loop_watch *watch;
+    uint8_t in[ROOM];
+    size_t len;
+};
+
+/* ---- what counts ----------------------------------------------------------------------------- */
+
+static bool reachable(const struct sm_wire_socket *s)
+{
+    static const uint8_t zeros[16], mapped[12] = {[10] = 0xff, [11] = 0xff};
+    static const uint8_t loopback4[4] = {127, 0, 0, 1}, loopback6[16] = {[15] = 1};
+    const uint8_t *v4 = s->family == 4 ? s->address : s->address + 12;
+
+    if (s->protocol == SM_WIRE_PROXY_UDP && s->port >= SM_LISTENERS_CLIENT_PORTS)
+        return false;
+    if (s->port == 0 || (s->protocol != SM_WIRE_PROXY_TCP && s->protocol != SM_WIRE_PROXY_UDP))
+        return false;
+    if (s->family == 6 && memcmp(s->address, mapped, sizeof(mapped)) != 0)
+        return memcmp(s->address, zeros, 16) == 0 || memcmp(s->address, loopback6, 16) == 0;
+    if (s->family != 4 && s->family != 6)
+        return false;
+    return memcmp(v4, zeros, 4) == 0 || memcmp(v4, loopback4, 4) == 0;
+}
+
+static int compare(const void *a, const void *b)
+{
+    const struct sm_listener *x = a, *y = b;
+
+    if (x->protocol != y->protocol)
+        return x->protocol < y->protocol ? -1 : 1;
+    return x->port < y->port ? -1 : x->port > y->port;
+}
+
+size_t sm_listeners_pick(
+    const struct sm_wire_sockets *sockets, struct sm_listener found[SM_LISTENERS_MAX])
+{
+    struct sm_wire_socket s;
+    size_t n = 0, i;
+
+    for (uint32_t at = 0; n < SM_LISTENERS_MAX && sm_wire_sockets_get(sockets, at, &s); at++) {
+        const struct sm_listener l = {
+            .port = s.port, .protocol = (uint8_t)s.protocol, .family = (uint8_t)s.family};
+
+        if (!reachable(&s))
+            continue;
+        for (i = 0; i < n && compare(&found[i], &l) != 0; i++)
+            ;
+        if (i == n)
+            found[n++] = l;
+    }
+    qsort(found, n, sizeof(found[0]), compare);
+    return n;
+}
+
+static bool leads_to(const struct sm_port_spec *spec, const struct sm_listener *l)
+{
+    return spec->guest_port == l->port && spec->protocol == l->protocol;
+}
+
+/* Makes the ports that were found those of this set. */
+static void adopt(struct sm_listeners *l, const struct sm_listener *set, size_t n)
+{
+    struct sm_port_spec specs[2 * SM_PORTS_MAX];
+    size_t have = sm_ports_list(l->ports, specs, SM_ARRAY_LEN(specs)), i;
+
+    for (size_t k = 0; k < have; k++) {
+        for (i = 0; i < n && !leads_to(&specs[k], &set[i]); i++)
+            ;
+        if (i == n && specs[k].found)
+            sm_ports_withdraw(l->ports, &specs[k]);
+    }
+    for (i = 0; i < n; i++) {
+        struct sm_port_spec new = {.ip = sm_ip_from_v4(0x7f000001),
+            .guest_port = set[i].port,
+            .protocol = set[i].protocol,
+            .found = true};
+        size_t k;
+
+        for (k = 0; k < have && !leads_to(&specs[k], &set[i]); k++)
+            ;
+        /* Without a descriptor for it the service just has no port by itself. */
+        if (k == have && sm_ports_publish(l->ports, &new, NULL) == 0 && l->found)
+            l->found(l->found_arg, &new);
+    }
+}
+
+/* ---- the agent's word ------------------------------------------------------------------------ */
+
+static void wait_for(struct sm_listeners *l, unsigned ms)
+{
+    l->waiting = true;
+    sm_loop_timer_arm(l->timer, ms);
+}
+
+static void end_watch(struct sm_listeners *l)
+{
+    sm_loop_remove(l->watch);
+    sm_close(l->fd);
+    l->watch = NULL;
+    l->fd = -1;
+    l->len = 0;
+}
+
+static void lose_watch(struct sm_listeners *l)
+{
+    end_watch(l);
+    adopt(l, NULL, 0);
+    wait_for(l, SM_LISTENERS_RETRY_MS);
+}
+
+/* The frame at the front, if it is whole. False: it is none that we take. */
+static bool take_frame(struct sm_listeners *l)
+{
+    struct sm_listener found[SM_LISTENERS_MAX];
+    struct sm_wire_frame frame = {.len = 0};
+    struct sm_wire_sockets sockets;
+    int rc = sm_wire_parse(l->in, l->len, &frame);
+
+    if (rc == 0)
+        return SM_WIRE_HEADER + frame.len <= sizeof(l->in);
+    if (rc < 0 || !sm_wire_get_sockets(&frame, &sockets))
+        return false;
+    adopt(l, found, sm_listeners_pick(&sockets, found));
+    l->len -= SM_WIRE_HEADER + frame.len;
+    memmove(l->in, l->in + SM_WIRE_HEADER + frame.len, l->len);
+    sm_loop_modify(l->watch, 0);
+    wait_for(l, SM_LISTENERS_REST_MS);
+    return true;
+}
+
+static void on_agent(void *arg, uint32_t events)
+{
+    struct sm_listeners *l = arg;
+    ssize_t n = 0;
+
+    /* While we rest only the end of the connection comes through. */
+    if (!l->waiting)
+        n = recv(l->fd, l->in + l->len, sizeof(l->in) - l->len, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n > 0)
+        l->len += (size_t)n;
+    if (n <= 0 || !take_frame(l))
+        lose_watch(l);
+}
+
+static void open_watch(struct sm_listeners *l)
+{
+    uint8_t request[SM_WIRE_HEADER];
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
+        wait_for(l, SM_LISTENERS_RETRY_MS);
+        return;
+    }
+    l->fd = pair[0];
+    sm_wire_data_header(request, SM_WIRE_WATCH, 0);
+    _Static_assert(sizeof(request) <= SM_VSOCK_FIRST, "the request fits");
+    if (!sm_vsock_bridge(l->vsock, SM_WIRE_PORT, pair[1], request, sizeof(request)) ||
+        sm_loop_add(l->loop, l->fd, EPOLLIN, on_agent, l, &l->watch, NULL))
+        end_watch(l); /* the guest has ended, or there are too many streams */
+}
+
+static void on_timer(void *arg)
+{
+    struct sm_listeners *l = arg;
+
+    l->waiting = false;
+    if (l->fd < 0) {
+        open_watch(l);
+        return;
+    }
+    sm_loop_modify(l->watch, EPOLLIN);
+    if (l->len > 0 && !take_frame(l))
+        lose_watch(l);
+}
+
+/* ---- for other threads ----------------------------------------------------------------------- */
+
+struct request {
+    struct sm_listeners *listeners;
+    const struct sm_listener *found;
+    size_t n;
+};
+
+static void do_set(void *arg)
+{
+    const struct request *r = arg;
+
+    adopt(r->listeners, r->found, r->n);
+}
+
+void sm_listeners_set(struct sm_listeners *listeners, const struct sm_listener *found, size_t n)
+{
+    struct request r = {
+        .listeners = listeners, .found = found, .n = SM_MIN(n, (size_t)SM_LISTENERS_MAX)};
+
+    (void)sm_loop_call(listeners->loop, do_set, &r, -1, NULL);
+}
+
+static void do_watch(void *arg)
+{
+    struct sm_listeners *l = arg;
+
+    if (l->fd < 0 && !l->waiting)
+        wait_for(l, SM_LISTENERS_DELAY_MS);
+}
+
+void sm_listeners_watch(struct sm_listeners *listeners)
+{
+    (void)sm_loop_call(listeners->loop, do_watch, listeners, -1, NULL);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+int sm_listeners_create(struct sm_loop *loop, struct sm_vsock *vsock, struct sm_ports *ports,
+    sm_listeners_fn *found, void *arg, struct sm_listeners **out, sm_error *err)
+{
+    struct sm_listeners *l = calloc(1, sizeof(*l));
+    int rc;
+
+    if (!l)
+        return sm_error_set(err, SM_ENOMEM, "out of memory for the VM's listeners");
+    *l = (struct sm_listeners){
+        .loop = loop, .vsock = vsock, .ports = ports, .found = found, .found_arg = arg, .fd = -1};
+    rc = sm_loop_timer_create(loop, on_timer, l, &l->timer, err);
+    if (rc) {
+        free(l);
+        return rc;
+    }
+    *out = l;
+    return 0;
+}
+
+static void do_destroy(void *arg)
+{
+    struct sm_listeners *l = arg;
+
+    end_watch(l);
+    sm_loop_timer_destroy(l->timer);
+    free(l);
+}
+
+void sm_listeners_destroy(struct sm_listeners *listeners)
+{
+    if (listeners)
+        (void)sm_loop_call(listeners->loop, do_destroy, listeners, -1, NULL);
+}
