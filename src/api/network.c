@@ -4,16 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/listeners.h"
 #include "net/tap.h"
 #include "net/user_net.h"
-#include "util/clock.h"
 #include "util/error.h"
 
-#define TAP_PREFIX     "tap:"
-#define RESOLV_CONF    "/etc/resolv.conf"
-#define FOUND_BURST    16 /* ports that are told of */
-#define FOUND_A_SECOND 2
+#define TAP_PREFIX  "tap:"
+#define RESOLV_CONF "/etc/resolv.conf"
 
 static const char *protocol_name(unsigned protocol)
 {
@@ -62,8 +58,8 @@ static int parse_mode(struct sm_vm_network *network, const char *mode, sm_error 
         network->mode = SM_NETWORK_TAP;
         return sm_tap_spec_parse(mode + strlen(TAP_PREFIX), &network->tap, err);
     } else {
-        return sm_error_set(
-            err, SM_EINVAL, "there is no network '%.100s'; it is user, none or tap:IFNAME", mode);
+        return sm_error_set(err, SM_EINVAL,
+            "there is no network '%.100s'; it is user, none or tap:IFNAME", mode);
     }
     return 0;
 }
@@ -75,8 +71,7 @@ static int check_policy(const struct sm_vm_network *network, sm_error *err)
         return 0;
     if (sm_policy_has_names(&network->policy))
         return sm_error_set(err, SM_EUNSUPPORTED,
-            "rules with names cannot be enforced on a tap interface, whose name servers are not "
-            "ours; "
+            "rules with names cannot be enforced on a tap interface, whose name servers are not ours; "
             "allow and deny addresses");
     if (sm_policy_opens_host(&network->policy))
         return sm_error_set(err, SM_EUNSUPPORTED,
@@ -89,11 +84,7 @@ int sm_vm_network_init(struct sm_vm_network *network, const sm_vm_config *config
 {
     int rc;
 
-    *network = (struct sm_vm_network){
-        .notice = config->notice,
-        .notice_arg = config->notice_arg,
-        .found_rate = sm_rate_make(FOUND_A_SECOND, FOUND_BURST),
-    };
+    *network = (struct sm_vm_network){.notice = config->notice, .notice_arg = config->notice_arg};
     rc = parse_mode(network, config->network ? config->network : "user", err);
     for (const char *const *port = config->publish; port && *port && !rc; port++)
         rc = sm_port_spec_parse(*port, &(struct sm_port_spec){0}, err);
@@ -142,7 +133,8 @@ static int make_user_net(
     return sm_user_net_create(loop, &config, backend, err);
 }
 
-static int make_tap(void *arg, struct sm_loop *loop, struct sm_net_backend **backend, sm_error *err)
+static int make_tap(
+    void *arg, struct sm_loop *loop, struct sm_net_backend **backend, sm_error *err)
 {
     struct sm_vm_network *network = arg;
     const struct sm_guest_addr *v6 = &network->tap.net.v6;
@@ -212,120 +204,4 @@ bool sm_vm_network_describe(struct sm_vm_network *network, struct sm_network_tex
         .resolv_conf = text->resolv_conf,
     };
     return true;
-}
-
-/* ---- ports ------------------------------------------------------------------------------------ */
-
-static const char *port_protocol(unsigned protocol)
-{
-    return protocol == SM_IP_UDP ? "udp" : "tcp";
-}
-
-static void on_found(void *arg, const struct sm_port_spec *spec)
-{
-    struct sm_vm_network *to = arg;
-    char line[128], more[64] = "";
-    uint64_t suppressed;
-
-    if (!sm_rate_take(&to->found_rate, (uint64_t)sm_now_ms(), &suppressed))
-        return;
-    if (suppressed)
-        snprintf(more, sizeof(more), " (and %llu more)", (unsigned long long)suppressed);
-    snprintf(line, sizeof(line), "port %u/%s of the VM is reached at 127.0.0.1:%u%s",
-        spec->guest_port, port_protocol(spec->protocol), spec->host_port, more);
-    to->notice(to->notice_arg, line);
-}
-
-static void on_connection(void *arg, const struct sm_port_connection *c)
-{
-    const struct sm_vm_network *to = arg;
-    char line[256], addr[SM_IP_TEXT], from[96] = "through the socket", more[64] = "";
-
-    if (c->source)
-        snprintf(
-            from, sizeof(from), "from %s port %u", sm_ip_format(c->source, addr), c->source_port);
-    if (c->suppressed)
-        snprintf(more, sizeof(more), " (and %llu more)", (unsigned long long)c->suppressed);
-    snprintf(line, sizeof(line), "connection %s to port %u/%s%s", from, c->guest_port,
-        port_protocol(c->protocol), more);
-    to->notice(to->notice_arg, line);
-}
-
-int sm_vm_network_remember(
-    struct sm_vm_network *network, const struct sm_snapshot *snapshot, sm_error *err)
-{
-    struct sm_listener found[SM_LISTENERS_MAX];
-    size_t n = sm_vm_load_listeners(snapshot, found);
-
-    if (n == 0)
-        return 0;
-    network->known = malloc(n * sizeof(*found));
-    if (!network->known)
-        return sm_error_set(err, SM_ENOMEM, "no memory for what listens in the snapshot");
-    memcpy(network->known, found, n * sizeof(*found));
-    network->n_known = n;
-    return 0;
-}
-
-int sm_vm_network_publish(struct sm_vm_network *network, const char *port, sm_error *err)
-{
-    struct sm_port_spec spec;
-    int rc = sm_port_spec_parse(port, &spec, err);
-
-    return rc ? rc : sm_ports_publish(network->ports, &spec, err);
-}
-
-/* Unless it was published already. */
-static int publish_exposed(struct sm_vm_network *network, const char *port, sm_error *err)
-{
-    struct sm_port_spec specs[SM_PORTS_MAX], spec;
-    size_t n = sm_ports_list(network->ports, specs, SM_PORTS_MAX);
-    int rc = sm_port_spec_parse(port, &spec, err);
-
-    for (size_t i = 0; i < n && !rc; i++) {
-        if (specs[i].guest_port == spec.guest_port && specs[i].protocol == spec.protocol)
-            return 0;
-    }
-    if (!rc)
-        rc = sm_ports_publish(network->ports, &spec, err);
-    return rc ? sm_error_prefix(err, rc, "the image's exposed ports") : 0;
-}
-
-int sm_vm_network_open(struct sm_vm_network *network, struct sm_machine *machine,
-    const struct sm_image_config *image, const sm_vm_config *config, sm_error *err)
-{
-    struct sm_loop *loop = sm_machine_loop(machine);
-    struct sm_vsock *vsock = sm_machine_vsock(machine);
-    bool log_ports = network->notice && config->log_ports;
-    bool log_connections = network->notice && config->log_connections;
-    int rc = sm_ports_create(
-        loop, vsock, log_connections ? on_connection : NULL, network, &network->ports, err);
-
-    for (const char *const *port = config->publish; port && *port && !rc; port++)
-        rc = sm_vm_network_publish(network, *port, err);
-    for (size_t i = 0; i < image->exposed.count && config->publish_exposed && !rc; i++)
-        rc = publish_exposed(network, image->exposed.items[i], err);
-    if (!rc && !config->no_found_ports && network->mode != SM_NETWORK_NONE) {
-        rc = sm_listeners_create(loop, vsock, network->ports, log_ports ? on_found : NULL, network,
-            &network->listeners, err);
-        if (!rc && network->n_known)
-            sm_listeners_set(network->listeners, network->known, network->n_known);
-    }
-    if (!rc && config->socket)
-        rc = sm_ports_front_door(network->ports, config->socket, err);
-    return rc;
-}
-
-void sm_vm_network_watch(struct sm_vm_network *network)
-{
-    if (network->listeners)
-        sm_listeners_watch(network->listeners);
-}
-
-void sm_vm_network_close(struct sm_vm_network *network)
-{
-    sm_listeners_destroy(network->listeners);
-    sm_ports_destroy(network->ports);
-    network->listeners = NULL;
-    network->ports = NULL;
 }

@@ -35,7 +35,7 @@ struct cli_command {
 };
 
 extern const struct cli_command cli_run, cli_pull, cli_login, cli_logout, cli_bake, cli_image,
-    cli_snapshot, cli_cache, cli_doctor, cli_version, cli_help;
+    cli_snapshot, cli_cache, cli_doctor, cli_port, cli_version, cli_help;
 extern const struct cli_command cli_image_tag, cli_image_prune, cli_image_save, cli_image_load, cli_image_history;
 extern const struct cli_command cli_root;
 

@@ -48,23 +48,35 @@ static void set_timeout(int fd, int seconds)
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
 }
 
-/* Reads up to the newline, which is cut off. */
-static bool read_line(int fd, char *line, size_t size)
+/* Lines of a socket. */
+struct lines {
+    int fd;
+    size_t begin, end;
+    char text[MAX_LINE];
+};
+
+/* The next line, without its newline, which lives until the one after it; NULL: there is none. */
+static char *read_line(struct lines *in)
 {
-    size_t n = 0;
-    while (n < size - 1) {
-        ssize_t got = recv(fd, line + n, size - 1 - n, 0);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return false;
-        n += (size_t)got;
-        if (line[n - 1] == '\n') {
-            line[n - 1] = '\0';
-            return true;
+    for (;;) {
+        char *line = in->text + in->begin;
+        char *newline = memchr(line, '\n', in->end - in->begin);
+        if (newline) {
+            *newline = '\0';
+            in->begin = (size_t)(newline - in->text) + 1;
+            return line;
         }
+        memmove(in->text, line, in->end - in->begin);
+        in->end -= in->begin;
+        in->begin = 0;
+        if (in->end == sizeof(in->text))
+            return NULL;
+        ssize_t got = recv(in->fd, in->text + in->end, sizeof(in->text) - in->end, 0);
+        if (got > 0)
+            in->end += (size_t)got;
+        else if (got == 0 || errno != EINTR)
+            return NULL;
     }
-    return false;
 }
 
 static void send_line(int fd, const char *line)
@@ -83,25 +95,49 @@ static void send_line(int fd, const char *line)
 
 /* ---- the side that holds the VM ------------------------------------------------------------------ */
 
-static void serve(struct cli_control *control, int fd)
+static void serve_snapshot(sm_vm *vm, int fd, const char *path)
 {
-    char line[MAX_LINE], answer[MAX_LINE];
-    static const char snapshot[] = "snapshot ";
-    set_timeout(fd, REQUEST_TIMEOUT);
-    if (!is_same_user(fd) || !read_line(fd, line, sizeof(line)))
-        return;
+    char answer[MAX_LINE];
     sm_error err;
     sm_snapshot_stats s;
-    if (strncmp(line, snapshot, sizeof(snapshot) - 1) != 0)
-        snprintf(answer, sizeof(answer), "error this supermachine does not know the request\n");
-    else if (sm_vm_snapshot(control->vm, line + sizeof(snapshot) - 1, &s, &err))
-        snprintf(answer, sizeof(answer), "error %.*s\n", (int)strcspn(err.message, "\n"),
-            err.message);
+    if (sm_vm_snapshot(vm, path, &s, &err))
+        snprintf(
+            answer, sizeof(answer), "error %.*s\n", (int)strcspn(err.message, "\n"), err.message);
     else
         snprintf(answer, sizeof(answer), "ok %llu %llu %llu %llu\n", (unsigned long long)s.pause_us,
             (unsigned long long)s.data_bytes, (unsigned long long)s.ram_bytes,
             (unsigned long long)s.write_us);
     send_line(fd, answer);
+}
+
+static void serve_ports(sm_vm *vm, int fd)
+{
+    sm_vm_port ports[SM_VM_MAX_PORTS];
+    size_t n = sm_vm_ports(vm, ports, SM_VM_MAX_PORTS);
+    for (size_t i = 0; i < n && i < SM_VM_MAX_PORTS; i++) {
+        char line[128];
+        snprintf(line, sizeof(line), "port %.45s %u %u %s %s\n", ports[i].host_ip,
+            ports[i].host_port, ports[i].guest_port, ports[i].udp ? "udp" : "tcp",
+            ports[i].found ? "found" : "published");
+        send_line(fd, line);
+    }
+    send_line(fd, "ok\n");
+}
+
+static void serve(struct cli_control *control, int fd)
+{
+    struct lines in = {.fd = fd};
+    static const char snapshot[] = "snapshot ";
+    set_timeout(fd, REQUEST_TIMEOUT);
+    const char *line = is_same_user(fd) ? read_line(&in) : NULL;
+    if (!line)
+        return;
+    if (strncmp(line, snapshot, sizeof(snapshot) - 1) == 0)
+        serve_snapshot(control->vm, fd, line + sizeof(snapshot) - 1);
+    else if (strcmp(line, "ports") == 0)
+        serve_ports(control->vm, fd);
+    else
+        send_line(fd, "error this supermachine does not know the request\n");
 }
 
 static void *serve_all(void *arg)
@@ -156,7 +192,8 @@ void cli_control_close(struct cli_control *control)
 
 /* ---- the side that asks --------------------------------------------------------------------------- */
 
-int cli_control_snapshot(const char *vm, const char *path, sm_snapshot_stats *stats)
+/* Connects and sends the request; 0, or an exit code after a message. */
+static int ask(const char *vm, const char *request, struct lines *answer)
 {
     struct sockaddr_un address;
     socklen_t size = address_of(vm, &address);
@@ -166,16 +203,62 @@ int cli_control_snapshot(const char *vm, const char *path, sm_snapshot_stats *st
     if (!is_same_user(fd))
         return cli_fail("somebody else holds the name of the VM '%s'", vm);
     set_timeout(fd, ANSWER_TIMEOUT);
-    char line[MAX_LINE];
-    snprintf(line, sizeof(line), "snapshot %s\n", path);
-    send_line(fd, line);
-    if (!read_line(fd, line, sizeof(line)))
-        return cli_fail("the VM '%s' ended before its snapshot was written", vm);
-    unsigned long long v[4];
-    if (sscanf(line, "ok %llu %llu %llu %llu", &v[0], &v[1], &v[2], &v[3]) == 4) {
-        *stats = (sm_snapshot_stats){
-            .pause_us = v[0], .data_bytes = v[1], .ram_bytes = v[2], .write_us = v[3]};
-        return CLI_EXIT_OK;
-    }
+    send_line(fd, request);
+    answer->fd = sm_steal_fd(&fd);
+    answer->begin = answer->end = 0;
+    return CLI_EXIT_OK;
+}
+
+static int refused(const char *line)
+{
     return cli_fail("%s", strncmp(line, "error ", 6) == 0 ? line + 6 : "the VM gave no answer");
+}
+
+int cli_control_snapshot(const char *vm, const char *path, sm_snapshot_stats *stats)
+{
+    struct lines answer;
+    char request[MAX_LINE];
+    snprintf(request, sizeof(request), "snapshot %s\n", path);
+    int status = ask(vm, request, &answer);
+    if (status)
+        return status;
+    const char *line = read_line(&answer);
+    close(answer.fd);
+    unsigned long long v[4];
+    if (!line)
+        return cli_fail("the VM '%s' ended before its snapshot was written", vm);
+    if (sscanf(line, "ok %llu %llu %llu %llu", &v[0], &v[1], &v[2], &v[3]) != 4)
+        return refused(line);
+    *stats = (sm_snapshot_stats){
+        .pause_us = v[0], .data_bytes = v[1], .ram_bytes = v[2], .write_us = v[3]};
+    return CLI_EXIT_OK;
+}
+
+static bool parse_port(const char *line, sm_vm_port *port)
+{
+    char protocol[4], how[10];
+    *port = (sm_vm_port){0};
+    if (sscanf(line, "port %45s %hu %hu %3s %9s", port->host_ip, &port->host_port,
+            &port->guest_port, protocol, how) != 5)
+        return false;
+    port->udp = strcmp(protocol, "udp") == 0;
+    port->found = strcmp(how, "found") == 0;
+    return true;
+}
+
+int cli_control_ports(const char *vm, sm_vm_port *ports, size_t *n)
+{
+    struct lines answer;
+    int status = ask(vm, "ports\n", &answer);
+    if (status)
+        return status;
+    const char *line = read_line(&answer);
+    for (*n = 0; line && *n < SM_VM_MAX_PORTS && parse_port(line, &ports[*n]); ++*n)
+        line = read_line(&answer);
+    if (!line)
+        status = cli_fail("the VM '%s' ended before it told its ports", vm);
+    else if (strcmp(line, "ok") != 0)
+        status = refused(line);
+    close(answer.fd);
+    return status;
 }

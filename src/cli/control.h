@@ -1,8 +1,9 @@
 /*
  * The way to a VM that another `supermachine run` holds: a unix socket in the abstract namespace, named
  * after user and VM, so that nothing is left on disk however its owner ends. Both sides ask the kernel who
- * the other is, and talk to the same user only. One request per connection, one line each way:
+ * the other is, and talk to the same user only. One request per connection, a line, and lines back:
  *     "snapshot PATH"  ->  "ok PAUSE_US DATA_BYTES RAM_BYTES WRITE_US" or "error SENTENCE"
+ *     "ports"          ->  "port IP HOST_PORT GUEST_PORT tcp|udp found|published" for each, then "ok"
  */
 #ifndef SM_CLI_CONTROL_H
 #define SM_CLI_CONTROL_H
@@ -18,5 +19,8 @@ void cli_control_close(struct cli_control *control); /* NULL is fine; waits for 
 
 /* Has the VM of that name captured into the file. 0 or an exit code after a message. */
 int cli_control_snapshot(const char *vm, const char *path, sm_snapshot_stats *stats);
+
+/* The ports of the VM of that name, at most SM_VM_MAX_PORTS. 0 or an exit code after a message. */
+int cli_control_ports(const char *vm, sm_vm_port *ports, size_t *n);
 
 #endif

@@ -17,6 +17,7 @@ static const struct cli_command *const commands[] = {
     &cli_logout,
     &cli_bake,
     &cli_image,
+    &cli_port,
     &cli_snapshot,
     &cli_cache,
     &cli_doctor,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,12 +26,14 @@ enum {
     OPT_RM,
     OPT_TIMING,
     OPT_COLD,
+    OPT_NO_AUTO_PORTS,
+    OPT_SOCKET,
+    OPT_LOG_CONNECTIONS,
     OPT_NETWORK,
     OPT_EGRESS,
     OPT_ALLOW,
     OPT_DENY,
     OPT_SNAPSHOT,
-    OPT_VSOCK,
 };
 
 static const struct cli_option options[] = {
@@ -47,11 +50,14 @@ static const struct cli_option options[] = {
     {OPT_NAME, "name", "NAME", "name of the VM"},
     {'h', "hostname", "NAME", "host name in the VM (its name)"},
     {'p', "publish", "[[IP:]HOST:]GUEST[/udp]", "make a port of the VM reachable on this host"},
+    {'P', "publish-all", NULL, "and those that the image exposes, on free ports of 127.0.0.1"},
+    {OPT_NO_AUTO_PORTS, "no-auto-ports", NULL, "only those: what listens in the VM gets none by itself"},
+    {OPT_SOCKET, "socket", "PATH", "a unix socket that leads to the VM's ports"},
+    {OPT_LOG_CONNECTIONS, "log-connections", NULL, "print who connects to the VM's ports"},
     {OPT_NETWORK, "network", "user|none|tap:IF", "what the network card is plugged into (user)"},
     {OPT_EGRESS, "egress", "all|public|none", "what the VM may connect to (all; none with --allow)"},
     {OPT_ALLOW, "allow", "TARGET", "and also to this address, network, name or host-loopback[:PORT]"},
     {OPT_DENY, "deny", "TARGET", "but not to this one"},
-    {OPT_VSOCK, "vsock", "PATH", "make a unix socket through which vsock ports of the VM are reached"},
     {OPT_TIMEOUT, "timeout", "SECONDS", "kill the command after this time"},
     {OPT_RM, "rm", NULL, "remove the VM at its end (always done)"},
     {OPT_TIMING, "timing", NULL, "print on standard error how long each stage took"},
@@ -132,6 +138,18 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
     case 'p':
         cli_strings_add(&run->publish, optarg);
         return 0;
+    case 'P':
+        run->vm.publish_exposed = true;
+        return 0;
+    case OPT_NO_AUTO_PORTS:
+        run->vm.no_found_ports = true;
+        return 0;
+    case OPT_SOCKET:
+        run->vm.socket = optarg;
+        return 0;
+    case OPT_LOG_CONNECTIONS:
+        run->vm.log_connections = true;
+        return 0;
     case OPT_NETWORK:
         run->vm.network = optarg;
         return 0;
@@ -141,9 +159,6 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
     case OPT_ALLOW:
     case OPT_DENY:
         cli_policy_rule(&run->policy, id == OPT_ALLOW, optarg);
-        return 0;
-    case OPT_VSOCK:
-        run->vm.vsock = optarg;
         return 0;
     case OPT_SNAPSHOT:
         run->vm.snapshot = optarg;
@@ -253,6 +268,16 @@ static int run_command(struct run *run, sm_vm *vm, struct stamps *at)
     return exit_code(&result);
 }
 
+/* Each connection to a port of the VM is a descriptor of ours. */
+static void raise_file_limit(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
 static int run_image(struct run *run)
 {
     sm_error err;
@@ -264,6 +289,7 @@ static int run_image(struct run *run)
 
     if (!cli_signals_start())
         return cli_fail("cannot set up signals");
+    raise_file_limit();
     run->image_options.progress = cli_progress(run->quiet);
     if (sm_store_open(&store, NULL, &err) ||
         sm_image_open(store, run->image, &run->image_options, &image, &err)) {
@@ -325,6 +351,8 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
     run.vm.publish = (const char *const *)run.publish.items;
     run.vm.egress = run.policy_text = cli_policy_text(&run.policy);
     run.vm.notice = print_notice;
+    /* For people; a command's own screen is left alone. */
+    run.vm.log_ports = isatty(STDERR_FILENO) && !run.quiet && !run.exec.tty;
     if (run.entrypoint.count) {
         static const char *const none[] = {NULL};
         run.exec.entrypoint =
