@@ -217,7 +217,7 @@ typedef struct sm_vm_config {
     const char *const *publish; /* ports as sm_vm_publish takes them, NULL-terminated; NULL: none */
     bool publish_exposed;  /* and those that the image's config exposes, at 127.0.0.1 and any free port */
     bool no_found_ports;   /* what listens in the guest gets no port of the host by itself */
-    const char *socket;    /* path of the VM's front door (docs/network.md), or "@NAME" in the abstract
+    const char *socket;    /* path of the VM's front door, a unix socket (docs/network.md), or "@NAME" in the abstract
                             * namespace; NULL: none */
     bool log_ports;        /* tell `notice` of ports that were found */
     bool log_connections;  /* tell it of connections to ports, with their source, at a bounded rate */

@@ -1,12 +1,12 @@
 #!/usr/bin/env bats
-# --vsock: programs of the host and of the guest meet on vsock ports, by unix sockets on the host's side.
+# Programs of the host and of the guest meet on vsock ports, by the front door (--socket) and unix sockets beside it.
 load helper
 
-@test "the front door leads to a port of the guest, and the guest's own connections come out beside it" {
+@test "the front door leads to a vsock port of the guest, and the guest's own connections come out beside it" {
     needs_debian
     local door=$XDG_RUNTIME_DIR/door pid
     # In the guest: answer one connection in upper case, then call the host's port 7000.
-    supermachine run --vsock "$door" "$debian" python3 -c '
+    supermachine run --socket "$door" "$debian" python3 -c '
 import socket
 listener = socket.socket(socket.AF_VSOCK)
 listener.bind((socket.VMADDR_CID_ANY, 5000))
@@ -28,7 +28,7 @@ out.bind(sys.argv[1] + "_7000")
 out.listen()
 door = socket.socket(socket.AF_UNIX)
 door.connect(sys.argv[1])
-door.sendall(b"CONNECT 5000\n")
+door.sendall(b"CONNECT vsock:5000\n")
 f = door.makefile("rb")
 print(f.readline().decode().split()[0])
 door.sendall(b"to the guest")
@@ -43,6 +43,6 @@ PY
 }
 
 @test "a front door that cannot be made" {
-    mkdir -m 755 "$BATS_TEST_TMPDIR/open"
-    fails_with 125 "0700|private" supermachine run --vsock "$BATS_TEST_TMPDIR/open/door" "$busybox" true
+    : >"$BATS_TEST_TMPDIR/file"
+    fails_with 125 "there already" supermachine run --socket "$BATS_TEST_TMPDIR/file" "$busybox" true
 }
