@@ -10,8 +10,8 @@ port_of() {
 leads_to() { [ -n "$(port_of "$1" "$2")" ]; }
 leads_nowhere() { ! leads_to "$1" "$2"; }
 
-# talk TARGET [SAY]: connects to a port of 127.0.0.1 or to a unix socket, sends SAY if there is any, no end, and prints the
-# first line of the answer, and what it says to "more".
+# talk TARGET [LINE...]: connects to a port of 127.0.0.1 or to a unix socket, sends the lines, ends its half when a first line
+# was answered, and prints all of the answer.
 talk() {
     timeout 60 python3 - "$@" <<'PY'
 import socket, sys
@@ -25,7 +25,6 @@ for word in say:
     s.sendall(word.encode() + b"\n")
 f = s.makefile("rb")
 sys.stdout.write(f.readline().decode())
-s.sendall(b"more\n")
 s.shutdown(socket.SHUT_WR)
 sys.stdout.write(f.read().decode())
 PY
@@ -39,21 +38,21 @@ service_image() {
 }
 
 @test "what begins to listen gets a port, and loses it; the front door leads to it, by name and without" {
-    local vm=found-$$ door=$XDG_RUNTIME_DIR/door in=$BATS_TEST_TMPDIR/in pid
+    local vm=found-$$ door=$XDG_RUNTIME_DIR/door in=$BATS_TEST_TMPDIR/in get=$'GET /none HTTP/1.0\n' pid
     mkfifo "$in"
-    # A service that speaks first, later one at 127.0.0.1 that does not.
+    # A service that speaks first, later one at 127.0.0.1 that does not; it has nothing to give.
     supermachine run -i --name "$vm" --socket "$door" "$busybox" sh -c '
         nc -ll -p 7000 -e sh -c "echo hello; exec cat" & first=$!
-        read -r _; nc -ll -s 127.0.0.1 -p 7001 -e cat &
+        read -r _; httpd -f -p 127.0.0.1:7001 -h /proc &
         read -r _; kill "$first"
         read -r _' <"$in" 3>&- &
     pid=$!
     exec 4>"$in"
     wait_for 60 leads_to "$vm" 7000
-    [ "$(talk "$(port_of "$vm" 7000)")" = $'hello\nmore' ]
+    [ "$(talk "$(port_of "$vm" 7000)")" = hello ]
     echo >&4
     wait_for 60 leads_to "$vm" 7001
-    [ "$(talk "$(port_of "$vm" 7001)" ping)" = $'ping\nmore' ]
+    [[ $(talk "$(port_of "$vm" 7001)" "$get") == "HTTP/1."?" 404"* ]]
     run supermachine port "$vm"
     echo "$output"
     [[ $output =~ ^"7000/tcp -> 127.0.0.1:"[0-9]+$'\n'"7001/tcp -> 127.0.0.1:"[0-9]+$ ]]
@@ -62,14 +61,15 @@ service_image() {
     fails_with 125 "port 53/udp" supermachine port "$vm" 53/udp
 
     # The client waits for the service to speak; it speaks at once; it names a port; one that nobody listens on.
-    [ "$(talk "$door")" = $'hello\nmore' ]
-    [ "$(talk "$door" ping)" = $'hello\nping\nmore' ]
-    [ "$(talk "$door" 'CONNECT 7001' ping)" = $'OK 7001\nping\nmore' ]
+    [ "$(talk "$door")" = hello ]
+    [ "$(talk "$door" ping)" = $'hello\nping' ]
+    [[ $(talk "$door" 'CONNECT 7001' "$get") == $'OK 7001\nHTTP/1.'?" 404"* ]]
     [ -z "$(talk "$door" 'CONNECT 7002' 2>/dev/null)" ]
 
     echo >&4
     wait_for 60 leads_nowhere "$vm" 7000
-    [ "$(talk "$door" ping)" = $'ping\nmore' ]
+    [[ $(talk "$door" "$get") == "HTTP/1."?" 404"* ]]
+    echo >&4
     exec 4>&-
     wait "$pid"
     [ ! -e "$door" ]
@@ -83,7 +83,7 @@ service_image() {
         sh -c 'nc -ll -p 7778 -e cat & exec nc -ll -p 7777 -e cat' 3>&- &
     pid=$!
     wait_for 60 leads_to "$vm" 7777
-    answers() { [ "$(talk "$(port_of "$vm" 7777)" ping 2>/dev/null)" = $'ping\nmore' ]; }
+    answers() { [ "$(talk "$(port_of "$vm" 7777)" ping 2>/dev/null)" = ping ]; }
     wait_for 60 answers
     sleep 2 # in which 7778 would have been found
     [ "$(supermachine port --format json "$vm" | jq -c '[.[] | [.guest_port, .found]]')" = '[[7777,false]]' ]
@@ -104,12 +104,12 @@ service_image() {
     for i in 1 2; do
         wait_for 60 leads_to "clone$i-$$" 7777
         ports+=("$(port_of "clone$i-$$" 7777)")
-        [ "$(talk "${ports[-1]}" "ping $i")" = "ping $i"$'\nmore' ]
+        [ "$(talk "${ports[-1]}" "ping $i")" = "ping $i" ]
     done
     [ "${ports[0]}" != "${ports[1]}" ]
     supermachine snapshot create "clone1-$$" "$snap"
-    [ "$(supermachine snapshot inspect "$snap" | jq -c "$listeners")" = '[[7777,1]]' ]
+    [ "$(supermachine snapshot inspect --format json "$snap" | jq -c "$listeners")" = '[[7777,1]]' ]
     [ "$(supermachine port "clone1-$$" 7777)" = "127.0.0.1:${ports[0]}" ]
     kill -TERM "${pids[@]}"
-    wait || true
+    wait "${pids[@]}" || true
 }

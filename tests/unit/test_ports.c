@@ -11,10 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "net/ports.h"
-#include "util/clock.h"
-#include "vsock_guest.h"
-#include "wire/wire.h"
+#include "ports_util.h"
 
 static void check(const char *text, const char *ip, unsigned host, unsigned guest, unsigned protocol)
 {
@@ -51,64 +48,7 @@ static void test_text(void **state)
     }
 }
 
-struct fixture {
-    struct vg g;
-    struct sm_loop *loop;
-    struct sm_virtio_env env;
-    struct sm_vsock *vsock;
-    struct sm_ports *ports;
-};
-
-static int setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof(*f));
-
-    assert_non_null(f);
-    fg_init(&f->g.fg);
-    assert_int_equal(sm_loop_create(&f->loop, NULL), 0);
-    f->env = (struct sm_virtio_env){.loop = f->loop,
-        .memory = &f->g.fg.gm,
-        .irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
-    assert_int_equal(sm_vsock_create(&f->env, NULL, &f->vsock, NULL), 0);
-    assert_int_equal(sm_loop_start(f->loop, "ports-test", NULL), 0);
-    vg_init(&f->g, sm_vsock_dev(f->vsock), 16, 8192);
-    assert_int_equal(sm_ports_create(f->loop, f->vsock, NULL, NULL, &f->ports, NULL), 0);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-
-    sm_ports_destroy(f->ports);
-    sm_virtio_destroy(sm_vsock_dev(f->vsock));
-    sm_loop_destroy(f->loop);
-    close(f->env.irq_fd);
-    fg_fini(&f->g.fg);
-    free(f);
-    return 0;
-}
-
-/* The next packet that is no credit update. */
-static struct vg_packet packet(struct fixture *f)
-{
-    int64_t deadline = sm_deadline(5000);
-    struct vg_packet p;
-
-    for (;;) {
-        if (vg_recv(&f->g, &p)) {
-            if (p.op != VG_CREDIT_UPDATE)
-                return p;
-        } else if (sm_deadline_left(deadline) == 0) {
-            fail_msg("no packet came");
-        } else {
-            usleep(200);
-        }
-    }
-}
-
-static struct sm_port_spec publish(struct fixture *f, const char *text)
+static struct sm_port_spec publish(struct ports_fixture *f, const char *text)
 {
     struct sm_port_spec spec;
     sm_error err;
@@ -135,33 +75,17 @@ static int client(const struct sm_port_spec *spec)
     return fd;
 }
 
-/* The guest takes the connection; what it is told first must name this port. */
-static struct vg_packet answer(struct fixture *f, unsigned port, unsigned protocol)
-{
-    struct vg_packet request = packet(f), first;
-
-    assert_int_equal(request.op, VG_REQUEST);
-    assert_int_equal(request.dst_port, SM_WIRE_PROXY_PORT);
-    vg_send(&f->g, request.dst_port, request.src_port, VG_RESPONSE, 0, NULL, 0);
-    first = packet(f);
-    assert_int_equal(first.op, VG_RW);
-    assert_int_equal(first.len, 4);
-    assert_int_equal(sm_load_le16(first.data), port);
-    assert_int_equal(sm_load_le16(first.data + 2), protocol);
-    return request;
-}
-
 static void test_tcp(void **state)
 {
-    struct fixture *f = *state;
+    struct ports_fixture *f = *state;
     struct sm_port_spec spec = publish(f, "80");
     int fd = client(&spec);
     struct vg_packet request, p;
     char buf[16];
 
     assert_int_equal(send(fd, "GET", 3, 0), 3); /* before the guest has answered */
-    request = answer(f, 80, 6);
-    p = packet(f);
+    request = ports_answer(f, 80, 6);
+    p = ports_packet(f);
     assert_int_equal(p.op, VG_RW);
     assert_int_equal(p.len, 3);
     assert_memory_equal(p.data, "GET", 3);
@@ -170,7 +94,7 @@ static void test_tcp(void **state)
     assert_memory_equal(buf, "page", 4);
 
     assert_int_equal(shutdown(fd, SHUT_WR), 0); /* half close, both ways */
-    p = packet(f);
+    p = ports_packet(f);
     assert_int_equal(p.op, VG_SHUTDOWN);
     assert_int_equal(p.flags, 2);
     vg_send(&f->g, request.dst_port, request.src_port, VG_RW, 0, "end", 3);
@@ -182,10 +106,10 @@ static void test_tcp(void **state)
 
 static void test_guest_refuses(void **state)
 {
-    struct fixture *f = *state;
+    struct ports_fixture *f = *state;
     struct sm_port_spec spec = publish(f, "81");
     int fd = client(&spec);
-    struct vg_packet request = packet(f);
+    struct vg_packet request = ports_packet(f);
     char c;
 
     vg_send(&f->g, request.dst_port, request.src_port, VG_RST, 0, NULL, 0);
@@ -195,21 +119,21 @@ static void test_guest_refuses(void **state)
 
 static void test_udp(void **state)
 {
-    struct fixture *f = *state;
+    struct ports_fixture *f = *state;
     struct sm_port_spec spec = publish(f, "53/udp");
     int one = client(&spec), two = client(&spec);
     struct vg_packet first, second, p;
     char buf[16];
 
     assert_int_equal(send(one, "question", 8, 0), 8);
-    first = answer(f, 53, 17);
-    p = packet(f);
+    first = ports_answer(f, 53, 17);
+    p = ports_packet(f);
     assert_int_equal(p.len, 10);
     assert_memory_equal(p.data, "\10\0question", 10);
     assert_int_equal(send(two, "other", 5, 0), 5);
-    second = answer(f, 53, 17);
+    second = ports_answer(f, 53, 17);
     assert_int_not_equal(first.src_port, second.src_port);
-    p = packet(f);
+    p = ports_packet(f);
     assert_memory_equal(p.data, "\5\0other", 7);
     /* Two datagrams in pieces; each goes to whom it belongs. */
     vg_send(&f->g, first.dst_port, first.src_port, VG_RW, 0, "\1", 1);
@@ -228,7 +152,7 @@ static void test_udp(void **state)
 
 static void test_taken_and_withdrawn(void **state)
 {
-    struct fixture *f = *state;
+    struct ports_fixture *f = *state;
     struct sm_port_spec spec = publish(f, "80"), same = spec, list[4];
     sm_error err;
     int fd;
@@ -248,7 +172,7 @@ static void test_taken_and_withdrawn(void **state)
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, ports_setup, ports_teardown)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text),
         T(test_tcp),
