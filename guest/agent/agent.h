@@ -88,7 +88,7 @@ struct exec {
     pid_t pid; /* 0: free slot */
     uint32_t generation;
     uint32_t flags;
-    struct conn *conn; /* NULL: detached */
+    struct conn *conn; /* NULL: detached, or lost by a restore */
 
     int in_fd;
     bool in_on, in_eof;
@@ -97,6 +97,7 @@ struct exec {
 
     struct out_stream out[2]; /* stdout (or the terminal), stderr */
 
+    bool outlives; /* its connection: it was there at a FREEZE that no THAW has followed */
     bool ended, timed_out;
     int status;
     uint64_t peak_rss_bytes;
@@ -186,6 +187,9 @@ void exec_event(struct agent *a, struct exec *e, enum tag_kind kind, uint32_t ev
 /* The output of the conn is empty again. */
 void exec_resume(struct agent *a, struct exec *e);
 void exec_conn_lost(struct agent *a, struct exec *e);
+/* Whether the commands that there are shall outlive the loss of their connections: in a snapshot of a running
+ * VM all are lost, and nobody has given the commands up. */
+void exec_outlive(struct agent *a, bool outlive);
 void exec_reap(struct agent *a);
 void exec_timer(struct agent *a, struct exec *e, uint64_t now);
 

@@ -256,6 +256,7 @@ static void request_thaw(struct agent *a, struct conn *c)
 {
     const char *what = "";
     int e = thaw(a, &what);
+    exec_outlive(a, false);
     answer(a, c, e, what);
 }
 

@@ -515,12 +515,25 @@ static void finish(struct agent *a, struct exec *e)
     exec_put(a, e);
 }
 
+/* Output that nobody hears any more is taken, so that the command is not held up. */
+static void discard(struct agent *a, struct out_stream *s)
+{
+    uint8_t unheard[4096];
+    ssize_t n = read(s->fd, unheard, sizeof(unheard));
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+        close_output(a, s);
+}
+
 void exec_event(struct agent *a, struct exec *e, enum tag_kind kind, uint32_t events)
 {
     if (kind == TAG_STDIN)
         stdin_writable(a, e);
-    else if (e->conn && e->out[kind - TAG_STDOUT].fd >= 0)
+    else if (e->out[kind - TAG_STDOUT].fd < 0)
+        return;
+    else if (e->conn)
         pump(a, e, kind - TAG_STDOUT, (events & EPOLLHUP) != 0);
+    else if (e->outlives)
+        discard(a, &e->out[kind - TAG_STDOUT]);
 }
 
 void exec_resume(struct agent *a, struct exec *e)
@@ -543,10 +556,19 @@ void exec_conn_lost(struct agent *a, struct exec *e)
         e->in = NULL;
         return;
     }
+    if (e->outlives && !e->ended && watch_outputs(a, e) == 0)
+        return;
     send_signal(e, SIGKILL);
     close_streams(a, e);
     if (e->ended)
         exec_put(a, e);
+}
+
+void exec_outlive(struct agent *a, bool outlive)
+{
+    for (unsigned i = 0; i < a->n_execs; i++)
+        if (a->execs[i].conn) /* one that has lost it already goes on unheard */
+            a->execs[i].outlives = outlive;
 }
 
 static void ended(struct agent *a, struct exec *e, int status, const struct rusage *usage)

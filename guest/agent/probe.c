@@ -292,6 +292,7 @@ static bool look_frozen(struct agent *a, struct conn *c, uint64_t now)
         return false;
     system_thaw(&(const char *){NULL});
     a->frozen = false;
+    exec_outlive(a, false);
     if (rc < 0)
         conn_error(a, c, SM_WIRE_E_INTERNAL, -rc, what, NULL);
     else
@@ -315,6 +316,7 @@ void probe_freeze(struct agent *a, struct conn *c, const struct sm_wire_freeze *
     }
     uint64_t now = agent_now_ns();
     a->frozen = true;
+    exec_outlive(a, true);
     c->deadline_ns = now + (uint64_t)m->timeout_ms * 1000000u;
     if (look_frozen(a, c, now))
         return;
