@@ -32,7 +32,7 @@
 
 #define LOCK_TIMEOUT_MS  600000
 #define IDLE_QUIET_MS    100
-#define IDLE_TIMEOUT_MS  60000
+#define BOOTED_SETTLE_MS 30000
 #define STREAMS_END_MS   1000
 #define DEFAULT_UNTIL_S  300
 #define SETTLE_MS        2000 /* what was started may go on for ever; this long it may settle */
@@ -77,6 +77,13 @@ static int wait_idle(sm_vm *vm, uint32_t timeout_ms, sm_error *err)
     const struct sm_wire_wait_idle idle = {.quiet_ms = IDLE_QUIET_MS, .timeout_ms = timeout_ms};
     int rc = sm_vm_ask(vm, SM_WIRE_WAIT_IDLE, &idle, SM_WIRE_OK, NULL, timeout_ms, err);
     return rc ? sm_error_prefix(err, rc, "the VM does not become idle") : 0;
+}
+
+/* A guest that has nothing to do makes the best snapshot. One that a busy host keeps from getting there is captured
+ * as it is: what it was doing goes on in every restore. */
+static void settle(struct bake *b, uint32_t timeout_ms)
+{
+    wait_idle(b->vm, timeout_ms, NULL);
 }
 
 static int run_warmup(struct bake *b, sm_error *err)
@@ -135,7 +142,7 @@ static int start_service(struct bake *b, uint32_t *pid, sm_error *err)
     } else {
         return wait_idle(b->vm, seconds * 1000, err);
     }
-    wait_idle(b->vm, SETTLE_MS, NULL);
+    settle(b, SETTLE_MS);
     return 0;
 }
 
@@ -172,7 +179,7 @@ static int boot_and_capture(struct bake *b, struct sm_capture *base, sm_error *e
     if (!rc)
         rc = sm_vm_boot(b->vm, b->config, err);
     if (!rc)
-        rc = wait_idle(b->vm, IDLE_TIMEOUT_MS, err);
+        settle(b, BOOTED_SETTLE_MS);
     if (!rc)
         rc = target(b, BASE, &path, err);
     if (!rc)
@@ -197,7 +204,7 @@ static int make_state(struct bake *b, enum state state, uint32_t *pid, sm_error 
         return rc;
     if (state == SERVICE)
         return start_service(b, pid, err);
-    wait_idle(b->vm, SETTLE_MS, NULL);
+    settle(b, SETTLE_MS);
     return 0;
 }
 

@@ -80,11 +80,9 @@ tell='
     for cpus in 1 2 4; do
         supermachine bake --cpus "$cpus" "$busybox"
         for i in $(seq 25); do
-            # Each of them in turn: it does not run on any other.
-            run --separate-stderr supermachine run --cpus "$cpus" --timeout 60 "$busybox" \
-                taskset -c $((i % cpus)) cat /sys/devices/system/cpu/online
+            # On each of them in turn, and on no other.
+            run --separate-stderr supermachine run --cpus "$cpus" --timeout 60 "$busybox" taskset -c $((i % cpus)) true
             [ "$status" -eq 0 ] || { echo "$cpus vCPUs, run $i: $status $output $stderr"; return 1; }
-            [ "$output" = "$([ "$cpus" -eq 1 ] && echo 0 || echo "0-$((cpus - 1))")" ]
         done
     done
 }
