@@ -8,7 +8,7 @@ mkdir -p "$BENCH_OUT"
 {
     status=0
     echo "# $(uname -srm), $(nproc) CPUs, load $(cut -d ' ' -f 1 /proc/loadavg), $(git describe --always --dirty 2>/dev/null)"
-    for bench in bench/boot bench/restore bench/snapshot bench/image bench/network; do
+    for bench in bench/boot bench/run bench/restore bench/density bench/snapshot bench/image bench/network; do
         echo
         echo "# $bench"
         "$bench" || status=1
