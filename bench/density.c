@@ -71,7 +71,7 @@ int main(int argc, char **argv)
     }
     sm_vm **vms = calloc((size_t)n, sizeof(*vms));
     int failed = !vms || sm_store_open(&store, NULL, &err) ||
-        sm_image_open(store, argv[1], NULL, &image, &err) || hold(image, vms, n, &err);
+                 sm_image_open(store, argv[1], NULL, &image, &err) || hold(image, vms, n, &err);
     if (failed)
         fprintf(stderr, "bench-density: %s\n", vms ? err.message : "no memory");
     for (int i = 0; vms && i < n; i++)

@@ -65,7 +65,7 @@ enum sm_code {
 
 typedef struct sm_error {
     enum sm_code code;
-    int sys_errno;     /* errno behind it, 0 where there is none */
+    int sys_errno;      /* errno behind it, 0 where there is none */
     char message[1024]; /* one sentence: what failed, on what, what to do; after it, where a guest
                          * kernel died, the end of its console on lines of their own */
 } sm_error;
@@ -77,7 +77,8 @@ SM_API const char *sm_version(void);
 
 /* Told of what takes time: of the whole, and, while layers are downloaded, of each of them. */
 typedef struct sm_progress {
-    const char *what;       /* a short phrase, as "unpacking layer 2 of 3"; of a layer: its digest, shortened */
+    /* a short phrase, as "unpacking layer 2 of 3"; of a layer: its digest, shortened */
+    const char *what;
     uint64_t done, total;   /* bytes; total 0: unknown */
     unsigned layer, layers; /* which layer of how many, from 1 on; 0: it is about the whole */
 } sm_progress;
@@ -110,10 +111,10 @@ typedef struct sm_image_options {
     sm_progress_fn *progress; /* NULL: silent */
     void *progress_arg;
     enum sm_pull_policy pull;
-    const char *tls_ca;       /* PEM file of a CA that registries may use; NULL: the system's CAs */
-    const char *authfile;     /* credentials; NULL: where container tools keep them */
-    bool insecure_registry;   /* plain HTTP and TLS without verification will do */
-    int cancel_fd;            /* when it can be read, making the image ready ends with SM_ECANCELLED; 0: none */
+    const char *tls_ca;     /* PEM file of a CA that registries may use; NULL: the system's CAs */
+    const char *authfile;   /* credentials; NULL: where container tools keep them */
+    bool insecure_registry; /* plain HTTP and TLS without verification will do */
+    int cancel_fd; /* when it can be read, making the image ready ends with SM_ECANCELLED; 0: none */
 } sm_image_options;
 
 /* Makes the image `reference` ready to run: finds it in the store, or gets it and builds its root
@@ -152,8 +153,8 @@ SM_API int sm_store_tag(sm_store *store, const char *reference, const char *name
 /* Writes an image as an oci-archive, and makes all images of an oci-archive or docker-archive ready under
  * the names they have in it; *names, malloc'ed, lists them (digests of those without), a line each. */
 SM_API int sm_store_save(sm_store *store, const char *reference, const char *path, sm_error *err);
-SM_API int sm_store_load(sm_store *store, const char *path, const sm_image_options *options, char **names,
-    sm_error *err);
+SM_API int sm_store_load(sm_store *store, const char *path, const sm_image_options *options,
+    char **names, sm_error *err);
 
 /* What nothing needs: blobs of no image, root filesystems of no image, what killed processes left. With
  * `all`, images that no registry name leads to, too (they are made again when they are needed). Nothing
@@ -197,31 +198,36 @@ typedef struct sm_vm_config {
     const char *hostname;  /* NULL: the name */
     uint64_t memory_bytes; /* guest RAM, multiple of 2 MiB; 0: 256 MiB */
     unsigned vcpus;        /* 1..16; 0: 1 */
-    const char *kernel;    /* vmlinux or bzImage; NULL: the one that was installed with the library */
-    const char *initramfs; /* the agent's cpio; NULL: the installed one */
-    const char *cmdline;   /* appended to the kernel command line; NULL: nothing */
-    int boot_timeout_ms;   /* power-on to agent ready; 0: 120 s */
+    const char *kernel; /* vmlinux or bzImage; NULL: the one that was installed with the library */
+    const char *initramfs;   /* the agent's cpio; NULL: the installed one */
+    const char *cmdline;     /* appended to the kernel command line; NULL: nothing */
+    int boot_timeout_ms;     /* power-on to agent ready; 0: 120 s */
     bool count_instructions; /* fill in sm_vm_counters.instructions */
 
     /* How the VM comes to be. By default it is restored from the snapshot that was baked for this image and
      * this configuration; if there is none yet, it is baked first. */
-    bool cold;                /* boot it instead */
-    const char *snapshot;     /* restore this file, made of the same image by sm_vm_snapshot, instead;
+    bool cold;            /* boot it instead */
+    const char *snapshot; /* restore this file, made of the same image by sm_vm_snapshot, instead;
                                * memory and vCPUs are then those of the file; NULL: none */
-    bool service;             /* restore with the image's own command running, if it was baked so */
+    bool service;         /* restore with the image's own command running, if it was baked so */
     sm_progress_fn *progress; /* of baking; NULL: silent */
     void *progress_arg;
-    const char *network;   /* "user", "none" or "tap:IFNAME[,OPTION...]" (docs/network.md); NULL: user */
-    const char *egress;    /* what the guest may reach, in the form of docs/network.md; NULL: all but the
-                            * host's own loopback. A snapshot's policy can only become narrower. */
+    /* "user", "none" or "tap:IFNAME[,OPTION...]" (docs/network.md); NULL: user */
+    const char *network;
+    /* what the guest may reach, in the form of docs/network.md; NULL: all but the host's own
+     * loopback. A snapshot's policy can only become narrower. */
+    const char *egress;
     const char *const *publish; /* ports as sm_vm_publish takes them, NULL-terminated; NULL: none */
-    bool publish_exposed;  /* and those that the image's config exposes, at 127.0.0.1 and any free port */
-    bool no_found_ports;   /* what listens in the guest gets no port of the host by itself */
-    const char *socket;    /* path of the VM's front door, a unix socket (docs/network.md), or "@NAME" in the abstract
-                            * namespace; NULL: none */
-    bool log_ports;        /* tell `notice` of ports that were found */
-    bool log_connections;  /* tell it of connections to ports, with their source, at a bounded rate */
-    sm_notice_fn *notice;  /* told of denied connections and the like; NULL: nobody */
+    /* and those that the image's config exposes, at 127.0.0.1 and any free port */
+    bool publish_exposed;
+    bool no_found_ports; /* what listens in the guest gets no port of the host by itself */
+    /* path of the VM's front door, a unix socket (docs/network.md), or "@NAME" in the abstract
+     * namespace; NULL: none */
+    const char *socket;
+    bool log_ports; /* tell `notice` of ports that were found */
+    /* tell it of connections to ports, with their source, at a bounded rate */
+    bool log_connections;
+    sm_notice_fn *notice; /* told of denied connections and the like; NULL: nobody */
     void *notice_arg;
 } sm_vm_config;
 
@@ -237,11 +243,11 @@ enum sm_vm_end {
 
 /* Times are microseconds since sm_vm_start was called, baking not included; 0: not reached. */
 typedef struct sm_vm_timing {
-    bool restored;            /* from a snapshot; false: booted */
-    uint64_t baked_us;        /* what baking took before that, 0 if the snapshot was there */
-    uint64_t found_us;        /* the files that the VM is made of are known */
-    uint64_t created_us;      /* VM, memory, devices and vCPUs exist */
-    uint64_t loaded_us;       /* kernel, initramfs and boot data, or the snapshot's state, are in place */
+    bool restored;       /* from a snapshot; false: booted */
+    uint64_t baked_us;   /* what baking took before that, 0 if the snapshot was there */
+    uint64_t found_us;   /* the files that the VM is made of are known */
+    uint64_t created_us; /* VM, memory, devices and vCPUs exist */
+    uint64_t loaded_us; /* kernel, initramfs and boot data, or the snapshot's state, are in place */
     uint64_t kernel_entry_us; /* vCPU 0 entered the guest */
     uint64_t agent_start_us;  /* connected with the agent */
     uint64_t ready_us;        /* clock, entropy and identity are set; requests are answered */
@@ -250,12 +256,13 @@ typedef struct sm_vm_timing {
 } sm_vm_timing;
 
 typedef struct sm_vm_counters {
-    uint64_t exits;   /* KVM_RUN returns to user space, all vCPUs */
+    uint64_t exits;        /* KVM_RUN returns to user space, all vCPUs */
     uint64_t instructions; /* that KVM emulated: all of the guest kernel's where KVM has no hardware
                             * virtualisation below; 0: not asked for, or this KVM does not tell */
     uint64_t mmio;
     uint64_t pio;
-    uint64_t assists; /* instructions completed for the kernel's emulator, see docs/architecture.md */
+    /* instructions completed for the kernel's emulator, see docs/architecture.md */
+    uint64_t assists;
 } sm_vm_counters;
 
 /* Starts a VM from `image` and returns when its agent is ready. Before anything of the user's runs, the
@@ -288,8 +295,9 @@ typedef struct sm_vm_port {
     char host_ip[46];
     uint16_t host_port, guest_port;
     bool udp;
-    bool found; /* not published: something listens on it in the guest, and is reached at 127.0.0.1. It goes
-                 * when nothing listens there any more. */
+    /* not published: something listens on it in the guest, and is reached at 127.0.0.1. It goes
+     * when nothing listens there any more. */
+    bool found;
 } sm_vm_port;
 
 /* Copies at most `max` of the ports that lead into the guest, published and found ones, and returns how
@@ -308,7 +316,7 @@ typedef struct sm_exec sm_exec;
 /* What stdin_fd, stdout_fd and stderr_fd may be beside a descriptor. */
 #define SM_FD_NULL  0    /* /dev/null in the guest */
 #define SM_FD_PIPE  (-1) /* a pipe whose other end sm_exec_fd gives */
-#define SM_FD_STDIN (-2) /* the standard input of this process: descriptor 0, which is SM_FD_NULL above */
+#define SM_FD_STDIN (-2) /* the standard input of this process; descriptor 0 is SM_FD_NULL */
 
 typedef struct sm_exec_config {
     /* What to run. argv is run as it is; where it is NULL, entrypoint followed by args is run: an entrypoint
@@ -317,21 +325,21 @@ typedef struct sm_exec_config {
     const char *const *argv;
     const char *const *entrypoint;
     const char *const *args;
-    const char *const *env;  /* "K=V", added to the image's; NULL: none */
-    const char *cwd;         /* NULL: the image's WorkingDir */
-    const char *user;        /* name or uid[:group or gid]; NULL: the image's User */
-    bool tty;                /* a terminal: stderr_fd is not used */
-    uint16_t rows, columns;  /* of the terminal; 0: 24x80 */
+    const char *const *env;             /* "K=V", added to the image's; NULL: none */
+    const char *cwd;                    /* NULL: the image's WorkingDir */
+    const char *user;                   /* name or uid[:group or gid]; NULL: the image's User */
+    bool tty;                           /* a terminal: stderr_fd is not used */
+    uint16_t rows, columns;             /* of the terminal; 0: 24x80 */
     int stdin_fd, stdout_fd, stderr_fd; /* borrowed until the exec ends */
-    int timeout_ms;          /* wall clock; after it the command is killed; 0: none */
+    int timeout_ms;                     /* wall clock; after it the command is killed; 0: none */
 } sm_exec_config;
 
 typedef struct sm_exec_result {
-    int exit_code;         /* 0..255, or -1 when a signal ended it */
-    int signal;            /* number of the signal that ended it, 0: none */
-    bool timed_out;        /* killed because timeout_ms was over */
+    int exit_code;  /* 0..255, or -1 when a signal ended it */
+    int signal;     /* number of the signal that ended it, 0: none */
+    bool timed_out; /* killed because timeout_ms was over */
     uint64_t peak_rss_bytes;
-    uint64_t wall_us;      /* measured in the guest */
+    uint64_t wall_us; /* measured in the guest */
 } sm_exec_result;
 
 /* Starts a command. In a VM that was restored as a service (sm_vm_config.service), a configuration that has
@@ -358,8 +366,8 @@ SM_API int sm_vm_write_file(sm_vm *vm, const char *path, const void *data, size_
     uid_t uid, gid_t gid, sm_error *err);
 
 /* Reads the file; *data is malloc'ed and the caller's. SM_ELIMIT if it is larger than max. */
-SM_API int sm_vm_read_file(sm_vm *vm, const char *path, size_t max, void **data, size_t *size,
-    sm_error *err);
+SM_API int sm_vm_read_file(
+    sm_vm *vm, const char *path, size_t max, void **data, size_t *size, sm_error *err);
 
 /* ---- snapshots ----------------------------------------------------------------------------- */
 
@@ -372,7 +380,8 @@ enum sm_bake_until {
 };
 
 typedef struct sm_bake_options {
-    const char *const *warmup; /* a command that is run to its end first; its state is what is restored */
+    /* a command that is run to its end first; its state is what is restored */
+    const char *const *warmup;
     enum sm_bake_until until;
     unsigned seconds; /* SM_BAKE_SECONDS: the time; else how long to wait at most, 0: 300 */
     bool again;       /* bake even if the snapshot is there */
@@ -388,8 +397,8 @@ typedef struct sm_snapshot_stats {
 /* Bakes the snapshot that sm_vm_start restores for this image and configuration. Of two callers at once (in
  * whatever process) one works and the other waits. *baked (may be NULL) is false when it was there already,
  * and then stats stay as they are. options and stats may be NULL. */
-SM_API int sm_image_bake(sm_image *image, const sm_vm_config *config, const sm_bake_options *options,
-    bool *baked, sm_snapshot_stats *stats, sm_error *err);
+SM_API int sm_image_bake(sm_image *image, const sm_vm_config *config,
+    const sm_bake_options *options, bool *baked, sm_snapshot_stats *stats, sm_error *err);
 
 /* Captures the VM into a file and lets it run on; it stands still only while its memory is copied. */
 SM_API int sm_vm_snapshot(sm_vm *vm, const char *path, sm_snapshot_stats *stats, sm_error *err);
@@ -440,7 +449,7 @@ enum sm_check_status {
 
 /* One finding about the host; the strings live as long as the call of the sm_check_fn. */
 typedef struct sm_check {
-    const char *name;   /* "kvm", "store", ... */
+    const char *name; /* "kvm", "store", ... */
     enum sm_check_status status;
     const char *detail; /* what was found */
     const char *advice; /* what to do about it; NULL: nothing */

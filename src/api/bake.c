@@ -115,8 +115,7 @@ static int start_service(struct bake *b, uint32_t *pid, sm_error *err)
     auto_strv argv = {0};
     auto_strv env = {0};
     struct sm_wire_exec exec;
-    int rc = sm_exec_describe(
-        &b->image->config, &(sm_exec_config){0}, &argv, &env, &exec, err);
+    int rc = sm_exec_describe(&b->image->config, &(sm_exec_config){0}, &argv, &env, &exec, err);
     if (rc)
         return rc;
     exec.flags |= SM_WIRE_EXEC_DETACH | SM_WIRE_EXEC_STDOUT | SM_WIRE_EXEC_STDERR;
@@ -305,7 +304,7 @@ int sm_image_bake(sm_image *image, const sm_vm_config *config, const sm_bake_opt
         .stats = stats,
     };
     enum state state = b.options->until != SM_BAKE_READY ? SERVICE
-        : b.options->warmup                              ? WARM
+                       : b.options->warmup               ? WARM
                                                          : BASE;
     bool did = false;
     int rc = key_of(image, b.config, b.key, err);
@@ -323,7 +322,8 @@ int sm_image_bake(sm_image *image, const sm_vm_config *config, const sm_bake_opt
 int sm_vm_find_snapshot(sm_vm *vm, const sm_vm_config *config, char **path, sm_error *err)
 {
     static const sm_bake_options options;
-    sm_vm_config base = *config; /* nothing runs in what may be baked here, so it needs no tap interface */
+    sm_vm_config base =
+        *config; /* nothing runs in what may be baked here, so it needs no tap interface */
     base.network = NULL;
     struct bake b = {.image = vm->image, .config = &base, .options = &options};
     sm_bake_key(vm->image, config, &vm->files, vm->hv, b.key);
@@ -331,7 +331,7 @@ int sm_vm_find_snapshot(sm_vm *vm, const sm_vm_config *config, char **path, sm_e
     if (rc)
         return rc;
     bool found = (config->service && find(&b, SERVICE, path, NULL) == 0) ||
-        find(&b, WARM, path, NULL) == 0 || find(&b, BASE, path, NULL) == 0;
+                 find(&b, WARM, path, NULL) == 0 || find(&b, BASE, path, NULL) == 0;
     if (!found) {
         uint64_t begin = sm_now_ns();
         bool baked;

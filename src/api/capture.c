@@ -23,8 +23,8 @@ static char *note_text(const sm_vm *vm, const struct sm_capture_note *note)
     return text;
 }
 
-static int copy_paused(struct sm_capture *c, sm_vm *vm, const struct sm_capture_note *note, bool delta,
-    const struct sm_ram *ram, sm_error *err)
+static int copy_paused(struct sm_capture *c, sm_vm *vm, const struct sm_capture_note *note,
+    bool delta, const struct sm_ram *ram, sm_error *err)
 {
     int rc = sm_machine_save(vm->machine, &c->snapshot, err);
     if (!rc)
@@ -46,9 +46,8 @@ int sm_capture_listeners(struct sm_capture *capture, sm_vm *vm, sm_error *err)
     return sm_vm_save_listeners(vm, &capture->listeners, &capture->n_listeners, err);
 }
 
-int sm_capture_take(
-    struct sm_capture *capture, sm_vm *vm, const struct sm_capture_note *note, bool delta,
-    sm_error *err)
+int sm_capture_take(struct sm_capture *capture, sm_vm *vm, const struct sm_capture_note *note,
+    bool delta, sm_error *err)
 {
     struct sm_ram ram;
     sm_machine_ram(vm->machine, &ram);

@@ -37,9 +37,8 @@ int sm_capture_listeners(struct sm_capture *capture, sm_vm *vm, sm_error *err);
 
 /* Pauses the VM, copies, and leaves it paused (after a failure it runs). delta: only what differs from the
  * snapshot file that the VM was restored from. *capture must be all zero, but for its listeners. */
-int sm_capture_take(
-    struct sm_capture *capture, sm_vm *vm, const struct sm_capture_note *note, bool delta,
-    sm_error *err);
+int sm_capture_take(struct sm_capture *capture, sm_vm *vm, const struct sm_capture_note *note,
+    bool delta, sm_error *err);
 
 /* Begins to write the file; base_fd >= 0: as a difference from that snapshot. base_fd must stay open
  * until finish or clear. */

@@ -32,8 +32,8 @@ int sm_channel_init(struct sm_channel *channel, int fd, struct sm_machine *machi
     return 0;
 }
 
-int sm_channel_connect(struct sm_channel *channel, struct sm_machine *machine, int64_t deadline,
-    sm_error *err)
+int sm_channel_connect(
+    struct sm_channel *channel, struct sm_machine *machine, int64_t deadline, sm_error *err)
 {
     int fd;
     sm_error why;
@@ -116,8 +116,8 @@ int sm_channel_fill(struct sm_channel *channel, sm_error *err)
         channel->begin = 0;
     }
     for (;;) {
-        ssize_t n = recv(
-            channel->fd, channel->in + channel->end, SM_CHANNEL_BUFFER - channel->end, 0);
+        ssize_t n =
+            recv(channel->fd, channel->in + channel->end, SM_CHANNEL_BUFFER - channel->end, 0);
         if (n > 0) {
             channel->end += (size_t)n;
             return 1;

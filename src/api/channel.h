@@ -17,20 +17,20 @@ struct sm_machine;
 struct sm_channel {
     int fd;                     /* non-blocking; -1: closed */
     struct sm_machine *machine; /* NULL: none (tests) */
-    uint8_t *in;                /* SM_CHANNEL_BUFFER bytes, of which those from begin to end are unread */
+    uint8_t *in; /* SM_CHANNEL_BUFFER bytes, of which those from begin to end are unread */
     size_t begin, end;
 };
 
 /* Takes fd over, also when it fails. */
 int sm_channel_init(struct sm_channel *channel, int fd, struct sm_machine *machine, sm_error *err);
 /* A new connection to the agent. */
-int sm_channel_connect(struct sm_channel *channel, struct sm_machine *machine, int64_t deadline,
-    sm_error *err);
+int sm_channel_connect(
+    struct sm_channel *channel, struct sm_machine *machine, int64_t deadline, sm_error *err);
 void sm_channel_close(struct sm_channel *channel); /* all zero or closed is fine */
 
 /* Sends all of it. */
-int sm_channel_send(struct sm_channel *channel, const void *data, size_t size, int64_t deadline,
-    sm_error *err);
+int sm_channel_send(
+    struct sm_channel *channel, const void *data, size_t size, int64_t deadline, sm_error *err);
 
 /* Looks for a whole frame among the bytes received: 1 with *frame, which lives until the next call of
  * sm_channel_fill; 0: more bytes are needed. sm_channel_fill reads what is there: 1 when there was

@@ -122,8 +122,8 @@ static int send_request(sm_exec *e, const struct sm_exec_request *request, sm_er
         exec.flags |= SM_WIRE_EXEC_STDERR;
     int64_t deadline = sm_deadline(START_TIMEOUT_MS);
     int rc = request->attach.pid
-        ? sm_exec_send(&e->channel, SM_WIRE_ATTACH, &request->attach, deadline, err)
-        : sm_exec_send(&e->channel, SM_WIRE_EXEC, &exec, deadline, err);
+                 ? sm_exec_send(&e->channel, SM_WIRE_ATTACH, &request->attach, deadline, err)
+                 : sm_exec_send(&e->channel, SM_WIRE_EXEC, &exec, deadline, err);
     struct sm_wire_started started;
     if (!rc)
         rc = sm_channel_expect(&e->channel, SM_WIRE_STARTED, &started, deadline, err);
@@ -165,8 +165,8 @@ int sm_exec_begin(struct sm_channel *channel, const struct sm_exec_request *requ
     e->tty = config->tty;
     e->credit = SM_WIRE_STDIN_WINDOW;
     e->deadline = config->timeout_ms > 0
-        ? sm_deadline((int64_t)config->timeout_ms + TIMEOUT_SLACK_MS)
-        : SM_NO_DEADLINE;
+                      ? sm_deadline((int64_t)config->timeout_ms + TIMEOUT_SLACK_MS)
+                      : SM_NO_DEADLINE;
     int rc = open_streams(e, config, err);
     if (!rc)
         rc = send_request(e, request, err);
@@ -209,7 +209,7 @@ int sm_exec_describe(const struct sm_image_config *image, const sm_exec_config *
 static bool takes_service(const sm_exec_config *c)
 {
     return !c->argv && !c->entrypoint && !c->args && !c->env && !c->cwd && !c->user && !c->tty &&
-        c->stdin_fd == SM_FD_NULL && c->timeout_ms <= 0;
+           c->stdin_fd == SM_FD_NULL && c->timeout_ms <= 0;
 }
 
 int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err)

@@ -23,7 +23,8 @@ static bool room_for_control(const sm_exec *e)
 
 static void queue_signal(sm_exec *e, int sig)
 {
-    struct sm_wire_writer w = {.buf = e->send + e->send_end, .cap = SM_EXEC_SEND_BUFFER - e->send_end};
+    struct sm_wire_writer w = {
+        .buf = e->send + e->send_end, .cap = SM_EXEC_SEND_BUFFER - e->send_end};
     sm_wire_put_signal(&w, &(struct sm_wire_signal){.signal = (uint32_t)sig});
     e->send_end += w.len;
 }

@@ -19,8 +19,8 @@ static int64_t deadline_for(size_t bytes)
 static int check_path(const char *path, sm_error *err)
 {
     if (*path != '/' || strlen(path) > SM_WIRE_MAX_PATH)
-        return sm_error_set(err, SM_EINVAL,
-            "'%.256s' is no absolute path of at most %u bytes", path, SM_WIRE_MAX_PATH);
+        return sm_error_set(err, SM_EINVAL, "'%.256s' is no absolute path of at most %u bytes",
+            path, SM_WIRE_MAX_PATH);
     return 0;
 }
 
@@ -59,7 +59,8 @@ int sm_vm_write_file(sm_vm *vm, const char *path, const void *data, size_t size,
     if (rc)
         return rc;
     if (size > SM_WIRE_MAX_FILE)
-        return sm_error_set(err, SM_ELIMIT, "a file of %zu bytes is too large; 1 GiB at most", size);
+        return sm_error_set(
+            err, SM_ELIMIT, "a file of %zu bytes is too large; 1 GiB at most", size);
     const struct sm_wire_write_file request = {
         .path = path, .mode = mode & 07777, .uid = uid, .gid = gid, .size = size};
     struct sm_channel channel;
@@ -130,8 +131,7 @@ int sm_vm_read_file(
     if (!c.data)
         rc = sm_error_set(err, SM_ENOMEM, "no memory for it");
     if (!rc)
-        rc = receive_file(
-            &channel, &(struct sm_wire_read_file){.path = path, .max = max}, &c, err);
+        rc = receive_file(&channel, &(struct sm_wire_read_file){.path = path, .max = max}, &c, err);
     sm_channel_close(&channel);
     if (rc) {
         free(c.data);

@@ -17,8 +17,8 @@
 
 _Static_assert(SM_SNAPSHOT_ID_BYTES == SM_FILE_ID_BYTES, "ids of files fit into snapshots");
 
-static int find(const char *named, const char *name, const char *what, char **path, uint8_t *id,
-    sm_error *err)
+static int find(
+    const char *named, const char *name, const char *what, char **path, uint8_t *id, sm_error *err)
 {
     int rc = 0;
     if (!named)
@@ -49,12 +49,11 @@ static int identify_rootfs(const sm_image *image, uint8_t *id, sm_error *err)
     return 0;
 }
 
-int sm_guest_files_find(struct sm_guest_files *files, const sm_image *image, const sm_vm_config *config,
-    sm_error *err)
+int sm_guest_files_find(
+    struct sm_guest_files *files, const sm_image *image, const sm_vm_config *config, sm_error *err)
 {
     *files = (struct sm_guest_files){0};
-    int rc = find(
-        config->kernel, "vmlinux", "guest kernel", &files->kernel, files->kernel_id, err);
+    int rc = find(config->kernel, "vmlinux", "guest kernel", &files->kernel, files->kernel_id, err);
     if (!rc)
         rc = find(config->initramfs, "agent.cpio", "agent's initramfs", &files->initramfs,
             files->agent_id, err);

@@ -17,8 +17,8 @@ struct sm_guest_files {
 };
 
 /* Finds those that config names, or the installed ones. On failure *files is empty. */
-int sm_guest_files_find(struct sm_guest_files *files, const sm_image *image, const sm_vm_config *config,
-    sm_error *err);
+int sm_guest_files_find(
+    struct sm_guest_files *files, const sm_image *image, const sm_vm_config *config, sm_error *err);
 void sm_guest_files_clear(struct sm_guest_files *files);
 
 /* Two snapshots with one key are interchangeable: "<digest of the image, 12 digits>-<fingerprint of

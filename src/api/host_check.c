@@ -31,8 +31,7 @@ __attribute__((format(printf, 5, 6))) static void add(struct report *r, const ch
     va_end(ap);
     if (status > r->worst)
         r->worst = status;
-    r->fn(r->arg,
-        &(sm_check){.name = name, .status = status, .detail = detail, .advice = advice});
+    r->fn(r->arg, &(sm_check){.name = name, .status = status, .detail = detail, .advice = advice});
 }
 
 static void check_hypervisor(struct report *r)
@@ -55,7 +54,8 @@ static void check_hypervisor(struct report *r)
     else if (assist)
         add(r, "hardware", SM_CHECK_WARNING,
             "everything works; use a host with hardware virtualisation where speed matters",
-            "no hardware virtualisation below: guest kernels are emulated and slow, and we help out");
+            "no hardware virtualisation below: guest kernels are emulated and slow, and we help "
+            "out");
     else
         add(r, "hardware", SM_CHECK_OK, NULL, "hardware virtualisation works");
     sm_hv_close(hv);

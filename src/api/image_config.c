@@ -167,8 +167,8 @@ int sm_image_config_argv(const struct sm_image_config *image, const sm_exec_conf
     if (!ok)
         return no_memory(err);
     if (argv->count == 0)
-        return sm_error_set(err, SM_EINVAL,
-            "the image names no command of its own; say what to run");
+        return sm_error_set(
+            err, SM_EINVAL, "the image names no command of its own; say what to run");
     if (!*argv->items[0])
         return sm_error_set(err, SM_EINVAL, "the command's name is empty");
     return 0;

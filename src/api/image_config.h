@@ -9,9 +9,9 @@
 struct sm_image_config {
     struct sm_strv entrypoint, cmd, env;
     struct sm_strv exposed; /* "PORT[/PROTOCOL]", not checked */
-    char *user;        /* "": root */
-    char *working_dir; /* "": / */
-    int stop_signal;   /* SIGTERM where the image names none that we know */
+    char *user;             /* "": root */
+    char *working_dir;      /* "": / */
+    int stop_signal;        /* SIGTERM where the image names none that we know */
 };
 
 /* `json` is hostile. On failure *config is empty. */

@@ -58,8 +58,8 @@ static int parse_mode(struct sm_vm_network *network, const char *mode, sm_error 
         network->mode = SM_NETWORK_TAP;
         return sm_tap_spec_parse(mode + strlen(TAP_PREFIX), &network->tap, err);
     } else {
-        return sm_error_set(err, SM_EINVAL,
-            "there is no network '%.100s'; it is user, none or tap:IFNAME", mode);
+        return sm_error_set(
+            err, SM_EINVAL, "there is no network '%.100s'; it is user, none or tap:IFNAME", mode);
     }
     return 0;
 }
@@ -71,7 +71,8 @@ static int check_policy(const struct sm_vm_network *network, sm_error *err)
         return 0;
     if (sm_policy_has_names(&network->policy))
         return sm_error_set(err, SM_EUNSUPPORTED,
-            "rules with names cannot be enforced on a tap interface, whose name servers are not ours; "
+            "rules with names cannot be enforced on a tap interface, whose name servers are not "
+            "ours; "
             "allow and deny addresses");
     if (sm_policy_opens_host(&network->policy))
         return sm_error_set(err, SM_EUNSUPPORTED,
@@ -133,8 +134,7 @@ static int make_user_net(
     return sm_user_net_create(loop, &config, backend, err);
 }
 
-static int make_tap(
-    void *arg, struct sm_loop *loop, struct sm_net_backend **backend, sm_error *err)
+static int make_tap(void *arg, struct sm_loop *loop, struct sm_net_backend **backend, sm_error *err)
 {
     struct sm_vm_network *network = arg;
     const struct sm_guest_addr *v6 = &network->tap.net.v6;

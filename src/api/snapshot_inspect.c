@@ -49,10 +49,10 @@ static json_t *wide_registers(const struct sm_reg128_list *list)
 {
     json_t *array = json_array();
     for (uint32_t i = 0; i < list->n; i++)
-        json_array_append_new(array,
-            json_pack("[o, o]", hex(list->v[i].id),
-                json_sprintf("0x%016llx%016llx", (unsigned long long)list->v[i].hi,
-                    (unsigned long long)list->v[i].lo)));
+        json_array_append_new(
+            array, json_pack("[o, o]", hex(list->v[i].id),
+                       json_sprintf("0x%016llx%016llx", (unsigned long long)list->v[i].hi,
+                           (unsigned long long)list->v[i].lo)));
     return array;
 }
 
@@ -62,9 +62,9 @@ static json_t *vcpus(const struct sm_snapshot *s)
     for (uint32_t i = 0; i < s->n_vcpus; i++) {
         const struct sm_vcpu_state *v = &s->vcpus[i];
         json_array_append_new(array,
-            json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "vtimer_offset", hex(v->vtimer_offset), "gp",
-                registers(&v->gp), "simd", wide_registers(&v->simd), "sys", registers(&v->sys), "icc",
-                registers(&v->icc), "redist", registers(&v->redist)));
+            json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "vtimer_offset", hex(v->vtimer_offset),
+                "gp", registers(&v->gp), "simd", wide_registers(&v->simd), "sys",
+                registers(&v->sys), "icc", registers(&v->icc), "redist", registers(&v->redist)));
     }
     return array;
 }
@@ -75,9 +75,9 @@ static json_t *queues(const struct sm_virtio_state *state)
     for (uint32_t i = 0; i < state->n_queues && i < SM_VIRTIO_MAX_QUEUES; i++) {
         const struct sm_virtq_state *q = &state->queues[i];
         json_array_append_new(array,
-            json_pack("{s:i, s:b, s:o, s:o, s:o, s:i, s:i}", "size", q->size, "ready", q->ready != 0,
-                "desc", hex(q->desc), "avail", hex(q->avail), "used", hex(q->used), "last_avail_idx",
-                q->last_avail_idx, "next_used_idx", q->next_used_idx));
+            json_pack("{s:i, s:b, s:o, s:o, s:o, s:i, s:i}", "size", q->size, "ready",
+                q->ready != 0, "desc", hex(q->desc), "avail", hex(q->avail), "used", hex(q->used),
+                "last_avail_idx", q->last_avail_idx, "next_used_idx", q->next_used_idx));
     }
     return array;
 }
@@ -103,10 +103,10 @@ static json_t *listeners(const struct sm_snapshot *s)
     json_t *array = json_array();
     for (uint32_t i = 0; i < s->n_listeners; i++) {
         const struct sm_snapshot_listener *l = &s->listeners[i];
-        json_array_append_new(array,
-            json_pack("{s:o, s:o, s:o, s:i, s:i}", "cid", hex(l->cid), "peer_port",
-                number(l->peer_port), "vm_port", number(l->vm_port), "family", l->family, "socktype",
-                l->socktype));
+        json_array_append_new(
+            array, json_pack("{s:o, s:o, s:o, s:i, s:i}", "cid", hex(l->cid), "peer_port",
+                       number(l->peer_port), "vm_port", number(l->vm_port), "family", l->family,
+                       "socktype", l->socktype));
     }
     return array;
 }
@@ -115,9 +115,9 @@ static json_t *regions(const struct sm_snapshot *s)
 {
     json_t *array = json_array();
     for (uint32_t i = 0; i < s->n_regions; i++)
-        json_array_append_new(array,
-            json_pack("{s:o, s:o, s:o}", "gpa", hex(s->regions[i].gpa), "bytes",
-                number(s->regions[i].size), "offset", hex(s->regions[i].offset)));
+        json_array_append_new(
+            array, json_pack("{s:o, s:o, s:o}", "gpa", hex(s->regions[i].gpa), "bytes",
+                       number(s->regions[i].size), "offset", hex(s->regions[i].offset)));
     return array;
 }
 
@@ -135,8 +135,8 @@ static json_t *describe(const struct sm_snapshot *s, const struct stat *st)
     if (s->arch == SM_SNAPSHOT_UNMARKED)
         return root;
     json_object_set_new(root, "build",
-        json_pack("{s:o, s:o, s:o, s:o}", "kernel", id(s->build.kernel), "agent", id(s->build.agent),
-            "vmm", id(s->build.vmm), "rootfs", id(s->build.rootfs)));
+        json_pack("{s:o, s:o, s:o, s:o}", "kernel", id(s->build.kernel), "agent",
+            id(s->build.agent), "vmm", id(s->build.vmm), "rootfs", id(s->build.rootfs)));
     json_object_set_new(root, "cpu_digest", id(s->cpu_digest));
     json_object_set_new(root, "regions", regions(s));
     json_object_set_new(root, "note", s->note ? json_string(s->note) : json_null());

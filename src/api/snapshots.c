@@ -35,22 +35,21 @@ static void report(struct sm_snapshot_cache *cache, const struct sm_snapshot_ent
     auto_snapshot s = NULL;
     if (sm_snapshot_cache_path(cache, e->key, &path, NULL))
         return;
-    bool readable = sm_snapshot_open(path, &fd, NULL) == 0 &&
-        sm_snapshot_load_meta(fd, path, &s, NULL) == 0;
+    bool readable =
+        sm_snapshot_open(path, &fd, NULL) == 0 && sm_snapshot_load_meta(fd, path, &s, NULL) == 0;
     json_t *note = readable && s->note ? json_loads(s->note, 0, NULL) : NULL;
-    fn(arg,
-        &(sm_store_snapshot){
-            .key = e->key,
-            .path = path,
-            .digest = note_word(note, "digest"),
-            .source = note_word(note, "source"),
-            .state = readable ? note_word(note, "state") : "damaged",
-            .memory_bytes = readable ? s->memory_bytes : 0,
-            .vcpus = readable ? s->n_vcpus : 0,
-            .disk_bytes = e->disk_bytes,
-            .created = e->made.tv_sec,
-            .used = e->used.tv_sec,
-        });
+    fn(arg, &(sm_store_snapshot){
+                .key = e->key,
+                .path = path,
+                .digest = note_word(note, "digest"),
+                .source = note_word(note, "source"),
+                .state = readable ? note_word(note, "state") : "damaged",
+                .memory_bytes = readable ? s->memory_bytes : 0,
+                .vcpus = readable ? s->n_vcpus : 0,
+                .disk_bytes = e->disk_bytes,
+                .created = e->made.tv_sec,
+                .used = e->used.tv_sec,
+            });
     json_decref(note);
 }
 
@@ -71,7 +70,8 @@ int sm_store_snapshots(sm_store *store, sm_store_snapshot_fn *fn, void *arg, sm_
 }
 
 /* The one key that begins with `prefix`. An exact match wins. */
-static int complete_key(struct sm_snapshot_cache *cache, const char *prefix, char **key, sm_error *err)
+static int complete_key(
+    struct sm_snapshot_cache *cache, const char *prefix, char **key, sm_error *err)
 {
     struct sm_snapshot_entry *entries;
     size_t n, matches = 0, found = 0;

@@ -36,15 +36,14 @@ int sm_store_list(sm_store *store, sm_store_list_fn *fn, void *arg, sm_error *er
         return rc;
     for (size_t i = 0; i < list.count; i++) {
         const struct sm_image_entry *e = &list.entries[i];
-        fn(arg,
-            &(sm_store_image){
-                .names = (const char *const *)e->names,
-                .digest = e->info.digest,
-                .platform = e->info.platform,
-                .source = e->info.source,
-                .size_bytes = e->info.rootfs_size,
-                .created = e->info.created,
-            });
+        fn(arg, &(sm_store_image){
+                    .names = (const char *const *)e->names,
+                    .digest = e->info.digest,
+                    .platform = e->info.platform,
+                    .source = e->info.source,
+                    .size_bytes = e->info.rootfs_size,
+                    .created = e->info.created,
+                });
     }
     sm_image_list_clear(&list);
     return 0;
@@ -75,8 +74,8 @@ int sm_store_save(sm_store *store, const char *reference, const char *path, sm_e
     return sm_builder_save(store->images, reference, path, err);
 }
 
-int sm_store_load(sm_store *store, const char *path, const sm_image_options *options, char **names,
-    sm_error *err)
+int sm_store_load(
+    sm_store *store, const char *path, const sm_image_options *options, char **names, sm_error *err)
 {
     return sm_builder_load(store->images, path, options, names, err);
 }

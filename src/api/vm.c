@@ -36,8 +36,8 @@ int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, sm_error *err)
     return sm_channel_connect(channel, vm->machine, sm_deadline(REQUEST_TIMEOUT_MS), err);
 }
 
-int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer, void *to,
-    int64_t wait_ms, sm_error *err)
+int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer,
+    void *to, int64_t wait_ms, sm_error *err)
 {
     struct sm_channel channel;
     int rc = sm_vm_channel(vm, &channel, err);
@@ -87,7 +87,8 @@ static int set_name(sm_vm *vm, const sm_vm_config *config, sm_error *err)
         return sm_error_set(
             err, SM_EINVAL, "'%.100s' is no host name (%s)", config->hostname, rule);
     if (config->name && !is_name(config->name))
-        return sm_error_set(err, SM_EINVAL, "'%.100s' is no name for a VM (%s)", config->name, rule);
+        return sm_error_set(
+            err, SM_EINVAL, "'%.100s' is no name for a VM (%s)", config->name, rule);
     if (config->name) {
         memcpy(vm->name, config->name, strlen(config->name) + 1);
     } else {
@@ -99,7 +100,8 @@ static int set_name(sm_vm *vm, const sm_vm_config *config, sm_error *err)
     return 0;
 }
 
-int sm_vm_new(sm_image *image, const sm_vm_config *config, uint64_t start_ns, sm_vm **vm, sm_error *err)
+int sm_vm_new(
+    sm_image *image, const sm_vm_config *config, uint64_t start_ns, sm_vm **vm, sm_error *err)
 {
     sm_vm *v = calloc(1, sizeof(*v));
     if (!v)
@@ -171,7 +173,8 @@ void sm_vm_close(sm_vm *vm)
         return;
     sm_channel_close(&vm->own);
     sm_vm_network_close(&vm->network);
-    sm_machine_close(vm->machine); /* joins the device thread: agent_connected is not called any more */
+    sm_machine_close(
+        vm->machine); /* joins the device thread: agent_connected is not called any more */
     sm_vm_network_clear(&vm->network);
     sm_hv_close(vm->hv);
     sm_guest_files_clear(&vm->files);
@@ -198,8 +201,8 @@ size_t sm_vm_ports(sm_vm *vm, sm_vm_port *ports, size_t max)
             .guest_port = specs[i].guest_port,
             .udp = specs[i].protocol == 17,
             .found = specs[i].found};
-        snprintf(ports[i].host_ip, sizeof(ports[i].host_ip), "%.45s",
-            sm_ip_format(&specs[i].ip, text));
+        snprintf(
+            ports[i].host_ip, sizeof(ports[i].host_ip), "%.45s", sm_ip_format(&specs[i].ip, text));
     }
     return n;
 }

@@ -29,11 +29,13 @@ struct sm_vm {
     int agent_fd;          /* its connection, until the starting thread takes it; -1 */
     uint64_t agent_ns;     /* when it came */
     struct sm_channel own; /* a connection that is free for a request; fd -1: there is none */
-    uint32_t service_pid;  /* of the command that ran when the snapshot was made; 0: none, or taken */
+    /* of the command that ran when the snapshot was made; 0: none, or taken */
+    uint32_t service_pid;
 };
 
 /* Everything but the machine: names, files, hypervisor. */
-int sm_vm_new(sm_image *image, const sm_vm_config *config, uint64_t start_ns, sm_vm **vm, sm_error *err);
+int sm_vm_new(
+    sm_image *image, const sm_vm_config *config, uint64_t start_ns, sm_vm **vm, sm_error *err);
 
 /* Boots, or restores from a snapshot file; the agent is ready afterwards. */
 int sm_vm_boot(sm_vm *vm, const sm_vm_config *config, sm_error *err);
@@ -46,8 +48,8 @@ int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, sm_error *err);
 
 /* One request of the agent's that is answered with `answer`, decoded to *to (NULL with OK). The guest may
  * take wait_ms for what it asks. */
-int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer, void *to,
-    int64_t wait_ms, sm_error *err);
+int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer,
+    void *to, int64_t wait_ms, sm_error *err);
 
 /* The user's processes stop. They must not run on in a copy of the guest before its clock, randomness and
  * identity are new; a restore lets them go on then, thaw does here. */

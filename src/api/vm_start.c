@@ -125,8 +125,10 @@ static int greet(struct sm_channel *channel, sm_error *err)
         return rc;
     if (hello.version != SM_WIRE_VERSION)
         return sm_error_set(err, SM_EPROTOCOL,
-            "the agent speaks version %u of the protocol and we version %u; install kernel, agent and "
-            "library from one build", hello.version, SM_WIRE_VERSION);
+            "the agent speaks version %u of the protocol and we version %u; install kernel, agent "
+            "and "
+            "library from one build",
+            hello.version, SM_WIRE_VERSION);
     return 0;
 }
 
@@ -166,7 +168,8 @@ static int personalise(sm_vm *vm, struct sm_channel *channel, const char *hostna
         rc = sm_channel_expect(channel, SM_WIRE_OK, NULL, deadline, err);
     explicit_bzero(seed, sizeof(seed));
     explicit_bzero(frames, sizeof(frames));
-    return rc ? sm_error_prefix(err, rc, "cannot set the VM's network, clock, entropy and name") : 0;
+    return rc ? sm_error_prefix(err, rc, "cannot set the VM's network, clock, entropy and name")
+              : 0;
 }
 
 /* What both ways end with; takes the channel over. */
@@ -194,8 +197,7 @@ int sm_vm_boot(sm_vm *vm, const sm_vm_config *config, sm_error *err)
     vm->timing.found_us = since_start(vm, sm_now_ns());
     int rc = create_machine(vm, config, NULL, -1, err);
     if (!rc)
-        rc = sm_vsock_listen(
-            sm_machine_vsock(vm->machine), SM_WIRE_PORT, agent_connected, vm, err);
+        rc = sm_vsock_listen(sm_machine_vsock(vm->machine), SM_WIRE_PORT, agent_connected, vm, err);
     if (!rc)
         rc = sm_machine_boot(vm->machine, err);
     struct sm_channel channel = {.fd = -1};
@@ -214,7 +216,8 @@ int sm_vm_boot(sm_vm *vm, const sm_vm_config *config, sm_error *err)
 /* ---- restore --------------------------------------------------------------------------------- */
 
 /* The kernel and the agent in the snapshot must be those that this VM would boot. */
-static int check_builds(const sm_vm *vm, const struct sm_snapshot *s, const char *path, sm_error *err)
+static int check_builds(
+    const sm_vm *vm, const struct sm_snapshot *s, const char *path, sm_error *err)
 {
     static const uint8_t unsaid[SM_SNAPSHOT_ID_BYTES];
     const char *what = NULL;
@@ -222,10 +225,10 @@ static int check_builds(const sm_vm *vm, const struct sm_snapshot *s, const char
         memcmp(s->build.kernel, vm->files.kernel_id, sizeof(unsaid)))
         what = "guest kernel";
     else if (memcmp(s->build.agent, unsaid, sizeof(unsaid)) &&
-        memcmp(s->build.agent, vm->files.agent_id, sizeof(unsaid)))
+             memcmp(s->build.agent, vm->files.agent_id, sizeof(unsaid)))
         what = "agent";
     else if (memcmp(s->build.rootfs, unsaid, sizeof(unsaid)) &&
-        memcmp(s->build.rootfs, vm->files.rootfs_id, sizeof(unsaid)))
+             memcmp(s->build.rootfs, vm->files.rootfs_id, sizeof(unsaid)))
         what = "image, or the image was built anew since";
     if (!what)
         return 0;

@@ -53,8 +53,8 @@ static int take_option(const struct cli_command *self, struct bake *bake, int id
             bake->options.until = SM_BAKE_SECONDS;
             bake->options.seconds = (unsigned)ms / 1000;
         } else {
-            return cli_fail_usage(
-                self, "'--until %s' is neither 'listening' nor 'idle' nor 1 to 3600 seconds", optarg);
+            return cli_fail_usage(self,
+                "'--until %s' is neither 'listening' nor 'idle' nor 1 to 3600 seconds", optarg);
         }
         return CLI_EXIT_OK;
     case OPT_AGAIN:
@@ -113,10 +113,11 @@ const struct cli_command cli_bake = {
     .name = "bake",
     .synopsis = "IMAGE",
     .summary = "Make the snapshot that 'run' restores, ahead of time or warmed up.",
-    .notes =
-        "WHEN is 'listening' (on a TCP port), 'idle', or a number of seconds. 'run' without a command\n"
-        "then restores the image's command running. With --warmup every 'run' starts from the state that\n"
-        "the warm-up left. A snapshot serves runs with the same memory, CPUs and kernel.\n",
+    .notes = "WHEN is 'listening' (on a TCP port), 'idle', or a number of seconds. 'run' without a "
+             "command\n"
+             "then restores the image's command running. With --warmup every 'run' starts from the "
+             "state that\n"
+             "the warm-up left. A snapshot serves runs with the same memory, CPUs and kernel.\n",
     .options = options,
     .run = run,
 };

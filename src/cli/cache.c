@@ -39,8 +39,9 @@ static int ls(const struct cli_command *self, int argc, char **argv)
         const sm_disk_usage *part = rows[i].part;
         char size[32];
         if (json)
-            json_object_set_new(all, rows[i].name, json_pack("{s:I, s:I}", "files", (json_int_t)part->files,
-                "bytes", (json_int_t)part->bytes));
+            json_object_set_new(all, rows[i].name,
+                json_pack("{s:I, s:I}", "files", (json_int_t)part->files, "bytes",
+                    (json_int_t)part->bytes));
         else
             printf("%-12s %7llu %9s\n", rows[i].name, (unsigned long long)part->files,
                 cli_format_size(part->bytes, size));

@@ -11,10 +11,10 @@
  * ended it. */
 enum {
     CLI_EXIT_OK = 0,
-    CLI_EXIT_TIMEOUT = 124,   /* --timeout was over, as timeout(1) has it */
-    CLI_EXIT_FAILURE = 125,   /* supermachine itself failed */
-    CLI_EXIT_NOEXEC = 126,    /* the command cannot be invoked */
-    CLI_EXIT_NOTFOUND = 127,  /* no such command in the image */
+    CLI_EXIT_TIMEOUT = 124,  /* --timeout was over, as timeout(1) has it */
+    CLI_EXIT_FAILURE = 125,  /* supermachine itself failed */
+    CLI_EXIT_NOEXEC = 126,   /* the command cannot be invoked */
+    CLI_EXIT_NOTFOUND = 127, /* no such command in the image */
 };
 
 struct cli_option {
@@ -25,10 +25,10 @@ struct cli_option {
 };
 
 struct cli_command {
-    const char *name;     /* "run", "image ls" */
-    const char *synopsis; /* what follows the options: "IMAGE [COMMAND [ARG...]]" */
-    const char *summary;  /* one line */
-    const char *notes;    /* more lines for the help of the command; NULL: none */
+    const char *name;                 /* "run", "image ls" */
+    const char *synopsis;             /* what follows the options: "IMAGE [COMMAND [ARG...]]" */
+    const char *summary;              /* one line */
+    const char *notes;                /* more lines for the help of the command; NULL: none */
     const struct cli_option *options; /* the last has id 0; NULL: none */
     int (*run)(const struct cli_command *self, int argc, char **argv);
     const struct cli_command *const *commands; /* of a group, NULL at the end; then run is NULL */
@@ -36,7 +36,8 @@ struct cli_command {
 
 extern const struct cli_command cli_run, cli_pull, cli_login, cli_logout, cli_bake, cli_image,
     cli_snapshot, cli_cache, cli_doctor, cli_port, cli_version, cli_help;
-extern const struct cli_command cli_image_tag, cli_image_prune, cli_image_save, cli_image_load, cli_image_history;
+extern const struct cli_command cli_image_tag, cli_image_prune, cli_image_save, cli_image_load,
+    cli_image_history;
 extern const struct cli_command cli_root;
 
 /* Prints "supermachine: sentence" on stderr and returns CLI_EXIT_FAILURE. */

@@ -45,9 +45,9 @@ static void list_one(void *arg, const sm_store_image *image)
     for (const char *const *name = image->names; *name; name++)
         json_array_append_new(names, json_string(*name));
     json_array_append_new(l->images,
-        json_pack("{s:o, s:s, s:s, s:s, s:I, s:I}", "names", names, "digest", image->digest, "platform",
-            image->platform, "source", image->source, "size_bytes", (json_int_t)image->size_bytes,
-            "created", (json_int_t)image->created));
+        json_pack("{s:o, s:s, s:s, s:s, s:I, s:I}", "names", names, "digest", image->digest,
+            "platform", image->platform, "source", image->source, "size_bytes",
+            (json_int_t)image->size_bytes, "created", (json_int_t)image->created));
 }
 
 static int ls(const struct cli_command *self, int argc, char **argv)
@@ -108,9 +108,9 @@ static int inspect(const struct cli_command *self, int argc, char **argv)
             break;
         }
         json_t *config = json_loads(sm_image_config(image), 0, NULL);
-        json_array_append_new(all,
-            json_pack("{s:s, s:s, s:s, s:o}", "reference", argv[i], "digest", sm_image_digest(image),
-                "rootfs", sm_image_rootfs(image), "config", config ? config : json_null()));
+        json_array_append_new(all, json_pack("{s:s, s:s, s:s, s:o}", "reference", argv[i], "digest",
+                                       sm_image_digest(image), "rootfs", sm_image_rootfs(image),
+                                       "config", config ? config : json_null()));
         sm_image_close(image);
     }
     if (!status) {

@@ -86,7 +86,8 @@ static void print_history(const json_t *history)
     size_t i;
     json_t *entry;
     printf("%-20s %-6s %s\n", "CREATED", "LAYER", "CREATED BY");
-    json_array_foreach (history, i, entry) {
+    json_array_foreach(history, i, entry)
+    {
         bool empty = json_is_true(json_object_get(entry, "empty_layer"));
         printf("%-20.20s %-6s ", text_of(entry, "created"), empty ? "no" : "yes");
         /* One line each: what is in the image's config may hold anything. */

@@ -13,7 +13,8 @@ enum { OPT_PASSWORD_STDIN = 256, MAX_PASSWORD = 4097 };
 
 static const struct cli_option login_options[] = {
     {'u', "username", "USER", "the user (asked for)"},
-    {OPT_PASSWORD_STDIN, "password-stdin", NULL, "read the password from standard input (asked for)"},
+    {OPT_PASSWORD_STDIN, "password-stdin", NULL,
+        "read the password from standard input (asked for)"},
     CLI_REGISTRY_OPTIONS,
     {0},
 };
@@ -74,11 +75,13 @@ static int login(const struct cli_command *self, int argc, char **argv)
     if (from_stdin && !user)
         return cli_fail_usage(self, "--password-stdin needs --username");
     if (!from_stdin && !terminal)
-        return cli_fail_usage(self, "there is no terminal to ask for the password, use --password-stdin");
+        return cli_fail_usage(
+            self, "there is no terminal to ask for the password, use --password-stdin");
     if (!user && !ask("User: ", name, sizeof(name), false))
         return cli_fail("no user was given");
     setvbuf(stdin, NULL, _IONBF, 0); /* no second copy of the password */
-    if (from_stdin ? !read_line(password, sizeof(password)) : !ask("Password: ", password, sizeof(password), true))
+    if (from_stdin ? !read_line(password, sizeof(password))
+                   : !ask("Password: ", password, sizeof(password), true))
         return cli_fail("no password was given");
     sm_error err;
     int rc = sm_registry_login(host, user ? user : name, password, &how, &err);

@@ -101,8 +101,8 @@ static int dispatch(const struct cli_command *group, int argc, char **argv)
             return (*c)->commands ? dispatch(*c, argc, argv) : (*c)->run(*c, argc, argv);
         }
     }
-    return cli_fail_usage(group, "unknown command '%s%s%s'", group->name, *group->name ? " " : "",
-        argv[0]);
+    return cli_fail_usage(
+        group, "unknown command '%s%s%s'", group->name, *group->name ? " " : "", argv[0]);
 }
 
 int main(int argc, char **argv)

@@ -59,7 +59,8 @@ int cli_next_option(const struct cli_command *command, int argc, char **argv)
     }
 }
 
-int cli_take_format(const struct cli_command *command, int argc, char **argv, const char *other, bool *json)
+int cli_take_format(
+    const struct cli_command *command, int argc, char **argv, const char *other, bool *json)
 {
     int id;
     *json = false;
@@ -90,7 +91,10 @@ void cli_print_help(const struct cli_command *command)
                 continue;
             char left[64];
             snprintf(left, sizeof(left), "%c%c%s%s%s%s%s", o->id < 256 ? '-' : ' ',
-                o->id < 256 ? o->id : ' ', o->id < 256 && o->name ? ", " : o->name ? "  " : "",
+                o->id < 256 ? o->id : ' ',
+                o->id < 256 && o->name ? ", "
+                : o->name              ? "  "
+                                       : "",
                 o->name ? "--" : "", o->name ? o->name : "", o->arg ? " " : "",
                 o->arg ? o->arg : "");
             printf("  %-26s %s\n", left, o->help);
@@ -219,7 +223,8 @@ int cli_env_add_file(struct cli_strings *env, const char *path)
         if (!*text || *text == '#')
             continue;
         if (strlen(line) != (size_t)n || !cli_env_add(env, text))
-            return cli_fail("line %zu of the environment file '%s' is not NAME=VALUE", number, path);
+            return cli_fail(
+                "line %zu of the environment file '%s' is not NAME=VALUE", number, path);
     }
     if (ferror(file))
         return cli_fail("cannot read the environment file '%s': %s", path, strerror(errno));

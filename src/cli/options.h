@@ -23,12 +23,13 @@ static inline int cli_options_exit(int result)
 
 /* For commands that have no other option than --format: takes all options and returns what ended them. `other` is the
  * format beside json, which is printed unless asked otherwise. */
-int cli_take_format(const struct cli_command *command, int argc, char **argv, const char *other, bool *json);
+int cli_take_format(
+    const struct cli_command *command, int argc, char **argv, const char *other, bool *json);
 
 /* The row of --format in the table of such a command. */
-#define CLI_FORMAT_OPTION(formats, help) \
-    {                                    \
-        0x1f0, "format", formats, help   \
+#define CLI_FORMAT_OPTION(formats, help)                                                           \
+    {                                                                                              \
+        0x1f0, "format", formats, help                                                             \
     }
 
 /* Whether `text` is a number in lo..hi, or a size such as 256m, 1g, 512MiB (1024-based). */

@@ -81,15 +81,17 @@ static void format_bar(const struct bar *bar, char line[MAX_LINE])
     static const char full[] = "########################", empty[] = "------------------------";
     char a[32], b[32];
     int n = (int)(bar->done * BAR_WIDTH / bar->total);
-    snprintf(line, MAX_LINE, "layer %u of %u %-12s [%.*s%.*s] %s / %s", bar->layer, bar->layers, bar->name, n, full,
-        BAR_WIDTH - n, empty, cli_format_size(bar->done, a), cli_format_size(bar->total, b));
+    snprintf(line, MAX_LINE, "layer %u of %u %-12s [%.*s%.*s] %s / %s", bar->layer, bar->layers,
+        bar->name, n, full, BAR_WIDTH - n, empty, cli_format_size(bar->done, a),
+        cli_format_size(bar->total, b));
 }
 
 /* Lines that are cut at the terminal's width, since a line that wraps would be two. */
 static void draw(void)
 {
     struct winsize size = {0};
-    int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col - 1 : 79;
+    int width =
+        ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col - 1 : 79;
     wipe();
     for (size_t i = 0; i < bar_count; i++) {
         char line[MAX_LINE];

@@ -51,18 +51,22 @@ static const struct cli_option options[] = {
     {'h', "hostname", "NAME", "host name in the VM (its name)"},
     {'p', "publish", "[[IP:]HOST:]GUEST[/udp]", "make a port of the VM reachable on this host"},
     {'P', "publish-all", NULL, "and those that the image exposes, on free ports of 127.0.0.1"},
-    {OPT_NO_AUTO_PORTS, "no-auto-ports", NULL, "only those: what listens in the VM gets none by itself"},
+    {OPT_NO_AUTO_PORTS, "no-auto-ports", NULL,
+        "only those: what listens in the VM gets none by itself"},
     {OPT_SOCKET, "socket", "PATH", "a unix socket that leads to the VM's ports"},
     {OPT_LOG_CONNECTIONS, "log-connections", NULL, "print who connects to the VM's ports"},
     {OPT_NETWORK, "network", "user|none|tap:IF", "what the network card is plugged into (user)"},
-    {OPT_EGRESS, "egress", "all|public|none", "what the VM may connect to (all; none with --allow)"},
-    {OPT_ALLOW, "allow", "TARGET", "and also to this address, network, name or host-loopback[:PORT]"},
+    {OPT_EGRESS, "egress", "all|public|none",
+        "what the VM may connect to (all; none with --allow)"},
+    {OPT_ALLOW, "allow", "TARGET",
+        "and also to this address, network, name or host-loopback[:PORT]"},
     {OPT_DENY, "deny", "TARGET", "but not to this one"},
     {OPT_TIMEOUT, "timeout", "SECONDS", "kill the command after this time"},
     {OPT_RM, "rm", NULL, "remove the VM at its end (always done)"},
     {OPT_TIMING, "timing", NULL, "print on standard error how long each stage took"},
     {OPT_COLD, "cold", NULL, "boot, and restore no snapshot"},
-    {OPT_SNAPSHOT, "snapshot", "FILE", "restore this file, which 'snapshot create' made of the image"},
+    {OPT_SNAPSHOT, "snapshot", "FILE",
+        "restore this file, which 'snapshot create' made of the image"},
     {'q', "quiet", NULL, "no progress"},
     {'v', "volume", "HOST:GUEST", NULL},
     {0},
@@ -167,8 +171,10 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
         run->quiet = true;
         return 0;
     case 'v':
-        return cli_fail("volumes (-v %s) are not possible yet; put the files into the image, or pass "
-                        "them through standard input", optarg);
+        return cli_fail(
+            "volumes (-v %s) are not possible yet; put the files into the image, or pass "
+            "them through standard input",
+            optarg);
     default: /* --rm */
         return 0;
     }
@@ -198,7 +204,8 @@ static void print_timing(const struct stamps *at, const sm_vm *vm, const sm_exec
     print_stage("VM created", t.found_us, t.created_us);
     if (t.restored) {
         print_stage("snapshot loaded", t.created_us, t.loaded_us);
-        fprintf(stderr, "    (RAM %llu, vCPUs %llu, interrupts %llu, clock %llu, devices %llu us)\n",
+        fprintf(stderr,
+            "    (RAM %llu, vCPUs %llu, interrupts %llu, clock %llu, devices %llu us)\n",
             (unsigned long long)t.ram_map_us, (unsigned long long)t.vcpu_restore_us,
             (unsigned long long)t.irqchip_restore_us, (unsigned long long)t.clock_us,
             (unsigned long long)t.device_restore_us);
@@ -208,11 +215,13 @@ static void print_timing(const struct stamps *at, const sm_vm *vm, const sm_exec
     print_stage("vCPU in the guest", t.loaded_us, t.kernel_entry_us);
     print_stage("guest, until agent connects", t.kernel_entry_us, t.agent_start_us);
     print_stage("clock, entropy, identity", t.agent_start_us, t.ready_us);
-    print_stage(t.restored ? "= restore to agent ready" : "= power-on to agent ready", 0, t.ready_us);
+    print_stage(
+        t.restored ? "= restore to agent ready" : "= power-on to agent ready", 0, t.ready_us);
     print_stage("command started", at->vm, at->exec);
     print_stage("command and its output", at->exec, at->end);
     print_stage("= all", at->start, at->end);
-    fprintf(stderr, "  %-28s %10.2f ms\n", "command, seen by the guest", (double)result->wall_us / 1e3);
+    fprintf(
+        stderr, "  %-28s %10.2f ms\n", "command, seen by the guest", (double)result->wall_us / 1e3);
     fprintf(stderr, "  guest exits %llu (mmio %llu, pio %llu, assists %llu)\n",
         (unsigned long long)c.exits, (unsigned long long)c.mmio, (unsigned long long)c.pio,
         (unsigned long long)c.assists);
@@ -246,7 +255,7 @@ static int run_command(struct run *run, sm_vm *vm, struct stamps *at)
         cli_signals_attach(NULL, false);
         cli_fail_error(&err);
         return rc == -SM_ENOTFOUND ? CLI_EXIT_NOTFOUND
-            : rc == -SM_ENOEXEC    ? CLI_EXIT_NOEXEC
+               : rc == -SM_ENOEXEC ? CLI_EXIT_NOEXEC
                                    : CLI_EXIT_FAILURE;
     }
     at->exec = now_us();
@@ -360,7 +369,7 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
     }
     /* With nothing else asked for, the image's own command may be running in the snapshot already. */
     run.vm.service = !run.exec.args && !run.exec.entrypoint && !run.exec.env && !run.exec.cwd &&
-        !run.exec.user && !run.exec.tty && !run.interactive && !run.exec.timeout_ms;
+                     !run.exec.user && !run.exec.tty && !run.interactive && !run.exec.timeout_ms;
     status = run_image(&run);
 out:
     cli_strings_free(&run.env);
@@ -376,19 +385,26 @@ const struct cli_command cli_run = {
     .name = "run",
     .synopsis = "IMAGE [COMMAND [ARG...]]",
     .summary = "Run a command in a new microVM.",
-    .notes =
-        "IMAGE is oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], or an image of\n"
-        "'supermachine image ls'. Without COMMAND the image's own command is run.\n"
-        "\n"
-        "The first run boots once and bakes a snapshot; from then on runs restore it in milliseconds.\n"
-        "\n"
-        "IF is IFNAME[,ip=ADDRESS/LENGTH][,gw=ADDRESS][,ip6=..][,gw6=..][,mac=MAC][,dns=ADDRESS]...: a tap\n"
-        "interface of this host; the guest has 10.0.2.15/24 and the gateway 10.0.2.2 unless others are given.\n"
-        "\n"
-        "Ends with the exit code of the command; 128 + N when signal N ended it; 124 when --timeout was\n"
-        "over; 125 when supermachine failed; 126 when the command cannot be invoked; 127 when there\n"
-        "is no such command. SIGTERM reaches the command as the image's stop signal; other signals as\n"
-        "they are; the third request to end within ten seconds kills it.\n",
+    .notes = "IMAGE is oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], or an "
+             "image of\n"
+             "'supermachine image ls'. Without COMMAND the image's own command is run.\n"
+             "\n"
+             "The first run boots once and bakes a snapshot; from then on runs restore it in "
+             "milliseconds.\n"
+             "\n"
+             "IF is "
+             "IFNAME[,ip=ADDRESS/"
+             "LENGTH][,gw=ADDRESS][,ip6=..][,gw6=..][,mac=MAC][,dns=ADDRESS]...: a tap\n"
+             "interface of this host; the guest has 10.0.2.15/24 and the gateway 10.0.2.2 unless "
+             "others are given.\n"
+             "\n"
+             "Ends with the exit code of the command; 128 + N when signal N ended it; 124 when "
+             "--timeout was\n"
+             "over; 125 when supermachine failed; 126 when the command cannot be invoked; 127 when "
+             "there\n"
+             "is no such command. SIGTERM reaches the command as the image's stop signal; other "
+             "signals as\n"
+             "they are; the third request to end within ten seconds kills it.\n",
     .options = options,
     .run = main_run,
 };

@@ -9,8 +9,8 @@
 
 #include "cli/terminal.h"
 
-#define KILL_AFTER     3  /* requests to end ... */
-#define KILL_WITHIN_S  10 /* ... in this time */
+#define KILL_AFTER    3  /* requests to end ... */
+#define KILL_WITHIN_S 10 /* ... in this time */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static sm_exec *target;
@@ -92,7 +92,8 @@ bool cli_signals_start(void)
             sigaddset(&taken, signals[i]);
     }
     pthread_t thread;
-    if (pthread_sigmask(SIG_BLOCK, &taken, NULL) || pthread_create(&thread, NULL, take_signals, NULL))
+    if (pthread_sigmask(SIG_BLOCK, &taken, NULL) ||
+        pthread_create(&thread, NULL, take_signals, NULL))
         return false;
     return pthread_detach(thread) == 0;
 }

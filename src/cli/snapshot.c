@@ -123,19 +123,19 @@ static void list_one(void *arg, const sm_store_snapshot *s)
 {
     json_t *all = arg;
     if (all) {
-        json_array_append_new(all,
-            json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:I, s:I}", "key", s->key, "path",
-                s->path, "image", s->source, "digest", s->digest, "state", s->state, "memory_bytes",
-                (json_int_t)s->memory_bytes, "vcpus", (int)s->vcpus, "disk_bytes",
-                (json_int_t)s->disk_bytes, "created", (json_int_t)s->created, "used",
-                (json_int_t)s->used));
+        json_array_append_new(
+            all, json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:I, s:I}", "key", s->key,
+                     "path", s->path, "image", s->source, "digest", s->digest, "state", s->state,
+                     "memory_bytes", (json_int_t)s->memory_bytes, "vcpus", (int)s->vcpus,
+                     "disk_bytes", (json_int_t)s->disk_bytes, "created", (json_int_t)s->created,
+                     "used", (json_int_t)s->used));
         return;
     }
     char memory[32], disk[32], used[32];
     print_time(s->used, used);
     printf("%-24.24s %-8s %8s %4u %9s  %-16s  %s\n", s->key, s->state,
-        cli_format_size(s->memory_bytes, memory), s->vcpus, cli_format_size(s->disk_bytes, disk), used,
-        s->source);
+        cli_format_size(s->memory_bytes, memory), s->vcpus, cli_format_size(s->disk_bytes, disk),
+        used, s->source);
 }
 
 static int ls(const struct cli_command *self, int argc, char **argv)
@@ -216,7 +216,7 @@ static int create(const struct cli_command *self, int argc, char **argv)
     if (*file == '/')
         snprintf(path, sizeof(path), "%s", file);
     else if (!getcwd(here, sizeof(here)) ||
-        (size_t)snprintf(path, sizeof(path), "%s/%s", here, file) >= sizeof(path))
+             (size_t)snprintf(path, sizeof(path), "%s/%s", here, file) >= sizeof(path))
         return cli_fail("the path of '%s' is too long", file);
     if (strchr(path, '\n'))
         return cli_fail("a snapshot's path cannot have a line break");
@@ -231,7 +231,8 @@ static const struct cli_command snapshot_create = {
     .name = "snapshot create",
     .synopsis = "VM FILE",
     .summary = "Capture a VM that 'run --name VM' holds, and let it run on.",
-    .notes = "'supermachine run --snapshot FILE IMAGE COMMAND' goes on from there, any number of times.\n",
+    .notes = "'supermachine run --snapshot FILE IMAGE COMMAND' goes on from there, any number of "
+             "times.\n",
     .run = create,
 };
 

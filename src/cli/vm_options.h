@@ -10,11 +10,12 @@ enum { OPT_CPUS = 0x100, OPT_KERNEL };
 #define CLI_VM_OPTIONS                                                                             \
     {'m', "memory", "SIZE", "guest memory, such as 512m or 2g (256m)"},                            \
         {OPT_CPUS, "cpus", "N", "number of virtual CPUs, 1 to 16 (1)"},                            \
-        {OPT_KERNEL, "kernel", "FILE", "boot this guest kernel"}
+    {                                                                                              \
+        OPT_KERNEL, "kernel", "FILE", "boot this guest kernel"                                     \
+    }
 
 /* Takes the option, whose value is in optarg, if it is one of these. *status: 0, or the exit code after a
  * message. */
-bool cli_take_vm_option(
-    const struct cli_command *self, int id, sm_vm_config *config, int *status);
+bool cli_take_vm_option(const struct cli_command *self, int id, sm_vm_config *config, int *status);
 
 #endif

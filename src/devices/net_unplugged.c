@@ -3,8 +3,8 @@
 
 #include "devices/virtio_net.h"
 
-static bool unplugged_send(struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr,
-    uint8_t *frame, size_t len)
+static bool unplugged_send(
+    struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr, uint8_t *frame, size_t len)
 {
     (void)backend, (void)hdr, (void)frame, (void)len;
     return true;
@@ -36,7 +36,6 @@ struct sm_net_backend *sm_net_unplugged(void)
     struct sm_net_backend *backend = calloc(1, sizeof(*backend));
 
     if (backend)
-        *backend = (struct sm_net_backend){
-            .ops = &ops, .mtu = SM_NET_MTU, .link_up = false};
+        *backend = (struct sm_net_backend){.ops = &ops, .mtu = SM_NET_MTU, .link_up = false};
     return backend;
 }

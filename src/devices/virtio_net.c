@@ -207,7 +207,8 @@ static enum fill fill_buffers(
         used[n].head = chain->head;
         used[n].written = (uint32_t)(skip + put);
         n++;
-        if (chain->writable_bytes <= skip) { /* no driver that follows the rules has such a buffer */
+        if (chain->writable_bytes <=
+            skip) { /* no driver that follows the rules has such a buffer */
             sm_virtio_broken(&net->dev);
             break;
         }
@@ -224,8 +225,8 @@ static enum fill fill_buffers(
     return FILLED;
 }
 
-bool sm_virtio_net_deliver(struct sm_virtio_dev *dev, const struct virtio_net_hdr_v1 *hdr,
-    const void *frame, size_t len)
+bool sm_virtio_net_deliver(
+    struct sm_virtio_dev *dev, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
 {
     struct net *net = net_of(dev);
     enum fill result = UNDELIVERABLE;
@@ -354,7 +355,7 @@ int sm_virtio_net_create(const struct sm_virtio_env *env, const uint8_t mac[6],
 {
     struct net *net = calloc(1, sizeof(*net));
     uint64_t features = F(VIRTIO_NET_F_MAC) | F(VIRTIO_NET_F_STATUS) | F(VIRTIO_NET_F_MTU) |
-        F(VIRTIO_NET_F_MRG_RXBUF) | OFFLOADS;
+                        F(VIRTIO_NET_F_MRG_RXBUF) | OFFLOADS;
     int rc;
 
     if (!net)

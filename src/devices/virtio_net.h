@@ -66,8 +66,8 @@ const struct sm_net_counters *sm_virtio_net_counters(const struct sm_virtio_dev 
 
 /* Gives a frame to the guest (hdr->num_buffers is filled in). True: delivered, or dropped because this
  * guest can never take it. False: no buffers now, rx_ready will tell. */
-bool sm_virtio_net_deliver(struct sm_virtio_dev *dev, const struct virtio_net_hdr_v1 *hdr,
-    const void *frame, size_t len);
+bool sm_virtio_net_deliver(
+    struct sm_virtio_dev *dev, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len);
 /* Shows the guest what was delivered; at the end of a batch. */
 void sm_virtio_net_flush(struct sm_virtio_dev *dev);
 /* The backend can send again. */

@@ -50,8 +50,7 @@ int sm_vsock_listen(
  * case, made non-blocking by the caller, and closed when the guest does not answer within a minute. False:
  * too many streams. The loop's thread only. */
 #define SM_VSOCK_FIRST 8
-bool sm_vsock_bridge(
-    struct sm_vsock *vsock, uint32_t port, int fd, const void *first, size_t len);
+bool sm_vsock_bridge(struct sm_vsock *vsock, uint32_t port, int fd, const void *first, size_t len);
 
 /* Where a client of the front door is connected to: a vsock port, which gets the bytes at `first` first. */
 struct sm_vsock_target {
@@ -79,8 +78,8 @@ typedef enum sm_vsock_route sm_vsock_route_fn(
  * in-process listener go to the unix socket "PATH_P".
  *
  * A socket file whose owner is dead is replaced; ours is removed with the device. Any thread. */
-int sm_vsock_front_door(struct sm_vsock *vsock, const char *path, sm_vsock_route_fn *route, void *arg,
-    sm_error *err);
+int sm_vsock_front_door(
+    struct sm_vsock *vsock, const char *path, sm_vsock_route_fn *route, void *arg, sm_error *err);
 /* Closes it, if it is open: `route` is not called any more. Connections go on. The loop's thread only. */
 void sm_vsock_shut_front_door(struct sm_vsock *vsock);
 

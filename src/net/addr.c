@@ -14,30 +14,30 @@ struct range {
 
 /* IANA IPv4 special-purpose address registry, and multicast. */
 static const struct range private_v4[] = {
-    {{10}, 8},               /* RFC 1918 */
-    {{100, 64}, 10},         /* shared by carrier-grade NAT, RFC 6598 */
-    {{169, 254}, 16},        /* link-local; the metadata service of clouds */
-    {{172, 16}, 12},         /* RFC 1918 */
-    {{192, 0, 0}, 24},       /* IETF protocol assignments */
-    {{192, 0, 2}, 24},       /* documentation */
-    {{192, 88, 99}, 24},     /* 6to4 relays, deprecated */
-    {{192, 168}, 16},        /* RFC 1918 */
-    {{198, 18}, 15},         /* benchmarking */
-    {{198, 51, 100}, 24},    /* documentation */
-    {{203, 0, 113}, 24},     /* documentation */
-    {{224}, 4},              /* multicast */
-    {{240}, 4},              /* reserved, limited broadcast */
+    {{10}, 8},            /* RFC 1918 */
+    {{100, 64}, 10},      /* shared by carrier-grade NAT, RFC 6598 */
+    {{169, 254}, 16},     /* link-local; the metadata service of clouds */
+    {{172, 16}, 12},      /* RFC 1918 */
+    {{192, 0, 0}, 24},    /* IETF protocol assignments */
+    {{192, 0, 2}, 24},    /* documentation */
+    {{192, 88, 99}, 24},  /* 6to4 relays, deprecated */
+    {{192, 168}, 16},     /* RFC 1918 */
+    {{198, 18}, 15},      /* benchmarking */
+    {{198, 51, 100}, 24}, /* documentation */
+    {{203, 0, 113}, 24},  /* documentation */
+    {{224}, 4},           /* multicast */
+    {{240}, 4},           /* reserved, limited broadcast */
 };
 
 /* What is not global inside of 2000::/3. Everything outside of 2000::/3 is private to us, except
  * the NAT64 prefix, which is judged by what it embeds. */
 static const struct range private_v6[] = {
-    {{0x20, 0x01, 0x00, 0x01}, 32},             /* protocol assignments, 2001:1::/32 */
-    {{0x20, 0x01, 0x00, 0x02}, 32},             /* benchmarking */
-    {{0x20, 0x01, 0x00, 0x10}, 28},             /* ORCHID */
-    {{0x20, 0x01, 0x00, 0x20}, 28},             /* ORCHIDv2 */
-    {{0x20, 0x01, 0x0d, 0xb8}, 32},             /* documentation */
-    {{0x3f, 0xff, 0x00}, 20},                   /* documentation */
+    {{0x20, 0x01, 0x00, 0x01}, 32}, /* protocol assignments, 2001:1::/32 */
+    {{0x20, 0x01, 0x00, 0x02}, 32}, /* benchmarking */
+    {{0x20, 0x01, 0x00, 0x10}, 28}, /* ORCHID */
+    {{0x20, 0x01, 0x00, 0x20}, 28}, /* ORCHIDv2 */
+    {{0x20, 0x01, 0x0d, 0xb8}, 32}, /* documentation */
+    {{0x3f, 0xff, 0x00}, 20},       /* documentation */
 };
 
 static const struct range global_v6 = {{0x20}, 3};

@@ -17,9 +17,9 @@ struct sm_ip {
 
 /* What an address is by the IANA special-purpose registries (RFC 6890 and its successors). */
 enum sm_ip_class {
-    SM_IP_GLOBAL = 0,  /* ordinary unicast of the Internet */
-    SM_IP_PRIVATE,     /* private, link-local, shared, multicast, reserved, documentation */
-    SM_IP_THIS_HOST,   /* loopback and unspecified: a host that connects there reaches itself */
+    SM_IP_GLOBAL = 0, /* ordinary unicast of the Internet */
+    SM_IP_PRIVATE,    /* private, link-local, shared, multicast, reserved, documentation */
+    SM_IP_THIS_HOST,  /* loopback and unspecified: a host that connects there reaches itself */
 };
 
 struct sm_ip sm_ip_from_v4(uint32_t host_order);

@@ -163,8 +163,8 @@ bool sm_dns_is_answer(
     struct sm_dns_question q;
 
     return read_question(msg, len, &q) && (be16(msg + 2) & FLAG_QR) && q.id == id &&
-        q.type == question->type && q.class == question->class &&
-        strcmp(q.name, question->name) == 0;
+           q.type == question->type && q.class == question->class &&
+           strcmp(q.name, question->name) == 0;
 }
 
 /* RFC 9460: priority, target, then parameters key, length, value; keys 4 and 6 are address hints. */
@@ -204,8 +204,8 @@ static bool walk_hints(const uint8_t *msg, const struct record *r, sm_dns_record
     return true;
 }
 
-static bool walk_record(const uint8_t *msg, size_t len, const struct record *r,
-    sm_dns_record_fn *fn, void *arg)
+static bool walk_record(
+    const uint8_t *msg, size_t len, const struct record *r, sm_dns_record_fn *fn, void *arg)
 {
     struct sm_dns_record record = {.type = r->type, .ttl = r->ttl};
     char target[SM_DNS_NAME_TEXT];

@@ -32,17 +32,18 @@
 struct sm_dns_question {
     uint16_t id;
     uint16_t type, class;
-    size_t end;          /* offset behind the question */
-    size_t udp_size;     /* what the asker takes (EDNS), 512 without */
-    char name[SM_DNS_NAME_TEXT]; /* lower case, no trailing dot, "" is the root; odd bytes as \DDD */
+    size_t end;      /* offset behind the question */
+    size_t udp_size; /* what the asker takes (EDNS), 512 without */
+    /* lower case, no trailing dot, "" is the root; odd bytes as \DDD */
+    char name[SM_DNS_NAME_TEXT];
 };
 
 /* Reads a query: opcode QUERY, one question, no answers. False: anything else. */
 bool sm_dns_parse_query(const uint8_t *msg, size_t len, struct sm_dns_question *question);
 
 /* Does `msg` answer the question (response bit, id, question section)? */
-bool sm_dns_is_answer(const uint8_t *msg, size_t len, uint16_t id,
-    const struct sm_dns_question *question);
+bool sm_dns_is_answer(
+    const uint8_t *msg, size_t len, uint16_t id, const struct sm_dns_question *question);
 
 /* Called for each record of the answer section; addr only for A and AAAA, target for CNAME and DNAME.
  * Returning false ends the walk. */

@@ -53,8 +53,8 @@ struct check {
     uint64_t now_ms;
 };
 
-static void deny(struct sm_dns_proxy *proxy, enum sm_verdict verdict, const char *name,
-    const struct sm_ip *addr)
+static void deny(
+    struct sm_dns_proxy *proxy, enum sm_verdict verdict, const char *name, const struct sm_ip *addr)
 {
     struct sm_denial denial = {
         .verdict = verdict, .protocol = SM_IP_UDP, .port = SM_NO_PORT, .name = name};
@@ -92,8 +92,8 @@ static bool learn_record(void *arg, const struct sm_dns_record *record)
 }
 
 /* Nothing is learned of an answer that is refused. Returns the length of what the guest gets. */
-static size_t enforce(struct sm_dns_proxy *proxy, const struct sm_dns_question *question,
-    uint8_t *msg, size_t len)
+static size_t enforce(
+    struct sm_dns_proxy *proxy, const struct sm_dns_question *question, uint8_t *msg, size_t len)
 {
     struct check c = {.proxy = proxy, .question = question, .now_ms = (uint64_t)sm_now_ms()};
 
@@ -228,8 +228,8 @@ static void on_event(void *arg, uint32_t events)
 static bool start(struct pending *p, const struct sockaddr_storage *server)
 {
     int type = p->client.tcp ? SOCK_STREAM : SOCK_DGRAM;
-    socklen_t len = server->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6)
-                                                  : sizeof(struct sockaddr_in);
+    socklen_t len =
+        server->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 
     p->fd = socket(server->ss_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (p->fd < 0)
@@ -280,8 +280,7 @@ static void answer_error(struct sm_dns_proxy *proxy, const struct sm_dns_client 
     if (question->end > sizeof(copy))
         return;
     memcpy(copy, msg, question->end);
-    proxy->answer(
-        proxy->arg, client, copy, sm_dns_make_error(copy, question, rcode));
+    proxy->answer(proxy->arg, client, copy, sm_dns_make_error(copy, question, rcode));
 }
 
 void sm_dns_proxy_ask(

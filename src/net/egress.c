@@ -111,7 +111,7 @@ static bool is_link_local_v6(const struct sm_ip *ip)
 static bool is_echo(const struct sm_frame *f)
 {
     return (f->protocol == SM_IP_ICMP && f->icmp_type == SM_ICMP_ECHO) ||
-        (f->protocol == SM_IP_ICMPV6 && f->icmp_type == SM_ICMPV6_ECHO);
+           (f->protocol == SM_IP_ICMPV6 && f->icmp_type == SM_ICMPV6_ECHO);
 }
 
 /* Neighbour discovery: the only use of link-local and multicast addresses. The user-mode network ends here;
@@ -122,8 +122,8 @@ static bool is_neighbour_discovery(const struct sm_egress *egress, const struct 
         (f->icmp_type != SM_ICMPV6_NS && f->icmp_type != SM_ICMPV6_NA))
         return false;
     return egress->user || is_link_local_v6(&f->dst) ||
-        (f->dst.b[0] == 0xff && f->dst.b[1] == 0x02) ||
-        (egress->link_prefix && sm_ip_in_prefix(&f->dst, &egress->link, egress->link_prefix));
+           (f->dst.b[0] == 0xff && f->dst.b[1] == 0x02) ||
+           (egress->link_prefix && sm_ip_in_prefix(&f->dst, &egress->link, egress->link_prefix));
 }
 
 /* The gateway and the name server, the only inhabitants of the subnet. */
@@ -159,8 +159,8 @@ static bool take_fragment_budget(struct sm_egress *egress, size_t len, uint64_t 
     return egress->fragment_bytes <= FRAGMENT_BUDGET;
 }
 
-enum sm_egress_action sm_egress_judge(struct sm_egress *egress, const uint8_t *frame, size_t len,
-    uint64_t now_ms, struct sm_frame *f)
+enum sm_egress_action sm_egress_judge(
+    struct sm_egress *egress, const uint8_t *frame, size_t len, uint64_t now_ms, struct sm_frame *f)
 {
     const struct sm_subnet *subnet;
     const struct sm_name_set *names;
@@ -192,7 +192,6 @@ enum sm_egress_action sm_egress_judge(struct sm_egress *egress, const uint8_t *f
         return unsupported(egress);
     names = f->protocol == SM_IP_UDP ? sm_names_touch(&egress->names, &f->dst, now_ms)
                                      : sm_names_find(&egress->names, &f->dst, now_ms);
-    v = sm_policy_decide(
-        &egress->policy, &f->dst, has_ports(f) ? f->dport : SM_NO_PORT, names);
+    v = sm_policy_decide(&egress->policy, &f->dst, has_ports(f) ? f->dport : SM_NO_PORT, names);
     return v == SM_VERDICT_ALLOW ? pass(egress) : deny(egress, f, v, now_ms);
 }

@@ -33,8 +33,8 @@ extern const struct sm_subnet sm_subnet_v6; /* fd73:6d6e:6574::/64: guest ::15, 
 
 struct sm_denial {
     enum sm_verdict verdict;
-    uint8_t protocol;    /* SM_IP_TCP, ... */
-    int port;            /* SM_NO_PORT: none */
+    uint8_t protocol; /* SM_IP_TCP, ... */
+    int port;         /* SM_NO_PORT: none */
     struct sm_ip addr;
     const char *name;    /* the name that was asked for, or NULL */
     uint64_t suppressed; /* denials since the last report that were not reported */
@@ -52,20 +52,21 @@ struct sm_egress {
     struct sm_names names;
     bool user; /* behind us is our user-mode network: only the virtual subnet's guest may speak, and
                 * there is connection state behind us; else every segment and fragment is judged */
-    struct sm_ip link; /* not user: IPv6 neighbours are those of this network; prefix 0: there is none */
+    /* not user: IPv6 neighbours are those of this network; prefix 0: there is none */
+    struct sm_ip link;
     unsigned link_prefix;
     struct sm_egress_counters counters;
     sm_denial_fn *denied; /* or NULL */
     void *denied_arg;
     struct sm_rate reports;
-    uint64_t fragment_bytes, fragment_ms;     /* libslirp keeps fragments for 30 s: bounded here */
+    uint64_t fragment_bytes, fragment_ms; /* libslirp keeps fragments for 30 s: bounded here */
 };
 
 enum sm_egress_action {
     SM_EGRESS_DROP,   /* silently */
     SM_EGRESS_REJECT, /* and tell the guest: sm_frame_refuse */
     SM_EGRESS_PASS,
-    SM_EGRESS_DNS,    /* a UDP datagram for our name server: never to be passed on */
+    SM_EGRESS_DNS, /* a UDP datagram for our name server: never to be passed on */
 };
 
 /* Takes the policy over (leaves an empty one behind). */

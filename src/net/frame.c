@@ -201,8 +201,7 @@ size_t sm_frame_make_udp(uint8_t *out, size_t room, const struct sm_udp_packet *
     put16(out + at + 4, udp);
     put16(out + at + 6, 0);
     memcpy(out + at + 8, p->payload, p->len);
-    sum = sm_inet_finish(
-        sm_inet_sum(out + at, udp, pseudo_sum(&p->src, &p->dst, SM_IP_UDP, udp)));
+    sum = sm_inet_finish(sm_inet_sum(out + at, udp, pseudo_sum(&p->src, &p->dst, SM_IP_UDP, udp)));
     if (sum == 0)
         sum = 0xffff;
     memcpy(out + at + 6, &sum, 2);
@@ -261,7 +260,7 @@ static size_t make_reset(uint8_t *out, const uint8_t *frame, const struct sm_fra
     if (f->tcp_flags & SM_TCP_RST)
         return 0;
     seq += (uint32_t)(f->end - f->payload) + ((f->tcp_flags & SM_TCP_SYN) ? 1 : 0) +
-        ((f->tcp_flags & SM_TCP_FIN) ? 1 : 0);
+           ((f->tcp_flags & SM_TCP_FIN) ? 1 : 0);
     at = put_headers(out, frame + SM_ETH_ALEN, frame, &f->dst, &f->src, SM_IP_TCP, 20);
     reset = out + at;
     memset(reset, 0, 20);

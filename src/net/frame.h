@@ -15,26 +15,26 @@
 
 #include "net/addr.h"
 
-#define SM_ETH_HEADER  14
-#define SM_ETH_ALEN    6
-#define SM_IPV4_HEADER 20 /* bytes: options are not carried */
-#define SM_IPV6_HEADER 40
-#define SM_IP_TCP      6
-#define SM_IP_UDP      17
-#define SM_IP_ICMP     1
-#define SM_IP_ICMPV6   58
+#define SM_ETH_HEADER   14
+#define SM_ETH_ALEN     6
+#define SM_IPV4_HEADER  20 /* bytes: options are not carried */
+#define SM_IPV6_HEADER  40
+#define SM_IP_TCP       6
+#define SM_IP_UDP       17
+#define SM_IP_ICMP      1
+#define SM_IP_ICMPV6    58
 #define SM_TCP_CHECKSUM 16 /* where it is in the header */
 #define SM_UDP_CHECKSUM 6
-#define SM_TCP_FIN     0x01
-#define SM_TCP_SYN     0x02
-#define SM_TCP_RST     0x04
-#define SM_TCP_ACK     0x10
+#define SM_TCP_FIN      0x01
+#define SM_TCP_SYN      0x02
+#define SM_TCP_RST      0x04
+#define SM_TCP_ACK      0x10
 
-#define SM_ICMP_ECHO    8
-#define SM_ICMPV6_ECHO  128
-#define SM_ICMPV6_RS    133
-#define SM_ICMPV6_NS    135
-#define SM_ICMPV6_NA    136
+#define SM_ICMP_ECHO   8
+#define SM_ICMPV6_ECHO 128
+#define SM_ICMPV6_RS   133
+#define SM_ICMPV6_NS   135
+#define SM_ICMPV6_NA   136
 
 enum sm_frame_kind {
     SM_FRAME_BAD = 0, /* malformed, or of a kind that is not carried */
@@ -52,9 +52,9 @@ struct sm_frame {
     uint8_t icmp_type;
     uint16_t sport, dport; /* TCP, UDP */
     struct sm_ip src, dst;
-    size_t l3;          /* offset of the IP header */
-    size_t payload;     /* offset of what follows the TCP, UDP or ICMP header */
-    size_t end;         /* of the IP datagram; Ethernet padding follows */
+    size_t l3;      /* offset of the IP header */
+    size_t payload; /* offset of what follows the TCP, UDP or ICMP header */
+    size_t end;     /* of the IP datagram; Ethernet padding follows */
 };
 
 /* Fills *f; f->kind tells the result. */

@@ -54,8 +54,8 @@ bool sm_names_learn(struct sm_names *names, const struct sm_ip *ip, const struct
         if (!victim || e->expires_ms < victim->expires_ms)
             victim = e;
     }
-    *victim = (struct sm_name_entry){
-        .ip = *ip, .expires_ms = expires, .latest_ms = latest, .set = *set};
+    *victim =
+        (struct sm_name_entry){.ip = *ip, .expires_ms = expires, .latest_ms = latest, .set = *set};
     return true;
 }
 
@@ -88,7 +88,7 @@ const struct sm_name_set *sm_names_touch(
 
     if (!e)
         return NULL;
-    e->expires_ms = SM_MAX(
-        e->expires_ms, SM_MIN(now_ms + SM_NAMES_MIN_TTL_S * 1000ull, e->latest_ms));
+    e->expires_ms =
+        SM_MAX(e->expires_ms, SM_MIN(now_ms + SM_NAMES_MIN_TTL_S * 1000ull, e->latest_ms));
     return &e->set;
 }

@@ -37,6 +37,7 @@ const struct sm_name_set *sm_names_find(
     const struct sm_names *names, const struct sm_ip *ip, uint64_t now_ms);
 
 /* The same, for a UDP datagram: keeps the entry alive. */
-const struct sm_name_set *sm_names_touch(struct sm_names *names, const struct sm_ip *ip, uint64_t now_ms);
+const struct sm_name_set *sm_names_touch(
+    struct sm_names *names, const struct sm_ip *ip, uint64_t now_ms);
 
 #endif

@@ -110,7 +110,7 @@ static bool parse_net(char *text, struct sm_egress_rule *rule)
     }
     prefix += 128 - width;
     for (unsigned i = prefix; i < 128; i++)
-        rule->net.b[i / 8] &= (uint8_t)~(0x80u >> (i % 8));
+        rule->net.b[i / 8] &= (uint8_t) ~(0x80u >> (i % 8));
     rule->prefix = (uint8_t)prefix;
     rule->kind = SM_TARGET_NET;
     return true;
@@ -220,8 +220,8 @@ int sm_policy_add_rule(struct sm_policy *policy, bool allow, const char *target,
 static bool same_rule(const struct sm_egress_rule *a, const struct sm_egress_rule *b)
 {
     return a->allow == b->allow && a->wildcard == b->wildcard && a->kind == b->kind &&
-        a->prefix == b->prefix && a->port_lo == b->port_lo && a->port_hi == b->port_hi &&
-        sm_ip_equal(&a->net, &b->net) && strcmp(a->name, b->name) == 0;
+           a->prefix == b->prefix && a->port_lo == b->port_lo && a->port_hi == b->port_hi &&
+           sm_ip_equal(&a->net, &b->net) && strcmp(a->name, b->name) == 0;
 }
 
 /* The next rule of the layer at or after i; n_rules if there is none. */

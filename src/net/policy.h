@@ -44,10 +44,10 @@ enum sm_target_kind { SM_TARGET_NET, SM_TARGET_NAME, SM_TARGET_HOST };
 
 struct sm_egress_rule {
     bool allow;
-    bool wildcard;   /* NAME: *.name */
+    bool wildcard; /* NAME: *.name */
     uint8_t layer;
-    uint8_t kind;    /* enum sm_target_kind */
-    uint8_t prefix;  /* NET: of the 16-byte form */
+    uint8_t kind;              /* enum sm_target_kind */
+    uint8_t prefix;            /* NET: of the 16-byte form */
     uint16_t port_lo, port_hi; /* 0..65535: any */
     struct sm_ip net;
     char name[SM_NAME_MAX]; /* lower case, no trailing dot */
@@ -122,7 +122,7 @@ enum sm_verdict sm_policy_decide_answer(const struct sm_policy *policy, const st
 
 bool sm_policy_has_names(const struct sm_policy *policy);
 /* Adds the name rules that the name matches; true if there are any. */
-bool sm_policy_match_names(const struct sm_policy *policy, const char *name,
-    struct sm_name_set *set);
+bool sm_policy_match_names(
+    const struct sm_policy *policy, const char *name, struct sm_name_set *set);
 
 #endif

@@ -20,7 +20,7 @@ static bool port_matches(const struct sm_egress_rule *rule, int port)
 static bool net_matches(const struct sm_egress_rule *rule, const struct sm_ip *ip)
 {
     return rule->kind == SM_TARGET_NET && sm_rule_is_v4(rule) == sm_ip_is_v4(ip) &&
-        sm_ip_in_prefix(ip, &rule->net, rule->prefix);
+           sm_ip_in_prefix(ip, &rule->net, rule->prefix);
 }
 
 static bool name_matches(const struct sm_egress_rule *rule, const char *name)
@@ -32,7 +32,7 @@ static bool name_matches(const struct sm_egress_rule *rule, const char *name)
     if (!rule->wildcard)
         return strcasecmp(name, rule->name) == 0;
     return have > want + 1 && name[have - want - 1] == '.' &&
-        strcasecmp(name + have - want, rule->name) == 0;
+           strcasecmp(name + have - want, rule->name) == 0;
 }
 
 static bool in_set(const struct sm_name_set *set, size_t i)
@@ -156,8 +156,8 @@ enum sm_verdict sm_policy_decide_alias(const struct sm_policy *policy, const cha
 
 /* Is it allowed or denied as an address, whatever its ports and names? An answer may name an address
  * that only a name rule opens, and one for which an allow rule opens some port. */
-static bool layer_refuses_answer(const struct sm_policy *p, unsigned layer, const struct sm_ip *ip,
-    enum sm_ip_class class)
+static bool layer_refuses_answer(
+    const struct sm_policy *p, unsigned layer, const struct sm_ip *ip, enum sm_ip_class class)
 {
     struct sm_ip inner[2];
     size_t n_inner = sm_ip_embedded(ip, inner);
@@ -200,8 +200,8 @@ bool sm_policy_has_names(const struct sm_policy *policy)
     return false;
 }
 
-bool sm_policy_match_names(const struct sm_policy *policy, const char *name,
-    struct sm_name_set *set)
+bool sm_policy_match_names(
+    const struct sm_policy *policy, const char *name, struct sm_name_set *set)
 {
     bool any = false;
 

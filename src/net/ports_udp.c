@@ -130,7 +130,8 @@ static void on_stream(void *arg, uint32_t events)
 
 /* ---- to the guest -------------------------------------------------------------------------- */
 
-static bool same_peer(const struct udp_session *s, const struct sockaddr_storage *peer, socklen_t len)
+static bool same_peer(
+    const struct udp_session *s, const struct sockaddr_storage *peer, socklen_t len)
 {
     return s->peer_len == len && memcmp(&s->peer, peer, len) == 0;
 }

@@ -55,7 +55,8 @@ int sm_slirp_load(struct sm_slirp_api *api, sm_error *err)
             return sm_error_set(err, SM_EUNSUPPORTED,
                 "%s is too old: it has no %s; version 4.7 or later is needed", LIBRARY,
                 symbols[i].name);
-        memcpy(symbols[i].slot, &symbol, sizeof(symbol)); /* object to function pointer, as POSIX has it */
+        memcpy(symbols[i].slot, &symbol,
+            sizeof(symbol)); /* object to function pointer, as POSIX has it */
     }
     silence(handle);
     *api = loaded;

@@ -117,8 +117,8 @@ static void user_rx_ready(struct sm_net_backend *backend)
 {
     struct user_net *un = user_net_of(backend);
 
-    while (un->backlog &&
-           sm_virtio_net_deliver(backend->dev, &un->backlog->hdr, un->backlog->frame, un->backlog->len))
+    while (un->backlog && sm_virtio_net_deliver(backend->dev, &un->backlog->hdr, un->backlog->frame,
+                              un->backlog->len))
         drop_first(un);
     sm_virtio_net_flush(backend->dev);
 }
@@ -378,7 +378,8 @@ static bool start_slirp(struct user_net *un)
     if (sm_slirp_load(&un->api, &err) == 0) {
         un->slirp = un->api.new(&config, &callbacks, un);
         if (!un->slirp)
-            sm_error_set(&err, SM_EUNSUPPORTED, "libslirp refused the guest network's configuration");
+            sm_error_set(
+                &err, SM_EUNSUPPORTED, "libslirp refused the guest network's configuration");
     }
     un->broken = !un->slirp;
     if (un->broken && un->trouble)
@@ -473,8 +474,8 @@ static void reject(struct user_net *un, const uint8_t *frame, const struct sm_fr
         to_guest(un, answer, n);
 }
 
-static bool user_send(struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr,
-    uint8_t *frame, size_t len)
+static bool user_send(
+    struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr, uint8_t *frame, size_t len)
 {
     struct user_net *un = user_net_of(backend);
     struct sm_frame f;

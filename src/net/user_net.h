@@ -27,8 +27,8 @@ struct sm_user_net_config {
     struct sm_policy *policy; /* taken over, left empty; NULL: allow all */
     sm_denial_fn *denied;     /* on the loop's thread; or NULL */
     void *denied_arg;
-    const char *resolv_conf; /* NULL: /etc/resolv.conf */
-    unsigned max_sockets;    /* 0: SM_USER_NET_SOCKETS */
+    const char *resolv_conf;                         /* NULL: /etc/resolv.conf */
+    unsigned max_sockets;                            /* 0: SM_USER_NET_SOCKETS */
     void (*trouble)(void *arg, const char *message); /* libslirp is missing, ...; or NULL */
     void *trouble_arg;
 };

@@ -77,8 +77,9 @@ static int open_member(struct sm_source *source, const struct sm_descriptor *d, 
     if (!m)
         return sm_error_set(err, SM_ECORRUPT, "the archive has no %.200s", path);
     if (!name && m->size != d->size)
-        return sm_error_set(err, SM_ECORRUPT, "the blob %s has %llu bytes and not %llu: it is damaged",
-            d->digest, (unsigned long long)m->size, (unsigned long long)d->size);
+        return sm_error_set(err, SM_ECORRUPT,
+            "the blob %s has %llu bytes and not %llu: it is damaged", d->digest,
+            (unsigned long long)m->size, (unsigned long long)d->size);
     int fd = fcntl(tar->fd, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return sm_error_errno(err, errno, "cannot open %.200s of the archive", path);
@@ -89,7 +90,8 @@ static int open_member(struct sm_source *source, const struct sm_descriptor *d, 
 static int not_tar(struct archive *a, sm_error *err)
 {
     const char *why = archive_error_string(a);
-    return sm_error_set(err, SM_ECORRUPT, "not a valid tar archive: %s", why ? why : "unknown error");
+    return sm_error_set(
+        err, SM_ECORRUPT, "not a valid tar archive: %s", why ? why : "unknown error");
 }
 
 static char *clean_copy(const char *text)
@@ -111,15 +113,16 @@ static char *link_target(const char *name, const char *target)
     return path;
 }
 
-static int add_member(struct tar_source *tar, struct archive *a, struct archive_entry *e, size_t *room,
-    sm_error *err)
+static int add_member(
+    struct tar_source *tar, struct archive *a, struct archive_entry *e, size_t *room, sm_error *err)
 {
     bool symlink = archive_entry_filetype(e) == AE_IFLNK;
     const char *hard = archive_entry_hardlink(e);
     if (!symlink && !hard && archive_entry_filetype(e) != AE_IFREG)
         return 0;
     if (archive_entry_sparse_count(e) > 0)
-        return sm_error_set(err, SM_EUNSUPPORTED, "a member of the archive is stored as a sparse file");
+        return sm_error_set(
+            err, SM_EUNSUPPORTED, "a member of the archive is stored as a sparse file");
     if (tar->count == MAX_MEMBERS)
         return sm_error_set(err, SM_ELIMIT, "the archive has more than %d members", MAX_MEMBERS);
     if (tar->count == *room) {
@@ -172,8 +175,10 @@ static int index_tar(struct tar_source *tar, sm_error *err)
     struct stat st;
     if (rc == 0 && fstat(tar->fd, &st) == 0)
         for (size_t i = 0; i < tar->count; i++)
-            if (!tar->members[i].link && tar->members[i].offset + tar->members[i].size > (uint64_t)st.st_size)
-                return sm_error_set(err, SM_ECORRUPT, "it is cut off in %.200s", tar->members[i].name);
+            if (!tar->members[i].link &&
+                tar->members[i].offset + tar->members[i].size > (uint64_t)st.st_size)
+                return sm_error_set(
+                    err, SM_ECORRUPT, "it is cut off in %.200s", tar->members[i].name);
     return rc;
 }
 
@@ -199,7 +204,9 @@ static int unpack(struct sm_imgstore *store, int *fd, sm_error *err)
     archive_read_support_format_raw(a);
     archive_read_append_filter(a, gzip ? ARCHIVE_FILTER_GZIP : ARCHIVE_FILTER_ZSTD);
     int rc = archive_read_open_fd(a, *fd, 65536) == ARCHIVE_OK &&
-        archive_read_next_header(a, &e) == ARCHIVE_OK ? 0 : not_tar(a, err);
+                     archive_read_next_header(a, &e) == ARCHIVE_OK
+                 ? 0
+                 : not_tar(a, err);
     uint64_t total = 0;
     while (rc == 0) {
         la_ssize_t n = archive_read_data(a, buf, COPY_BUFFER);
@@ -208,7 +215,8 @@ static int unpack(struct sm_imgstore *store, int *fd, sm_error *err)
         if (n < 0)
             rc = not_tar(a, err);
         else if ((total += (uint64_t)n) > MAX_UNPACKED)
-            rc = sm_error_set(err, SM_ELIMIT, "it unpacks to more than %llu GiB", MAX_UNPACKED >> 30);
+            rc = sm_error_set(
+                err, SM_ELIMIT, "it unpacks to more than %llu GiB", MAX_UNPACKED >> 30);
         else if (write(tmp, buf, (size_t)n) != n)
             rc = sm_error_errno(err, errno, "cannot write a temporary file in the store");
     }
@@ -221,7 +229,8 @@ static int unpack(struct sm_imgstore *store, int *fd, sm_error *err)
     return rc;
 }
 
-static int open_tar(struct sm_imgstore *store, const char *path, struct tar_source **out, sm_error *err)
+static int open_tar(
+    struct sm_imgstore *store, const char *path, struct tar_source **out, sm_error *err)
 {
     struct tar_source *tar = calloc(1, sizeof(*tar));
     if (!tar)
@@ -246,8 +255,8 @@ static int open_tar(struct sm_imgstore *store, const char *path, struct tar_sour
 }
 
 /* Reads the JSON member that all begins with. An array is wrapped into an object. */
-static int read_root(struct tar_source *tar, const char *name, const char *wrap, json_t **root,
-    sm_error *err)
+static int read_root(
+    struct tar_source *tar, const char *name, const char *wrap, json_t **root, sm_error *err)
 {
     auto_free char *data = NULL;
     auto_free char *wrapped = NULL;
@@ -268,8 +277,8 @@ static int read_root(struct tar_source *tar, const char *name, const char *wrap,
     return sm_json_parse(wrapped, (size_t)n, name, root, err);
 }
 
-static int open_archive(struct sm_imgstore *store, const char *path, const char *name, const char *wrap,
-    struct sm_source **source, json_t **root, sm_error *err)
+static int open_archive(struct sm_imgstore *store, const char *path, const char *name,
+    const char *wrap, struct sm_source **source, json_t **root, sm_error *err)
 {
     struct tar_source *tar = NULL;
     int rc = open_tar(store, path, &tar, err);

@@ -45,8 +45,8 @@ struct build {
 static void tell(const struct build *b, const char *what, uint64_t done, uint64_t total)
 {
     if (b->options->progress)
-        b->options->progress(b->options->progress_arg,
-            &(sm_progress){.what = what, .done = done, .total = total});
+        b->options->progress(
+            b->options->progress_arg, &(sm_progress){.what = what, .done = done, .total = total});
 }
 
 /* More of a blob is here; only layers are worth a word. */
@@ -60,8 +60,11 @@ static void tell_of_blob(void *arg, const struct sm_descriptor *d, uint64_t have
         return;
     char what[13];
     snprintf(what, sizeof(what), "%.12s", d->digest + strlen("sha256:"));
-    b->options->progress(b->options->progress_arg, &(sm_progress){.what = what, .done = have,
-        .total = d->size, .layer = (unsigned)i + 1, .layers = (unsigned)n});
+    b->options->progress(b->options->progress_arg, &(sm_progress){.what = what,
+                                                       .done = have,
+                                                       .total = d->size,
+                                                       .layer = (unsigned)i + 1,
+                                                       .layers = (unsigned)n});
 }
 
 static void unpack_progress(void *arg, size_t layer, size_t layers, uint64_t done, uint64_t total)
@@ -134,7 +137,8 @@ static bool rootfs_is_there(struct build *b, int *fd)
 {
     auto_fd f = openat(b->store->fd, b->rootfs, O_RDONLY | O_CLOEXEC);
     struct stat st;
-    if (f < 0 || sm_store_flock(f, LOCK_SH, 5000, NULL) != 0 || fstat(f, &st) != 0 || st.st_nlink == 0)
+    if (f < 0 || sm_store_flock(f, LOCK_SH, 5000, NULL) != 0 || fstat(f, &st) != 0 ||
+        st.st_nlink == 0)
         return false;
     b->rootfs_size = (uint64_t)st.st_size;
     *fd = sm_steal_fd(&f);
@@ -168,14 +172,16 @@ static int begin_partial(struct build *b, const char *partial, int *fd)
         *fd = sm_steal_fd(&f);
         return 0;
     }
-    return sm_error_set(b->err, SM_ETIMEOUT, "another process has been making the same image for an hour");
+    return sm_error_set(
+        b->err, SM_ETIMEOUT, "another process has been making the same image for an hour");
 }
 
 /* What layers may unpack to bounds what they may be, too: nothing else does where an endless blob never unpacks to
  * anything. */
 static int check_sizes(const struct build *b)
 {
-    uint64_t limit = b->options->limits.bytes ? b->options->limits.bytes : SM_ROOTFS_MAX_BYTES, left = limit;
+    uint64_t limit = b->options->limits.bytes ? b->options->limits.bytes : SM_ROOTFS_MAX_BYTES,
+             left = limit;
     for (size_t i = 0; i < b->plan.layer_count; i++) {
         uint64_t size = b->plan.layers[i].blob.size;
         if (size > left)
@@ -191,7 +197,8 @@ static int prefetch(struct build *b)
     size_t count = b->plan.layer_count;
     if (!b->source->prefetch || count == 0)
         return 0;
-    auto_free const struct sm_descriptor **blobs = reallocarray(NULL, count, sizeof(struct sm_descriptor *));
+    auto_free const struct sm_descriptor **blobs =
+        reallocarray(NULL, count, sizeof(struct sm_descriptor *));
     if (!blobs)
         return sm_error_set(b->err, SM_ENOMEM, "out of memory");
     for (size_t i = 0; i < count; i++)
@@ -246,15 +253,17 @@ static int make_rootfs(struct build *b, int *fd)
         if (rc == 0 && (fchmod(f, 0400) != 0 || flock(f, LOCK_SH | LOCK_NB) != 0 ||
                            renameat(b->store->fd, partial, b->store->fd, b->rootfs) != 0 ||
                            sync_dir(b->store->fd, "rootfs") != 0))
-            rc = sm_error_errno(b->err, errno, "cannot put the root filesystem into the store %s",
-                b->store->path);
+            rc = sm_error_errno(
+                b->err, errno, "cannot put the root filesystem into the store %s", b->store->path);
         if (rc) {
             unlinkat(b->store->fd, partial, 0);
             return rc;
         }
     }
-    return rootfs_is_there(b, fd) ? 0 : sm_error_set(b->err, SM_EBUSY, "the image is removed again and again "
-        "by somebody else");
+    return rootfs_is_there(b, fd) ? 0
+                                  : sm_error_set(b->err, SM_EBUSY,
+                                        "the image is removed again and again "
+                                        "by somebody else");
 }
 
 /* ---- records ------------------------------------------------------------------------------------ */
@@ -284,8 +293,8 @@ static int record(struct build *b)
     if (rc == 0 && b->ref->kind == SM_REF_REGISTRY && !b->ref->digest)
         rc = sm_store_put_tag(b->store, b->ref, b->plan.top, b->err);
     if (rc == 0 && (b->ref->kind == SM_REF_OCI_ARCHIVE || b->ref->kind == SM_REF_DOCKER_ARCHIVE))
-        rc = sm_store_put_archive(b->store, b->ref, b->path, &b->platform, &b->stamp, b->plan.digest,
-            b->err);
+        rc = sm_store_put_archive(
+            b->store, b->ref, b->path, &b->platform, &b->stamp, b->plan.digest, b->err);
     return rc;
 }
 
@@ -308,8 +317,8 @@ static int run(struct build *b, const char *reference)
     return rc ? rc : record(b);
 }
 
-int sm_build(struct sm_imgstore *store, const char *reference, const struct sm_build_options *options,
-    char digest[SM_DIGEST_LEN + 1], sm_error *err)
+int sm_build(struct sm_imgstore *store, const char *reference,
+    const struct sm_build_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err)
 {
     int rc = 0;
     bool again = true;

@@ -17,7 +17,7 @@ struct sm_build_options {
 };
 
 /* Makes the image ready in the store; digest is then its manifest's. */
-int sm_build(struct sm_imgstore *store, const char *reference, const struct sm_build_options *options,
-    char digest[SM_DIGEST_LEN + 1], sm_error *err);
+int sm_build(struct sm_imgstore *store, const char *reference,
+    const struct sm_build_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err);
 
 #endif

@@ -86,12 +86,13 @@ static void take_line(struct lines *lines, const char *line, size_t size,
 }
 
 /* Takes what can be read; 0 at the end, 1 when there may be more. */
-static int take_bytes(int fd, struct lines *lines, const struct sm_ensure_options *options,
-    sm_error *err)
+static int take_bytes(
+    int fd, struct lines *lines, const struct sm_ensure_options *options, sm_error *err)
 {
     ssize_t n = read(fd, lines->buf + lines->have, sizeof(lines->buf) - lines->have);
     if (n < 0)
-        return errno == EINTR ? 1 : sm_error_errno(err, errno, "cannot read from supermachine-image");
+        return errno == EINTR ? 1
+                              : sm_error_errno(err, errno, "cannot read from supermachine-image");
     if (n == 0)
         return 0;
     lines->have += (size_t)n;
@@ -107,8 +108,8 @@ static int take_bytes(int fd, struct lines *lines, const struct sm_ensure_option
     return 1;
 }
 
-static int listen_to(int fd, struct lines *lines, const struct sm_ensure_options *options,
-    sm_error *err)
+static int listen_to(
+    int fd, struct lines *lines, const struct sm_ensure_options *options, sm_error *err)
 {
     struct pollfd fds[2] = {{.fd = fd, .events = POLLIN},
         {.fd = options->cancel_fd > 0 ? options->cancel_fd : -1, .events = POLLIN}};
@@ -153,8 +154,8 @@ static int start(char *const argv[], int in, int out, pid_t *pid)
         (rc = posix_spawnattr_setsigmask(&attr, &none)) == 0 &&
         (rc = posix_spawnattr_setsigdefault(&attr, &all)) == 0 &&
         (rc = posix_spawnattr_setpgroup(&attr, 0)) == 0 &&
-        (rc = posix_spawnattr_setflags(&attr,
-             POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP)) == 0)
+        (rc = posix_spawnattr_setflags(
+             &attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP)) == 0)
         rc = posix_spawn(pid, argv[0], &actions, &attr, argv, environ);
     posix_spawnattr_destroy(&attr);
     posix_spawn_file_actions_destroy(&actions);
@@ -198,8 +199,9 @@ static int run(struct args *args, const char *input, const struct sm_ensure_opti
     struct lines *lines, sm_error *err)
 {
     auto_free char *path = NULL;
-    int rc = options->builder ? 0 :
-        sm_locate("supermachine-image", "SUPERMACHINE_LIBEXEC_DIR", "", &path, err);
+    int rc = options->builder
+                 ? 0
+                 : sm_locate("supermachine-image", "SUPERMACHINE_LIBEXEC_DIR", "", &path, err);
     if (rc)
         return rc;
     args->list[0] = options->builder ? options->builder : path;
@@ -259,7 +261,8 @@ static int run_command(const struct command *c, const struct sm_ensure_options *
     return run(&args, c->input ? c->input : "", options, lines, err);
 }
 
-static int run_simple(const struct command *c, const struct sm_image_options *options, sm_error *err)
+static int run_simple(
+    const struct command *c, const struct sm_image_options *options, sm_error *err)
 {
     auto_free struct lines *lines = calloc(1, sizeof(*lines));
     if (!lines)
@@ -280,7 +283,8 @@ int sm_builder_run(struct sm_imgstore *store, const char *reference,
     auto_free struct lines *lines = calloc(1, sizeof(*lines));
     if (!lines)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
-    const struct command c = {.verb = "build", .store = sm_imgstore_path(store), .operand = reference};
+    const struct command c = {
+        .verb = "build", .store = sm_imgstore_path(store), .operand = reference};
     int rc = run_command(&c, options, lines, err);
     if (rc == 0 && !*lines->digest)
         return sm_error_set(err, SM_EPROTOCOL, "supermachine-image gave no digest");
@@ -288,8 +292,8 @@ int sm_builder_run(struct sm_imgstore *store, const char *reference,
     return rc;
 }
 
-int sm_builder_load(struct sm_imgstore *store, const char *path, const struct sm_image_options *options,
-    char **loaded, sm_error *err)
+int sm_builder_load(struct sm_imgstore *store, const char *path,
+    const struct sm_image_options *options, char **loaded, sm_error *err)
 {
     auto_free struct lines *lines = calloc(1, sizeof(*lines));
     if (!lines)
@@ -311,10 +315,11 @@ int sm_builder_load(struct sm_imgstore *store, const char *path, const struct sm
     return rc;
 }
 
-int sm_builder_save(struct sm_imgstore *store, const char *reference, const char *path, sm_error *err)
+int sm_builder_save(
+    struct sm_imgstore *store, const char *reference, const char *path, sm_error *err)
 {
-    const struct command c = {.verb = "save", .store = sm_imgstore_path(store), .output = path,
-        .operand = reference};
+    const struct command c = {
+        .verb = "save", .store = sm_imgstore_path(store), .output = path, .operand = reference};
     return run_simple(&c, NULL, err);
 }
 

@@ -11,9 +11,10 @@ int sm_builder_run(struct sm_imgstore *store, const char *reference,
     const struct sm_ensure_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err);
 
 /* `supermachine-image save` and `load`, see transfer.h. */
-int sm_builder_save(struct sm_imgstore *store, const char *reference, const char *path, sm_error *err);
-int sm_builder_load(struct sm_imgstore *store, const char *path, const struct sm_image_options *options,
-    char **loaded, sm_error *err);
+int sm_builder_save(
+    struct sm_imgstore *store, const char *reference, const char *path, sm_error *err);
+int sm_builder_load(struct sm_imgstore *store, const char *path,
+    const struct sm_image_options *options, char **loaded, sm_error *err);
 
 /* `supermachine-image login` and `logout`; the password goes over a pipe. */
 int sm_builder_login(const char *host, const char *user, const char *password,

@@ -54,7 +54,8 @@ static int read_answer(int fd, char *buf, size_t *size, const char *program, sm_
     while (true) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
         if (poll(&p, 1, sm_deadline_left(deadline)) == 0)
-            return sm_error_set(err, SM_ETIMEOUT, "%s took more than %d seconds", program, TIMEOUT_MS / 1000);
+            return sm_error_set(
+                err, SM_ETIMEOUT, "%s took more than %d seconds", program, TIMEOUT_MS / 1000);
         ssize_t n = read(fd, buf + *size, MAX_ANSWER - *size);
         if (n < 0 && errno == EINTR)
             continue;
@@ -148,14 +149,16 @@ static int tell(const char *name, const char *verb, const char *input, sm_error 
     int rc = run(name, verb, input, &answer, &size, &failed, err);
     wipe(answer, answer ? MAX_ANSWER : 0);
     if (rc == 0 && failed)
-        rc = sm_error_set(err, SM_EIO, "docker-credential-%s cannot %s the credentials", name, verb);
+        rc =
+            sm_error_set(err, SM_EIO, "docker-credential-%s cannot %s the credentials", name, verb);
     return rc;
 }
 
-int sm_helper_store(const char *name, const char *server, const char *user, const char *password,
-    sm_error *err)
+int sm_helper_store(
+    const char *name, const char *server, const char *user, const char *password, sm_error *err)
 {
-    auto_json *root = json_pack("{s:s, s:s, s:s}", "ServerURL", server, "Username", user, "Secret", password);
+    auto_json *root =
+        json_pack("{s:s, s:s, s:s}", "ServerURL", server, "Username", user, "Secret", password);
     char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
     int rc = text ? tell(name, "store", text, err) : sm_error_set(err, SM_ENOMEM, "out of memory");
     wipe(text, text ? strlen(text) : 0);

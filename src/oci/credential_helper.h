@@ -7,8 +7,8 @@
 
 /* Leaves *c empty where the helper knows nothing of the server. */
 int sm_helper_get(const char *name, const char *server, struct sm_credentials *c, sm_error *err);
-int sm_helper_store(const char *name, const char *server, const char *user, const char *password,
-    sm_error *err);
+int sm_helper_store(
+    const char *name, const char *server, const char *user, const char *password, sm_error *err);
 int sm_helper_erase(const char *name, const char *server, sm_error *err);
 
 #endif

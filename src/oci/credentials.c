@@ -46,12 +46,13 @@ static void find_places(struct places *p, const char *authfile)
         add_place(p, named, "");
         return;
     }
-    const char *home = getenv("HOME"), *config = getenv("XDG_CONFIG_HOME"), *docker = getenv("DOCKER_CONFIG");
+    const char *home = getenv("HOME"), *config = getenv("XDG_CONFIG_HOME"),
+               *docker = getenv("DOCKER_CONFIG");
     add_place(p, getenv("XDG_RUNTIME_DIR"), "/containers/auth.json");
-    add_place(p, config && *config ? config : home, config && *config ? "/containers/auth.json" :
-                                                                        "/.config/containers/auth.json");
-    add_place(p, docker && *docker ? docker : home, docker && *docker ? "/config.json" :
-                                                                        "/.docker/config.json");
+    add_place(p, config && *config ? config : home,
+        config && *config ? "/containers/auth.json" : "/.config/containers/auth.json");
+    add_place(p, docker && *docker ? docker : home,
+        docker && *docker ? "/config.json" : "/.docker/config.json");
 }
 
 void sm_credentials_clear(struct sm_credentials *c)
@@ -80,7 +81,8 @@ static bool key_is(const char *key, const char *name)
     if (strncmp(key, name, n) != 0)
         return false;
     return !key[n] || strcmp(key + n, "/") == 0 || strcmp(key + n, "/v1/") == 0 ||
-        strcmp(key + n, "/v2/") == 0 || strcmp(key + n, "/v1") == 0 || strcmp(key + n, "/v2") == 0;
+           strcmp(key + n, "/v2/") == 0 || strcmp(key + n, "/v1") == 0 ||
+           strcmp(key + n, "/v2") == 0;
 }
 
 static const char *helper_key(const char *host)
@@ -92,16 +94,17 @@ static const json_t *find_entry(const json_t *map, const char *name)
 {
     const char *key;
     json_t *value;
-    json_object_foreach ((json_t *)(uintptr_t)map, key, value)
-        if (key_is(key, name) || (strcmp(name, "docker.io") == 0 && key_is(key, "index.docker.io")))
-            return value;
+    json_object_foreach((json_t *)(uintptr_t)map, key,
+        value) if (key_is(key, name) ||
+                   (strcmp(name, "docker.io") == 0 && key_is(key, "index.docker.io"))) return value;
     return NULL;
 }
 
 static int decode(const json_t *entry, struct sm_credentials *c, sm_error *err)
 {
     const char *auth = sm_json_string(entry, "auth"), *user = sm_json_string(entry, "username"),
-               *password = sm_json_string(entry, "password"), *token = sm_json_string(entry, "identitytoken");
+               *password = sm_json_string(entry, "password"),
+               *token = sm_json_string(entry, "identitytoken");
     bool ok = true;
     if (token && *token) {
         c->identity_token = strdup(token);
@@ -112,11 +115,14 @@ static int decode(const json_t *entry, struct sm_credentials *c, sm_error *err)
         auto_free char *pair = calloc(1, n + 4);
         if (!pair)
             return sm_error_set(err, SM_ENOMEM, "out of memory");
-        if (n % 4 != 0 || EVP_DecodeBlock((unsigned char *)pair, (const unsigned char *)auth, (int)n) < 0)
-            return sm_error_set(err, SM_ECORRUPT, "an entry of the credentials file is not valid base64");
+        if (n % 4 != 0 ||
+            EVP_DecodeBlock((unsigned char *)pair, (const unsigned char *)auth, (int)n) < 0)
+            return sm_error_set(
+                err, SM_ECORRUPT, "an entry of the credentials file is not valid base64");
         char *colon = strchr(pair, ':');
         if (!colon)
-            return sm_error_set(err, SM_ECORRUPT, "an entry of the credentials file has no ':' in it");
+            return sm_error_set(
+                err, SM_ECORRUPT, "an entry of the credentials file has no ':' in it");
         c->user = strndup(pair, (size_t)(colon - pair));
         c->password = strdup(colon + 1);
         explicit_bzero(pair, n);
@@ -222,7 +228,8 @@ static int load_first(const char *authfile, char **path, json_t **root, sm_error
     struct places p = {0};
     find_places(&p, authfile);
     if (p.count == 0)
-        return sm_error_set(err, SM_EINVAL, "there is no place for credentials: set HOME, or name a file");
+        return sm_error_set(
+            err, SM_EINVAL, "there is no place for credentials: set HOME, or name a file");
     *path = p.paths[0];
     p.paths[0] = NULL;
     places_clear(&p);
@@ -234,8 +241,8 @@ static int load_first(const char *authfile, char **path, json_t **root, sm_error
     return rc;
 }
 
-int sm_credentials_store(const char *host, const char *user, const char *password, const char *authfile,
-    sm_error *err)
+int sm_credentials_store(
+    const char *host, const char *user, const char *password, const char *authfile, sm_error *err)
 {
     auto_free char *path = NULL;
     auto_json *root = NULL;
@@ -271,7 +278,8 @@ int sm_credentials_erase(const char *host, const char *authfile, sm_error *err)
     json_t *value;
     void *next;
     bool found = false;
-    json_object_foreach_safe (auths, next, key, value) {
+    json_object_foreach_safe(auths, next, key, value)
+    {
         if (key_is(key, host)) {
             json_object_del(auths, key);
             found = true;

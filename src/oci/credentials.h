@@ -20,8 +20,8 @@ int sm_credentials_find(const char *host, const char *repository, const char *au
 
 /* Writes them to authfile (NULL: $REGISTRY_AUTH_FILE, or the user's auth.json), mode 0600, or gives
  * them to the helper that the file names for the host. */
-int sm_credentials_store(const char *host, const char *user, const char *password, const char *authfile,
-    sm_error *err);
+int sm_credentials_store(
+    const char *host, const char *user, const char *password, const char *authfile, sm_error *err);
 
 /* Removes them; SM_ENOTFOUND when there were none. */
 int sm_credentials_erase(const char *host, const char *authfile, sm_error *err);

@@ -43,7 +43,7 @@ enum {
     MAX_RETRY_AFTER_S = 120,
     CONNECT_TIMEOUT_S = 15,
     STALL_S = 30,
-    STALL_BYTES = 100, /* a second; less for STALL_S seconds is a stall */
+    STALL_BYTES = 100,     /* a second; less for STALL_S seconds is a stall */
     TOTAL_TIMEOUT_S = 120, /* of answers that are small */
 };
 
@@ -275,7 +275,8 @@ static int take_body(void *arg, const void *data, size_t size, sm_error *err)
     return 0;
 }
 
-static int append_parameter(CURL *curl, char **text, char separator, const char *name, const char *value)
+static int append_parameter(
+    CURL *curl, char **text, char separator, const char *name, const char *value)
 {
     char *escaped = curl_easy_escape(curl, value, 0), *grown = NULL;
     int n = escaped ? asprintf(&grown, "%s%c%s=%s", *text, separator, name, escaped) : -1;
@@ -290,16 +291,17 @@ static int append_parameter(CURL *curl, char **text, char separator, const char 
 /* The token server may be another host: the registry names it, over a connection that we trust. */
 static bool realm_allowed(const struct sm_http *h, const char *realm)
 {
-    return sm_url_is_tls(realm) || (strncasecmp(realm, "http://", 7) == 0 && plain_allowed(h, realm));
+    return sm_url_is_tls(realm) ||
+           (strncasecmp(realm, "http://", 7) == 0 && plain_allowed(h, realm));
 }
 
 /* GET with basic credentials, or, with an identity token, the OAuth2 POST. */
-static int ask_for_token(struct sm_http *h, CURL *curl, const struct sm_challenge *ch, char **token,
-    sm_error *err)
+static int ask_for_token(
+    struct sm_http *h, CURL *curl, const struct sm_challenge *ch, char **token, sm_error *err)
 {
     if (!realm_allowed(h, ch->realm))
-        return sm_error_set(err, SM_EPROTOCOL, "the registry %s sends us for a token to a place without TLS",
-            h->host);
+        return sm_error_set(err, SM_EPROTOCOL,
+            "the registry %s sends us for a token to a place without TLS", h->host);
     auto_free char *fallback = NULL;
     if (asprintf(&fallback, "repository:%s:pull", h->repository) < 0) {
         fallback = NULL;
@@ -332,7 +334,8 @@ static int ask_for_token(struct sm_http *h, CURL *curl, const struct sm_challeng
         }
     }
     struct body body = {0};
-    struct attempt a = {.http = h, .curl = curl, .sink = take_body, .arg = &body, .small = true, .err = err};
+    struct attempt a = {
+        .http = h, .curl = curl, .sink = take_body, .arg = &body, .small = true, .err = err};
     if (rc) {
         rc = sm_error_set(err, SM_ENOMEM, "out of memory");
     } else {
@@ -341,13 +344,15 @@ static int ask_for_token(struct sm_http *h, CURL *curl, const struct sm_challeng
             rc = a.rc;
         else if (rc > 0)
             rc = sm_error_set(err, h->stop ? SM_ECANCELLED : SM_ENETWORK,
-                "cannot get a token for the registry %s: %s", h->host, curl_easy_strerror((CURLcode)rc));
+                "cannot get a token for the registry %s: %s", h->host,
+                curl_easy_strerror((CURLcode)rc));
         else if (rc == 0 && (a.status == 401 || a.status == 403))
             rc = sm_error_set(err, SM_EPERM, "the registry %s does not accept the %s", h->host,
-                h->user || h->identity_token ? "credentials: log in again" : "anonymous access: log in");
+                h->user || h->identity_token ? "credentials: log in again"
+                                             : "anonymous access: log in");
         else if (rc == 0 && a.status != 200)
-            rc = sm_error_set(err, SM_ENETWORK, "the token server of the registry %s answers %ld", h->host,
-                a.status);
+            rc = sm_error_set(err, SM_ENETWORK, "the token server of the registry %s answers %ld",
+                h->host, a.status);
         if (rc == 0)
             rc = sm_token_parse(body.data ? body.data : "", body.size, token, err);
     }
@@ -361,8 +366,8 @@ static int ask_for_token(struct sm_http *h, CURL *curl, const struct sm_challeng
 
 /* Answers a challenge. `serial` is that of the authorization that was refused: where another thread
  * has replaced it meanwhile there is nothing to do. */
-static int authenticate(struct sm_http *h, CURL *curl, const struct sm_challenge *ch, unsigned serial,
-    sm_error *err)
+static int authenticate(
+    struct sm_http *h, CURL *curl, const struct sm_challenge *ch, unsigned serial, sm_error *err)
 {
     int rc = 0;
     pthread_mutex_lock(&h->lock);
@@ -376,7 +381,8 @@ static int authenticate(struct sm_http *h, CURL *curl, const struct sm_challenge
         else
             rc = sm_error_set(err, SM_EPERM, "the registry %s asks for %s: log in", h->host,
                 ch->basic ? "a user and password" : "an authentication that we do not know");
-        if (rc == 0 && (!secret || asprintf(&line, "%s %s", ch->bearer ? "Bearer" : "Basic", secret) < 0))
+        if (rc == 0 &&
+            (!secret || asprintf(&line, "%s %s", ch->bearer ? "Bearer" : "Basic", secret) < 0))
             rc = sm_error_set(err, SM_ENOMEM, "out of memory");
         if (rc == 0) {
             free(h->authorization);
@@ -394,11 +400,11 @@ struct request {
     struct sm_http *http;
     struct sm_http_get *get;
     CURL *curl;
-    char *url;          /* where it is now */
-    bool at_origin;     /* the URL is the registry's */
+    char *url;      /* where it is now */
+    bool at_origin; /* the URL is the registry's */
     unsigned redirects, auths;
-    unsigned spent;    /* of PATIENCE */
-    unsigned in_vain;  /* attempts in a row that brought nothing */
+    unsigned spent;   /* of PATIENCE */
+    unsigned in_vain; /* attempts in a row that brought nothing */
     sm_error *err;
 };
 
@@ -409,8 +415,9 @@ static char *origin_url(struct sm_http *h, const char *path)
     bool plain = h->plain;
     pthread_mutex_unlock(&h->lock);
     const char *at = strcmp(h->host, "docker.io") == 0 ? "registry-1.docker.io" : h->host;
-    int n = path ? asprintf(&url, "%s://%s/v2/%s/%s", plain ? "http" : "https", at, h->repository, path) :
-        asprintf(&url, "%s://%s/v2/", plain ? "http" : "https", at);
+    int n =
+        path ? asprintf(&url, "%s://%s/v2/%s/%s", plain ? "http" : "https", at, h->repository, path)
+             : asprintf(&url, "%s://%s/v2/", plain ? "http" : "https", at);
     return n < 0 ? NULL : url;
 }
 
@@ -428,17 +435,19 @@ static int follow(struct request *r)
     char *to = NULL;
     curl_easy_getinfo(r->curl, CURLINFO_REDIRECT_URL, &to);
     if (!to)
-        return sm_error_set(r->err, SM_EPROTOCOL, "the registry %s redirects us to nowhere", r->http->host);
+        return sm_error_set(
+            r->err, SM_EPROTOCOL, "the registry %s redirects us to nowhere", r->http->host);
     if (++r->redirects > MAX_REDIRECTS)
-        return sm_error_set(r->err, SM_EPROTOCOL, "the registry %s redirects us more than %d times for %s",
-            r->http->host, MAX_REDIRECTS, r->get->what);
+        return sm_error_set(r->err, SM_EPROTOCOL,
+            "the registry %s redirects us more than %d times for %s", r->http->host, MAX_REDIRECTS,
+            r->get->what);
     bool is_tls = sm_url_is_tls(to);
     if (!is_tls && strncasecmp(to, "http:", 5) != 0)
-        return sm_error_set(r->err, SM_EPROTOCOL, "the registry %s redirects us to what is not HTTP",
-            r->http->host);
+        return sm_error_set(r->err, SM_EPROTOCOL,
+            "the registry %s redirects us to what is not HTTP", r->http->host);
     if (!is_tls && (sm_url_is_tls(r->url) || !plain_allowed(r->http, to)))
-        return sm_error_set(r->err, SM_EPROTOCOL, "the registry %s redirects us to a place without TLS",
-            r->http->host);
+        return sm_error_set(r->err, SM_EPROTOCOL,
+            "the registry %s redirects us to a place without TLS", r->http->host);
     auto_free char *home = origin_url(r->http, r->get->path);
     auto_free char *ours = home ? sm_url_origin(home) : NULL;
     auto_free char *theirs = sm_url_origin(to);
@@ -499,11 +508,11 @@ static int broken(struct request *r, const struct attempt *a, uint64_t before, i
     if (h->stop)
         return sm_error_set(r->err, SM_ECANCELLED, "the download was cancelled");
     if (code == CURLE_WRITE_ERROR && a->wrong_range)
-        return sm_error_set(r->err, SM_EPROTOCOL, "the registry %s sends another part of %s than asked for",
-            h->host, r->get->what);
+        return sm_error_set(r->err, SM_EPROTOCOL,
+            "the registry %s sends another part of %s than asked for", h->host, r->get->what);
     if (code == CURLE_WRITE_ERROR)
-        return sm_error_set(r->err, SM_ELIMIT, "the registry %s sends too much for %s", h->host,
-            r->get->what);
+        return sm_error_set(
+            r->err, SM_ELIMIT, "the registry %s sends too much for %s", h->host, r->get->what);
     if (code == CURLE_SSL_CONNECT_ERROR && plain_allowed(h, r->url) && !h->plain && r->at_origin) {
         pthread_mutex_lock(&h->lock);
         h->plain = true;
@@ -513,11 +522,13 @@ static int broken(struct request *r, const struct attempt *a, uint64_t before, i
     long proxy = 0;
     curl_easy_getinfo(r->curl, CURLINFO_HTTP_CONNECTCODE, &proxy);
     bool proxy_refuses = proxy >= 300;
-    int rc = proxy_refuses ?
-        sm_error_set(r->err, SM_ENETWORK, "the proxy answers %ld for a connection to the registry %s", proxy,
-            h->host) :
-        sm_error_set(r->err, SM_ENETWORK, "cannot get %s from the registry %s: %s%s", r->get->what, h->host,
-            curl_easy_strerror((CURLcode)code),
+    int rc;
+    if (proxy_refuses)
+        rc = sm_error_set(r->err, SM_ENETWORK,
+            "the proxy answers %ld for a connection to the registry %s", proxy, h->host);
+    else
+        rc = sm_error_set(r->err, SM_ENETWORK, "cannot get %s from the registry %s: %s%s",
+            r->get->what, h->host, curl_easy_strerror((CURLcode)code),
             code == CURLE_PEER_FAILED_VERIFICATION ? " (is its CA to be named by --tls-ca?)" : "");
     if (!worth_retrying(code) || (proxy_refuses && proxy < 500))
         return rc;
@@ -535,7 +546,8 @@ static int refused(struct request *r, const struct attempt *a)
         return sm_error_set(r->err, SM_EPERM, "the registry %s refuses access to %s%s", host, what,
             r->http->user ? "" : ": log in if it is private, check the name otherwise");
     default:
-        return sm_error_set(r->err, a->status >= 500 || a->status == 429 ? SM_ENETWORK : SM_EPROTOCOL,
+        return sm_error_set(r->err,
+            a->status >= 500 || a->status == 429 ? SM_ENETWORK : SM_EPROTOCOL,
             "the registry %s answers %ld for %s", host, a->status, what);
     }
 }
@@ -582,12 +594,18 @@ static int request(struct request *r)
     struct sm_http *h = r->http;
     int rc = restart(r);
     while (rc == 0) {
-        struct attempt a = {.http = h, .curl = r->curl, .sink = r->get->sink, .arg = r->get->arg,
-            .from = &r->get->from, .small = r->get->accept, .err = r->err};
+        struct attempt a = {.http = h,
+            .curl = r->curl,
+            .sink = r->get->sink,
+            .arg = r->get->arg,
+            .from = &r->get->from,
+            .small = r->get->accept,
+            .err = r->err};
         uint64_t before = r->get->from;
         pthread_mutex_lock(&h->lock);
         unsigned serial = h->auth_serial;
-        auto_free char *authorization = r->at_origin && h->authorization ? strdup(h->authorization) : NULL;
+        auto_free char *authorization =
+            r->at_origin && h->authorization ? strdup(h->authorization) : NULL;
         pthread_mutex_unlock(&h->lock);
         int code = run(&a, r->url, r->get->accept, authorization, NULL);
         if (authorization)
@@ -619,13 +637,16 @@ static int ignore_body(void *arg, const void *data, size_t size, sm_error *err)
 {
     size_t *total = arg;
     *total += size;
-    return *total > MAX_ERROR_BODY ? sm_error_set(err, SM_ELIMIT, "the registry's answer is too long") : 0;
+    return *total > MAX_ERROR_BODY
+               ? sm_error_set(err, SM_ELIMIT, "the registry's answer is too long")
+               : 0;
 }
 
 int sm_http_check_login(struct sm_http *http, sm_error *err)
 {
     size_t total = 0;
-    struct sm_http_get get = {.what = "its root", .accept = "*/*", .sink = ignore_body, .arg = &total};
+    struct sm_http_get get = {
+        .what = "its root", .accept = "*/*", .sink = ignore_body, .arg = &total};
     return sm_http_get(http, &get, err);
 }
 
@@ -645,9 +666,9 @@ int sm_http_new(const struct sm_http_options *o, struct sm_http **out, sm_error 
     pthread_mutex_init(&h->lock, NULL);
     h->insecure = o->insecure;
     h->stall_s = o->stall_s ? o->stall_s : STALL_S;
-    if (!copy(&h->host, o->host) || !copy(&h->repository, o->repository) || !copy(&h->user, o->user) ||
-        !copy(&h->password, o->password) || !copy(&h->identity_token, o->identity_token) ||
-        !copy(&h->tls_ca, o->tls_ca)) {
+    if (!copy(&h->host, o->host) || !copy(&h->repository, o->repository) ||
+        !copy(&h->user, o->user) || !copy(&h->password, o->password) ||
+        !copy(&h->identity_token, o->identity_token) || !copy(&h->tls_ca, o->tls_ca)) {
         sm_http_free(h);
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     }

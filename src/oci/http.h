@@ -12,13 +12,13 @@
 struct sm_http;
 
 struct sm_http_options {
-    const char *host;       /* as in references */
+    const char *host; /* as in references */
     const char *repository;
     const char *user, *password; /* NULL: anonymous */
     const char *identity_token;  /* instead of a password; NULL: none */
     const char *tls_ca;
-    bool insecure;          /* plain HTTP and unverified TLS will do */
-    unsigned stall_s;       /* a transfer that hardly moves for so long is tried again; 0: 30 */
+    bool insecure;    /* plain HTTP and unverified TLS will do */
+    unsigned stall_s; /* a transfer that hardly moves for so long is tried again; 0: 30 */
 };
 
 int sm_http_new(const struct sm_http_options *options, struct sm_http **http, sm_error *err);

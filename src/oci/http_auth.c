@@ -18,8 +18,8 @@ static const char *skip_space(const char *p)
 }
 
 /* Reads NAME="VALUE" or NAME=VALUE; NULL when there is none. */
-static const char *take_parameter(const char *p, const char **name, size_t *name_len, char *value,
-    size_t room)
+static const char *take_parameter(
+    const char *p, const char **name, size_t *name_len, char *value, size_t room)
 {
     *name = p;
     *name_len = strcspn(p, "= \t,");
@@ -101,10 +101,12 @@ int sm_token_parse(const char *data, size_t size, char **token, sm_error *err)
     if (!text)
         text = sm_json_string(root, "access_token");
     if (!text || !*text || strlen(text) > MAX_TOKEN)
-        return sm_error_set(err, SM_EPROTOCOL, "the token server's answer has no valid token in it");
+        return sm_error_set(
+            err, SM_EPROTOCOL, "the token server's answer has no valid token in it");
     for (const char *p = text; *p; p++)
         if ((unsigned char)*p <= 0x20 || (unsigned char)*p >= 0x7f)
-            return sm_error_set(err, SM_EPROTOCOL, "the token server's answer has no valid token in it");
+            return sm_error_set(
+                err, SM_EPROTOCOL, "the token server's answer has no valid token in it");
     *token = strdup(text);
     return *token ? 0 : sm_error_set(err, SM_ENOMEM, "out of memory");
 }

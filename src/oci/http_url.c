@@ -32,7 +32,7 @@ bool sm_url_is_local(const char *url)
     CURLU *u = curl_url();
     char *host = NULL;
     bool local = u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
-        curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK && sm_host_is_local(host);
+                 curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK && sm_host_is_local(host);
     curl_free(host);
     curl_url_cleanup(u);
     return local;

@@ -83,8 +83,8 @@ static void make_printable(char *text)
 
 static void report(void *arg, const sm_progress *p)
 {
-    json_t *line = json_pack("{s:s, s:I, s:I}", "progress", p->what, "done", (json_int_t)p->done, "total",
-        (json_int_t)p->total);
+    json_t *line = json_pack("{s:s, s:I, s:I}", "progress", p->what, "done", (json_int_t)p->done,
+        "total", (json_int_t)p->total);
     if (p->layer) {
         json_object_set_new(line, "layer", json_integer(p->layer));
         json_object_set_new(line, "layers", json_integer(p->layers));
@@ -158,8 +158,11 @@ static int parse_host(const char *text, struct sm_reference **ref, sm_error *err
         *ref = NULL;
         rc = -SM_EINVAL;
     }
-    return rc ? sm_error_set(err, SM_EINVAL, "%.200s is not the name of a registry, as docker.io or "
-        "localhost:5000", text) : 0;
+    return rc ? sm_error_set(err, SM_EINVAL,
+                    "%.200s is not the name of a registry, as docker.io or "
+                    "localhost:5000",
+                    text)
+              : 0;
 }
 
 static int read_password(char *buf, size_t room, sm_error *err)
@@ -175,13 +178,13 @@ static int read_password(char *buf, size_t room, sm_error *err)
     return *buf ? 0 : sm_error_set(err, SM_EINVAL, "the password is empty");
 }
 
-static int login(const struct sm_reference *ref, const char *user, const struct sm_build_options *how,
-    sm_error *err)
+static int login(const struct sm_reference *ref, const char *user,
+    const struct sm_build_options *how, sm_error *err)
 {
     char password[4097];
     struct sm_http *http = NULL;
-    int rc = user ? read_password(password, sizeof(password), err) :
-        sm_error_set(err, SM_EINVAL, "a user is needed");
+    int rc = user ? read_password(password, sizeof(password), err)
+                  : sm_error_set(err, SM_EINVAL, "a user is needed");
     const struct sm_http_options session = {
         .host = ref->host,
         .user = user,
@@ -216,8 +219,10 @@ static int with_registry(const struct job *job)
 static int usage(const char *why)
 {
     sm_error err;
-    sm_error_set(&err, SM_EINVAL, "supermachine-image: %s (usage: supermachine-image build|login|"
-        "logout|save|load [OPTION...] OPERAND)", why);
+    sm_error_set(&err, SM_EINVAL,
+        "supermachine-image: %s (usage: supermachine-image build|login|"
+        "logout|save|load [OPTION...] OPERAND)",
+        why);
     return print_error(&err);
 }
 
@@ -262,7 +267,8 @@ static const char *take_option(struct job *job, int opt)
 
 int main(int argc, char **argv)
 {
-    setlocale(LC_CTYPE, "C.UTF-8"); /* names in tar archives are UTF-8, whatever the user's locale */
+    setlocale(
+        LC_CTYPE, "C.UTF-8"); /* names in tar archives are UTF-8, whatever the user's locale */
     signal(SIGPIPE, SIG_IGN);
     curl_global_init(CURL_GLOBAL_DEFAULT);
     struct job job = {0};

@@ -16,15 +16,16 @@ static void copy_part(char out[16], const char *text)
     snprintf(out, 16, "%s", text ? text : "");
 }
 
-int sm_descriptor_parse(const json_t *object, const char *what, struct sm_descriptor *d, sm_error *err)
+int sm_descriptor_parse(
+    const json_t *object, const char *what, struct sm_descriptor *d, sm_error *err)
 {
     *d = (struct sm_descriptor){0};
     const char *digest = sm_json_string(object, "digest");
     if (!digest)
         return sm_error_set(err, SM_ECORRUPT, "%s has no digest", what);
     if (!sm_digest_valid(digest))
-        return sm_error_set(err, SM_EUNSUPPORTED, "%s has the digest \"%.100s\", which is not SHA-256",
-            what, digest);
+        return sm_error_set(err, SM_EUNSUPPORTED,
+            "%s has the digest \"%.100s\", which is not SHA-256", what, digest);
     memcpy(d->digest, digest, SM_DIGEST_LEN + 1);
     if (!sm_json_size(object, "size", &d->size))
         return sm_error_set(err, SM_ECORRUPT, "%s has no valid size", what);
@@ -42,7 +43,8 @@ int sm_descriptor_parse(const json_t *object, const char *what, struct sm_descri
 
 bool sm_descriptor_is_index(const struct sm_descriptor *d)
 {
-    return strcmp(d->media_type, SM_MT_OCI_INDEX) == 0 || strcmp(d->media_type, SM_MT_DOCKER_LIST) == 0;
+    return strcmp(d->media_type, SM_MT_OCI_INDEX) == 0 ||
+           strcmp(d->media_type, SM_MT_DOCKER_LIST) == 0;
 }
 
 /* arm64 has been v8 from the start, and says so or not. */
@@ -67,8 +69,8 @@ static const json_t *manifests_of(const json_t *index, sm_error *err)
         return NULL;
     }
     if (json_array_size(list) > MAX_MANIFESTS) {
-        sm_error_set(err, SM_ELIMIT, "the index has %zu manifests, more than %d", json_array_size(list),
-            MAX_MANIFESTS);
+        sm_error_set(err, SM_ELIMIT, "the index has %zu manifests, more than %d",
+            json_array_size(list), MAX_MANIFESTS);
         return NULL;
     }
     return list;
@@ -91,7 +93,8 @@ int sm_index_choose_platform(const json_t *index, const struct sm_platform *plat
     bool found = false;
     size_t i;
     json_t *entry;
-    json_array_foreach (list, i, entry) {
+    json_array_foreach(list, i, entry)
+    {
         struct sm_descriptor d;
         int rc = sm_descriptor_parse(entry, "a manifest of the index", &d, err);
         if (rc)
@@ -121,16 +124,16 @@ int sm_index_choose_platform(const json_t *index, const struct sm_platform *plat
 
 static const char *name_of(const json_t *entry)
 {
-    return sm_json_string(json_object_get(entry, "annotations"), "org.opencontainers.image.ref.name");
+    return sm_json_string(
+        json_object_get(entry, "annotations"), "org.opencontainers.image.ref.name");
 }
 
 static bool one_image_for_many_platforms(const json_t *list)
 {
     size_t i;
     json_t *entry;
-    json_array_foreach (list, i, entry)
-        if (name_of(entry) || !json_is_object(json_object_get(entry, "platform")))
-            return false;
+    json_array_foreach(list, i, entry) if (name_of(entry) || !json_is_object(json_object_get(
+                                                                 entry, "platform"))) return false;
     return true;
 }
 
@@ -157,7 +160,8 @@ int sm_layout_choose(const json_t *index, const char *name, const struct sm_plat
     char have[300] = "";
     size_t i;
     json_t *entry;
-    json_array_foreach (list, i, entry) {
+    json_array_foreach(list, i, entry)
+    {
         const char *its = name_of(entry);
         if (!match && name && its && strcmp(its, name) == 0)
             match = entry;
@@ -168,5 +172,6 @@ int sm_layout_choose(const json_t *index, const char *name, const struct sm_plat
     if (!name)
         return sm_error_set(err, SM_EINVAL,
             "the layout holds %zu images, say which one with ':NAME': %s", count, have);
-    return sm_error_set(err, SM_ENOTFOUND, "the layout holds no image \"%.100s\", but: %s", name, have);
+    return sm_error_set(
+        err, SM_ENOTFOUND, "the layout holds no image \"%.100s\", but: %s", name, have);
 }

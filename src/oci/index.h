@@ -17,13 +17,14 @@ struct sm_descriptor {
     char digest[SM_DIGEST_LEN + 1];
     uint64_t size;
     char media_type[128]; /* "" where it is not told */
-    bool is_manifest; /* a manifest or index, whatever its type says */
+    bool is_manifest;     /* a manifest or index, whatever its type says */
     bool has_platform;
     struct sm_platform platform;
 };
 
 /* Checks digest and size; `what` names it in errors. */
-int sm_descriptor_parse(const json_t *object, const char *what, struct sm_descriptor *d, sm_error *err);
+int sm_descriptor_parse(
+    const json_t *object, const char *what, struct sm_descriptor *d, sm_error *err);
 
 bool sm_descriptor_is_index(const struct sm_descriptor *d);
 

@@ -32,7 +32,8 @@ static int measure(const char *data, size_t size, const char *what, sm_error *er
         else if (c == '{' || c == '[') {
             values++;
             if (++depth > MAX_DEPTH)
-                return sm_error_set(err, SM_ELIMIT, "%s is nested deeper than %d levels", what, MAX_DEPTH);
+                return sm_error_set(
+                    err, SM_ELIMIT, "%s is nested deeper than %d levels", what, MAX_DEPTH);
         } else if ((c == '}' || c == ']') && depth > 0)
             depth--;
         else if (c == ',' || c == ':')
@@ -53,8 +54,8 @@ int sm_json_parse(const char *data, size_t size, const char *what, json_t **obje
     json_error_t why;
     json_t *root = json_loadb(data, size, JSON_REJECT_DUPLICATES, &why);
     if (!root)
-        return sm_error_set(err, SM_ECORRUPT, "%s is not valid JSON: line %d: %s", what, why.line,
-            why.text);
+        return sm_error_set(
+            err, SM_ECORRUPT, "%s is not valid JSON: line %d: %s", what, why.line, why.text);
     if (!json_is_object(root)) {
         json_decref(root);
         return sm_error_set(err, SM_ECORRUPT, "%s is not a JSON object", what);
@@ -63,7 +64,8 @@ int sm_json_parse(const char *data, size_t size, const char *what, json_t **obje
     return 0;
 }
 
-int sm_read_file_at(int dirfd, const char *path, size_t max, char **data, size_t *size, sm_error *err)
+int sm_read_file_at(
+    int dirfd, const char *path, size_t max, char **data, size_t *size, sm_error *err)
 {
     auto_fd fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)

@@ -48,7 +48,8 @@ static bool layer_type_known(const char *type)
 static int alloc_layers(struct sm_plan *plan, size_t count, sm_error *err)
 {
     if (count > SM_MAX_LAYERS)
-        return sm_error_set(err, SM_ELIMIT, "the image has %zu layers, more than %d", count, SM_MAX_LAYERS);
+        return sm_error_set(
+            err, SM_ELIMIT, "the image has %zu layers, more than %d", count, SM_MAX_LAYERS);
     plan->layers = calloc(count ? count : 1, sizeof(*plan->layers));
     if (!plan->layers)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
@@ -60,7 +61,8 @@ static int check_schema(const json_t *root, sm_error *err)
 {
     uint64_t version = 0;
     if (sm_json_size(root, "schemaVersion", &version) && version == 1)
-        return sm_error_set(err, SM_EUNSUPPORTED, "the image has a manifest of docker's schema 1, which is "
+        return sm_error_set(err, SM_EUNSUPPORTED,
+            "the image has a manifest of docker's schema 1, which is "
             "obsolete and not supported: push the image again with a current tool");
     if (version != 2 && version != 0)
         return sm_error_set(err, SM_EUNSUPPORTED, "the manifest is of schema version %llu, not 2",
@@ -70,26 +72,28 @@ static int check_schema(const json_t *root, sm_error *err)
     return 0;
 }
 
-static int take_manifest(const json_t *root, struct sm_descriptor *config, struct sm_plan *plan,
-    sm_error *err)
+static int take_manifest(
+    const json_t *root, struct sm_descriptor *config, struct sm_plan *plan, sm_error *err)
 {
     int rc = check_schema(root, err);
     const json_t *layers = json_object_get(root, "layers");
     if (rc == 0 && !json_is_array(layers))
         rc = sm_error_set(err, SM_ECORRUPT, "the manifest has no list of layers");
     if (rc == 0)
-        rc = sm_descriptor_parse(json_object_get(root, "config"), "the manifest's config", config, err);
+        rc = sm_descriptor_parse(
+            json_object_get(root, "config"), "the manifest's config", config, err);
     if (rc == 0)
         rc = alloc_layers(plan, json_array_size(layers), err);
     if (rc)
         return rc;
     if (*config->media_type && strcmp(config->media_type, SM_MT_OCI_CONFIG) != 0 &&
         strcmp(config->media_type, SM_MT_DOCKER_CONFIG) != 0)
-        return sm_error_set(err, SM_EUNSUPPORTED, "this is not a container image: its config is of type %s",
-            config->media_type);
+        return sm_error_set(err, SM_EUNSUPPORTED,
+            "this is not a container image: its config is of type %s", config->media_type);
     size_t i;
     json_t *layer;
-    json_array_foreach (layers, i, layer) {
+    json_array_foreach(layers, i, layer)
+    {
         char what[64];
         snprintf(what, sizeof(what), "layer %zu of the manifest", i + 1);
         struct sm_descriptor *d = &plan->layers[i].blob;
@@ -97,14 +101,14 @@ static int take_manifest(const json_t *root, struct sm_descriptor *config, struc
         if (rc)
             return rc;
         if (!layer_type_known(d->media_type))
-            return sm_error_set(err, SM_EUNSUPPORTED, "%s is of type %s, which is not supported", what,
-                d->media_type);
+            return sm_error_set(err, SM_EUNSUPPORTED, "%s is of type %s, which is not supported",
+                what, d->media_type);
     }
     return 0;
 }
 
-int sm_plan_manifest(const char *data, size_t size, struct sm_descriptor *config, struct sm_plan *plan,
-    sm_error *err)
+int sm_plan_manifest(const char *data, size_t size, struct sm_descriptor *config,
+    struct sm_plan *plan, sm_error *err)
 {
     auto_json *root = NULL;
     int rc = sm_json_parse(data, size, "the manifest", &root, err);
@@ -146,13 +150,16 @@ int sm_plan_config(const char *data, size_t size, struct sm_plan *plan, sm_error
         return sm_error_prefix(err, rc, "the image's config");
     const json_t *ids = json_object_get(json_object_get(root, "rootfs"), "diff_ids");
     if (json_array_size(ids) != plan->layer_count)
-        return sm_error_set(err, SM_ECORRUPT, "the image's config tells of %zu layers, its manifest of %zu",
-            json_array_size(ids), plan->layer_count);
+        return sm_error_set(err, SM_ECORRUPT,
+            "the image's config tells of %zu layers, its manifest of %zu", json_array_size(ids),
+            plan->layer_count);
     for (size_t i = 0; i < plan->layer_count; i++) {
         const char *id = json_string_value(json_array_get(ids, i));
         if (!sm_digest_valid(id))
-            return sm_error_set(err, SM_ECORRUPT, "diff_ids of the image's config has no valid digest for "
-                "layer %zu", i + 1);
+            return sm_error_set(err, SM_ECORRUPT,
+                "diff_ids of the image's config has no valid digest for "
+                "layer %zu",
+                i + 1);
         memcpy(plan->layers[i].diff_id, id, SM_DIGEST_LEN + 1);
     }
     return chain(plan, err);
@@ -209,7 +216,8 @@ static int plan_oci(struct sm_source *source, const struct sm_descriptor *top,
         rc = take_manifest(root, &plan->config_blob, plan, err);
         return rc ? rc : take_config(source, &plan->config_blob, NULL, platform, plan, err);
     }
-    return sm_error_set(err, SM_ELIMIT, "indexes lead to indexes, more than %d deep", MAX_INDEX_DEPTH);
+    return sm_error_set(
+        err, SM_ELIMIT, "indexes lead to indexes, more than %d deep", MAX_INDEX_DEPTH);
 }
 
 int sm_plan_oci(struct sm_source *source, const struct sm_descriptor *top,
@@ -248,8 +256,10 @@ static const json_t *choose_image(const json_t *list, const char *name, sm_error
     }
     char have[300] = "";
     json_t *entry, *tag;
-    json_array_foreach (list, i, entry) {
-        json_array_foreach (json_object_get(entry, "RepoTags"), j, tag) {
+    json_array_foreach(list, i, entry)
+    {
+        json_array_foreach(json_object_get(entry, "RepoTags"), j, tag)
+        {
             const char *text = json_string_value(tag);
             if (text && name && tag_is(text, name))
                 return entry;
@@ -258,10 +268,11 @@ static const json_t *choose_image(const json_t *list, const char *name, sm_error
         }
     }
     if (name)
-        sm_error_set(err, SM_ENOTFOUND, "the archive holds no image \"%.100s\", but: %s", name, have);
+        sm_error_set(
+            err, SM_ENOTFOUND, "the archive holds no image \"%.100s\", but: %s", name, have);
     else
-        sm_error_set(err, SM_EINVAL, "the archive holds %zu images, say which one with ':NAME': %s", count,
-            have);
+        sm_error_set(err, SM_EINVAL, "the archive holds %zu images, say which one with ':NAME': %s",
+            count, have);
     return NULL;
 }
 
@@ -294,8 +305,10 @@ static int plan_docker(struct sm_source *source, const json_t *manifest, const c
     const char *base = strrchr(config, '/') ? strrchr(config, '/') + 1 : config;
     size_t hex = strspn(base, "0123456789abcdef");
     if (hex == SM_SHA256_HEX_LEN && memcmp(base, plan->digest + 7, hex) != 0)
-        return sm_error_set(err, SM_ECORRUPT, "the image's config has the digest %s and not sha256:%.64s: "
-            "it is damaged", plan->digest, base);
+        return sm_error_set(err, SM_ECORRUPT,
+            "the image's config has the digest %s and not sha256:%.64s: "
+            "it is damaged",
+            plan->digest, base);
     memcpy(plan->top, plan->digest, sizeof(plan->top));
     return 0;
 }

@@ -13,10 +13,10 @@ struct sm_layer {
 };
 
 struct sm_plan {
-    char top[SM_DIGEST_LEN + 1];    /* what the reference led to: an index or the manifest */
-    char digest[SM_DIGEST_LEN + 1]; /* of the manifest; of the config in a docker archive */
+    char top[SM_DIGEST_LEN + 1];      /* what the reference led to: an index or the manifest */
+    char digest[SM_DIGEST_LEN + 1];   /* of the manifest; of the config in a docker archive */
     char chain_id[SM_DIGEST_LEN + 1]; /* names the file system that all layers make */
-    struct sm_platform platform;    /* as the config has it */
+    struct sm_platform platform;      /* as the config has it */
     char *config;
     struct sm_descriptor manifest_blob, config_blob; /* digest "" in a docker archive */
     struct sm_layer *layers;
@@ -34,8 +34,8 @@ int sm_plan_docker(struct sm_source *source, const json_t *manifest, const char 
     const struct sm_platform *platform, struct sm_plan *plan, sm_error *err);
 
 /* Parts of the above, for the fuzzer: fill plan from the text of a manifest, of a config. */
-int sm_plan_manifest(const char *data, size_t size, struct sm_descriptor *config, struct sm_plan *plan,
-    sm_error *err);
+int sm_plan_manifest(const char *data, size_t size, struct sm_descriptor *config,
+    struct sm_plan *plan, sm_error *err);
 int sm_plan_config(const char *data, size_t size, struct sm_plan *plan, sm_error *err);
 
 #endif

@@ -47,7 +47,7 @@ static bool is_hex(const char *s, size_t n)
 bool sm_digest_valid(const char *text)
 {
     return text && strlen(text) == SM_DIGEST_LEN && memcmp(text, "sha256:", 7) == 0 &&
-        is_hex(text + 7, SM_SHA256_HEX_LEN);
+           is_hex(text + 7, SM_SHA256_HEX_LEN);
 }
 
 /* One path component: alphanumeric runs separated by '.', '_', "__" or any number of '-'. */
@@ -103,7 +103,8 @@ static bool host_valid(const char *s)
 {
     if (*s == '[') {
         const char *end = strchr(s, ']');
-        if (!end || end == s + 1 || strspn(s + 1, "0123456789abcdefABCDEF:") != (size_t)(end - s - 1))
+        if (!end || end == s + 1 ||
+            strspn(s + 1, "0123456789abcdefABCDEF:") != (size_t)(end - s - 1))
             return false;
         return end[1] == '\0' || (end[1] == ':' && port_valid(end + 2));
     }
@@ -154,12 +155,13 @@ static int parse_local(const char *text, const char *rest, struct sm_reference *
 {
     const char *colon = strchrnul(rest, ':');
     if (colon == rest)
-        return sm_error_set(err, SM_EINVAL, "reference %.200s names no path after the transport", text);
+        return sm_error_set(
+            err, SM_EINVAL, "reference %.200s names no path after the transport", text);
     ref->path = strndup(rest, (size_t)(colon - rest));
     if (*colon) {
         if (colon[1] == '\0')
-            return sm_error_set(err, SM_EINVAL,
-                "reference %.200s ends with ':' without a name behind it", text);
+            return sm_error_set(
+                err, SM_EINVAL, "reference %.200s ends with ':' without a name behind it", text);
         ref->name = strdup(colon + 1);
     }
     if (!ref->path || (*colon && !ref->name))
@@ -192,8 +194,8 @@ static int split_name(const char *text, const char *name, struct sm_reference *r
     if (!ref->host)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     if (!host_valid(ref->host))
-        return sm_error_set(err, SM_EINVAL, "reference %.200s: %.100s is not a valid registry host", text,
-            ref->host);
+        return sm_error_set(err, SM_EINVAL, "reference %.200s: %.100s is not a valid registry host",
+            text, ref->host);
     if (strcmp(ref->host, "index.docker.io") == 0)
         strcpy(ref->host, "docker.io");
     bool library = strcmp(ref->host, "docker.io") == 0 && !strchr(path, '/');
@@ -204,17 +206,18 @@ static int split_name(const char *text, const char *name, struct sm_reference *r
     if (!repository_valid(ref->repository)) {
         for (const char *p = path; *p; p++)
             if (isupper((unsigned char)*p))
-                return sm_error_set(err, SM_EINVAL,
-                    "reference %.200s: a repository name must be lower case", text);
+                return sm_error_set(
+                    err, SM_EINVAL, "reference %.200s: a repository name must be lower case", text);
         return sm_error_set(err, SM_EINVAL, "reference %.200s is not a valid image name", text);
     }
     if (strlen(ref->host) + 1 + strlen(ref->repository) > MAX_NAME)
-        return sm_error_set(err, SM_EINVAL, "reference %.100s...: the name is longer than %d characters",
-            text, MAX_NAME);
+        return sm_error_set(err, SM_EINVAL,
+            "reference %.100s...: the name is longer than %d characters", text, MAX_NAME);
     return 0;
 }
 
-static int parse_registry(const char *text, const char *rest, struct sm_reference *ref, sm_error *err)
+static int parse_registry(
+    const char *text, const char *rest, struct sm_reference *ref, sm_error *err)
 {
     auto_free char *name = strdup(rest);
     if (!name)
@@ -270,11 +273,12 @@ int sm_reference_parse(const char *text, struct sm_reference **out, sm_error *er
     if (!text || !*text)
         return sm_error_set(err, SM_EINVAL, "the image reference is empty");
     if (strlen(text) > MAX_REFERENCE)
-        return sm_error_set(err, SM_EINVAL, "the image reference is longer than %d characters",
-            MAX_REFERENCE);
+        return sm_error_set(
+            err, SM_EINVAL, "the image reference is longer than %d characters", MAX_REFERENCE);
     for (const char *p = text; *p; p++)
         if ((unsigned char)*p < 0x20 || *p == 0x7f)
-            return sm_error_set(err, SM_EINVAL, "the image reference has a control character in it");
+            return sm_error_set(
+                err, SM_EINVAL, "the image reference has a control character in it");
     auto_reference ref = calloc(1, sizeof(*ref));
     if (!ref)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
@@ -300,7 +304,8 @@ int sm_reference_parse(const char *text, struct sm_reference **out, sm_error *er
     if (scheme)
         return sm_error_set(err, SM_EINVAL,
             "reference %.200s: leave out %.*s://, or use docker://, oci:, oci-archive: or "
-            "docker-archive:", text, (int)SM_MIN(scheme - rest, 40), rest);
+            "docker-archive:",
+            text, (int)SM_MIN(scheme - rest, 40), rest);
     int rc = parse_registry(text, rest, ref, err);
     if (rc == 0)
         *out = sm_steal_ptr(&ref);
@@ -317,8 +322,8 @@ char *sm_reference_format(const struct sm_reference *ref)
         n = asprintf(&text, "%s/%s%s%s%s%s", ref->host, ref->repository, ref->tag ? ":" : "",
             ref->tag ? ref->tag : "", ref->digest ? "@" : "", ref->digest ? ref->digest : "");
     else
-        n = asprintf(&text, "%s%s%s%s", transports[ref->kind].prefix, ref->path, ref->name ? ":" : "",
-            ref->name ? ref->name : "");
+        n = asprintf(&text, "%s%s%s%s", transports[ref->kind].prefix, ref->path,
+            ref->name ? ":" : "", ref->name ? ref->name : "");
     return n < 0 ? NULL : text;
 }
 
@@ -351,7 +356,7 @@ int sm_platform_parse(const char *text, struct sm_platform *platform, sm_error *
     }
     const char *p = text;
     bool ok = platform_part(&p, platform->os) && platform_part(&p, platform->arch) &&
-        (!*p || platform_part(&p, platform->variant)) && !*p;
+              (!*p || platform_part(&p, platform->variant)) && !*p;
     if (!ok || text[strlen(text) - 1] == '/')
         return sm_error_set(err, SM_EINVAL,
             "platform \"%.60s\" is not of the form os/arch[/variant], as in linux/amd64", text);

@@ -44,7 +44,7 @@ struct download {
     struct download *next;
     struct sm_descriptor d;
     enum state state;
-    int fd; /* of the partial or the finished file, once RUNNING */
+    int fd;              /* of the partial or the finished file, once RUNNING */
     uint64_t have, told; /* told: by news() */
     struct sm_sha256 *sum;
     int rc;
@@ -79,8 +79,9 @@ static int take_bytes(void *arg, const void *data, size_t size, sm_error *err)
     struct sink *s = arg;
     struct download *dl = s->dl;
     if (size > dl->d.size - dl->have)
-        return sm_error_set(err, SM_ECORRUPT, "the blob %s is longer than the %llu bytes it should have",
-            dl->d.digest, (unsigned long long)dl->d.size);
+        return sm_error_set(err, SM_ECORRUPT,
+            "the blob %s is longer than the %llu bytes it should have", dl->d.digest,
+            (unsigned long long)dl->d.size);
     const char *p = data;
     for (size_t left = size; left > 0;) {
         ssize_t n = pwrite(dl->fd, p, left, (off_t)(dl->have + (size - left)));
@@ -144,8 +145,8 @@ static int fetch(struct registry *r, struct download *dl, sm_error *err)
     snprintf(path, sizeof(path), "blobs/%s", dl->d.digest);
     snprintf(what, sizeof(what), "the blob %.19s of %s", dl->d.digest, r->name);
     for (int tries = 0; dl->have < dl->d.size; tries++) {
-        struct sm_http_get get = {.what = what, .path = path, .from = dl->have, .sink = take_bytes,
-            .arg = &sink};
+        struct sm_http_get get = {
+            .what = what, .path = path, .from = dl->have, .sink = take_bytes, .arg = &sink};
         uint64_t before = dl->have;
         int rc = sm_http_get(r->http, &get, err);
         if (rc)
@@ -153,8 +154,8 @@ static int fetch(struct registry *r, struct download *dl, sm_error *err)
         if (dl->have > before)
             tries = 0;
         else if (tries + 1 >= SHORT_ANSWERS)
-            return sm_error_set(err, SM_ECORRUPT, "the blob %s ends after %llu of %llu bytes", dl->d.digest,
-                (unsigned long long)dl->have, (unsigned long long)dl->d.size);
+            return sm_error_set(err, SM_ECORRUPT, "the blob %s ends after %llu of %llu bytes",
+                dl->d.digest, (unsigned long long)dl->have, (unsigned long long)dl->d.size);
     }
     unsigned char sum[32];
     char digest[SM_DIGEST_LEN + 1];
@@ -162,8 +163,8 @@ static int fetch(struct registry *r, struct download *dl, sm_error *err)
     sm_digest_format(sum, digest);
     if (strcmp(digest, dl->d.digest) == 0)
         return 0;
-    return sm_error_set(err, SM_ECORRUPT, "the blob %s of %s has the digest %s: it is damaged", dl->d.digest,
-        r->name, digest);
+    return sm_error_set(err, SM_ECORRUPT, "the blob %s of %s has the digest %s: it is damaged",
+        dl->d.digest, r->name, digest);
 }
 
 static void set_state(struct registry *r, struct download *dl, enum state state)
@@ -193,7 +194,8 @@ static int download(struct registry *r, struct download *dl, sm_error *err)
     }
     set_state(r, dl, RUNNING);
     rc = fetch(r, dl, err);
-    if (rc == 0 && (fdatasync(dl->fd) != 0 || renameat(r->store->fd, partial, r->store->fd, name) != 0))
+    if (rc == 0 &&
+        (fdatasync(dl->fd) != 0 || renameat(r->store->fd, partial, r->store->fd, name) != 0))
         rc = sm_error_errno(err, errno, "cannot write into the store %s", r->store->path);
     /* What broke off goes on later; what is wrong must not. */
     if (rc && rc != -SM_ENETWORK && rc != -SM_ECANCELLED)
@@ -254,15 +256,18 @@ static int start_thread(struct registry *r, sm_error *err)
 }
 
 /* Adds the blob to the end of the queue unless it is in there. */
-static int enqueue(struct registry *r, const struct sm_descriptor *d, struct download **out, sm_error *err)
+static int enqueue(
+    struct registry *r, const struct sm_descriptor *d, struct download **out, sm_error *err)
 {
     struct download **last = &r->downloads;
     while (*last && strcmp((*last)->d.digest, d->digest) != 0)
         last = &(*last)->next;
     *out = *last;
     if (*last)
-        return (*last)->d.size == d->size ? 0 : sm_error_set(err, SM_ECORRUPT,
-            "the manifest tells two sizes of the blob %s", d->digest);
+        return (*last)->d.size == d->size
+                   ? 0
+                   : sm_error_set(err, SM_ECORRUPT, "the manifest tells two sizes of the blob %s",
+                         d->digest);
     struct download *dl = calloc(1, sizeof(*dl));
     struct sm_sha256 *sum = dl ? sm_sha256_new() : NULL;
     if (!sum) {
@@ -280,8 +285,8 @@ static int enqueue(struct registry *r, const struct sm_descriptor *d, struct dow
     return start_thread(r, err);
 }
 
-static int prefetch(struct sm_source *source, const struct sm_descriptor *const *blobs, size_t count,
-    sm_error *err)
+static int prefetch(
+    struct sm_source *source, const struct sm_descriptor *const *blobs, size_t count, sm_error *err)
 {
     struct registry *r = (struct registry *)(void *)source;
     int rc = 0;
@@ -359,8 +364,8 @@ static int take_manifest(void *arg, const void *data, size_t size, sm_error *err
 {
     struct body *b = arg;
     if (size > SM_JSON_MAX_SIZE - b->size)
-        return sm_error_set(err, SM_ELIMIT, "the registry's manifest is larger than %u bytes",
-            SM_JSON_MAX_SIZE);
+        return sm_error_set(
+            err, SM_ELIMIT, "the registry's manifest is larger than %u bytes", SM_JSON_MAX_SIZE);
     char *grown = realloc(b->data, b->size + size + 1);
     if (!grown)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
@@ -371,8 +376,8 @@ static int take_manifest(void *arg, const void *data, size_t size, sm_error *err
 }
 
 /* Gets a manifest by tag or digest into the store. *d: its digest, size and type. */
-static int fetch_manifest(struct registry *r, const char *by, const char *shown, struct sm_descriptor *d,
-    sm_error *err)
+static int fetch_manifest(
+    struct registry *r, const char *by, const char *shown, struct sm_descriptor *d, sm_error *err)
 {
     char path[256], what[600], name[SM_STORE_NAME_MAX];
     snprintf(path, sizeof(path), "manifests/%s", by);
@@ -381,7 +386,8 @@ static int fetch_manifest(struct registry *r, const char *by, const char *shown,
     struct sm_http_get get = {
         .what = what,
         .path = path,
-        .accept = SM_MT_OCI_INDEX ", " SM_MT_OCI_MANIFEST ", " SM_MT_DOCKER_LIST ", " SM_MT_DOCKER_MANIFEST,
+        .accept = SM_MT_OCI_INDEX ", " SM_MT_OCI_MANIFEST ", " SM_MT_DOCKER_LIST
+                                  ", " SM_MT_DOCKER_MANIFEST,
         .sink = take_manifest,
         .arg = &body,
     };
@@ -393,8 +399,8 @@ static int fetch_manifest(struct registry *r, const char *by, const char *shown,
         return rc;
     const char *want = sm_digest_valid(by) ? by : sm_digest_valid(get.digest) ? get.digest : NULL;
     if (want && strcmp(want, d->digest) != 0)
-        return sm_error_set(err, SM_ECORRUPT, "the registry's answer for %s has the digest %s and not %s",
-            shown, d->digest, want);
+        return sm_error_set(err, SM_ECORRUPT,
+            "the registry's answer for %s has the digest %s and not %s", shown, d->digest, want);
     d->size = body.size;
     snprintf(d->media_type, sizeof(d->media_type), "%.*s", (int)strcspn(get.content_type, "; "),
         get.content_type);
@@ -413,8 +419,8 @@ static int open_blob(struct sm_source *source, const struct sm_descriptor *d, co
         if (rc)
             return rc;
         if (got.size != d->size)
-            return sm_error_set(err, SM_ECORRUPT, "the manifest %s has %llu bytes and not %llu", d->digest,
-                (unsigned long long)got.size, (unsigned long long)d->size);
+            return sm_error_set(err, SM_ECORRUPT, "the manifest %s has %llu bytes and not %llu",
+                d->digest, (unsigned long long)got.size, (unsigned long long)d->size);
         fd = sm_store_open_blob(r->store, d);
     } else if (fd >= 0 && keep_in_mind(r, d->digest) != 0) {
         sm_close(fd);
@@ -444,7 +450,8 @@ static int open_blob(struct sm_source *source, const struct sm_descriptor *d, co
         return sm_error_errno(err, errno, "cannot open a blob");
     }
     *s = (struct sink){r, dl};
-    *blob = (struct sm_blob){.fd = fd, .size = d->size, .wait = wait_for_bytes, .arg = s, .checked = true};
+    *blob = (struct sm_blob){
+        .fd = fd, .size = d->size, .wait = wait_for_bytes, .arg = s, .checked = true};
     return 0;
 }
 
@@ -490,8 +497,8 @@ static void free_registry(struct sm_source *source)
     free(r);
 }
 
-static int resolve(struct registry *r, const struct sm_reference *ref, struct sm_descriptor *top,
-    sm_error *err)
+static int resolve(
+    struct registry *r, const struct sm_reference *ref, struct sm_descriptor *top, sm_error *err)
 {
     *top = (struct sm_descriptor){.is_manifest = true};
     if (ref->digest) {
@@ -545,8 +552,11 @@ int sm_registry_open(struct sm_imgstore *store, const struct sm_reference *ref,
     struct registry *r = calloc(1, sizeof(*r));
     if (!r)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
-    r->source = (struct sm_source){.open = open_blob, .free = free_registry, .prefetch = prefetch,
-        .news = news, .discard = discard};
+    r->source = (struct sm_source){.open = open_blob,
+        .free = free_registry,
+        .prefetch = prefetch,
+        .news = news,
+        .discard = discard};
     r->store = store;
     r->blobs = -1;
     pthread_mutex_init(&r->lock, NULL);

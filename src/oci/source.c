@@ -64,16 +64,16 @@ int sm_source_read(struct sm_source *source, const struct sm_descriptor *d, cons
     while (have < blob.size) {
         ssize_t n = sm_blob_read(&blob, have, buf + have, blob.size - have, err);
         if (n <= 0)
-            return n < 0 ? sm_error_prefix(err, (int)n, "%s", what) :
-                sm_error_set(err, SM_ECORRUPT, "%s is cut off", what);
+            return n < 0 ? sm_error_prefix(err, (int)n, "%s", what)
+                         : sm_error_set(err, SM_ECORRUPT, "%s is cut off", what);
         have += (uint64_t)n;
     }
     buf[have] = '\0';
     char digest[SM_DIGEST_LEN + 1];
     rc = sm_digest_of(buf, have, digest, err);
     if (rc == 0 && *d->digest && strcmp(digest, d->digest) != 0)
-        rc = sm_error_set(err, SM_ECORRUPT, "%s has the digest %s and not %s: it is damaged", what, digest,
-            d->digest);
+        rc = sm_error_set(err, SM_ECORRUPT, "%s has the digest %s and not %s: it is damaged", what,
+            digest, d->digest);
     if (rc)
         return rc;
     *size = have;
@@ -101,8 +101,9 @@ static int open_in_layout(struct sm_source *source, const struct sm_descriptor *
     if (!S_ISREG(st.st_mode))
         return sm_error_set(err, SM_ECORRUPT, "the blob %s is not a regular file", d->digest);
     if ((uint64_t)st.st_size != d->size)
-        return sm_error_set(err, SM_ECORRUPT, "the blob %s has %lld bytes and not %llu: it is damaged",
-            d->digest, (long long)st.st_size, (unsigned long long)d->size);
+        return sm_error_set(err, SM_ECORRUPT,
+            "the blob %s has %lld bytes and not %llu: it is damaged", d->digest,
+            (long long)st.st_size, (unsigned long long)d->size);
     *blob = (struct sm_blob){.fd = sm_steal_fd(&fd), .size = d->size};
     return 0;
 }

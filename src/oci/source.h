@@ -36,8 +36,8 @@ struct sm_source {
         struct sm_blob *blob, sm_error *err);
     void (*free)(struct sm_source *source);
     /* Tells which blobs will be opened, in this order; NULL: it does not matter. */
-    int (*prefetch)(struct sm_source *source, const struct sm_descriptor *const *blobs, size_t count,
-        sm_error *err);
+    int (*prefetch)(struct sm_source *source, const struct sm_descriptor *const *blobs,
+        size_t count, sm_error *err);
     /* Calls fn for each blob of which more is here than at the last call, out of any lock; NULL: all blobs are
      * here from the start. */
     void (*news)(struct sm_source *source, sm_source_news_fn *fn, void *arg);

@@ -27,7 +27,8 @@ static char *default_dir(sm_error *err)
     else if (home && *home == '/')
         n = asprintf(&path, "%s/.local/share/supermachine", home);
     else
-        sm_error_set(err, SM_EINVAL, "neither XDG_DATA_HOME nor HOME is set, so there is no place "
+        sm_error_set(err, SM_EINVAL,
+            "neither XDG_DATA_HOME nor HOME is set, so there is no place "
             "for the image store: set one of them or name a store");
     return n < 0 ? NULL : path;
 }
@@ -85,8 +86,8 @@ const char *sm_imgstore_path(const struct sm_imgstore *store)
 }
 
 /* Finishes the "sha256:" text with the only image that starts so. */
-static int complete_digest(struct sm_imgstore *store, const char *prefix,
-    char digest[SM_DIGEST_LEN + 1], sm_error *err)
+static int complete_digest(
+    struct sm_imgstore *store, const char *prefix, char digest[SM_DIGEST_LEN + 1], sm_error *err)
 {
     const char *hex = prefix + 7;
     size_t n = strlen(hex);
@@ -124,8 +125,8 @@ struct search {
 
 static int found(const struct search *s, const char *digest)
 {
-    return sm_store_get_image(s->store, digest, s->to_run ? s->platform : NULL, s->to_run, s->info,
-        s->err);
+    return sm_store_get_image(
+        s->store, digest, s->to_run ? s->platform : NULL, s->to_run, s->info, s->err);
 }
 
 static int find_top(const struct search *s, const char *top)
@@ -228,11 +229,12 @@ int sm_imgstore_ensure(struct sm_imgstore *store, const char *reference,
         rc = sm_platform_parse(options->platform, &plat, err);
     if (rc)
         return rc;
-    bool ask_registry = ref->kind == SM_REF_REGISTRY && !ref->digest && options->pull == SM_PULL_ALWAYS;
+    bool ask_registry =
+        ref->kind == SM_REF_REGISTRY && !ref->digest && options->pull == SM_PULL_ALWAYS;
     if (!ask_registry) {
         rc = sm_store_resolve(store, ref, &plat, true, info, err);
         bool can_build = ref->kind != SM_REF_DIGEST &&
-            !(ref->kind == SM_REF_REGISTRY && options->pull == SM_PULL_NEVER);
+                         !(ref->kind == SM_REF_REGISTRY && options->pull == SM_PULL_NEVER);
         if (rc == 0 || !can_build || (rc != -SM_ENOTFOUND && rc != -SM_ECORRUPT))
             return rc;
     }

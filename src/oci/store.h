@@ -25,11 +25,12 @@ const char *sm_imgstore_path(const struct sm_imgstore *store);
  * it) stays open it carries a shared lock that keeps `rm` and `prune` from removing it: whoever
  * runs a VM from it keeps the descriptor. */
 struct sm_image_info {
-    char *digest;         /* of the manifest, "sha256:<hex>"; of the config where an archive has no manifest */
-    char *platform;       /* "linux/amd64" or "linux/arm64/v8" */
-    char *config;         /* OCI image config, JSON text: a valid object of bounded size and depth */
-    char *source;         /* the reference it was built from, local paths made absolute */
-    char *rootfs_path;    /* ext4 file, read-only, size a multiple of 2 MiB */
+    /* of the manifest, "sha256:<hex>"; of the config where an archive has no manifest */
+    char *digest;
+    char *platform;    /* "linux/amd64" or "linux/arm64/v8" */
+    char *config;      /* OCI image config, JSON text: a valid object of bounded size and depth */
+    char *source;      /* the reference it was built from, local paths made absolute */
+    char *rootfs_path; /* ext4 file, read-only, size a multiple of 2 MiB */
     uint64_t rootfs_size; /* its length; it is sparse, the disk holds less */
     int64_t created;      /* when it came into the store, seconds since 1970 */
     int rootfs_fd;        /* O_RDONLY | O_CLOEXEC; -1 in listings */
@@ -48,11 +49,12 @@ struct sm_ensure_options {
     sm_progress_fn *progress; /* NULL: silent */
     void *progress_arg;
     enum sm_pull_policy pull;
-    const char *builder;      /* path of supermachine-image; NULL: looked up as docs/architecture.md says */
-    int cancel_fd;            /* becomes readable: give up with SM_ECANCELLED; <= 0: none */
-    const char *tls_ca;       /* PEM file with further roots for registries; NULL: the system's only */
-    bool insecure_registry;   /* plain HTTP and unverified TLS will do */
-    const char *authfile;     /* NULL: where container tools look */
+    /* path of supermachine-image; NULL: looked up as docs/architecture.md says */
+    const char *builder;
+    int cancel_fd;      /* becomes readable: give up with SM_ECANCELLED; <= 0: none */
+    const char *tls_ca; /* PEM file with further roots for registries; NULL: the system's only */
+    bool insecure_registry; /* plain HTTP and unverified TLS will do */
+    const char *authfile;   /* NULL: where container tools look */
 };
 
 /* As sm_imgstore_find; what is missing is pulled and built first. options may be NULL. */
@@ -76,12 +78,14 @@ void sm_image_list_clear(struct sm_image_list *list);
 /* Removes the name, or, where the reference is a digest or was the last name, the image and what
  * only it needs. SM_EBUSY when something runs from it (a VM, an open sm_image). `removed` (may be
  * NULL) gets the digest when the image itself went, else NULL; the caller frees it. */
-int sm_imgstore_remove(struct sm_imgstore *store, const char *reference, char **removed,
-    sm_error *err);
+int sm_imgstore_remove(
+    struct sm_imgstore *store, const char *reference, char **removed, sm_error *err);
 
 /* Names and garbage, as the public functions of these names. */
-int sm_imgstore_tag(struct sm_imgstore *store, const char *reference, const char *name, sm_error *err);
-int sm_imgstore_prune(struct sm_imgstore *store, bool all, struct sm_prune_result *result, sm_error *err);
+int sm_imgstore_tag(
+    struct sm_imgstore *store, const char *reference, const char *name, sm_error *err);
+int sm_imgstore_prune(
+    struct sm_imgstore *store, bool all, struct sm_prune_result *result, sm_error *err);
 void sm_imgstore_usage(struct sm_imgstore *store, struct sm_store_usage *usage);
 
 #endif

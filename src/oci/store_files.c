@@ -45,8 +45,8 @@ static int write_all(int fd, const char *data, size_t size)
     return 0;
 }
 
-int sm_store_write(struct sm_imgstore *store, const char *name, const char *data, size_t size,
-    sm_error *err)
+int sm_store_write(
+    struct sm_imgstore *store, const char *name, const char *data, size_t size, sm_error *err)
 {
     uint64_t random;
     if (getrandom(&random, sizeof(random), 0) != sizeof(random))
@@ -110,8 +110,8 @@ int sm_store_open_blob(struct sm_imgstore *store, const struct sm_descriptor *d)
     return sm_steal_fd(&fd);
 }
 
-int sm_store_claim_blob(struct sm_imgstore *store, const struct sm_descriptor *d, int wait_ms, int *fd, bool *done,
-    sm_error *err)
+int sm_store_claim_blob(struct sm_imgstore *store, const struct sm_descriptor *d, int wait_ms,
+    int *fd, bool *done, sm_error *err)
 {
     char partial[SM_STORE_NAME_MAX];
     sm_store_partial_name(d->digest, partial);
@@ -128,7 +128,8 @@ int sm_store_claim_blob(struct sm_imgstore *store, const struct sm_descriptor *d
             return rc;
         /* What was locked may have been renamed or removed before. */
         struct stat ours, there;
-        if (fstat(f, &ours) == 0 && fstatat(store->fd, partial, &there, 0) == 0 && ours.st_ino == there.st_ino) {
+        if (fstat(f, &ours) == 0 && fstatat(store->fd, partial, &there, 0) == 0 &&
+            ours.st_ino == there.st_ino) {
             *fd = sm_steal_fd(&f);
             return 0;
         }
@@ -168,10 +169,10 @@ void sm_image_info_clear(struct sm_image_info *info)
 int sm_store_put_image(struct sm_imgstore *store, const struct sm_image_info *info, sm_error *err)
 {
     const char *rootfs = strstr(info->rootfs_path, "rootfs/sha256-");
-    auto_json *record = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:I}", "version", 1, "digest",
-        info->digest, "platform", info->platform, "config", info->config, "source", info->source,
-        "rootfs", rootfs ? rootfs : "", "rootfs_size", (json_int_t)info->rootfs_size, "created",
-        (json_int_t)info->created);
+    auto_json *record = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:I}", "version", 1,
+        "digest", info->digest, "platform", info->platform, "config", info->config, "source",
+        info->source, "rootfs", rootfs ? rootfs : "", "rootfs_size", (json_int_t)info->rootfs_size,
+        "created", (json_int_t)info->created);
     auto_free char *text = record ? json_dumps(record, JSON_COMPACT) : NULL;
     if (!text)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
@@ -181,8 +182,8 @@ int sm_store_put_image(struct sm_imgstore *store, const struct sm_image_info *in
 }
 
 /* Fills *info from the record; nothing is locked. */
-static int read_record(struct sm_imgstore *store, const char *digest, struct sm_image_info *info,
-    sm_error *err)
+static int read_record(
+    struct sm_imgstore *store, const char *digest, struct sm_image_info *info, sm_error *err)
 {
     char name[SM_STORE_NAME_MAX];
     sm_store_image_name(digest, name);
@@ -197,12 +198,12 @@ static int read_record(struct sm_imgstore *store, const char *digest, struct sm_
         sm_json_string(record, "rootfs")};
     uint64_t created = 0;
     bool ok = sm_json_size(record, "rootfs_size", &info->rootfs_size) &&
-        sm_json_size(record, "created", &created);
+              sm_json_size(record, "created", &created);
     for (size_t i = 0; i < SM_ARRAY_LEN(texts); i++)
         ok = ok && texts[i];
     if (!ok || strncmp(texts[4], "rootfs/", 7) != 0 || strchr(texts[4] + 7, '/'))
-        return sm_error_set(err, SM_ECORRUPT, "%s in the store %s is damaged, remove it", name,
-            store->path);
+        return sm_error_set(
+            err, SM_ECORRUPT, "%s in the store %s is damaged, remove it", name, store->path);
     info->created = (int64_t)created;
     info->digest = strdup(texts[0]);
     info->platform = strdup(texts[1]);
@@ -229,8 +230,8 @@ static int hold_rootfs(struct sm_image_info *info, sm_error *err)
     if (fstat(fd, &st) != 0)
         return sm_error_errno(err, errno, "cannot read %s", info->rootfs_path);
     if (st.st_nlink == 0 || (uint64_t)st.st_size != info->rootfs_size)
-        return sm_error_set(err, SM_ENOTFOUND, "the root filesystem %s is gone or not as it was built",
-            info->rootfs_path);
+        return sm_error_set(err, SM_ENOTFOUND,
+            "the root filesystem %s is gone or not as it was built", info->rootfs_path);
     info->rootfs_fd = sm_steal_fd(&fd);
     return 0;
 }
@@ -261,15 +262,16 @@ int sm_store_get_image(struct sm_imgstore *store, const char *digest,
 
 /* ---- choices of an index ---------------------------------------------------------------------- */
 
-static void choice_name(const char *digest, const struct sm_platform *p, char name[SM_STORE_NAME_MAX])
+static void choice_name(
+    const char *digest, const struct sm_platform *p, char name[SM_STORE_NAME_MAX])
 {
     snprintf(name, SM_STORE_NAME_MAX, "indexes/sha256/%s@%s-%s%s%s", digest + 7, p->os, p->arch,
         *p->variant ? "-" : "", p->variant);
 }
 
 /* Reads a file that holds nothing but a digest and a newline. */
-static int read_digest(struct sm_imgstore *store, const char *name, char digest[SM_DIGEST_LEN + 1],
-    sm_error *err)
+static int read_digest(
+    struct sm_imgstore *store, const char *name, char digest[SM_DIGEST_LEN + 1], sm_error *err)
 {
     auto_free char *text = NULL;
     size_t size;
@@ -279,13 +281,14 @@ static int read_digest(struct sm_imgstore *store, const char *name, char digest[
     if (size == SM_DIGEST_LEN + 1)
         text[SM_DIGEST_LEN] = '\0';
     if (!sm_digest_valid(text))
-        return sm_error_set(err, SM_ECORRUPT, "%s in the store %s is damaged, remove it", name,
-            store->path);
+        return sm_error_set(
+            err, SM_ECORRUPT, "%s in the store %s is damaged, remove it", name, store->path);
     memcpy(digest, text, SM_DIGEST_LEN + 1);
     return 0;
 }
 
-static int write_digest(struct sm_imgstore *store, const char *name, const char *digest, sm_error *err)
+static int write_digest(
+    struct sm_imgstore *store, const char *name, const char *digest, sm_error *err)
 {
     char text[SM_DIGEST_LEN + 2];
     snprintf(text, sizeof(text), "%s\n", digest);
@@ -335,8 +338,8 @@ int sm_store_stamp(const char *path, struct sm_file_stamp *fp, sm_error *err)
 }
 
 /* The key of an archive's record: all that selects an image, as one text. */
-static char *archive_key(const struct sm_reference *ref, const char *path,
-    const struct sm_platform *platform)
+static char *archive_key(
+    const struct sm_reference *ref, const char *path, const struct sm_platform *platform)
 {
     char plat[SM_PLATFORM_TEXT];
     sm_platform_format(platform, plat);
@@ -347,17 +350,20 @@ static char *archive_key(const struct sm_reference *ref, const char *path,
 
 static void archive_name(const char *key, char name[SM_STORE_NAME_MAX])
 {
-    snprintf(name, SM_STORE_NAME_MAX, "archives/%016" PRIx64 ".json", fnv1a(0xcbf29ce484222325ull, key));
+    snprintf(
+        name, SM_STORE_NAME_MAX, "archives/%016" PRIx64 ".json", fnv1a(0xcbf29ce484222325ull, key));
 }
 
-int sm_store_put_archive(struct sm_imgstore *store, const struct sm_reference *ref, const char *path,
-    const struct sm_platform *platform, const struct sm_file_stamp *fp, const char *digest,
-    sm_error *err)
+int sm_store_put_archive(struct sm_imgstore *store, const struct sm_reference *ref,
+    const char *path, const struct sm_platform *platform, const struct sm_file_stamp *fp,
+    const char *digest, sm_error *err)
 {
     auto_free char *key = archive_key(ref, path, platform);
-    auto_json *record = key ? json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "key", key, "digest",
-        digest, "dev", (json_int_t)fp->dev, "ino", (json_int_t)fp->ino, "size", (json_int_t)fp->size,
-        "mtime_ns", (json_int_t)fp->mtime_ns, "ctime_ns", (json_int_t)fp->ctime_ns) : NULL;
+    auto_json *record =
+        key ? json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "key", key, "digest", digest, "dev",
+                  (json_int_t)fp->dev, "ino", (json_int_t)fp->ino, "size", (json_int_t)fp->size,
+                  "mtime_ns", (json_int_t)fp->mtime_ns, "ctime_ns", (json_int_t)fp->ctime_ns)
+            : NULL;
     auto_free char *text = record ? json_dumps(record, JSON_COMPACT) : NULL;
     if (!text)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
@@ -366,8 +372,9 @@ int sm_store_put_archive(struct sm_imgstore *store, const struct sm_reference *r
     return sm_store_write(store, name, text, strlen(text), err);
 }
 
-int sm_store_get_archive(struct sm_imgstore *store, const struct sm_reference *ref, const char *path,
-    const struct sm_platform *platform, char digest[SM_DIGEST_LEN + 1], sm_error *err)
+int sm_store_get_archive(struct sm_imgstore *store, const struct sm_reference *ref,
+    const char *path, const struct sm_platform *platform, char digest[SM_DIGEST_LEN + 1],
+    sm_error *err)
 {
     struct sm_file_stamp fp;
     int rc = sm_store_stamp(path, &fp, err);
@@ -390,7 +397,8 @@ int sm_store_get_archive(struct sm_imgstore *store, const struct sm_reference *r
         {"mtime_ns", (uint64_t)fp.mtime_ns}, {"ctime_ns", (uint64_t)fp.ctime_ns}};
     bool same = its && strcmp(its, key) == 0 && sm_digest_valid(to);
     for (size_t i = 0; same && i < SM_ARRAY_LEN(numbers); i++)
-        same = (uint64_t)json_integer_value(json_object_get(record, numbers[i].key)) == numbers[i].value;
+        same = (uint64_t)json_integer_value(json_object_get(record, numbers[i].key)) ==
+               numbers[i].value;
     if (!same)
         return sm_error_set(err, SM_ENOTFOUND, "the archive %s has changed", path);
     memcpy(digest, to, SM_DIGEST_LEN + 1);
@@ -404,21 +412,21 @@ int sm_store_tag_name(const struct sm_reference *ref, char name[SM_STORE_NAME_MA
     int n = snprintf(name, SM_STORE_NAME_MAX, "refs/%s/%s/:%s", ref->host, ref->repository,
         ref->tag ? ref->tag : "");
     if (n >= SM_STORE_NAME_MAX || !ref->tag)
-        return sm_error_set(err, SM_EINVAL, "%.100s/%.100s is not a name that can be stored", ref->host,
-            ref->repository);
+        return sm_error_set(err, SM_EINVAL, "%.100s/%.100s is not a name that can be stored",
+            ref->host, ref->repository);
     return 0;
 }
 
-int sm_store_put_tag(struct sm_imgstore *store, const struct sm_reference *ref, const char *digest,
-    sm_error *err)
+int sm_store_put_tag(
+    struct sm_imgstore *store, const struct sm_reference *ref, const char *digest, sm_error *err)
 {
     char name[SM_STORE_NAME_MAX];
     int rc = sm_store_tag_name(ref, name, err);
     return rc ? rc : write_digest(store, name, digest, err);
 }
 
-int sm_store_get_tag(struct sm_imgstore *store, const char *name, char digest[SM_DIGEST_LEN + 1],
-    sm_error *err)
+int sm_store_get_tag(
+    struct sm_imgstore *store, const char *name, char digest[SM_DIGEST_LEN + 1], sm_error *err)
 {
     return read_digest(store, name, digest, err);
 }

@@ -20,8 +20,8 @@ struct sm_file_stamp {
 #define SM_STORE_NAME_MAX 512
 
 /* Writes the file whole or not at all (temporary name, fsync, rename), making directories. */
-int sm_store_write(struct sm_imgstore *store, const char *name, const char *data, size_t size,
-    sm_error *err);
+int sm_store_write(
+    struct sm_imgstore *store, const char *name, const char *data, size_t size, sm_error *err);
 
 /* images/sha256/HEX.json */
 void sm_store_image_name(const char *digest, char name[SM_STORE_NAME_MAX]);
@@ -38,19 +38,20 @@ int sm_store_get_choice(struct sm_imgstore *store, const char *index_digest,
 
 /* What a local archive and a name in it led to (archives/...). `path` is absolute. */
 int sm_store_stamp(const char *path, struct sm_file_stamp *fp, sm_error *err);
-int sm_store_put_archive(struct sm_imgstore *store, const struct sm_reference *ref, const char *path,
-    const struct sm_platform *platform, const struct sm_file_stamp *fp, const char *digest,
-    sm_error *err);
+int sm_store_put_archive(struct sm_imgstore *store, const struct sm_reference *ref,
+    const char *path, const struct sm_platform *platform, const struct sm_file_stamp *fp,
+    const char *digest, sm_error *err);
 
-int sm_store_get_archive(struct sm_imgstore *store, const struct sm_reference *ref, const char *path,
-    const struct sm_platform *platform, char digest[SM_DIGEST_LEN + 1], sm_error *err);
+int sm_store_get_archive(struct sm_imgstore *store, const struct sm_reference *ref,
+    const char *path, const struct sm_platform *platform, char digest[SM_DIGEST_LEN + 1],
+    sm_error *err);
 
 /* What a registry's name points to (refs/HOST/REPOSITORY/:TAG): a manifest's or an index's digest. */
 int sm_store_tag_name(const struct sm_reference *ref, char name[SM_STORE_NAME_MAX], sm_error *err);
-int sm_store_put_tag(struct sm_imgstore *store, const struct sm_reference *ref, const char *digest,
-    sm_error *err);
-int sm_store_get_tag(struct sm_imgstore *store, const char *name, char digest[SM_DIGEST_LEN + 1],
-    sm_error *err);
+int sm_store_put_tag(
+    struct sm_imgstore *store, const struct sm_reference *ref, const char *digest, sm_error *err);
+int sm_store_get_tag(
+    struct sm_imgstore *store, const char *name, char digest[SM_DIGEST_LEN + 1], sm_error *err);
 
 /* Calls fn for every name; stops when it returns non-zero, and returns that. `full` is as the user
  * would write it ("docker.io/library/alpine:latest"), `file` is its file in the store. */
@@ -68,8 +69,8 @@ void sm_store_partial_name(const char *digest, char name[SM_STORE_NAME_MAX]);
 int sm_store_open_blob(struct sm_imgstore *store, const struct sm_descriptor *d);
 /* Opens and locks (exclusively) the partial file of a blob, in which an earlier writer may have left something; SM_EBUSY
  * when somebody else has held it for wait_ms. *done: there is nothing to do, *fd is the finished blob. */
-int sm_store_claim_blob(struct sm_imgstore *store, const struct sm_descriptor *d, int wait_ms, int *fd, bool *done,
-    sm_error *err);
+int sm_store_claim_blob(struct sm_imgstore *store, const struct sm_descriptor *d, int wait_ms,
+    int *fd, bool *done, sm_error *err);
 /* Makes blobs/ and takes the shared lock on it that keeps `prune` away from blobs that no image leads to yet. The
  * lock goes with the descriptor. */
 int sm_store_hold_blobs(struct sm_imgstore *store, int *fd, sm_error *err);

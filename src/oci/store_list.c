@@ -28,8 +28,9 @@ static int walk_tags(struct walk *walk, const char *name)
     if (!dir) {
         int saved = errno;
         sm_close(fd);
-        return saved == ENOENT ? 0 :
-            sm_error_errno(walk->err, saved, "cannot list %s in the store", name);
+        return saved == ENOENT
+                   ? 0
+                   : sm_error_errno(walk->err, saved, "cannot list %s in the store", name);
     }
     struct dirent *entry;
     while ((entry = readdir(dir))) {
@@ -93,7 +94,8 @@ struct naming {
 };
 
 /* Whether the name's target (a manifest, or an index and any choice of it) is this image. */
-static bool leads_to(struct sm_imgstore *store, const char *target, const struct sm_image_info *info)
+static bool leads_to(
+    struct sm_imgstore *store, const char *target, const struct sm_image_info *info)
 {
     if (strcmp(target, info->digest) == 0)
         return true;
@@ -148,8 +150,7 @@ static int read_images(struct sm_imgstore *store, struct sm_image_list *list, sm
         if (!sm_digest_valid(digest) ||
             sm_store_get_image(store, digest, NULL, false, &info, NULL) != 0)
             continue;
-        struct sm_image_entry *grown =
-            reallocarray(list->entries, list->count + 1, sizeof(*grown));
+        struct sm_image_entry *grown = reallocarray(list->entries, list->count + 1, sizeof(*grown));
         if (!grown) {
             sm_image_info_clear(&info);
             return sm_error_set(err, SM_ENOMEM, "out of memory");
@@ -241,8 +242,8 @@ static int remove_image(struct sm_imgstore *store, const struct sm_image_info *i
     return rc ? sm_error_errno(err, errno, "cannot remove the image %.19s", info->digest) : 0;
 }
 
-int sm_imgstore_remove(struct sm_imgstore *store, const char *reference, char **removed,
-    sm_error *err)
+int sm_imgstore_remove(
+    struct sm_imgstore *store, const char *reference, char **removed, sm_error *err)
 {
     auto_reference ref = NULL;
     int rc = sm_reference_parse(reference, &ref, err);
@@ -270,7 +271,8 @@ int sm_imgstore_remove(struct sm_imgstore *store, const char *reference, char **
     return rc;
 }
 
-int sm_imgstore_tag(struct sm_imgstore *store, const char *reference, const char *name, sm_error *err)
+int sm_imgstore_tag(
+    struct sm_imgstore *store, const char *reference, const char *name, sm_error *err)
 {
     auto_reference from = NULL;
     auto_reference to = NULL;
@@ -280,7 +282,8 @@ int sm_imgstore_tag(struct sm_imgstore *store, const char *reference, const char
     if (rc)
         return rc;
     if (to->kind != SM_REF_REGISTRY || to->digest)
-        return sm_error_set(err, SM_EINVAL, "%.200s is not a name to give, as example.com/app:1", name);
+        return sm_error_set(
+            err, SM_EINVAL, "%.200s is not a name to give, as example.com/app:1", name);
     struct sm_platform host;
     struct sm_image_info info;
     rc = sm_platform_parse(NULL, &host, err);

@@ -87,7 +87,8 @@ static void prune_rootfs(struct prune *p, const char *dir, const char *name)
     if (fd < 0)
         return;
     struct sm_image_list now = {0};
-    bool needed = !partial && (sm_imgstore_list(p->store, &now, NULL) != 0 || has_rootfs(&now, path));
+    bool needed =
+        !partial && (sm_imgstore_list(p->store, &now, NULL) != 0 || has_rootfs(&now, path));
     sm_image_list_clear(&now);
     if (!needed && remove_file(p, path))
         p->result->rootfs++;
@@ -109,7 +110,8 @@ static void prune_tmp(struct prune *p, const char *dir, const char *name)
     char path[SM_STORE_NAME_MAX];
     struct stat st;
     snprintf(path, sizeof(path), "%s/%.300s", dir, name);
-    if (fstatat(p->store->fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_mtime + OLD_S < time(NULL))
+    if (fstatat(p->store->fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        st.st_mtime + OLD_S < time(NULL))
         remove_file(p, path);
 }
 
@@ -166,7 +168,7 @@ static void need_manifest(struct prune *p, const char *digest)
     need(p, sm_json_string(json_object_get(root, "config"), "digest"));
     size_t i;
     json_t *layer;
-    json_array_foreach (json_object_get(root, "layers"), i, layer)
+    json_array_foreach(json_object_get(root, "layers"), i, layer)
         need(p, sm_json_string(layer, "digest"));
 }
 
@@ -183,7 +185,8 @@ static int remove_unnamed(struct prune *p)
         bool named = false;
         for (char **name = entry->names; name && *name; name++) {
             auto_reference ref = NULL;
-            named = named || (sm_reference_parse(*name, &ref, NULL) == 0 && ref->kind == SM_REF_REGISTRY);
+            named = named ||
+                    (sm_reference_parse(*name, &ref, NULL) == 0 && ref->kind == SM_REF_REGISTRY);
         }
         sm_error busy;
         int rc = named ? 0 : sm_imgstore_remove(p->store, entry->info.digest, NULL, &busy);
@@ -209,12 +212,13 @@ static void prune_blobs(struct prune *p)
         each_file(p, "blobs/sha256", prune_blob);
 }
 
-int sm_imgstore_prune(struct sm_imgstore *store, bool all, struct sm_prune_result *out, sm_error *err)
+int sm_imgstore_prune(
+    struct sm_imgstore *store, bool all, struct sm_prune_result *out, sm_error *err)
 {
     struct sm_prune_result result = {0};
     struct prune p = {.store = store, .needed = json_object(), .result = &result, .err = err};
-    int rc = p.needed ? sm_imgstore_list(store, &p.images, err) :
-        sm_error_set(err, SM_ENOMEM, "out of memory");
+    int rc = p.needed ? sm_imgstore_list(store, &p.images, err)
+                      : sm_error_set(err, SM_ENOMEM, "out of memory");
     if (rc == 0 && all)
         rc = remove_unnamed(&p);
     if (rc == 0) {

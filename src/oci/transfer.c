@@ -41,8 +41,8 @@ static int open_stored(struct sm_source *source, const struct sm_descriptor *d, 
     if (fd < 0 && faccessat(s->store->fd, path, F_OK, 0) != 0)
         return sm_error_errno(err, errno, "the store does not have the blob %s", d->digest);
     if (fd < 0)
-        return sm_error_set(err, SM_ECORRUPT, "the blob %s of the store is damaged, prune or pull again",
-            d->digest);
+        return sm_error_set(err, SM_ECORRUPT,
+            "the blob %s of the store is damaged, prune or pull again", d->digest);
     *blob = (struct sm_blob){.fd = sm_steal_fd(&fd), .size = d->size};
     return 0;
 }
@@ -54,7 +54,8 @@ static void free_stored(struct sm_source *source)
 
 /* The manifest of an image whose blobs the store has. */
 static int plan_from_store(struct sm_imgstore *store, const struct sm_image_info *info,
-    const struct sm_platform *platform, struct sm_source **source, struct sm_plan *plan, sm_error *err)
+    const struct sm_platform *platform, struct sm_source **source, struct sm_plan *plan,
+    sm_error *err)
 {
     struct sm_descriptor top = {.is_manifest = true};
     char path[SM_STORE_NAME_MAX];
@@ -74,7 +75,8 @@ static int plan_from_store(struct sm_imgstore *store, const struct sm_image_info
 
 /* The same from the layout or archive that the image was made from. */
 static int plan_from_origin(struct sm_imgstore *store, const struct sm_image_info *info,
-    const struct sm_platform *platform, struct sm_source **source, struct sm_plan *plan, sm_error *err)
+    const struct sm_platform *platform, struct sm_source **source, struct sm_plan *plan,
+    sm_error *err)
 {
     auto_reference ref = NULL;
     auto_json *index = NULL;
@@ -85,15 +87,19 @@ static int plan_from_origin(struct sm_imgstore *store, const struct sm_image_inf
     else if (rc == 0 && ref->kind == SM_REF_OCI_ARCHIVE)
         rc = sm_oci_archive_open(store, ref->path, source, &index, err);
     else if (rc == 0)
-        rc = sm_error_set(err, SM_EUNSUPPORTED, "the store has only the root filesystem of the image, not its "
-            "layers: copy what it was made from (%.200s)", info->source);
+        rc = sm_error_set(err, SM_EUNSUPPORTED,
+            "the store has only the root filesystem of the image, not its "
+            "layers: copy what it was made from (%.200s)",
+            info->source);
     if (rc == 0)
         rc = sm_layout_choose(index, ref->name, platform, &top, err);
     if (rc == 0)
         rc = sm_plan_oci(*source, &top, platform, plan, err);
     if (rc == 0 && strcmp(plan->digest, info->digest) != 0)
-        rc = sm_error_set(err, SM_ENOTFOUND, "the store has only the root filesystem of the image, and what it "
-            "was made from (%.200s) has changed", info->source);
+        rc = sm_error_set(err, SM_ENOTFOUND,
+            "the store has only the root filesystem of the image, and what it "
+            "was made from (%.200s) has changed",
+            info->source);
     return rc;
 }
 
@@ -117,15 +123,17 @@ static int begin_member(struct saver *s, const char *name, uint64_t size)
     archive_entry_set_mtime(e, 0, 0);
     int got = archive_write_header(s->tar, e);
     archive_entry_free(e);
-    return got == ARCHIVE_OK ? 0 : sm_error_set(s->err, SM_EIO, "cannot write the archive: %s",
-        archive_error_string(s->tar));
+    return got == ARCHIVE_OK ? 0
+                             : sm_error_set(s->err, SM_EIO, "cannot write the archive: %s",
+                                   archive_error_string(s->tar));
 }
 
 static int put_bytes(struct saver *s, const void *data, size_t size)
 {
     if (archive_write_data(s->tar, data, size) == (la_ssize_t)size)
         return 0;
-    return sm_error_set(s->err, SM_EIO, "cannot write the archive: %s", archive_error_string(s->tar));
+    return sm_error_set(
+        s->err, SM_EIO, "cannot write the archive: %s", archive_error_string(s->tar));
 }
 
 static int save_text(struct saver *s, const char *name, const char *text)
@@ -142,8 +150,8 @@ static int take_for_tar(void *arg, const void *data, size_t size)
 }
 
 /* Hands a blob on piece by piece, and fails at its end when the digest is wrong. */
-static int copy_blob(struct sm_source *source, const struct sm_descriptor *d, char *buf, take_fn *take,
-    void *arg, sm_error *err)
+static int copy_blob(struct sm_source *source, const struct sm_descriptor *d, char *buf,
+    take_fn *take, void *arg, sm_error *err)
 {
     auto_blob blob = {.fd = -1};
     int rc = source->open(source, d, NULL, &blob, err);
@@ -156,7 +164,8 @@ static int copy_blob(struct sm_source *source, const struct sm_descriptor *d, ch
     while (rc == 0 && pos < blob.size) {
         ssize_t n = sm_blob_read(&blob, pos, buf, COPY_SIZE, err);
         if (n <= 0) {
-            rc = n < 0 ? (int)n : sm_error_set(err, SM_ECORRUPT, "the blob %s is cut off", d->digest);
+            rc = n < 0 ? (int)n
+                       : sm_error_set(err, SM_ECORRUPT, "the blob %s is cut off", d->digest);
             break;
         }
         sm_sha256_update(sum, buf, (size_t)n);
@@ -169,7 +178,8 @@ static int copy_blob(struct sm_source *source, const struct sm_descriptor *d, ch
     sm_sha256_free(sum);
     sm_digest_format(bytes, digest);
     if (rc == 0 && strcmp(digest, d->digest) != 0)
-        rc = sm_error_set(err, SM_ECORRUPT, "the blob %s has the digest %s: it is damaged", d->digest, digest);
+        rc = sm_error_set(
+            err, SM_ECORRUPT, "the blob %s has the digest %s: it is damaged", d->digest, digest);
     return rc;
 }
 
@@ -184,12 +194,14 @@ static int save_blob(struct saver *s, const struct sm_descriptor *d)
 static int save_index(struct saver *s, const struct sm_plan *plan, const char *name)
 {
     const struct sm_descriptor *d = &plan->manifest_blob;
-    auto_json *annotations = name ? json_pack("{s:s}", "org.opencontainers.image.ref.name", name) :
-        json_object();
-    auto_json *root = json_pack("{s:i, s:[{s:s, s:s, s:I, s:O}]}", "schemaVersion", 2, "manifests", "mediaType",
-        d->media_type, "digest", d->digest, "size", (json_int_t)d->size, "annotations", annotations);
+    auto_json *annotations =
+        name ? json_pack("{s:s}", "org.opencontainers.image.ref.name", name) : json_object();
+    auto_json *root = json_pack("{s:i, s:[{s:s, s:s, s:I, s:O}]}", "schemaVersion", 2, "manifests",
+        "mediaType", d->media_type, "digest", d->digest, "size", (json_int_t)d->size, "annotations",
+        annotations);
     auto_free char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
-    return text ? save_text(s, "index.json", text) : sm_error_set(s->err, SM_ENOMEM, "out of memory");
+    return text ? save_text(s, "index.json", text)
+                : sm_error_set(s->err, SM_ENOMEM, "out of memory");
 }
 
 /* Layers that occur twice are in the archive once. */
@@ -205,7 +217,8 @@ static int write_archive(struct saver *s, const struct sm_plan *plan, const char
 {
     archive_write_set_format_pax_restricted(s->tar);
     if (archive_write_open_fd(s->tar, fd) != ARCHIVE_OK)
-        return sm_error_set(s->err, SM_EIO, "cannot write the archive: %s", archive_error_string(s->tar));
+        return sm_error_set(
+            s->err, SM_EIO, "cannot write the archive: %s", archive_error_string(s->tar));
     int rc = save_text(s, "oci-layout", "{\"imageLayoutVersion\":\"1.0.0\"}");
     if (rc == 0)
         rc = save_index(s, plan, name);
@@ -217,12 +230,13 @@ static int write_archive(struct saver *s, const struct sm_plan *plan, const char
         if (!seen(plan, i))
             rc = save_blob(s, &plan->layers[i].blob);
     if (rc == 0 && archive_write_close(s->tar) != ARCHIVE_OK)
-        rc = sm_error_set(s->err, SM_EIO, "cannot write the archive: %s", archive_error_string(s->tar));
+        rc = sm_error_set(
+            s->err, SM_EIO, "cannot write the archive: %s", archive_error_string(s->tar));
     return rc;
 }
 
-static int save_plan(struct sm_source *source, const struct sm_plan *plan, const char *name, const char *path,
-    sm_error *err)
+static int save_plan(struct sm_source *source, const struct sm_plan *plan, const char *name,
+    const char *path, sm_error *err)
 {
     auto_free char *partial = NULL;
     auto_free char *buf = malloc(COPY_SIZE);
@@ -234,8 +248,8 @@ static int save_plan(struct sm_source *source, const struct sm_plan *plan, const
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     }
     auto_fd fd = open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    int rc = fd < 0 ? sm_error_errno(err, errno, "cannot write %s", partial) :
-        write_archive(&s, plan, name, fd);
+    int rc = fd < 0 ? sm_error_errno(err, errno, "cannot write %s", partial)
+                    : write_archive(&s, plan, name, fd);
     archive_write_free(s.tar);
     if (rc == 0 && (fsync(fd) != 0 || rename(partial, path) != 0))
         rc = sm_error_errno(err, errno, "cannot write %s", path);
@@ -266,7 +280,8 @@ int sm_image_save(struct sm_imgstore *store, const char *reference, const char *
         source = NULL;
         rc = plan_from_origin(store, &info, &platform, &source, &plan, err);
     }
-    auto_free char *name = ref->kind == SM_REF_REGISTRY && !ref->digest ? sm_reference_format(ref) : NULL;
+    auto_free char *name =
+        ref->kind == SM_REF_REGISTRY && !ref->digest ? sm_reference_format(ref) : NULL;
     if (rc == 0)
         rc = save_plan(source, &plan, name, path, err);
     sm_plan_clear(&plan);
@@ -290,7 +305,8 @@ static int take_for_file(void *arg, const void *data, size_t size)
 }
 
 /* Copies a blob into the store, as sm_store_write does with what is in memory. */
-static int keep_blob(struct loader *l, struct sm_source *source, const struct sm_descriptor *d, char *buf)
+static int keep_blob(
+    struct loader *l, struct sm_source *source, const struct sm_descriptor *d, char *buf)
 {
     char name[SM_STORE_NAME_MAX], tmp[SM_STORE_NAME_MAX];
     sm_store_blob_name(d->digest, name);
@@ -306,7 +322,7 @@ static int keep_blob(struct loader *l, struct sm_source *source, const struct sm
     sm_steal_fd(&fd);
     rc = copy_blob(source, d, buf, take_for_file, f, l->err);
     if (rc == -SM_EIO || (rc == 0 && (fflush(f) != 0 || fsync(fileno(f)) != 0 ||
-                              renameat(l->store->fd, tmp, l->store->fd, name) != 0)))
+                                         renameat(l->store->fd, tmp, l->store->fd, name) != 0)))
         rc = sm_error_errno(l->err, errno, "cannot write into the store %s", l->store->path);
     if (rc)
         unlinkat(l->store->fd, tmp, 0);
@@ -332,7 +348,8 @@ static int keep_blobs(struct loader *l, struct sm_source *source, const struct s
 }
 
 /* Builds image number i; `name` (or NULL) is what the archive calls it. */
-static int load_one(struct loader *l, const char *transport, size_t i, char digest[SM_DIGEST_LEN + 1])
+static int load_one(
+    struct loader *l, const char *transport, size_t i, char digest[SM_DIGEST_LEN + 1])
 {
     auto_free char *reference = NULL;
     if (asprintf(&reference, "%s:%s:@%zu", transport, l->path, i) < 0) {
@@ -347,7 +364,7 @@ static int name_it(struct loader *l, const char *name, const char *digest)
 {
     auto_reference ref = NULL;
     bool full = name && strpbrk(name, "/:") && sm_reference_parse(name, &ref, NULL) == 0 &&
-        ref->kind == SM_REF_REGISTRY && !ref->digest;
+                ref->kind == SM_REF_REGISTRY && !ref->digest;
     auto_free char *text = full ? sm_reference_format(ref) : NULL;
     fprintf(l->loaded, "%s\n", text ? text : digest);
     return full ? sm_store_put_tag(l->store, ref, digest, l->err) : 0;
@@ -362,7 +379,8 @@ static int load_oci(struct loader *l, struct sm_source *source, const json_t *in
     int rc = sm_platform_parse(l->options->platform, &platform, l->err);
     if (rc == 0)
         rc = sm_store_hold_blobs(l->store, &held, l->err);
-    json_array_foreach (json_object_get(index, "manifests"), i, entry) {
+    json_array_foreach(json_object_get(index, "manifests"), i, entry)
+    {
         char digest[SM_DIGEST_LEN + 1];
         struct sm_descriptor top;
         if (rc == 0)
@@ -372,8 +390,10 @@ static int load_oci(struct loader *l, struct sm_source *source, const json_t *in
         if (rc == 0)
             rc = keep_blobs(l, source, &top, &platform);
         if (rc == 0)
-            rc = name_it(l, sm_json_string(json_object_get(entry, "annotations"),
-                "org.opencontainers.image.ref.name"), digest);
+            rc = name_it(l,
+                sm_json_string(
+                    json_object_get(entry, "annotations"), "org.opencontainers.image.ref.name"),
+                digest);
         if (rc)
             return rc;
     }
@@ -385,36 +405,38 @@ static int load_docker(struct loader *l, const json_t *manifest)
     size_t i, j;
     json_t *entry, *tag;
     int rc = 0;
-    json_array_foreach (json_object_get(manifest, "manifest"), i, entry) {
+    json_array_foreach(json_object_get(manifest, "manifest"), i, entry)
+    {
         char digest[SM_DIGEST_LEN + 1];
         const json_t *tags = json_object_get(entry, "RepoTags");
         if (rc == 0)
             rc = load_one(l, "docker-archive", i, digest);
         if (rc == 0 && json_array_size(tags) == 0)
             rc = name_it(l, NULL, digest);
-        json_array_foreach (tags, j, tag)
-            if (rc == 0)
-                rc = name_it(l, json_string_value(tag), digest);
+        json_array_foreach(tags, j, tag) if (rc == 0) rc =
+            name_it(l, json_string_value(tag), digest);
     }
     return rc;
 }
 
-int sm_image_load(struct sm_imgstore *store, const char *path, const struct sm_build_options *options,
-    char **loaded, sm_error *err)
+int sm_image_load(struct sm_imgstore *store, const char *path,
+    const struct sm_build_options *options, char **loaded, sm_error *err)
 {
     auto_source source = NULL;
     auto_json *root = NULL;
     char *text = NULL;
     size_t size;
     if (strchr(path, ':'))
-        return sm_error_set(err, SM_EINVAL, "the file name %.200s has a ':' in it, rename it", path);
+        return sm_error_set(
+            err, SM_EINVAL, "the file name %.200s has a ':' in it, rename it", path);
     struct loader l = {store, options, path, open_memstream(&text, &size), err};
     if (!l.loaded)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     int rc = sm_oci_archive_open(store, path, &source, &root, err);
     if (rc == 0) {
         rc = load_oci(&l, source, root);
-    } else if (rc == -SM_ECORRUPT && sm_docker_archive_open(store, path, &source, &root, err) == 0) {
+    } else if (rc == -SM_ECORRUPT &&
+               sm_docker_archive_open(store, path, &source, &root, err) == 0) {
         rc = load_docker(&l, root);
     }
     fclose(l.loaded);

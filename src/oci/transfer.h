@@ -6,11 +6,12 @@
 
 /* Writes the image as an oci-archive. Its layers are read from the store's blobs (images that were pulled
  * or loaded) or, where they are not there, once more from what the image was made from. */
-int sm_image_save(struct sm_imgstore *store, const char *reference, const char *path, sm_error *err);
+int sm_image_save(
+    struct sm_imgstore *store, const char *reference, const char *path, sm_error *err);
 
 /* Makes all images of an oci-archive or docker-archive ready and gives them the names that they have in it.
  * *loaded: names (digests of those without), a line each; malloc'ed. */
-int sm_image_load(struct sm_imgstore *store, const char *path, const struct sm_build_options *options,
-    char **loaded, sm_error *err);
+int sm_image_load(struct sm_imgstore *store, const char *path,
+    const struct sm_build_options *options, char **loaded, sm_error *err);
 
 #endif

@@ -124,8 +124,8 @@ static int check_digest(struct layer_reader *r, const struct sm_descriptor *d)
     sm_digest_format(sum, digest);
     if (strcmp(digest, d->digest) == 0)
         return 0;
-    return sm_error_set(&r->p->why, SM_ECORRUPT, "the blob %s has the digest %s: it is damaged", d->digest,
-        digest);
+    return sm_error_set(
+        &r->p->why, SM_ECORRUPT, "the blob %s has the digest %s: it is damaged", d->digest, digest);
 }
 
 /* What the bytes say counts, not the media type: the two disagree often enough. */
@@ -136,17 +136,18 @@ static int filter_of(struct layer_reader *r, int *filter)
     if (n < 0)
         return (int)n;
     uint32_t word = sm_load_le32(magic);
-    *filter = magic[0] == 0x1f && magic[1] == 0x8b ? ARCHIVE_FILTER_GZIP :
-        word == 0xfd2fb528 || (word & 0xfffffff0) == 0x184d2a50 ? ARCHIVE_FILTER_ZSTD :
-                                                                  ARCHIVE_FILTER_NONE;
+    *filter = magic[0] == 0x1f && magic[1] == 0x8b                      ? ARCHIVE_FILTER_GZIP
+              : word == 0xfd2fb528 || (word & 0xfffffff0) == 0x184d2a50 ? ARCHIVE_FILTER_ZSTD
+                                                                        : ARCHIVE_FILTER_NONE;
     return 0;
 }
 
 static int not_decompressed(struct layer_reader *r, struct archive *a)
 {
     const char *why = archive_error_string(a);
-    return r->rc ? r->rc : sm_error_set(&r->p->why, SM_ECORRUPT, "the layer cannot be decompressed: %s",
-        why ? why : "unknown error");
+    return r->rc ? r->rc
+                 : sm_error_set(&r->p->why, SM_ECORRUPT, "the layer cannot be decompressed: %s",
+                       why ? why : "unknown error");
 }
 
 /* Decompresses into slots until the layer's end; the last one stays in our hands. */
@@ -340,14 +341,16 @@ static int write_layer(struct layer_writer *w, struct sm_rootfs *rootfs, sm_erro
     sm_sha256_free(w->sum);
     if (rc) {
         /* A failure of the reader has its layer's number already. */
-        return w->p->rc == rc ? rc : sm_error_prefix(err, rc, "layer %zu of %zu", w->layer + 1,
-            plan->layer_count);
+        return w->p->rc == rc
+                   ? rc
+                   : sm_error_prefix(err, rc, "layer %zu of %zu", w->layer + 1, plan->layer_count);
     }
     sm_digest_format(sum, digest);
     if (strcmp(digest, layer->diff_id) == 0)
         return 0;
-    return sm_error_set(err, SM_ECORRUPT, "layer %zu of %zu unpacks to %s, but the image's config says %s",
-        w->layer + 1, plan->layer_count, digest, layer->diff_id);
+    return sm_error_set(err, SM_ECORRUPT,
+        "layer %zu of %zu unpacks to %s, but the image's config says %s", w->layer + 1,
+        plan->layer_count, digest, layer->diff_id);
 }
 
 static int start_thread(struct pipeline *p, pthread_t *thread)

@@ -6,7 +6,8 @@
 #include "rootfs/rootfs.h"
 
 /* Told now and then, also while nothing comes, of the bytes of compressed layers that were read. */
-typedef void sm_unpack_progress_fn(void *arg, size_t layer, size_t layers, uint64_t done, uint64_t total);
+typedef void sm_unpack_progress_fn(
+    void *arg, size_t layer, size_t layers, uint64_t done, uint64_t total);
 
 int sm_unpack(struct sm_source *source, const struct sm_plan *plan, struct sm_rootfs *rootfs,
     sm_unpack_progress_fn *progress, void *arg, sm_error *err);

@@ -26,7 +26,8 @@ enum {
     INODES_PER_BLOCK = SM_BLOCK_SIZE / INODE_SIZE,
     MAX_INODES_PER_GROUP = 8 * SM_BLOCK_SIZE,
     DESCS_PER_BLOCK = SM_BLOCK_SIZE / 32,
-    LAST_GROUP_SPARE = 64, /* libext2fs drops a last group that has not this much beside its tables */
+    LAST_GROUP_SPARE =
+        64, /* libext2fs drops a last group that has not this much beside its tables */
     MAX_LINKS = 65000,
     INLINE_EXTENTS = 4,
     MAX_EXTENT = 32768, /* blocks of one extent on disk */
@@ -40,7 +41,7 @@ struct layout {
     size_t file_count, file_room;
     uint32_t first_file;
     uint32_t dir_blocks, link_blocks, spare_blocks;
-    uint32_t total, groups; /* blocks of the image, groups of it */
+    uint32_t total, groups;  /* blocks of the image, groups of it */
     uint32_t meta, meta_end; /* the run that the metadata takes */
     ext2_filsys fs;
     sm_error *err;
@@ -51,8 +52,8 @@ static int failed(struct layout *l, errcode_t code, const char *what)
     int sys = code > 0 && code < 256 ? (int)code : 0;
     if (sys)
         return sm_error_errno(l->err, sys, "cannot write the root filesystem's %s", what);
-    return sm_error_set(l->err, SM_EIO, "cannot write the root filesystem's %s: %s", what,
-        error_message(code));
+    return sm_error_set(
+        l->err, SM_EIO, "cannot write the root filesystem's %s: %s", what, error_message(code));
 }
 
 /* ---- the order of things ------------------------------------------------------------------- */
@@ -133,8 +134,8 @@ static int number_inodes(struct layout *l)
                 continue;
             c->inode->ino = l->first_file + (uint32_t)l->file_count;
             if (c->inode->refs > MAX_LINKS)
-                return sm_error_set(l->err, SM_ELIMIT, "a file of the image has more than %d hard links",
-                    MAX_LINKS);
+                return sm_error_set(l->err, SM_ELIMIT,
+                    "a file of the image has more than %d hard links", MAX_LINKS);
             if (S_ISLNK(c->inode->mode) && c->inode->size >= 60)
                 l->link_blocks++;
             l->spare_blocks += spare_for(c->inode);
@@ -195,17 +196,20 @@ static int initialize(struct layout *l, const unsigned char id[32])
     param.s_inode_size = INODE_SIZE;
     param.s_blocks_per_group = BLOCKS_PER_GROUP;
     param.s_feature_compat = EXT2_FEATURE_COMPAT_EXT_ATTR | EXT2_FEATURE_COMPAT_DIR_INDEX |
-        EXT4_FEATURE_COMPAT_SPARSE_SUPER2;
+                             EXT4_FEATURE_COMPAT_SPARSE_SUPER2;
     param.s_feature_incompat = EXT2_FEATURE_INCOMPAT_FILETYPE | EXT3_FEATURE_INCOMPAT_EXTENTS |
-        EXT4_FEATURE_INCOMPAT_FLEX_BG;
-    param.s_feature_ro_compat = EXT2_FEATURE_RO_COMPAT_LARGE_FILE | EXT4_FEATURE_RO_COMPAT_HUGE_FILE |
+                               EXT4_FEATURE_INCOMPAT_FLEX_BG;
+    param.s_feature_ro_compat =
+        EXT2_FEATURE_RO_COMPAT_LARGE_FILE | EXT4_FEATURE_RO_COMPAT_HUGE_FILE |
         EXT4_FEATURE_RO_COMPAT_DIR_NLINK | EXT4_FEATURE_RO_COMPAT_EXTRA_ISIZE;
-    errcode_t code = ext2fs_initialize(l->rootfs->path, EXT2_FLAG_64BITS, &param, unix_io_manager, &l->fs);
+    errcode_t code =
+        ext2fs_initialize(l->rootfs->path, EXT2_FLAG_64BITS, &param, unix_io_manager, &l->fs);
     if (code)
         return failed(l, code, "superblock");
     struct ext2_super_block *sb = l->fs->super;
     if (ext2fs_blocks_count(sb) != l->total || l->fs->group_desc_count != l->groups)
-        return sm_error_set(l->err, SM_EIO, "the root filesystem's size does not come out as planned");
+        return sm_error_set(
+            l->err, SM_EIO, "the root filesystem's size does not come out as planned");
     l->fs->now = newest_time(l);
     sb->s_mkfs_time = sb->s_wtime = sb->s_lastcheck = (uint32_t)l->fs->now;
     sb->s_checkinterval = 0;
@@ -240,7 +244,8 @@ static int reserve(struct layout *l)
         ext2fs_inode_bitmap_loc_set(l->fs, g, at + l->groups + g);
         ext2fs_inode_table_loc_set(l->fs, g, at + 2 * l->groups + g * table);
         /* libext2fs has counted each group's tables as in the group; they are counted below. */
-        ext2fs_bg_free_blocks_count_set(l->fs, g, ext2fs_bg_free_blocks_count(l->fs, g) + 2 + table);
+        ext2fs_bg_free_blocks_count_set(
+            l->fs, g, ext2fs_bg_free_blocks_count(l->fs, g) + 2 + table);
         ext2fs_free_blocks_count_add(l->fs->super, 2 + table);
     }
     uint32_t taken = l->groups * (2 + table);
@@ -373,15 +378,16 @@ static int add_xattrs(struct layout *l, const struct sm_inode *inode)
     errcode_t closed = ext2fs_xattrs_close(&handle);
     code = code ? code : closed;
     if (code == EXT2_ET_EA_NO_SPACE)
-        return sm_error_set(l->err, SM_ELIMIT, "a file has more extended attributes than one block holds");
+        return sm_error_set(
+            l->err, SM_ELIMIT, "a file has more extended attributes than one block holds");
     return code ? failed(l, code, "extended attributes") : 0;
 }
 
-static int write_inode(struct layout *l, const struct sm_inode *from, struct ext2_inode_large *inode,
-    bool more_extents)
+static int write_inode(struct layout *l, const struct sm_inode *from,
+    struct ext2_inode_large *inode, bool more_extents)
 {
-    errcode_t code = ext2fs_write_inode_full(l->fs, from->ino, (struct ext2_inode *)(void *)inode,
-        sizeof(*inode));
+    errcode_t code = ext2fs_write_inode_full(
+        l->fs, from->ino, (struct ext2_inode *)(void *)inode, sizeof(*inode));
     int rc = code ? failed(l, code, "inodes") : 0;
     if (rc == 0 && more_extents)
         rc = add_extents(l, from);
@@ -429,7 +435,8 @@ static int write_file(struct layout *l, const struct sm_inode *from)
         if (from->major < 256 && from->minor < 256)
             inode.i_block[0] = from->major << 8 | from->minor;
         else
-            inode.i_block[1] = (from->minor & 0xff) | from->major << 8 | (from->minor & ~0xffu) << 12;
+            inode.i_block[1] =
+                (from->minor & 0xff) | from->major << 8 | (from->minor & ~0xffu) << 12;
     }
     return write_inode(l, from, &inode, runs > INLINE_EXTENTS);
 }

@@ -16,7 +16,7 @@
 #include "util/error.h"
 
 enum {
-    DOTS = 24,         /* bytes of "." and ".." */
+    DOTS = 24, /* bytes of "." and ".." */
     INDEX_AT = DOTS + 8,
     INDEX_LIMIT = (SM_BLOCK_SIZE - INDEX_AT) / 8,
     LEAST_FILL = SM_BLOCK_SIZE - 264, /* an entry of the longest name always fits otherwise */
@@ -70,7 +70,8 @@ static uint8_t type_of(uint32_t mode)
     }
 }
 
-static void put_entry(char *at, uint32_t ino, const char *name, size_t len, uint8_t type, uint32_t size)
+static void put_entry(
+    char *at, uint32_t ino, const char *name, size_t len, uint8_t type, uint32_t size)
 {
     sm_store_le32(at, ino);
     sm_store_le16(at + 4, (uint16_t)size);
@@ -138,8 +139,8 @@ static int by_hash(const void *a, const void *b)
 }
 
 /* The leaves, and the index in front. False where the index has not room enough. */
-static bool make_indexed(const struct sm_node *dir, const struct hashed *list, size_t count, char *data,
-    uint32_t *blocks)
+static bool make_indexed(const struct sm_node *dir, const struct hashed *list, size_t count,
+    char *data, uint32_t *blocks)
 {
     put_entry(data, dir->inode->ino, ".", 1, EXT2_FT_DIR, 12);
     put_entry(data + 12, dir->parent->inode->ino, "..", 2, EXT2_FT_DIR, SM_BLOCK_SIZE - 12);

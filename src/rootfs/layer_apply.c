@@ -34,8 +34,8 @@ static int apply_whiteout(struct sm_tree *tree, const struct sm_change *c, sm_er
 }
 
 /* The inode that the entry gives to its path: its own, or, for a hard link, the target's. */
-static int find_inode(struct sm_tree *tree, const struct sm_change *c, struct sm_inode **inode,
-    sm_error *err)
+static int find_inode(
+    struct sm_tree *tree, const struct sm_change *c, struct sm_inode **inode, sm_error *err)
 {
     *inode = c->inode;
     if (c->inode)
@@ -47,10 +47,11 @@ static int find_inode(struct sm_tree *tree, const struct sm_change *c, struct sm
         return rc;
     struct sm_node *node = dir && *name ? sm_tree_child(tree, dir, name, strlen(name)) : NULL;
     if (!node)
-        return sm_error_set(err, SM_ECORRUPT, "it is a hard link to %.200s, which is not there",
-            c->link_to);
+        return sm_error_set(
+            err, SM_ECORRUPT, "it is a hard link to %.200s, which is not there", c->link_to);
     if (is_dir(node))
-        return sm_error_set(err, SM_ECORRUPT, "it is a hard link to the directory %.200s", c->link_to);
+        return sm_error_set(
+            err, SM_ECORRUPT, "it is a hard link to the directory %.200s", c->link_to);
     *inode = node->inode;
     return 0;
 }
@@ -67,7 +68,8 @@ static int apply_entry(struct sm_tree *tree, const struct sm_change *c, sm_error
         return rc;
     struct sm_node *old = *name ? sm_tree_child(tree, dir, name, strlen(name)) : tree->root;
     if (old == tree->root && !S_ISDIR(inode->mode))
-        return sm_error_set(err, SM_ECORRUPT, "it would replace the root directory by something else");
+        return sm_error_set(
+            err, SM_ECORRUPT, "it would replace the root directory by something else");
     if (old && old->inode == inode)
         return 0;
     if (old && is_dir(old) == S_ISDIR(inode->mode)) {

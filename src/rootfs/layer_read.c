@@ -14,8 +14,8 @@
 #include "util/error.h"
 
 enum {
-    MAX_XATTRS = 3900, /* bytes of all of a file's: they must fit into one block */
-    XATTR_HEAD = 24,   /* what each takes beside name and value */
+    MAX_XATTRS = 3900,  /* bytes of all of a file's: they must fit into one block */
+    XATTR_HEAD = 24,    /* what each takes beside name and value */
     MAX_SPARSE = 65536, /* data runs of one file */
 };
 
@@ -170,9 +170,9 @@ static int alloc_extents(struct reader *r, struct sm_inode *inode)
     if (total == 0)
         return 0;
     uint32_t start = 0;
-    int rc = total > r->rootfs->space.max ?
-        sm_error_set(r->err, SM_ELIMIT, "the image's files need more space than allowed") :
-        sm_space_alloc(&r->rootfs->space, (uint32_t)total, &start, r->err);
+    int rc = total > r->rootfs->space.max
+                 ? sm_error_set(r->err, SM_ELIMIT, "the image's files need more space than allowed")
+                 : sm_space_alloc(&r->rootfs->space, (uint32_t)total, &start, r->err);
     if (rc) {
         inode->extent_count = 0; /* nothing to give back */
         return rc;
@@ -191,14 +191,16 @@ static int put_data(struct reader *r, const struct sm_inode *inode, uint32_t *at
     while (size > 0) {
         uint64_t block = offset / SM_BLOCK_SIZE;
         while (*at < inode->extent_count &&
-            block >= (uint64_t)inode->extents[*at].logical + inode->extents[*at].count)
+               block >= (uint64_t)inode->extents[*at].logical + inode->extents[*at].count)
             (*at)++;
         if (*at == inode->extent_count || block < inode->extents[*at].logical)
-            return sm_error_set(r->err, SM_ECORRUPT, "it has data where its sparse map says none is");
+            return sm_error_set(
+                r->err, SM_ECORRUPT, "it has data where its sparse map says none is");
         const struct sm_extent *e = &inode->extents[*at];
         uint64_t in = offset - (uint64_t)e->logical * SM_BLOCK_SIZE;
         size_t n = (size_t)SM_MIN((uint64_t)size, (uint64_t)e->count * SM_BLOCK_SIZE - in);
-        int rc = sm_space_write(&r->rootfs->space, (uint64_t)e->phys * SM_BLOCK_SIZE + in, data, n, r->err);
+        int rc = sm_space_write(
+            &r->rootfs->space, (uint64_t)e->phys * SM_BLOCK_SIZE + in, data, n, r->err);
         if (rc)
             return rc;
         data += n;
@@ -245,7 +247,8 @@ static int read_contents(struct reader *r, struct sm_inode *inode, const char *p
             return tar_failed(r);
         if (n == 0)
             continue;
-        if ((uint64_t)offset < end || (uint64_t)offset > inode->size || n > inode->size - (uint64_t)offset)
+        if ((uint64_t)offset < end || (uint64_t)offset > inode->size ||
+            n > inode->size - (uint64_t)offset)
             return bad(r, SM_ECORRUPT, path, "has data outside of its size");
         end = (uint64_t)offset + n;
         rc = put_data(r, inode, &at, (uint64_t)offset, data, n);
@@ -327,8 +330,8 @@ static int take_path(struct reader *r, const char *text, const char *utf8, char 
     if (!text)
         return sm_error_set(r->err, SM_ECORRUPT, "an entry of the layer has no valid name");
     if (strlen(text) > SM_TREE_MAX_PATH)
-        return sm_error_set(r->err, SM_ELIMIT, "the path %.60s... is longer than %d bytes", text,
-            SM_TREE_MAX_PATH);
+        return sm_error_set(
+            r->err, SM_ELIMIT, "the path %.60s... is longer than %d bytes", text, SM_TREE_MAX_PATH);
     *out = strdup(text);
     if (!*out)
         return sm_error_set(r->err, SM_ENOMEM, "out of memory");
@@ -346,7 +349,8 @@ static int read_by_type(struct reader *r, struct sm_inode *inode, const char *pa
         return read_target(r, inode, path);
     case S_IFCHR:
     case S_IFBLK: {
-        uint64_t major = archive_entry_rdevmajor(r->entry), minor = archive_entry_rdevminor(r->entry);
+        uint64_t major = archive_entry_rdevmajor(r->entry),
+                 minor = archive_entry_rdevminor(r->entry);
         if (major >= 1u << 12 || minor >= 1u << 20)
             return bad(r, SM_ECORRUPT, path, "is a device whose number is out of range");
         inode->major = (uint32_t)major;
@@ -364,12 +368,14 @@ static int read_by_type(struct reader *r, struct sm_inode *inode, const char *pa
 static int read_entry(struct reader *r)
 {
     auto_free char *path = NULL;
-    int rc = take_path(r, archive_entry_pathname(r->entry), archive_entry_pathname_utf8(r->entry), &path);
+    int rc = take_path(
+        r, archive_entry_pathname(r->entry), archive_entry_pathname_utf8(r->entry), &path);
     if (rc || read_whiteout(r, path, &rc))
         return rc;
     if (archive_entry_hardlink(r->entry) || archive_entry_hardlink_utf8(r->entry)) {
         auto_free char *target = NULL;
-        rc = take_path(r, archive_entry_hardlink(r->entry), archive_entry_hardlink_utf8(r->entry), &target);
+        rc = take_path(
+            r, archive_entry_hardlink(r->entry), archive_entry_hardlink_utf8(r->entry), &target);
         if (rc == 0 && !add_change(r, path, target))
             rc = -SM_ENOMEM;
         return rc;
@@ -409,7 +415,8 @@ int sm_layer_read(struct sm_rootfs *rootfs, sm_rootfs_read_fn *read, void *arg,
     struct archive *tar = archive_read_new();
     if (!tar)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
-    struct reader r = {.source = &source, .rootfs = rootfs, .changes = changes, .tar = tar, .err = err};
+    struct reader r = {
+        .source = &source, .rootfs = rootfs, .changes = changes, .tar = tar, .err = err};
     archive_read_support_format_tar(tar);
     archive_read_support_format_empty(tar);
     int rc;
@@ -421,7 +428,8 @@ int sm_layer_read(struct sm_rootfs *rootfs, sm_rootfs_read_fn *read, void *arg,
      * is read too: when the digest turns out wrong, that is the better word for what happened. */
     sm_error first = err ? *err : (sm_error){0};
     const void *rest;
-    while ((rc == 0 || rc == -SM_ECORRUPT) && source.rc == 0 && read_source(tar, &source, &rest) > 0)
+    while (
+        (rc == 0 || rc == -SM_ECORRUPT) && source.rc == 0 && read_source(tar, &source, &rest) > 0)
         ;
     archive_read_free(tar);
     if (source.rc)

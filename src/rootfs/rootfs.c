@@ -53,7 +53,8 @@ void sm_rootfs_free(struct sm_rootfs *rootfs)
 int sm_rootfs_add_layer(struct sm_rootfs *rootfs, sm_rootfs_read_fn *read, void *arg, sm_error *err)
 {
     if (++rootfs->layers > rootfs->limits.layers)
-        return sm_error_set(err, SM_ELIMIT, "the image has more than %u layers", rootfs->limits.layers);
+        return sm_error_set(
+            err, SM_ELIMIT, "the image has more than %u layers", rootfs->limits.layers);
     struct sm_changes changes = {.last = &changes.first};
     int rc = sm_layer_read(rootfs, read, arg, &changes, err);
     if (rc == 0)

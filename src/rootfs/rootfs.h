@@ -41,7 +41,8 @@ SM_DEFINE_CLEANUP(struct sm_rootfs *, sm_rootfs_free)
 typedef ssize_t sm_rootfs_read_fn(void *arg, const void **data, sm_error *err);
 
 /* Applies the next layer. Reads to the very end of the archive. */
-int sm_rootfs_add_layer(struct sm_rootfs *rootfs, sm_rootfs_read_fn *read, void *arg, sm_error *err);
+int sm_rootfs_add_layer(
+    struct sm_rootfs *rootfs, sm_rootfs_read_fn *read, void *arg, sm_error *err);
 
 /* Writes the file system around the contents and makes all durable. `id` names the contents: the
  * file system's UUID and hash seed are taken from it. */

@@ -11,8 +11,8 @@
 #include "util/error.h"
 
 enum {
-    GAPS_TRIED = 16,        /* of the newest; more would make many small files quadratic */
-    WRITEBACK = 16u << 20,  /* the kernel starts to write after so much, not at the final fsync */
+    GAPS_TRIED = 16,       /* of the newest; more would make many small files quadratic */
+    WRITEBACK = 16u << 20, /* the kernel starts to write after so much, not at the final fsync */
 };
 
 int sm_space_init(struct sm_space *space, int fd, uint64_t max_bytes, sm_error *err)
@@ -97,7 +97,8 @@ static bool is_zero(const char *p, size_t n)
     return n == 0 || (*p == 0 && memcmp(p, p + 1, n - 1) == 0);
 }
 
-static int write_out(struct sm_space *space, const char *data, size_t size, uint64_t pos, sm_error *err)
+static int write_out(
+    struct sm_space *space, const char *data, size_t size, uint64_t pos, sm_error *err)
 {
     while (size > 0) {
         ssize_t n = pwrite(space->fd, data, size, (off_t)pos);
@@ -137,7 +138,8 @@ int sm_space_flush(struct sm_space *space, sm_error *err)
     return rc;
 }
 
-int sm_space_write(struct sm_space *space, uint64_t pos, const void *data, size_t size, sm_error *err)
+int sm_space_write(
+    struct sm_space *space, uint64_t pos, const void *data, size_t size, sm_error *err)
 {
     const char *p = data;
     uint64_t have_to = space->buf_pos + space->buf_len;

@@ -24,8 +24,8 @@ struct sm_gap {
 
 struct sm_space {
     int fd;
-    uint32_t end; /* nothing at or behind it is in use; a multiple of SM_HUGE_BLOCKS */
-    uint32_t max; /* bound of end */
+    uint32_t end;        /* nothing at or behind it is in use; a multiple of SM_HUGE_BLOCKS */
+    uint32_t max;        /* bound of end */
     struct sm_gap *gaps; /* free runs below end */
     size_t gap_count, gap_room;
     char *buf; /* contents on their way: buf_len bytes for buf_pos */
@@ -43,7 +43,8 @@ int sm_space_alloc(struct sm_space *space, uint32_t count, uint32_t *start, sm_e
 void sm_space_free(struct sm_space *space, uint32_t start, uint32_t count);
 
 /* Writes at a byte position of the image. */
-int sm_space_write(struct sm_space *space, uint64_t pos, const void *data, size_t size, sm_error *err);
+int sm_space_write(
+    struct sm_space *space, uint64_t pos, const void *data, size_t size, sm_error *err);
 int sm_space_flush(struct sm_space *space, sm_error *err);
 
 #endif

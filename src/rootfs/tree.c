@@ -51,11 +51,11 @@ void sm_inode_put(struct sm_tree *tree, struct sm_inode *inode)
 
 /* ---- names --------------------------------------------------------------------------------- */
 
-int sm_tree_init(struct sm_tree *tree, size_t max_count, sm_inode_gone_fn *gone, void *arg,
-    sm_error *err)
+int sm_tree_init(
+    struct sm_tree *tree, size_t max_count, sm_inode_gone_fn *gone, void *arg, sm_error *err)
 {
-    *tree = (struct sm_tree){.table_size = FIRST_TABLE, .max_count = max_count, .gone = gone,
-        .gone_arg = arg};
+    *tree = (struct sm_tree){
+        .table_size = FIRST_TABLE, .max_count = max_count, .gone = gone, .gone_arg = arg};
     tree->table = calloc(FIRST_TABLE, sizeof(struct sm_node *));
     tree->root = calloc(1, sizeof(*tree->root));
     struct sm_inode *inode = sm_inode_new(S_IFDIR | 0755);
@@ -83,8 +83,8 @@ void sm_tree_clear(struct sm_tree *tree)
     *tree = (struct sm_tree){0};
 }
 
-struct sm_node *sm_tree_child(const struct sm_tree *tree, const struct sm_node *dir, const char *name,
-    size_t len)
+struct sm_node *sm_tree_child(
+    const struct sm_tree *tree, const struct sm_node *dir, const char *name, size_t len)
 {
     uint32_t hash = hash_of(dir, name, len);
     struct sm_node *n = tree->table[hash & (tree->table_size - 1)];
@@ -122,8 +122,8 @@ int sm_tree_add(struct sm_tree *tree, struct sm_node *dir, const char *name, siz
         return sm_error_set(err, SM_ELIMIT, "the file name %.60s... is longer than %d bytes", name,
             SM_TREE_MAX_NAME);
     if (dir->depth >= SM_TREE_MAX_DEPTH)
-        return sm_error_set(err, SM_ELIMIT, "directories are nested deeper than %d levels",
-            SM_TREE_MAX_DEPTH);
+        return sm_error_set(
+            err, SM_ELIMIT, "directories are nested deeper than %d levels", SM_TREE_MAX_DEPTH);
     if (tree->count >= tree->max_count)
         return sm_error_set(err, SM_ELIMIT, "the image has more than %zu files", tree->max_count);
     struct sm_node *node = malloc(sizeof(*node) + len);
@@ -224,8 +224,8 @@ static int walk_path(struct walk *w, const char *path, size_t len);
 static int follow_link(struct walk *w, const char *target)
 {
     if (++w->links > SM_TREE_MAX_SYMLINKS)
-        return sm_error_set(w->err, SM_ECORRUPT, "too many symbolic links on the way, last: %.100s",
-            target);
+        return sm_error_set(
+            w->err, SM_ECORRUPT, "too many symbolic links on the way, last: %.100s", target);
     if (*target == '/')
         w->at = w->tree->root;
     return walk_path(w, target, strlen(target));
@@ -266,8 +266,8 @@ static int walk_path(struct walk *w, const char *path, size_t len)
             else if (S_ISDIR(child->inode->mode))
                 w->at = child;
             else if (w->make)
-                rc = sm_error_set(w->err, SM_ECORRUPT, "%.*s is used as a directory, but is none",
-                    (int)n, path);
+                rc = sm_error_set(
+                    w->err, SM_ECORRUPT, "%.*s is used as a directory, but is none", (int)n, path);
             else
                 w->at = NULL;
         }
@@ -282,8 +282,8 @@ int sm_tree_parent(struct sm_tree *tree, const char *path, bool make, struct sm_
     const char **name, sm_error *err)
 {
     if (strlen(path) > SM_TREE_MAX_PATH)
-        return sm_error_set(err, SM_ELIMIT, "the path %.60s... is longer than %d bytes", path,
-            SM_TREE_MAX_PATH);
+        return sm_error_set(
+            err, SM_ELIMIT, "the path %.60s... is longer than %d bytes", path, SM_TREE_MAX_PATH);
     const char *slash = strrchr(path, '/');
     struct walk w = {.tree = tree, .at = tree->root, .make = make, .err = err};
     int rc = slash ? walk_path(&w, path, (size_t)(slash - path)) : 0;

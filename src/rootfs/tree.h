@@ -26,14 +26,14 @@ struct sm_extent {
 struct sm_xattr {
     struct sm_xattr *next; /* sorted by name */
     uint32_t size;
-    char *name;            /* both behind this structure */
+    char *name; /* both behind this structure */
     unsigned char *value;
 };
 
 struct sm_inode {
-    uint32_t refs;  /* names that lead to it, and whoever holds it */
-    uint32_t ino;   /* number in the image, while that is written */
-    uint32_t mode;  /* type and permissions */
+    uint32_t refs; /* names that lead to it, and whoever holds it */
+    uint32_t ino;  /* number in the image, while that is written */
+    uint32_t mode; /* type and permissions */
     uint32_t uid, gid;
     uint32_t mtime_nsec;
     int64_t mtime;
@@ -69,15 +69,15 @@ struct sm_tree {
 };
 
 /* max_count bounds the number of names. */
-int sm_tree_init(struct sm_tree *tree, size_t max_count, sm_inode_gone_fn *gone, void *arg,
-    sm_error *err);
+int sm_tree_init(
+    struct sm_tree *tree, size_t max_count, sm_inode_gone_fn *gone, void *arg, sm_error *err);
 void sm_tree_clear(struct sm_tree *tree);
 
 struct sm_inode *sm_inode_new(uint32_t mode);
 void sm_inode_put(struct sm_tree *tree, struct sm_inode *inode);
 
-struct sm_node *sm_tree_child(const struct sm_tree *tree, const struct sm_node *dir, const char *name,
-    size_t len);
+struct sm_node *sm_tree_child(
+    const struct sm_tree *tree, const struct sm_node *dir, const char *name, size_t len);
 
 /* Makes "a//./b/../c" into "a/c" in place; a leading "/" is dropped, and so is "..", where it would
  * climb out of the root: false then. */

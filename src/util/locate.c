@@ -47,5 +47,6 @@ int sm_locate(const char *name, const char *env, const char *beside, char **path
         return 0;
     return sm_error_set(err, SM_ENOTFOUND,
         "%s is neither in '%s%s%s' nor in '" SM_PKGLIBDIR "'; install supermachine, or name its "
-        "directory in %s", name, exe, *beside ? "/" : "", beside, env);
+        "directory in %s",
+        name, exe, *beside ? "/" : "", beside, env);
 }

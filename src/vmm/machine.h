@@ -31,14 +31,14 @@ typedef int sm_machine_network_fn(
     void *arg, struct sm_loop *loop, struct sm_net_backend **backend, sm_error *err);
 
 struct sm_machine_config {
-    uint64_t memory_bytes; /* multiple of 2 MiB, at least 32 MiB, at most 64 GiB */
-    unsigned vcpus;        /* 1..16 */
-    const char *kernel;    /* path of a vmlinux or bzImage; boot only */
-    const char *initramfs; /* path; NULL: none; boot only */
-    const char *rootfs;    /* path of the filesystem image that /dev/pmem0 maps; NULL: none */
+    uint64_t memory_bytes;   /* multiple of 2 MiB, at least 32 MiB, at most 64 GiB */
+    unsigned vcpus;          /* 1..16 */
+    const char *kernel;      /* path of a vmlinux or bzImage; boot only */
+    const char *initramfs;   /* path; NULL: none; boot only */
+    const char *rootfs;      /* path of the filesystem image that /dev/pmem0 maps; NULL: none */
     bool count_instructions; /* of the guest's, that KVM emulates; costs some 20 us */
-    const char *cmdline;   /* appended to the kernel command line; NULL: nothing */
-    uint32_t guest_cid;    /* vsock address; 0: 3 */
+    const char *cmdline;     /* appended to the kernel command line; NULL: nothing */
+    uint32_t guest_cid;      /* vsock address; 0: 3 */
     sm_machine_network_fn *network; /* NULL: a card that is not plugged in */
     void *network_arg;
     uint8_t mac[6];       /* of the card; all zero: one that serves */

@@ -60,14 +60,16 @@ static void *drive(void *arg)
     must(!strcmp(text, name), i, "host name", NULL);
 
     snprintf(content, sizeof(content), "content of %d", i);
-    must(!sm_vm_write_file(vm, "/root/file", content, strlen(content), 0640, 3, 4, &err), i, "write", &err);
+    must(!sm_vm_write_file(vm, "/root/file", content, strlen(content), 0640, 3, 4, &err), i,
+        "write", &err);
     must(!sm_vm_read_file(vm, "/root/file", 1000, &data, &size, &err), i, "read", &err);
     must(size == strlen(content) && !memcmp(data, content, size), i, "content", NULL);
     free(data);
     shell(vm, i, "stat -c '%a %u %g' /root/file", text, sizeof(text));
     must(!strcmp(text, "640 3 4\n"), i, "mode and owner", NULL);
     must(sm_vm_read_file(vm, "/root/file", 3, &data, &size, &err) == -SM_ELIMIT, i, "limit", &err);
-    must(sm_vm_read_file(vm, "/root/none", 9, &data, &size, &err) == -SM_ENOTFOUND, i, "no file", &err);
+    must(sm_vm_read_file(vm, "/root/none", 9, &data, &size, &err) == -SM_ENOTFOUND, i, "no file",
+        &err);
     must(sm_vm_read_file(vm, "relative", 9, &data, &size, &err) == -SM_EINVAL, i, "relative", &err);
 
     must(!sm_vm_pause(vm, &err), i, "pause", &err);
@@ -87,7 +89,8 @@ static void *drive(void *arg)
     must(end == SM_VM_POWERED_OFF, i, "powered off in order", NULL);
     sm_exec *exec;
     const char *argv[] = {"true", NULL};
-    must(sm_exec_start(vm, &(sm_exec_config){.argv = argv}, &exec, &err) < 0, i, "exec after the end", &err);
+    must(sm_exec_start(vm, &(sm_exec_config){.argv = argv}, &exec, &err) < 0, i,
+        "exec after the end", &err);
     sm_vm_close(vm);
     return NULL;
 }

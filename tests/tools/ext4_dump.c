@@ -18,12 +18,12 @@ struct entries {
     struct {
         char *name;
         ext2_ino_t ino;
-    } *list;
+    } * list;
     size_t count;
 };
 
-static int collect(ext2_ino_t dir, int entry, struct ext2_dir_entry *d, int offset, int blocksize, char *buf,
-    void *arg)
+static int collect(ext2_ino_t dir, int entry, struct ext2_dir_entry *d, int offset, int blocksize,
+    char *buf, void *arg)
 {
     struct entries *e = arg;
     int len = ext2fs_dirent_name_len(d);
@@ -68,7 +68,8 @@ static int one_xattr(char *name, char *value, size_t size, void *arg)
     return 0;
 }
 
-static void target(struct dump *d, ext2_ino_t ino, const struct ext2_inode_large *inode, char out[4097])
+static void target(
+    struct dump *d, ext2_ino_t ino, const struct ext2_inode_large *inode, char out[4097])
 {
     char block[4096] = "";
     if (inode->i_size < 60)
@@ -106,7 +107,8 @@ static void dump_dir(struct dump *d, const char *path, ext2_ino_t ino)
 static void dump_one(struct dump *d, const char *path, ext2_ino_t ino)
 {
     struct ext2_inode_large inode;
-    if (ext2fs_read_inode_full(d->fs, ino, (struct ext2_inode *)(void *)&inode, sizeof(inode)) != 0) {
+    if (ext2fs_read_inode_full(d->fs, ino, (struct ext2_inode *)(void *)&inode, sizeof(inode)) !=
+        0) {
         d->failed = 1;
         return;
     }
@@ -117,9 +119,13 @@ static void dump_one(struct dump *d, const char *path, ext2_ino_t ino)
     d->first[ino] = strdup(path);
     long long mtime = (int32_t)inode.i_mtime + ((long long)(inode.i_mtime_extra & 3) << 32);
     unsigned long long size = S_ISDIR(inode.i_mode) ? 0 : EXT2_I_SIZE(&inode);
-    const char *type = S_ISREG(inode.i_mode) ? "file" : S_ISDIR(inode.i_mode) ? "dir" :
-        S_ISLNK(inode.i_mode) ? "symlink" : S_ISCHR(inode.i_mode) ? "char" :
-        S_ISBLK(inode.i_mode) ? "block" : S_ISFIFO(inode.i_mode) ? "fifo" : "unknown";
+    const char *type = S_ISREG(inode.i_mode)    ? "file"
+                       : S_ISDIR(inode.i_mode)  ? "dir"
+                       : S_ISLNK(inode.i_mode)  ? "symlink"
+                       : S_ISCHR(inode.i_mode)  ? "char"
+                       : S_ISBLK(inode.i_mode)  ? "block"
+                       : S_ISFIFO(inode.i_mode) ? "fifo"
+                                                : "unknown";
     fprintf(d->out, "%s %s %04o %u %u %llu %lld ", path, type, inode.i_mode & 07777,
         (unsigned)(inode.i_uid | (unsigned)inode.osd2.linux2.l_i_uid_high << 16),
         (unsigned)(inode.i_gid | (unsigned)inode.osd2.linux2.l_i_gid_high << 16), size, mtime);

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #define GUEST(name, code)                                                                          \
-    __asm__(".pushsection .rodata\n" #name ":\n" code "\n" #name "_end:\n.popsection");              \
+    __asm__(".pushsection .rodata\n" #name ":\n" code "\n" #name "_end:\n.popsection");            \
     extern const uint8_t name[], name##_end[]
 
 #define GUEST_BYTES(name) ((size_t)(name##_end - name))

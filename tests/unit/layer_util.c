@@ -69,8 +69,10 @@ void tar_add_entry(struct tar *tar, struct archive_entry *entry, const void *con
 void tar_add(struct tar *tar, char type, const char *path, const char *text)
 {
     size_t size = type == 'f' && text ? strlen(text) : 0;
-    unsigned mode = type == 'd' ? S_IFDIR | 0755 : type == 'l' ? S_IFLNK | 0777 :
-        type == 'p' ? S_IFIFO | 0644 : S_IFREG | 0644;
+    unsigned mode = type == 'd'   ? S_IFDIR | 0755
+                    : type == 'l' ? S_IFLNK | 0777
+                    : type == 'p' ? S_IFIFO | 0644
+                                  : S_IFREG | 0644;
     struct archive_entry *e = tar_entry(path, mode, size);
     if (type == 'l')
         archive_entry_set_symlink(e, text);
@@ -130,7 +132,8 @@ char *image_text(const char *path)
 {
     char *command, *text = NULL;
     size_t size;
-    if (asprintf(&command, "PATH=$PATH:/sbin:/usr/sbin e2fsck -fn '%s' >'%s.fsck' 2>&1", path, path) < 0)
+    if (asprintf(
+            &command, "PATH=$PATH:/sbin:/usr/sbin e2fsck -fn '%s' >'%s.fsck' 2>&1", path, path) < 0)
         abort();
     if (system(command) != 0) {
         snprintf(command, strlen(command), "cat '%s.fsck' >&2", path);

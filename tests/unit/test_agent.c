@@ -646,7 +646,8 @@ static void a_new_command_is_looked_after_soon(void **state)
     clock_gettime(CLOCK_MONOTONIC, &begin);
     expect_listed(p, port, true);
     clock_gettime(CLOCK_MONOTONIC, &end);
-    assert_true((end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1000000 < 1400);
+    assert_true(
+        (end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1000000 < 1400);
     run_free(&r);
     close(fd);
     peer_close(p);

@@ -157,8 +157,8 @@ static void test_pressure(void **state)
             if (p[i].revents & POLLOUT) {
                 for (size_t k = 0; k < sizeof(chunk); k++)
                     chunk[k] = (uint8_t)((ends[i].sent + k) / 251 + (size_t)i);
-                ssize_t n = send(ends[i].fd, chunk, SM_MIN(sizeof(chunk), BYTES - ends[i].sent),
-                    MSG_DONTWAIT);
+                ssize_t n = send(
+                    ends[i].fd, chunk, SM_MIN(sizeof(chunk), BYTES - ends[i].sent), MSG_DONTWAIT);
                 if (n > 0)
                     ends[i].sent += (size_t)n;
             }

@@ -126,11 +126,11 @@ static int begin(struct agent *a, void (*script)(struct agent *), const sm_exec_
     struct sm_channel channel;
     assert_int_equal(sm_channel_init(&channel, ends[0], NULL, err), 0);
     const struct sm_exec_request request = {.exec = {
-        .flags = config->tty ? SM_WIRE_EXEC_TTY : 0,
-        .user = "",
-        .cwd = "",
-        .argv = {.strv = command},
-    }};
+                                                .flags = config->tty ? SM_WIRE_EXEC_TTY : 0,
+                                                .user = "",
+                                                .cwd = "",
+                                                .argv = {.strv = command},
+                                            }};
     return sm_exec_begin(&channel, &request, config, SIGQUIT, exec, err);
 }
 

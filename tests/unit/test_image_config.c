@@ -9,10 +9,11 @@
 
 #include "api/image_config.h"
 
-#define LIST(...) ((const char *const[]){__VA_ARGS__ __VA_OPT__(,) NULL})
+#define LIST(...) ((const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
 
 static const char full[] =
-    "{\"config\":{\"Entrypoint\":[\"/entry\",\"-x\"],\"Cmd\":[\"a\",\"b\"],\"Env\":[\"A=1\",\"B=2\"],"
+    "{\"config\":{\"Entrypoint\":[\"/"
+    "entry\",\"-x\"],\"Cmd\":[\"a\",\"b\"],\"Env\":[\"A=1\",\"B=2\"],"
     "\"User\":\"app:staff\",\"WorkingDir\":\"/srv\",\"StopSignal\":\"SIGQUIT\"}}";
 
 static void assert_list(const struct sm_strv *v, const char *const *expected)
@@ -74,8 +75,7 @@ static void test_nothing_to_run(void **state)
     struct sm_strv argv = {0};
     sm_error err;
     assert_int_equal(sm_image_config_parse(&c, "{}", NULL), 0);
-    assert_int_equal(
-        sm_image_config_argv(&c, &(sm_exec_config){0}, &argv, &err), -SM_EINVAL);
+    assert_int_equal(sm_image_config_argv(&c, &(sm_exec_config){0}, &argv, &err), -SM_EINVAL);
     assert_non_null(strstr(err.message, "no command"));
     assert_int_equal(
         sm_image_config_argv(&c, &(sm_exec_config){.args = LIST("")}, &argv, &err), -SM_EINVAL);
@@ -88,8 +88,10 @@ static void test_env(void **state)
     struct sm_image_config c;
     struct sm_strv env = {0};
     assert_int_equal(sm_image_config_parse(&c, full, NULL), 0);
-    assert_int_equal(sm_image_config_env(&c,
-        &(sm_exec_config){.env = LIST("B=two", "C=", "BB=3", "C=4=5")}, &env, NULL), 0);
+    assert_int_equal(
+        sm_image_config_env(
+            &c, &(sm_exec_config){.env = LIST("B=two", "C=", "BB=3", "C=4=5")}, &env, NULL),
+        0);
     assert_list(&env, LIST("A=1", "B=two", "C=4=5", "BB=3"));
     sm_strv_clear(&env);
     assert_int_equal(
@@ -103,9 +105,14 @@ static void test_env(void **state)
 static void test_hostile(void **state)
 {
     static const char *const bad[] = {
-        "", "{", "{\"config\":{\"Cmd\":[1]}}", "{\"config\":{\"Cmd\":{}}}",
-        "{\"config\":{\"Env\":[\"a\",null]}}", "{\"config\":{\"User\":7}}",
-        "{\"config\":{\"StopSignal\":[]}}", "{\"config\":{\"Cmd\":[\"a\\u0000b\"]}}",
+        "",
+        "{",
+        "{\"config\":{\"Cmd\":[1]}}",
+        "{\"config\":{\"Cmd\":{}}}",
+        "{\"config\":{\"Env\":[\"a\",null]}}",
+        "{\"config\":{\"User\":7}}",
+        "{\"config\":{\"StopSignal\":[]}}",
+        "{\"config\":{\"Cmd\":[\"a\\u0000b\"]}}",
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct sm_image_config c;

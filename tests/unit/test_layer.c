@@ -44,7 +44,8 @@ static struct tar *layer(const char *first, ...)
     for (const char *spec = first; spec; spec = va_arg(ap, const char *)) {
         char path[512];
         const char *eq = strchr(spec, '=');
-        snprintf(path, sizeof(path), "%.*s", (int)(eq ? eq - spec - 2 : (int)strlen(spec) - 2), spec + 2);
+        snprintf(path, sizeof(path), "%.*s", (int)(eq ? eq - spec - 2 : (int)strlen(spec) - 2),
+            spec + 2);
         tar_add(tar, spec[0], path, eq ? eq + 1 : NULL);
     }
     va_end(ap);
@@ -133,11 +134,12 @@ static void whiteouts_hide_nothing_of_their_layer(void **state)
 {
     const char *want = "/d/ /d/new(3) /e(1)";
     /* in front of, between and behind what they must not hide */
-    expect(want, LAYER("f d/old=1", "f e=22"), LAYER("f .wh.d", "f .wh.e", "d d", "f d/new=abc", "f e=1"),
+    expect(want, LAYER("f d/old=1", "f e=22"),
+        LAYER("f .wh.d", "f .wh.e", "d d", "f d/new=abc", "f e=1"), NULL);
+    expect(want, LAYER("f d/old=1", "f e=22"),
+        LAYER("d d", "f .wh.d", "f d/new=abc", "f e=1", "f .wh.e"), NULL);
+    expect(want, LAYER("f d/old=1", "f e=22"), LAYER("f d/new=abc", "f e=1", "f .wh.e", "f .wh.d"),
         NULL);
-    expect(want, LAYER("f d/old=1", "f e=22"), LAYER("d d", "f .wh.d", "f d/new=abc", "f e=1", "f .wh.e"),
-        NULL);
-    expect(want, LAYER("f d/old=1", "f e=22"), LAYER("f d/new=abc", "f e=1", "f .wh.e", "f .wh.d"), NULL);
 }
 
 static void opaque_directories(void **state)
@@ -154,13 +156,14 @@ static void opaque_directories(void **state)
 
 static void whiteout_through_a_link_stays_inside(void **state)
 {
-    expect("/d/ /d/b(1) /l->/../d", LAYER("f d/a=1", "f d/b=1", "l l=/../d"), LAYER("f l/.wh.a"), NULL);
+    expect("/d/ /d/b(1) /l->/../d", LAYER("f d/a=1", "f d/b=1", "l l=/../d"), LAYER("f l/.wh.a"),
+        NULL);
 }
 
 static void kinds_replace_each_other(void **state)
 {
-    expect("/a/ /a/x(1) /b(1)", LAYER("f a=1", "f b/y=1", "f b/z/w=2"), LAYER("d a", "f a/x=1", "f b=1"),
-        NULL);
+    expect("/a/ /a/x(1) /b(1)", LAYER("f a=1", "f b/y=1", "f b/z/w=2"),
+        LAYER("d a", "f a/x=1", "f b=1"), NULL);
     expect("/a->b /b/", LAYER("f a=1", "l b=a"), LAYER("l a=b", "d b"), NULL);
     /* the directory below stays when it is named again */
     expect("/a/ /a/x(1)", LAYER("f a/x=1"), LAYER("d a"), NULL);
@@ -185,7 +188,8 @@ static void hard_links(void **state)
     expect("/d(1)", LAYER("f d/a=1"), LAYER("h d=d/a"), NULL);
     expect("/a(1)", LAYER("f a=1", "h a=a"), NULL, NULL);
     expect("/a->x /b==/a", LAYER("l a=x", "h b=a"), NULL, NULL);
-    expect_error(SM_ECORRUPT, "hard link to nothing, which is not there", LAYER("h a=nothing"), NULL);
+    expect_error(
+        SM_ECORRUPT, "hard link to nothing, which is not there", LAYER("h a=nothing"), NULL);
     expect_error(SM_ECORRUPT, "hard link to the directory d", LAYER("d d", "h a=d"), NULL);
     expect_error(SM_ECORRUPT, "leads out", LAYER("h a=/../../etc/passwd"), NULL);
     expect_error(SM_ECORRUPT, "is not there", LAYER("h a=/etc/passwd"), NULL);
@@ -194,12 +198,13 @@ static void hard_links(void **state)
 static void paths_stay_inside(void **state)
 {
     expect("/a/ /a/z(1) /y(1)", LAYER("f /y=1", "f a/b/../z=1"), NULL, NULL);
-    expect_error(SM_ECORRUPT, "../../etc/x leads out of the image's root", LAYER("f ../../etc/x=1"), NULL);
+    expect_error(
+        SM_ECORRUPT, "../../etc/x leads out of the image's root", LAYER("f ../../etc/x=1"), NULL);
     expect_error(SM_ECORRUPT, "leads out of the image's root", LAYER("f a/b/../../../z=1"), NULL);
     expect_error(SM_ECORRUPT, "leads out of the image's root", LAYER("f ../.wh.x"), NULL);
     /* parents that are links: absolute, upward, dangling */
-    expect("/tmp/ /tmp/x(1) /up->../../../../tmp /w->/tmp", LAYER("l w=/tmp", "l up=../../../../tmp"),
-        LAYER("f w/x=22", "f up/x=1"), NULL);
+    expect("/tmp/ /tmp/x(1) /up->../../../../tmp /w->/tmp",
+        LAYER("l w=/tmp", "l up=../../../../tmp"), LAYER("f w/x=22", "f up/x=1"), NULL);
     expect("/new/ /new/f(1) /w->/new", LAYER("l w=/new", "f w/f=1"), NULL, NULL);
     expect_error(SM_ECORRUPT, "too many symbolic links", LAYER("l a=b", "l b=a", "f a/x=1"), NULL);
     expect_error(SM_ECORRUPT, "is used as a directory", LAYER("f a=1", "f a/b=1"), NULL);
@@ -218,7 +223,8 @@ static void attributes(void **state)
     archive_entry_set_mtime(e, 5000000000, 5);
     archive_entry_xattr_add_entry(e, "user.z", "1", 1);
     archive_entry_xattr_add_entry(e, "user.a", "2\0003", 3);
-    archive_entry_xattr_add_entry(e, "security.capability", "\1\0\0\2\0\40\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20);
+    archive_entry_xattr_add_entry(
+        e, "security.capability", "\1\0\0\2\0\40\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20);
     archive_entry_xattr_add_entry(e, "btrfs.compression", "zstd", 4);
     tar_add_entry(tar, e, "abc", 3);
     e = tar_entry("null", S_IFCHR | 0666, 0);
@@ -239,12 +245,13 @@ static void attributes(void **state)
     if (build(&err, tar, NULL, NULL) != 0)
         fail_msg("%s", err.message);
     auto_free char *text = image_text(image);
-    assert_non_null(strstr(text,
-        "/suid file 6755 70000 4000000000 3 5000000000 "
-        "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"));
+    assert_non_null(
+        strstr(text, "/suid file 6755 70000 4000000000 3 5000000000 "
+                     "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"));
     assert_non_null(strstr(text, "xattr:user.z=31"));
     assert_non_null(strstr(text, "xattr:user.a=320033"));
-    assert_non_null(strstr(text, "xattr:security.capability=0100000200200000000000000000000000000000"));
+    assert_non_null(
+        strstr(text, "xattr:security.capability=0100000200200000000000000000000000000000"));
     assert_null(strstr(text, "btrfs"));
     assert_non_null(strstr(text, "/null char 0666 0 0 0 1000 1:3\n"));
     assert_non_null(strstr(text, "/nvme block 0660 0 0 0 1000 259:70000\n"));
@@ -286,7 +293,8 @@ static void long_names_and_links(void **state)
     assert_non_null(strstr(text, path));
     assert_non_null(strstr(text, target));
     assert_non_null(strstr(text, " 12345678901234567890123456789012345678901234567890123456789\n"));
-    assert_non_null(strstr(text, " 123456789012345678901234567890123456789012345678901234567890\n"));
+    assert_non_null(
+        strstr(text, " 123456789012345678901234567890123456789012345678901234567890\n"));
     assert_non_null(strstr(text, "/gr\xc3\xbc\xc3\x9f file"));
 }
 
@@ -335,7 +343,8 @@ static void large_directories_are_indexed(void **state)
     assert_int_equal(lines, 5000 + 300 + 2);
     char command[256];
     snprintf(command, sizeof(command),
-        "PATH=$PATH:/sbin debugfs -R 'htree_dump /dir' '%s' 2>&1 | grep -q 'Number of entries (count)'",
+        "PATH=$PATH:/sbin debugfs -R 'htree_dump /dir' '%s' 2>&1 | grep -q 'Number of entries "
+        "(count)'",
         image);
     assert_int_equal(system(command), 0);
 }
@@ -398,8 +407,9 @@ static void same_layers_same_bytes(void **state)
     char sums[2][SM_DIGEST_LEN + 1];
     for (int round = 0; round < 2; round++) {
         sm_error err = {0};
-        assert_int_equal(build(&err, LAYER("f a/b=1", "f a/c=2", "l s=a", "d e"), LAYER("f .wh.s", "f z=9"),
-            NULL), 0);
+        assert_int_equal(build(&err, LAYER("f a/b=1", "f a/c=2", "l s=a", "d e"),
+                             LAYER("f .wh.s", "f z=9"), NULL),
+            0);
         FILE *f = fopen(image, "r");
         size_t room = 8 << 20;
         char *data = malloc(room);
@@ -465,7 +475,8 @@ static void broken_archives_are_refused(void **state)
     assert_int_equal(image_build_raw(image, "", 0, 1, &err), 0);
     static const char zeros[1024];
     assert_int_equal(image_build_raw(image, zeros, sizeof(zeros), 512, &err), 0);
-    assert_int_equal(image_build_raw(image, "not a tar archive at all", 24, 24, &err), -SM_ECORRUPT);
+    assert_int_equal(
+        image_build_raw(image, "not a tar archive at all", 24, 24, &err), -SM_ECORRUPT);
 }
 
 int main(void)

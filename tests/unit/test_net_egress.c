@@ -31,9 +31,14 @@ static struct packet udp(const char *dst, unsigned port)
 {
     struct sm_ip to = ip(dst);
     bool v4 = sm_ip_is_v4(&to) && !strchr(dst, ':');
-    struct sm_udp_packet p = {.dst_mac = mac_b, .src_mac = mac_a,
-        .src = v4 ? sm_subnet_v4.guest : sm_subnet_v6.guest, .dst = to, .sport = 40000,
-        .dport = (uint16_t)port, .payload = "hello", .len = 5};
+    struct sm_udp_packet p = {.dst_mac = mac_b,
+        .src_mac = mac_a,
+        .src = v4 ? sm_subnet_v4.guest : sm_subnet_v6.guest,
+        .dst = to,
+        .sport = 40000,
+        .dport = (uint16_t)port,
+        .payload = "hello",
+        .len = 5};
     struct packet out = {.len = 0};
 
     out.len = sm_frame_make_udp(out.b, sizeof(out.b), &p);
@@ -133,8 +138,8 @@ static void test_mapped_on_the_wire(void **state)
 static void test_loopback_never(void **state)
 {
     static const char *const texts[] = {"", "layer all\n", "layer all\nallow host-loopback\n"};
-    static const char *const hosts[] = {"127.0.0.1", "127.9.9.9", "0.0.0.0", "0.1.2.3", "::1", "::",
-        "64:ff9b::7f00:1", "2002:7f00:1::", "::7f00:1"};
+    static const char *const hosts[] = {"127.0.0.1", "127.9.9.9", "0.0.0.0", "0.1.2.3", "::1",
+        "::", "64:ff9b::7f00:1", "2002:7f00:1::", "::7f00:1"};
 
     (void)state;
     for (size_t t = 0; t < SM_ARRAY_LEN(texts); t++) {

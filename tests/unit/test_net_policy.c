@@ -168,8 +168,8 @@ static void test_classes(void **state)
         struct sm_ip a = ip(classes[i].addr);
 
         if (sm_ip_classify(&a) != classes[i].class)
-            fail_msg("%s: class %d, want %d", classes[i].addr, sm_ip_classify(&a),
-                classes[i].class);
+            fail_msg(
+                "%s: class %d, want %d", classes[i].addr, sm_ip_classify(&a), classes[i].class);
     }
 }
 
@@ -189,9 +189,13 @@ static void test_modes(void **state)
         expect(&empty, a, 80, c == SM_IP_THIS_HOST ? loop : SM_VERDICT_ALLOW);
         expect(&all, a, 80, c == SM_IP_THIS_HOST ? loop : SM_VERDICT_ALLOW);
         expect(&public, a, 80,
-            c == SM_IP_THIS_HOST ? loop : c ? SM_VERDICT_PRIVATE : SM_VERDICT_ALLOW);
+            c == SM_IP_THIS_HOST ? loop
+            : c                  ? SM_VERDICT_PRIVATE
+                                 : SM_VERDICT_ALLOW);
         expect(&none, a, 80,
-            c == SM_IP_THIS_HOST ? loop : c ? SM_VERDICT_PRIVATE : SM_VERDICT_UNLISTED);
+            c == SM_IP_THIS_HOST ? loop
+            : c                  ? SM_VERDICT_PRIVATE
+                                 : SM_VERDICT_UNLISTED);
     }
 }
 
@@ -343,16 +347,36 @@ static void test_layers_only_narrow(void **state)
 static void test_bad_text(void **state)
 {
     static const char *const bad[] = {
-        "allow 1.2.3.4", "layer", "layer some", "layer all\nallow", "layer all\nallow a b",
-        "layer all\nfoo bar", "layer all\nallow 1.2.3.4/33", "layer all\nallow 1.2.3",
-        "layer all\nallow 1.2.3.4:0", "layer all\nallow 1.2.3.4:65536",
-        "layer all\nallow 1.2.3.4:5-4", "layer all\nallow 1.2.3.4:5-", "layer all\nallow 1.2.3.4:",
-        "layer all\nallow [::1", "layer all\nallow [1.2.3.4]:5", "layer all\nallow ::/129",
-        "layer all\nallow a..b", "layer all\nallow *.", "layer all\nallow *", "layer all\nallow .a",
-        "layer all\nallow a.com/24", "layer all\nallow a*b.com", "layer all\nallow 3com.com/24",
-        "layer all\nallow [::1]x", "layer all\nallow host-loopback:x", "layer all\nallow 1.2.3.4/",
-        "layer all\nallow Host-Loopback", "layer all\nallow host-loopback.",
-        "layer all\nallow 1.2.3.4/+3", "layer all\nallow a_\x80.com",
+        "allow 1.2.3.4",
+        "layer",
+        "layer some",
+        "layer all\nallow",
+        "layer all\nallow a b",
+        "layer all\nfoo bar",
+        "layer all\nallow 1.2.3.4/33",
+        "layer all\nallow 1.2.3",
+        "layer all\nallow 1.2.3.4:0",
+        "layer all\nallow 1.2.3.4:65536",
+        "layer all\nallow 1.2.3.4:5-4",
+        "layer all\nallow 1.2.3.4:5-",
+        "layer all\nallow 1.2.3.4:",
+        "layer all\nallow [::1",
+        "layer all\nallow [1.2.3.4]:5",
+        "layer all\nallow ::/129",
+        "layer all\nallow a..b",
+        "layer all\nallow *.",
+        "layer all\nallow *",
+        "layer all\nallow .a",
+        "layer all\nallow a.com/24",
+        "layer all\nallow a*b.com",
+        "layer all\nallow 3com.com/24",
+        "layer all\nallow [::1]x",
+        "layer all\nallow host-loopback:x",
+        "layer all\nallow 1.2.3.4/",
+        "layer all\nallow Host-Loopback",
+        "layer all\nallow host-loopback.",
+        "layer all\nallow 1.2.3.4/+3",
+        "layer all\nallow a_\x80.com",
         ("layer all\nlayer all\nlayer all\nlayer all\nlayer all\nlayer all\nlayer all\nlayer all\n"
          "layer all\n"),
     };

@@ -37,9 +37,21 @@ static void test_sizes(void **state)
         const char *text;
         uint64_t bytes; /* 0: refused */
     } cases[] = {
-        {"1", 1}, {"512m", 512ull << 20}, {"512MiB", 512ull << 20}, {"2G", 2ull << 30},
-        {"3kb", 3 << 10}, {"1t", 1ull << 40}, {"", 0}, {"m", 0}, {"-1", 0}, {" 1", 0}, {"1x", 0},
-        {"1.5g", 0}, {"99999999999999999999", 0}, {"17179869184g", 0}, {"0x10", 0},
+        {"1", 1},
+        {"512m", 512ull << 20},
+        {"512MiB", 512ull << 20},
+        {"2G", 2ull << 30},
+        {"3kb", 3 << 10},
+        {"1t", 1ull << 40},
+        {"", 0},
+        {"m", 0},
+        {"-1", 0},
+        {" 1", 0},
+        {"1x", 0},
+        {"1.5g", 0},
+        {"99999999999999999999", 0},
+        {"17179869184g", 0},
+        {"0x10", 0},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         uint64_t bytes;
@@ -55,8 +67,20 @@ static void test_durations(void **state)
         const char *text;
         int ms; /* 0: refused */
     } cases[] = {
-        {"1", 1000}, {"0.5", 500}, {"250ms", 250}, {"2m", 120000}, {"1h", 3600000}, {".1s", 100},
-        {"0", 0}, {"-1", 0}, {"", 0}, {"1d", 0}, {"nan", 0}, {"inf", 0}, {"1e9", 0}, {"5 s", 0},
+        {"1", 1000},
+        {"0.5", 500},
+        {"250ms", 250},
+        {"2m", 120000},
+        {"1h", 3600000},
+        {".1s", 100},
+        {"0", 0},
+        {"-1", 0},
+        {"", 0},
+        {"1d", 0},
+        {"nan", 0},
+        {"inf", 0},
+        {"1e9", 0},
+        {"5 s", 0},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         int ms;
@@ -114,8 +138,8 @@ static const char *parse(char **words)
 
 static void test_parsing(void **state)
 {
-    assert_string_equal(PARSE(W("-ie"), W("A=1"), W("image"), W("-i"), W("--env")),
-        "i e=A=1 | image -i --env");
+    assert_string_equal(
+        PARSE(W("-ie"), W("A=1"), W("image"), W("-i"), W("--env")), "i e=A=1 | image -i --env");
     assert_string_equal(PARSE(W("--env=B"), W("--timing"), W("--"), W("-x")), "e=B 300 | -x");
     assert_string_equal(PARSE(W("--timeo"), W("5"), W("x")), "301=5 | x");
     assert_string_equal(PARSE(W("--nothing")), "error");
@@ -134,7 +158,8 @@ static void test_env_file(void **state)
     char path[] = "/tmp/sm-test-env-XXXXXX";
     int fd = mkstemp(path);
     assert_true(fd >= 0);
-    static const char text[] = "# comment\n\nA=1\nB=two words \nSM_TEST_FROM_HOST\nSM_TEST_UNSET\nC=\r\n";
+    static const char text[] =
+        "# comment\n\nA=1\nB=two words \nSM_TEST_FROM_HOST\nSM_TEST_UNSET\nC=\r\n";
     assert_int_equal(write(fd, text, sizeof(text) - 1), sizeof(text) - 1);
     setenv("SM_TEST_FROM_HOST", "host", 1);
     unsetenv("SM_TEST_UNSET");

@@ -13,7 +13,8 @@
 
 #include "ports_util.h"
 
-static void check(const char *text, const char *ip, unsigned host, unsigned guest, unsigned protocol)
+static void check(
+    const char *text, const char *ip, unsigned host, unsigned guest, unsigned protocol)
 {
     struct sm_port_spec spec;
     char addr[SM_IP_TEXT];
@@ -65,8 +66,7 @@ static int client(const struct sm_port_spec *spec)
     struct sockaddr_in to = {.sin_family = AF_INET,
         .sin_port = htons(spec->host_port),
         .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(
-        AF_INET, (spec->protocol == 6 ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_INET, (spec->protocol == 6 ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, 0);
     struct timeval patience = {.tv_sec = 5};
 
     assert_true(fd >= 0);

@@ -124,8 +124,8 @@ static void platforms(void **state)
     assert_string_equal(text, "linux/arm64/v8");
     assert_int_equal(sm_platform_parse("linux/amd64", &p, NULL), 0);
     assert_string_equal(p.variant, "");
-    static const char *const bad[] = {"", "linux", "linux/", "/amd64", "linux/amd64/", "linux/a/b/c",
-        "linux/AMD64", "linux/../x", "linuxlinuxlinuxlinux/a"};
+    static const char *const bad[] = {"", "linux", "linux/", "/amd64", "linux/amd64/",
+        "linux/a/b/c", "linux/AMD64", "linux/../x", "linuxlinuxlinuxlinux/a"};
     for (size_t i = 0; i < SM_ARRAY_LEN(bad); i++)
         assert_int_equal(sm_platform_parse(bad[i], &p, NULL), -SM_EINVAL);
 }

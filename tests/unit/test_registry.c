@@ -38,7 +38,8 @@ static int tear_down(void **state)
 static void challenges(void **state)
 {
     struct sm_challenge c = {0};
-    assert_true(sm_challenge_parse(&c, "Bearer realm=\"https://auth.docker.io/token\",service=\"registry.docker.io\","
+    assert_true(sm_challenge_parse(&c,
+        "Bearer realm=\"https://auth.docker.io/token\",service=\"registry.docker.io\","
         "scope=\"repository:library/alpine:pull,push\""));
     assert_true(c.bearer);
     assert_string_equal(c.realm, "https://auth.docker.io/token");
@@ -50,8 +51,8 @@ static void challenges(void **state)
     c = (struct sm_challenge){0};
     assert_true(sm_challenge_parse(&c, "Basic realm=\"x\""));
     assert_true(c.basic && !c.bearer);
-    static const char *const bad[] = {"", "Bearer", "Bearer ", "Bearer service=\"x\"", "Bearer realm=\"x",
-        "Bearer realm", "Bearer realm=", "Negotiate", "Bearer =x", "Basically"};
+    static const char *const bad[] = {"", "Bearer", "Bearer ", "Bearer service=\"x\"",
+        "Bearer realm=\"x", "Bearer realm", "Bearer realm=", "Negotiate", "Bearer =x", "Basically"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         c = (struct sm_challenge){0};
         assert_false(sm_challenge_parse(&c, bad[i]));
@@ -115,8 +116,9 @@ static void expect(const char *host, const char *repository, const char *user, c
 static void files_and_their_order(void **state)
 {
     expect("quay.io", "a/b", NULL, NULL);
-    put(".docker/config.json", "{\"auths\": {\"https://index.docker.io/v1/\": {\"auth\": \"ZG9ja2VyOnBh\"},"
-                               "\"https://quay.io\": {\"auth\": \"b2xkOm9sZA==\"}, \"ghcr.io\": {}}}");
+    put(".docker/config.json",
+        "{\"auths\": {\"https://index.docker.io/v1/\": {\"auth\": \"ZG9ja2VyOnBh\"},"
+        "\"https://quay.io\": {\"auth\": \"b2xkOm9sZA==\"}, \"ghcr.io\": {}}}");
     expect("docker.io", "library/alpine", "docker", "pa");
     expect("quay.io", "a/b", "old", "old");
     expect("ghcr.io", "x", NULL, NULL);
@@ -145,7 +147,8 @@ static void stored_and_erased(void **state)
 {
     char path[128];
     struct stat st;
-    put(".config/containers/auth.json", "{\"auths\": {\"a.io\": {\"auth\": \"YTpi\"}}, \"more\": 1}");
+    put(".config/containers/auth.json",
+        "{\"auths\": {\"a.io\": {\"auth\": \"YTpi\"}}, \"more\": 1}");
     assert_int_equal(sm_credentials_store("localhost:5000", "user", "ge:heim", NULL, NULL), 0);
     snprintf(path, sizeof(path), "%s/.config/containers/auth.json", dir);
     assert_int_equal(stat(path, &st), 0);
@@ -161,9 +164,11 @@ static void stored_and_erased(void **state)
 /* Plain HTTP and no proxy are for this machine only, so what only looks like it must not be taken for it. */
 static void this_machine(void **state)
 {
-    static const char *const local[] = {"localhost", "LOCALHOST:5000", "127.0.0.1", "127.1.2.3:80", "[::1]", "[::1]:5000"};
-    static const char *const other[] = {"", "localhost.example.com", "127.example.com", "127.0.0.1.example.com:5000", "128.0.0.1",
-        "[::1:1]", "[::11]:5000", "10.127.0.1", "127.0.0.1.127.0.0.1.127.0.0.1"};
+    static const char *const local[] = {
+        "localhost", "LOCALHOST:5000", "127.0.0.1", "127.1.2.3:80", "[::1]", "[::1]:5000"};
+    static const char *const other[] = {"", "localhost.example.com", "127.example.com",
+        "127.0.0.1.example.com:5000", "128.0.0.1", "[::1:1]", "[::11]:5000", "10.127.0.1",
+        "127.0.0.1.127.0.0.1.127.0.0.1"};
     char url[128];
     for (size_t i = 0; i < sizeof(local) / sizeof(local[0]); i++) {
         assert_true(sm_host_is_local(local[i]));

@@ -87,8 +87,7 @@ static struct fixture *start(const char *policy_text, unsigned max_sockets)
     f->env = (struct sm_virtio_env){
         .loop = f->loop, .memory = &f->fg.gm, .irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
     assert_int_equal(sm_user_net_create(f->loop, &config, &f->backend, NULL), 0);
-    assert_int_equal(
-        sm_virtio_net_create(&f->env, sm_user_net_mac, f->backend, &f->dev, NULL), 0);
+    assert_int_equal(sm_virtio_net_create(&f->env, sm_user_net_mac, f->backend, &f->dev, NULL), 0);
     assert_int_equal(sm_loop_start(f->loop, "net-test", NULL), 0);
     fg_probe(&f->fg, f->dev, UINT64_MAX, f->q, 2, 64);
     f->tx = fg_alloc(&f->fg, 65536);
@@ -150,8 +149,8 @@ static size_t receive(struct fixture *f, uint8_t *frame, size_t room, int timeou
 static const uint8_t gateway_mac[6] = {0x52, 0x55, 10, 0, 2, 2};
 
 /* Waits for a frame of this protocol, answering ARP on the way. */
-static size_t expect(struct fixture *f, uint8_t protocol, uint8_t *frame, size_t room,
-    struct sm_frame *parsed)
+static size_t expect(
+    struct fixture *f, uint8_t protocol, uint8_t *frame, size_t room, struct sm_frame *parsed)
 {
     for (int i = 0; i < 20; i++) {
         size_t len = receive(f, frame, room, 5000);
@@ -202,9 +201,14 @@ static void send_udp(struct fixture *f, bool v6, const struct sm_ip *dst, uint16
     uint16_t dport, const void *data, size_t len)
 {
     uint8_t frame[2048];
-    struct sm_udp_packet p = {.dst_mac = gateway_mac, .src_mac = sm_user_net_mac,
-        .src = v6 ? sm_subnet_v6.guest : sm_subnet_v4.guest, .dst = *dst, .sport = sport,
-        .dport = dport, .payload = data, .len = len};
+    struct sm_udp_packet p = {.dst_mac = gateway_mac,
+        .src_mac = sm_user_net_mac,
+        .src = v6 ? sm_subnet_v6.guest : sm_subnet_v4.guest,
+        .dst = *dst,
+        .sport = sport,
+        .dport = dport,
+        .payload = data,
+        .len = len};
 
     send_frame(f, frame, sm_frame_make_udp(frame, sizeof(frame), &p));
 }
@@ -226,8 +230,7 @@ static void test_udp_to_host(void **state)
     send_udp(f, false, &sm_subnet_v4.gateway, 4000, port, "ping", 4);
     p.fd = host;
     assert_int_equal(poll(&p, 1, 5000), 1);
-    assert_int_equal(
-        recvfrom(host, buf, sizeof(buf), 0, (struct sockaddr *)&from, &from_len), 4);
+    assert_int_equal(recvfrom(host, buf, sizeof(buf), 0, (struct sockaddr *)&from, &from_len), 4);
     assert_int_equal(sendto(host, "pong!", 5, 0, (struct sockaddr *)&from, from_len), 5);
     expect(f, SM_IP_UDP, frame, sizeof(frame), &parsed);
     assert_true(sm_ip_equal(&parsed.src, &sm_subnet_v4.gateway));
@@ -532,8 +535,8 @@ static void test_dns_policy(void **state)
     ask(f, false, "ok");
     resolve(f, "ok", (uint8_t[]){1, 1, 1, 1}, 60);
     assert_int_equal(dns_answer(f, false, frame, sizeof(frame)), 0);
-    assert_non_null(sm_names_find(
-        &sm_user_net_egress(f->backend)->names, &target, (uint64_t)sm_now_ms()));
+    assert_non_null(
+        sm_names_find(&sm_user_net_egress(f->backend)->names, &target, (uint64_t)sm_now_ms()));
     send_udp(f, false, &target, 7000, 10, "x", 1);
     expect(f, SM_IP_ICMP, frame, sizeof(frame), &parsed);
     stop(f);

@@ -92,8 +92,7 @@ static int setup(void **state)
         .loop = f->loop, .memory = &f->fg.gm, .irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
     f->backend = calloc(1, sizeof(*f->backend));
     assert_non_null(f->backend);
-    f->backend->base = (struct sm_net_backend){
-        .ops = &fake_ops, .mtu = 1400, .link_up = true};
+    f->backend->base = (struct sm_net_backend){.ops = &fake_ops, .mtu = 1400, .link_up = true};
     assert_int_equal(sm_virtio_net_create(&f->env, mac, &f->backend->base, &f->dev, NULL), 0);
     *state = f;
     return 0;
@@ -167,13 +166,13 @@ static void test_transmit(void **state)
 static void test_bad_headers(void **state)
 {
     static const uint8_t bad[][SM_NET_HDR] = {
-        {1, 0, 0, 0, 0, 0, 99, 0, 0, 0},              /* checksum field over the end */
-        {1, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff},   /* sum would wrap */
-        {0, 1, 54, 0, 100, 0, 0, 0, 0, 0},            /* segments without a checksum */
-        {1, 1, 54, 0, 0, 0, 34, 0, 16, 0},            /* segments of size 0 */
-        {1, 1, 200, 0, 100, 0, 34, 0, 16, 0},         /* headers longer than the frame */
-        {1, 3, 54, 0, 100, 0, 34, 0, 16, 0},          /* UFO was not offered */
-        {1, 9, 54, 0, 100, 0, 34, 0, 16, 0},          /* no such type */
+        {1, 0, 0, 0, 0, 0, 99, 0, 0, 0},            /* checksum field over the end */
+        {1, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}, /* sum would wrap */
+        {0, 1, 54, 0, 100, 0, 0, 0, 0, 0},          /* segments without a checksum */
+        {1, 1, 54, 0, 0, 0, 34, 0, 16, 0},          /* segments of size 0 */
+        {1, 1, 200, 0, 100, 0, 34, 0, 16, 0},       /* headers longer than the frame */
+        {1, 3, 54, 0, 100, 0, 34, 0, 16, 0},        /* UFO was not offered */
+        {1, 9, 54, 0, 100, 0, 34, 0, 16, 0},        /* no such type */
     };
     struct fixture *f = *state;
 
@@ -187,7 +186,8 @@ static void test_bad_headers(void **state)
     assert_int_equal(f->backend->sends, 2);
     transmit(f, (uint8_t[SM_NET_HDR]){0xfe, 0, 9, 9, 9, 9, 9, 9, 9, 9}, 100);
     assert_int_equal(f->backend->sends, 3);
-    assert_int_equal(f->backend->hdr.flags | f->backend->hdr.csum_start | f->backend->hdr.gso_size, 0);
+    assert_int_equal(
+        f->backend->hdr.flags | f->backend->hdr.csum_start | f->backend->hdr.gso_size, 0);
 }
 
 static void test_no_offload_without_negotiation(void **state)
