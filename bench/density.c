@@ -10,6 +10,7 @@
 
 #include <supermachine.h>
 
+#define MAX_VMS  256
 #define SETTLE_S 3 /* a VM is still busy with what its restore has to do */
 
 struct memory {
@@ -64,19 +65,18 @@ int main(int argc, char **argv)
     sm_error err;
     sm_store *store = NULL;
     sm_image *image = NULL;
+    sm_vm *vms[MAX_VMS] = {NULL};
     int n = argc == 3 ? atoi(argv[2]) : 0;
-    if (n < 2) {
-        fprintf(stderr, "usage: bench-density IMAGE N\n");
+    if (n < 2 || n > MAX_VMS) {
+        fprintf(stderr, "usage: bench-density IMAGE N, with N from 2 to %d\n", MAX_VMS);
         return 2;
     }
-    sm_vm **vms = calloc((size_t)n, sizeof(*vms));
-    int failed = !vms || sm_store_open(&store, NULL, &err) ||
+    int failed = sm_store_open(&store, NULL, &err) ||
                  sm_image_open(store, argv[1], NULL, &image, &err) || hold(image, vms, n, &err);
     if (failed)
-        fprintf(stderr, "bench-density: %s\n", vms ? err.message : "no memory");
-    for (int i = 0; vms && i < n; i++)
+        fprintf(stderr, "bench-density: %s\n", err.message);
+    for (int i = 0; i < n; i++)
         sm_vm_close(vms[i]);
-    free(vms);
     sm_image_close(image);
     sm_store_close(store);
     return failed;

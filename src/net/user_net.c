@@ -157,13 +157,13 @@ static struct slot *make_slot(struct user_net *un, int fd)
 
     if ((size_t)fd >= un->n_slots) {
         size_t n = ((size_t)fd + 64) & ~(size_t)63;
-        struct slot **grown = reallocarray(un->slots, n, sizeof(*grown));
+        struct slot **grown = reallocarray(un->slots, n, sizeof(void *));
 
         if (!grown)
             return NULL;
-        memset(grown + un->n_slots, 0, (n - un->n_slots) * sizeof(*grown));
         un->slots = grown;
-        un->n_slots = n;
+        while (un->n_slots < n)
+            un->slots[un->n_slots++] = NULL;
     }
     slot = calloc(1, sizeof(*slot));
     if (!slot)
