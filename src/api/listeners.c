@@ -8,8 +8,6 @@
 #include "util/clock.h"
 #include "util/error.h"
 
-#define REQUEST_TIMEOUT_MS 30000
-
 static void make_registry(
     struct sm_snapshot_listener *entries, const struct sm_listener *found, size_t n)
 {
@@ -29,7 +27,7 @@ int sm_vm_save_listeners(
     struct sm_listener found[SM_LISTENERS_MAX];
     struct sm_wire_sockets sockets;
     struct sm_channel channel;
-    int64_t deadline = sm_deadline(REQUEST_TIMEOUT_MS);
+    int64_t deadline = sm_deadline(SM_VM_AGENT_TIMEOUT_MS);
     size_t count = 0;
     int rc = sm_vm_channel(vm, &channel, err);
     if (rc)

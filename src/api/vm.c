@@ -15,8 +15,8 @@
 #include "util/error.h"
 #include "vmm/machine.h"
 
-#define REQUEST_TIMEOUT_MS 30000 /* for what the agent does at once */
-#define FREEZE_WAIT_MS     30000
+#define STOP_TIMEOUT_MS 30000
+#define FREEZE_WAIT_MS  30000
 
 const struct sm_image_config *sm_vm_image_config(const sm_vm *vm)
 {
@@ -33,7 +33,7 @@ int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, sm_error *err)
         *channel = own;
         return 0;
     }
-    return sm_channel_connect(channel, vm->machine, sm_deadline(REQUEST_TIMEOUT_MS), err);
+    return sm_channel_connect(channel, vm->machine, sm_deadline(SM_VM_AGENT_TIMEOUT_MS), err);
 }
 
 int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer,
@@ -43,7 +43,7 @@ int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wi
     int rc = sm_vm_channel(vm, &channel, err);
     if (rc)
         return rc;
-    int64_t deadline = sm_deadline(wait_ms + REQUEST_TIMEOUT_MS);
+    int64_t deadline = sm_deadline(wait_ms + SM_VM_AGENT_TIMEOUT_MS);
     rc = sm_exec_send(&channel, type, message, deadline, err);
     if (!rc)
         rc = sm_channel_expect(&channel, answer, to, deadline, err);
@@ -148,7 +148,7 @@ static void ask_to_power_off(sm_vm *vm, int64_t deadline)
 
 int sm_vm_stop(sm_vm *vm, int timeout_ms, sm_error *err)
 {
-    int64_t deadline = sm_deadline(timeout_ms < 0 ? REQUEST_TIMEOUT_MS : timeout_ms);
+    int64_t deadline = sm_deadline(timeout_ms < 0 ? STOP_TIMEOUT_MS : timeout_ms);
     struct sm_machine_end end;
     if (sm_machine_wait(vm->machine, 0, &end, NULL) == 0)
         return 0;

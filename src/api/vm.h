@@ -13,6 +13,10 @@
 
 #define SM_VM_MAX_NAME 63
 
+/* For what the agent does at once. Long, for a host whose CPUs are shared by many VMs that start together: the end of
+ * a VM is noticed without it. */
+#define SM_VM_AGENT_TIMEOUT_MS 120000
+
 struct sm_vm {
     sm_image *image;
     struct sm_hv *hv;

@@ -28,7 +28,6 @@
 #include "vmm/machine.h"
 
 #define DEFAULT_BOOT_TIMEOUT 120000
-#define REQUEST_TIMEOUT_MS   30000 /* for what the agent does at once */
 
 static uint64_t since_start(const sm_vm *vm, uint64_t ns)
 {
@@ -120,7 +119,7 @@ static int greet(struct sm_channel *channel, sm_error *err)
 {
     struct sm_wire_hello hello;
     int rc =
-        sm_channel_expect(channel, SM_WIRE_HELLO, &hello, sm_deadline(REQUEST_TIMEOUT_MS), err);
+        sm_channel_expect(channel, SM_WIRE_HELLO, &hello, sm_deadline(SM_VM_AGENT_TIMEOUT_MS), err);
     if (rc)
         return rc;
     if (hello.version != SM_WIRE_VERSION)
@@ -160,7 +159,7 @@ static int personalise(sm_vm *vm, struct sm_channel *channel, const char *hostna
     if (with_network)
         sm_wire_put_set_network(&w, &network);
     sm_wire_put_restore(&w, &restore);
-    int64_t deadline = sm_deadline(REQUEST_TIMEOUT_MS);
+    int64_t deadline = sm_deadline(SM_VM_AGENT_TIMEOUT_MS);
     int rc = sm_channel_send(channel, frames, w.len, deadline, err);
     if (!rc && with_network)
         rc = sm_channel_expect(channel, SM_WIRE_OK, NULL, deadline, err);
@@ -286,7 +285,7 @@ int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_er
         rc = sm_machine_resume(vm->machine, err);
     struct sm_channel channel;
     if (!rc)
-        rc = sm_channel_connect(&channel, vm->machine, sm_deadline(REQUEST_TIMEOUT_MS), err);
+        rc = sm_channel_connect(&channel, vm->machine, sm_deadline(SM_VM_AGENT_TIMEOUT_MS), err);
     if (rc)
         return rc;
     vm->agent_ns = sm_now_ns();
