@@ -12,8 +12,8 @@
 #   SM_TESTBED             native or nested
 #   SM_BUILD               the build directory (supermachine in it)
 #   SM_KERNEL              the guest kernel (vmlinux)
-#   SM_IMAGE_BUSYBOX, SM_IMAGE_DEBIAN   directories of tests/images/make.sh (oci, oci.tar, docker.tar); the second is empty where
-#                          it cannot be made
+#   SM_IMAGE_BUSYBOX, SM_IMAGE_DEBIAN, SM_IMAGE_SERVICES   directories of tests/images/make.sh (oci, and of some oci.tar,
+#                          docker.tar); the latter two are empty where they cannot be made
 # SM_TEST_FILTER, a regular expression, chooses tests by name.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -85,14 +85,15 @@ prepare_integration() {
         count 0 1 0
         return 1
     fi
-    # Without root it can only be taken from the cache; the tests that need it skip themselves.
-    if ! SM_IMAGE_DEBIAN=$(tests/images/make.sh debian) && [ "$(id -u)" -eq 0 ]; then
+    # Without root they can only be taken from the cache; the tests that need them skip themselves.
+    if { ! SM_IMAGE_DEBIAN=$(tests/images/make.sh debian) || ! SM_IMAGE_SERVICES=$(tests/images/make.sh services); } &&
+        [ "$(id -u)" -eq 0 ]; then
         count 0 1 0
         return 1
     fi
     SM_BUILD=$root/build
     BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-600}
-    export SM_KERNEL SM_IMAGE_BUSYBOX SM_IMAGE_DEBIAN SM_BUILD BATS_TEST_TIMEOUT
+    export SM_KERNEL SM_IMAGE_BUSYBOX SM_IMAGE_DEBIAN SM_IMAGE_SERVICES SM_BUILD BATS_TEST_TIMEOUT
     bats=(bats --formatter tap --timing)
     [ -z "${SM_TEST_FILTER:-}" ] || bats+=(--filter "$SM_TEST_FILTER")
 }

@@ -3,20 +3,21 @@
 #
 #   tests/images/make.sh busybox     Debian's static busybox: small, sh and the usual tools
 #   tests/images/make.sh debian      debootstrap's minbase with python3: glibc, dynamic linking, dpkg
+#   tests/images/make.sh services    debian with nginx, PostgreSQL and its cluster, curl and ping
 #
-#   DIR/oci            OCI layout, reference "latest"
-#   DIR/oci.tar        the same as oci-archive
-#   DIR/docker.tar     the same as docker-archive, named <image>:latest
+#   DIR/oci            OCI layout, reference "latest"; of services also "nginx" and "postgres", which run those
+#   DIR/oci.tar        the same as oci-archive (not of services)
+#   DIR/docker.tar     the same as docker-archive, named <image>:latest (not of services)
 #
 # The tools are not ours on purpose (debootstrap, tar, umoci, skopeo): they judge our reading of their formats.
 # Cached outside of the checkout ($SM_IMAGE_CACHE or ~/.cache/supermachine/images), keyed by this script and the packages
-# that go in; appears by a rename; two makers at once wait for each other. debian needs root (device nodes, owners, chroot);
-# busybox does not, and has the same digest wherever it is made.
+# that go in; appears by a rename; two makers at once wait for each other. busybox has the same digest wherever it is made; the others
+# need root (device nodes, owners, chroot).
 set -euo pipefail
 
 die() { echo "images: $*" >&2; exit 1; }
 
-name=${1:?which image: busybox or debian}
+name=${1:?which image: busybox, debian or services}
 cache=${SM_IMAGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/supermachine/images}
 
 # Files that every image has; the marker lets a test know that it sees this image and no other.
@@ -119,6 +120,63 @@ layout_debian() {
     umoci gc --layout "$layout"
 }
 
+# On debian's root rather than a second debootstrap, which takes longer than all of this. Without what PostgreSQL needs to
+# compile queries: three quarters of its size. No test waits for a disk: the cluster does not sync.
+root_services() {
+    local root=$1 debian blob cluster=/var/lib/postgresql/15/main
+    debian=$("$0" debian)/oci
+    blob=$(jq -r '.manifests[0].digest' "$debian/index.json")
+    blob=$(jq -r '.layers[0].digest' "$debian/blobs/${blob/://}")
+    tar --numeric-owner --xattrs -xpzf "$debian/blobs/${blob/://}" -C "$root"
+    printf 'path-exclude=/usr/share/%s/*\n' doc man info locale >"$root/etc/dpkg/dpkg.cfg.d/small"
+    printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
+    chmod 755 "$root/usr/sbin/policy-rc.d"
+    mkdir "$root/etc/postgresql-common"
+    echo 'create_main_cluster = false' >"$root/etc/postgresql-common/createcluster.conf"
+    cp /etc/resolv.conf "$root/etc/resolv.conf"
+    {
+        chroot "$root" apt-get update
+        chroot "$root" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+            nginx-light postgresql-15 curl iputils-ping
+        chroot "$root" install -d -o postgres -g postgres -m 700 "$cluster"
+        chroot "$root" su postgres -c "/usr/lib/postgresql/15/bin/initdb -D $cluster -A trust -N --locale C -E UTF8"
+    } >"$work/services.log" 2>&1 9>&- || { tail -n 20 "$work/services.log" >&2; die "installing the services failed, see above"; }
+    # /var/www: umoci does not pad the layer's last file, nor end the archive; so that one must be a directory.
+    rm -rf "$root"/usr/lib/postgresql/15/lib/{llvmjit*,bitcode} "$root"/usr/lib/llvm-* "$root"/usr/lib/*/{libLLVM,libz3}* \
+        "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/*.log "$root"/var/www "$root/usr/sbin/policy-rc.d"
+    cat >>"$root$cluster/postgresql.conf" <<'EOF'
+fsync = off
+jit = off
+shared_buffers = 8MB
+unix_socket_directories = '/tmp'
+EOF
+    cat >"$root/etc/nginx/nginx.conf" <<'EOF'
+pid /run/nginx.pid;
+error_log stderr;
+worker_rlimit_nofile 8192;
+events { worker_connections 4096; }
+http {
+    access_log off;
+    server {
+        listen 80;
+        root /srv/www;
+    }
+}
+EOF
+    mkdir "$root/srv/www"
+    echo 'hello from nginx' >"$root/srv/www/index.html"
+    write_identity "$root"
+}
+
+layout_services() {
+    local layout=$2
+    layout_debian "$1" "$layout"
+    umoci config --image "$layout:latest" --tag nginx --config.exposedports 80/tcp \
+        --config.entrypoint nginx --config.cmd -g --config.cmd 'daemon off;'
+    umoci config --image "$layout:latest" --tag postgres --config.exposedports 5432/tcp --config.user postgres \
+        --config.entrypoint /usr/lib/postgresql/15/bin/postgres --config.cmd -D --config.cmd /var/lib/postgresql/15/main
+}
+
 # The mirror that this machine's own packages come from.
 mirror() {
     local uri
@@ -130,21 +188,21 @@ mirror() {
 versions() {
     case $name in
     busybox) dpkg-query -W busybox-static ;;
-    debian) dpkg-query -W debootstrap umoci ;;
-    *) die "no image '$name' here: busybox and debian" ;;
+    debian | services) dpkg-query -W debootstrap umoci ;;
+    *) die "no image '$name' here: busybox, debian and services" ;;
     esac
 }
 
 key=$({ versions; cat "$0"; } | sha256sum | cut -c 1-16)
 out=$cache/$name-$key
-if [ -f "$out/docker.tar" ]; then
+if [ -d "$out" ]; then
     echo "$out"
     exit 0
 fi
 mkdir -p "$cache"
 exec 9>"$cache/.$name-$key.lock"
 flock -w 900 9 || die "waited 15 minutes for another maker of '$name'"
-if [ -f "$out/docker.tar" ]; then
+if [ -d "$out" ]; then
     echo "$out"
     exit 0
 fi
@@ -161,8 +219,10 @@ umask 022
 layout=$work/result/oci
 {
     "layout_$name" "$work/root" "$layout"
-    skopeo copy "oci:$layout:latest" "oci-archive:$work/result/oci.tar:latest"
-    skopeo copy "oci:$layout:latest" "docker-archive:$work/result/docker.tar:$name:latest"
+    if [ "$name" != services ]; then
+        skopeo copy "oci:$layout:latest" "oci-archive:$work/result/oci.tar:latest"
+        skopeo copy "oci:$layout:latest" "docker-archive:$work/result/docker.tar:$name:latest"
+    fi
 } >"$work/log" 2>&1 9>&- || { tail -n 20 "$work/log" >&2; die "packing the image failed, see above"; }
 
 rm -rf "$out"

@@ -7,14 +7,17 @@ repo=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
 : "${SM_TESTBED:=native}"
 : "${SM_BUILD:=$repo/build}"
 : "${SM_IMAGE_BUSYBOX:=$("$repo/tests/images/make.sh" busybox)}"
-# Empty where it cannot be made: without root.
+# Empty where they cannot be made: without root.
 : "${SM_IMAGE_DEBIAN=$("$repo/tests/images/make.sh" debian)}"
-export SM_TESTBED SM_BUILD SM_IMAGE_BUSYBOX SM_IMAGE_DEBIAN
+: "${SM_IMAGE_SERVICES=$("$repo/tests/images/make.sh" services)}"
+export SM_TESTBED SM_BUILD SM_IMAGE_BUSYBOX SM_IMAGE_DEBIAN SM_IMAGE_SERVICES
 
 # shellcheck disable=SC2034 # for the tests
 busybox=oci:$SM_IMAGE_BUSYBOX/oci:latest
 # shellcheck disable=SC2034
 debian=oci:$SM_IMAGE_DEBIAN/oci:latest
+# shellcheck disable=SC2034 # services:latest, services:nginx, services:postgres
+services=oci:$SM_IMAGE_SERVICES/oci
 
 PATH=$SM_BUILD:$PATH
 
@@ -87,8 +90,53 @@ wait_for() {
 }
 
 needs_debian() { [ -n "$SM_IMAGE_DEBIAN" ] || skip "making the Debian image needs root"; }
+needs_services() { [ -n "$SM_IMAGE_SERVICES" ] || skip "making the image of services needs root"; }
 
 is_native() { [ "$SM_TESTBED" = native ]; }
 
 # Is the guest's kernel emulated here? Not asked of our own program, which is to find out by itself.
 is_emulated() { is_native && { [ -e /sys/module/kvm_pvm ] || grep -q '^kvm_pvm ' /proc/modules 2>/dev/null; }; }
+
+# ---- a network that is the test's own ----------------------------------------------------------
+
+net_jobs=()
+
+# own_network ADDRESS...: a network namespace with these addresses beside loopback's. They all belong to lo: a local address is
+# judged by what it is, not by the interface that has it. Nothing leaves it; teardown calls end_own_network.
+own_network() {
+    local address
+    [ "$(id -u)" -eq 0 ] || skip "needs root: network namespaces"
+    netns=sm-$$-own
+    ip netns add "$netns"
+    ip -n "$netns" link set lo up
+    for address; do
+        case $address in
+        *:*) ip -n "$netns" addr add "$address/128" dev lo nodad ;;
+        *) ip -n "$netns" addr add "$address/32" dev lo ;;
+        esac
+    done
+    echo 'nameserver 10.1.2.3' >"$BATS_TEST_TMPDIR/resolv.conf"
+    ip netns exec "$netns" sh -c 'echo 0 2147483647 >/proc/sys/net/ipv4/ping_group_range'
+}
+
+# in_network COMMAND...: in there, where the name server is 10.1.2.3. Becomes the command when it is run in the background.
+in_network() {
+    # shellcheck disable=SC2016 # for the shell in there
+    ip netns exec "$netns" sh -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' "$BATS_TEST_TMPDIR/resolv.conf" "$@"
+}
+
+# serve_network OUTPUT COMMAND...: in there, in the background until the end of the test. OUTPUT may be emptied meanwhile.
+serve_network() {
+    ip netns exec "$netns" "${@:2}" >>"$1" 2>&1 3>&- &
+    net_jobs+=($!)
+}
+
+# network_listens PORT [udp]
+network_listens() {
+    ip netns exec "$netns" cat "/proc/net/${2:-tcp}" "/proc/net/${2:-tcp}6" | grep -qi ":$(printf %04X "$1") 0*:0000 0[A7]"
+}
+
+end_own_network() {
+    [ "${#net_jobs[@]}" -eq 0 ] || kill "${net_jobs[@]}" 2>/dev/null || true
+    [ -z "${netns:-}" ] || ip netns del "$netns"
+}
