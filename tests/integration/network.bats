@@ -1,0 +1,155 @@
+#!/usr/bin/env bats
+# What programs in a guest do with the network: the usual clients against servers in a network of the test's own, and a guest
+# that floods.
+load helper
+
+teardown() {
+    end_own_network
+    nothing_left
+}
+
+# The host side: a name server at 10.1.2.3, what is in $www by HTTP at port 8080 of every address, echo by UDP at port 8000.
+servers() {
+    www=$BATS_TEST_TMPDIR/www
+    own_network 10.1.2.3 203.0.113.9 2001:db8::9
+    mkdir -p "$www"
+    echo 'hello from the host' >"$www/hello"
+    serve_network "$BATS_TEST_TMPDIR/dns" python3 "$repo/tests/tools/dns.py" 10.1.2.3 \
+        server.test=203.0.113.9,2001:db8::9 four.test=203.0.113.9 six.test=2001:db8::9
+    serve_network "$BATS_TEST_TMPDIR/http" python3 -m http.server --bind :: --directory "$www" 8080
+    serve_network "$BATS_TEST_TMPDIR/saw" python3 "$repo/tests/tools/witness.py"
+    wait_for 60 network_listens 53 udp
+    wait_for 60 network_listens 8080
+    wait_for 60 network_listens 8000
+}
+
+@test "busybox: wget over IPv4, IPv6 and by name, look-ups, UDP, ping" {
+    servers
+    run --separate-stderr in_network supermachine run "$busybox" sh -c '
+        wget -q -O - http://203.0.113.9:8080/hello
+        wget -q -O - "http://[2001:db8::9]:8080/hello"
+        wget -q -O - http://four.test:8080/hello
+        nslookup six.test
+        nslookup nowhere.test 2>&1
+        nslookup four.test 10.1.2.3 # UDP to an address of its own
+        ping -c 2 -w 60 203.0.113.9
+        ping -c 1 -w 60 10.0.2.2
+        ping -6 -c 1 -w 60 fd73:6d6e:6574::2'
+    echo "$output $stderr"
+    [ "$status" -eq 0 ]
+    [ "$(grep -cx 'hello from the host' <<<"$output")" -eq 3 ]
+    [ "$(grep -c ' 0% packet loss' <<<"$output")" -eq 3 ]
+    grep -q NXDOMAIN <<<"$output"
+    grep -q 'Address.*2001:db8::9' <<<"$output"
+    grep -q '^Server:.*10.1.2.3' <<<"$output"
+    grep -q 'Address.*203.0.113.9' <<<"$output"
+}
+
+@test "Debian: curl by either family and by name, getent, UDP, ping" {
+    needs_services
+    servers
+    local url=:8080/hello
+    run --separate-stderr in_network supermachine run "$services:latest" bash -c "
+        curl -sS 'http://203.0.113.9$url' 'http://[2001:db8::9]$url' -: -sS -6 'http://server.test$url' -: -sS -4 'http://server.test$url'
+        getent ahostsv4 server.test
+        getent hosts six.test
+        exec 3<>/dev/udp/203.0.113.9/8000
+        echo ask >&3
+        timeout 60 head -n 1 <&3
+        ping -c 1 -w 60 four.test
+        curl -sS http://nowhere.test/ 2>&1"
+    echo "$output $stderr"
+    [ "$status" -eq 6 ] # curl: could not resolve
+    [ "$(grep -cx 'hello from the host' <<<"$output")" -eq 4 ]
+    grep -q '^203.0.113.9 *STREAM' <<<"$output"
+    grep -q '^2001:db8::9 .*six.test' <<<"$output"
+    grep -qx reached <<<"$output"
+    grep -q ' 0% packet loss' <<<"$output"
+}
+
+@test "Debian: apt-get installs a package of a mirror" {
+    ! is_native || skip "takes more than ten minutes where the guest's kernel is emulated"
+    needs_debian
+    servers
+    local root=$BATS_TEST_TMPDIR/hello
+    mkdir -p "$root/DEBIAN" "$root/usr/share/hello"
+    printf '%s\n' 'Package: supermachine-hello' 'Version: 1.0' 'Architecture: all' 'Maintainer: nobody <nobody@localhost>' \
+        'Description: test' >"$root/DEBIAN/control"
+    echo 'it is here' >"$root/usr/share/hello/word"
+    dpkg-deb --root-owner-group --build "$root" "$www/hello.deb" >/dev/null
+    {
+        cat "$root/DEBIAN/control"
+        echo "Filename: ./hello.deb"
+        echo "Size: $(stat -c %s "$www/hello.deb")"
+        echo "SHA256: $(sha256sum <"$www/hello.deb" | cut -d ' ' -f 1)"
+    } >"$www/Packages"
+    run --separate-stderr in_network supermachine run "$debian" sh -c '
+        rm -rf /etc/apt/sources.list.d /etc/apt/sources.list
+        echo "deb [trusted=yes] http://server.test:8080/ ./" >/etc/apt/sources.list
+        apt-get update && apt-get install -y supermachine-hello && dpkg -s supermachine-hello && cat /usr/share/hello/word'
+    echo "$output $stderr"
+    [ "$status" -eq 0 ]
+    grep -qx 'Status: install ok installed' <<<"$output"
+    [ "${lines[-1]}" = 'it is here' ]
+    grep -q 'GET /./hello.deb\|GET /hello.deb' "$BATS_TEST_TMPDIR/http"
+}
+
+# mappings PID: a line for each mapping of the process: where it starts, its size and what is resident, in KiB.
+mappings() { awk '/^[0-9a-f]+-/ { sub("-.*", "", $1); start = $1 } /^Size:/ { size = $2 } /^Rss:/ { print start, size, $2 }' "/proc/$1/smaps"; }
+
+# resident PID FILE: KiB of the process outside of the mappings that start where the lines of FILE say.
+resident() { mappings "$1" | awk 'NR == FNR { guest[$1] = 1; next } !($1 in guest) { sum += $3 } END { print sum }' "$2" -; }
+
+@test "a guest that floods with UDP and with connections takes no more of the host's memory than is allowed" {
+    needs_debian
+    servers
+    local out=$BATS_TEST_TMPDIR/out in=$BATS_TEST_TMPDIR/in job vm before most=0 now
+    mkfifo "$in"
+    in_network supermachine run -i --memory 128m "$debian" python3 -c '
+import socket, sys, time
+print("ready", flush=True)
+sys.stdin.readline()
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+end, n, held = time.time() + float(sys.argv[1]), 0, []
+while time.time() < end:
+    for _ in range(20):
+        try:
+            # new ports all the time: each is a socket of the host
+            s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            s.sendto(b"x" * 1400, ("203.0.113.9", 20000 + n % 30000))
+            u.sendto(b"x" * 60000, ("203.0.113.9", 8001))
+            t = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            t.setblocking(False)
+            t.connect_ex(("203.0.113.9", 20000 + n % 30000))
+            held += [s, t]
+        except OSError:
+            pass
+        n += 1
+    if len(held) > 400:
+        del held[:200]
+print("sent", n, flush=True)
+sys.stdin.readline()
+' 20 <"$in" >"$out" 3>&- &
+    job=$!
+    exec 4>"$in"
+    wait_for 200 grep -q ready "$out"
+    vm=$(our_processes | awk '/\/supermachine$/ { print $1; exit }')
+    # The guest's memory is the large one; what it touches says nothing about us.
+    mappings "$vm" | awk '$2 >= 32768' | tee "$BATS_TEST_TMPDIR/guest"
+    grep -q . "$BATS_TEST_TMPDIR/guest"
+    before=$(resident "$vm" "$BATS_TEST_TMPDIR/guest")
+    echo >&4
+    until grep -q sent "$out"; do
+        [ -e "/proc/$vm" ]
+        now=$(resident "$vm" "$BATS_TEST_TMPDIR/guest")
+        [ "$now" -le "$most" ] || most=$now
+        sleep 0.2
+    done
+    echo "# $(tail -n 1 "$out") times; resident before: $before KiB, at most: $most KiB" >&3
+    echo >&4
+    exec 4>&-
+    wait "$job"
+    [ "$before" -gt 0 ] && [ "$most" -gt 0 ]
+    # 1024 sockets of the host are the bound; the connections among them have buffers of libslirp's.
+    [ $((most - before)) -lt $((128 << 10)) ]
+}
