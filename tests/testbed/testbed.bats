@@ -38,6 +38,15 @@ setup() {
     [ "$(ls -d /tmp/supermachine-nested.* 2>/dev/null || true)" = "$before" ]
 }
 
+@test "nested: a machine that crashes, or hangs, is told from a command that fails" {
+    run "$nested" run -t 120 -- sh -c 'echo c >/proc/sysrq-trigger; sleep 600'
+    [ "$status" -eq 125 ]
+    [[ "$output" == *"Kernel panic"*"ended without a result"* ]]
+    SM_TESTBED_PATIENCE=20 run "$nested" run -t 300 -- sh -c 'kill -STOP -1; sleep 600'
+    [ "$status" -eq 125 ]
+    [[ "$output" == *"no sign of life for 20 s"*"ended without a result"* ]]
+}
+
 @test "a /dev/kvm that is none, or is not there, is found unusable" {
     [ "$(id -u)" -eq 0 ] || skip "needs root to hide /dev/kvm"
     local usable=$BATS_TEST_DIRNAME/../../scripts/kvm-usable
