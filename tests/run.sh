@@ -116,9 +116,9 @@ first_tests() {
     awk -v last="$1" '/^1\.\./ { print "1.." last; next } /^(not )?ok / { n++ } n <= last' "$2"
 }
 
-# QEMU's SVM now and then breaks the Linux that it runs (seen: a kernel stack overrun in the first instructions after a VMEXIT,
-# once in some hours). That says nothing about us: a machine that ended without a result is followed by another one, at most
-# two times, which begins with the file of tests that was running.
+# QEMU before 8.1 can run stale code after a kernel has patched its own (init.sh says more), which crashes or hangs that kernel.
+# That says nothing about us: a machine that ended without a result is followed by another one, at most two times, which
+# begins with the file of tests that was running.
 run_nested() {
     local files=(tests/integration/*.bats) part=$logs/nested.tap tries=3 end=$((SECONDS + ${SM_NESTED_TIMEOUT:-4200}))
     local status done_tests done_files n
