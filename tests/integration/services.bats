@@ -41,7 +41,6 @@ summary() { sort -n "$@" | awk '{ v[NR] = $1 } END { print NR " times, median " 
 every_restore_answers() {
     local in_a_row=2 at_once=2 i pids=() base=$((20000 + RANDOM % 10000))
     is_native || { in_a_row=50; at_once=20; } # each takes 10 s where the guest's kernel is emulated
-    [ "$1" != postgres ] || at_once=5 # 20 clients and servers starting up are too much for two emulated CPUs
     supermachine bake --until listening "$services:$1"
     for i in $(seq "$in_a_row"); do
         first_answer "$1" "$base" >>"$BATS_TEST_TMPDIR/row"
