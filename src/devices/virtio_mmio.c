@@ -120,21 +120,33 @@ void sm_virtio_config_changed(struct sm_virtio_dev *dev)
         raise(dev, SM_VIRTIO_INT_CONFIG);
 }
 
-static void on_kick(void *arg, uint32_t events)
+static void look_into(struct sm_virtio_dev *dev, unsigned q)
 {
-    (void)events;
-    struct sm_virtio_kick *kick = arg;
-    struct sm_virtio_dev *dev = kick->dev;
-    eventfd_t ignored;
-    eventfd_read(dev->notify_fd[kick->q], &ignored);
-    struct sm_virtq *vq = &dev->vq[kick->q];
+    struct sm_virtq *vq = &dev->vq[q];
     if (!dev->active || !vq->running || vq->broken)
         return;
     atomic_fetch_add_explicit(&dev->kicks, 1, memory_order_relaxed);
     if (dev->ops->notify)
-        dev->ops->notify(dev, kick->q);
+        dev->ops->notify(dev, q);
     if (vq->broken)
         sm_virtio_broken(dev);
+}
+
+static void on_kick(void *arg, uint32_t events)
+{
+    (void)events;
+    struct sm_virtio_kick *kick = arg;
+    eventfd_t ignored;
+    eventfd_read(kick->dev->notify_fd[kick->q], &ignored);
+    look_into(kick->dev, kick->q);
+}
+
+void sm_virtio_wake(struct sm_virtio_dev *dev)
+{
+    for (unsigned q = 0; q < dev->ops->n_queues; q++)
+        look_into(dev, q);
+    if (dev->active && atomic_load(&dev->interrupt_status))
+        eventfd_write(dev->env.irq_fd, 1);
 }
 
 /* Starts the queues that are ready; false if one of them makes no sense. */
@@ -477,16 +489,6 @@ int sm_virtio_load(struct sm_virtio_dev *dev, const struct sm_virtio_state *stat
     struct transfer t = {.dev = dev, .in = state, .err = err};
     int rc = sm_loop_call(dev->env.loop, do_load, &t, -1, err);
     return rc ? sm_error_prefix(err, rc, "virtio-%s", dev->ops->name) : t.rc;
-}
-
-void sm_virtio_wake(struct sm_virtio_dev *dev)
-{
-    if (!(atomic_load(&dev->status) & SM_VIRTIO_STATUS_DRIVER_OK))
-        return;
-    for (unsigned q = 0; q < dev->ops->n_queues; q++)
-        eventfd_write(dev->notify_fd[q], 1);
-    if (atomic_load(&dev->interrupt_status))
-        eventfd_write(dev->env.irq_fd, 1);
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */

@@ -124,9 +124,8 @@ SM_DEFINE_CLEANUP(struct sm_virtio_dev *, sm_virtio_destroy)
 int sm_virtio_save(struct sm_virtio_dev *dev, struct sm_virtio_state *state, sm_error *err);
 int sm_virtio_load(struct sm_virtio_dev *dev, const struct sm_virtio_state *state, sm_error *err);
 
-/* After a load, when interrupt controller and vCPUs are in place and before the vCPUs run: looks into
- * all queues (a kick may have been under way at capture) and repeats an interrupt that was not yet
- * acknowledged. The loop must not be paused any more or the work waits until it runs. */
+/* Once after a load, when interrupt controller and vCPUs are in place: looks into all queues (a kick may have
+ * been under way at capture) and repeats an interrupt that was not yet acknowledged. The loop's thread. */
 void sm_virtio_wake(struct sm_virtio_dev *dev);
 
 /* ---- for devices --------------------------------------------------------------------------- */

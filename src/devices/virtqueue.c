@@ -81,12 +81,27 @@ bool sm_virtq_start(struct sm_virtq *vq, const struct sm_guest_memory *gm,
     vq->used = sm_gm_ptr(gm, state->used, avail_event_at(vq) + 2);
     if (!vq->desc || !vq->avail || !vq->used)
         return broken(vq, "queue is not in RAM");
-    vq->published_used_idx = load16(vq->used + RING_IDX, __ATOMIC_RELAXED);
-    if (sm_virtq_unpublished(vq) > n)
-        vq->published_used_idx = state->next_used_idx;
-    vq->notify_off = load16(vq->used + RING_FLAGS, __ATOMIC_RELAXED) != 0;
     vq->running = true;
     return true;
+}
+
+/* What the used ring says of our doings before the start. Not read there: in a restored guest each queue's first touch is a
+ * page fault, and the vCPUs need not wait for it. */
+static void know_used(struct sm_virtq *vq)
+{
+    if (vq->used_known || !vq->running)
+        return;
+    vq->used_known = true;
+    vq->published_used_idx = load16(vq->used + RING_IDX, __ATOMIC_RELAXED);
+    if ((uint16_t)(vq->state.next_used_idx - vq->published_used_idx) > vq->state.size)
+        vq->published_used_idx = vq->state.next_used_idx;
+    vq->notify_off = load16(vq->used + RING_FLAGS, __ATOMIC_RELAXED) != 0;
+}
+
+unsigned sm_virtq_unpublished(struct sm_virtq *vq)
+{
+    know_used(vq);
+    return (uint16_t)(vq->state.next_used_idx - vq->published_used_idx);
 }
 
 void sm_virtq_stop(struct sm_virtq *vq)
@@ -192,6 +207,7 @@ void sm_virtq_push(struct sm_virtq *vq, uint16_t head, uint32_t written)
 {
     if (!vq->running)
         return;
+    know_used(vq);
     unsigned slot = vq->state.next_used_idx & (vq->state.size - 1u);
     uint8_t *elem = vq->used + RING_ENTRIES + 8 * (size_t)slot;
     sm_store_le32(elem, head);
@@ -201,6 +217,7 @@ void sm_virtq_push(struct sm_virtq *vq, uint16_t head, uint32_t written)
 
 bool sm_virtq_publish(struct sm_virtq *vq)
 {
+    know_used(vq);
     uint16_t new = vq->state.next_used_idx;
     uint16_t old = vq->published_used_idx;
     if (!vq->running || new == old)
@@ -219,6 +236,7 @@ void sm_virtq_notify_off(struct sm_virtq *vq)
 {
     /* With event idx nothing is to be done: avail_event stays behind and the guest kicks at most once
      * more. */
+    know_used(vq);
     if (vq->running && !vq->event_idx && !vq->notify_off) {
         store16(vq->used + RING_FLAGS, USED_F_NO_NOTIFY, __ATOMIC_RELAXED);
         vq->notify_off = true;
@@ -229,6 +247,7 @@ bool sm_virtq_notify_on(struct sm_virtq *vq)
 {
     if (!vq->running)
         return false;
+    know_used(vq);
     if (vq->event_idx) {
         store16(vq->used + avail_event_at(vq), vq->state.last_avail_idx, __ATOMIC_RELAXED);
     } else if (vq->notify_off) {
@@ -248,6 +267,7 @@ void sm_virtq_notify_next(struct sm_virtq *vq)
 {
     if (!vq->running)
         return;
+    know_used(vq);
     if (vq->event_idx)
         store16(vq->used + avail_event_at(vq), sm_virtq_avail_idx(vq), __ATOMIC_RELAXED);
     else

@@ -35,6 +35,7 @@ struct sm_virtq {
     const uint8_t *desc;
     uint8_t *avail; /* the guest's, but avail_event is in used and used_event in avail */
     uint8_t *used;
+    bool used_known;             /* the next two are: */
     uint16_t published_used_idx; /* what used->idx holds; next_used_idx runs ahead of it */
     bool notify_off;             /* the guest was asked not to kick */
     const char *why_broken;      /* for the log of errors; static text */
@@ -76,10 +77,7 @@ void sm_virtq_push(struct sm_virtq *vq, uint16_t head, uint32_t written);
 bool sm_virtq_publish(struct sm_virtq *vq);
 
 /* How many were pushed and not yet published. */
-static inline unsigned sm_virtq_unpublished(const struct sm_virtq *vq)
-{
-    return (uint16_t)(vq->state.next_used_idx - vq->published_used_idx);
-}
+unsigned sm_virtq_unpublished(struct sm_virtq *vq);
 
 /* Asks the guest not to kick while we are at work, and to kick again. After switching on, true means
  * that more has come meanwhile and must be popped first. */

@@ -135,10 +135,12 @@ int sm_loop_create(struct sm_loop **out, sm_error *err)
 
 /* ---- queues of calls and posts -------------------------------------------------------------- */
 
+/* Under the lock. */
 static void wake(struct sm_loop *loop)
 {
     atomic_store(&loop->work, true);
-    eventfd_write(loop->wake_fd, 1);
+    if (loop->state == LOOP_RUNNING) /* a thread that starts looks by itself */
+        eventfd_write(loop->wake_fd, 1);
 }
 
 static void run_calls(struct sm_loop *loop)

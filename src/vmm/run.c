@@ -395,13 +395,15 @@ int sm_machine_pause(struct sm_machine *m, sm_error *err)
 
 int sm_machine_go(struct sm_machine *m, sm_error *err)
 {
-    if (!m->loop_started) { /* first: without its thread, calls would be made by whoever calls */
-        int rc = sm_loop_start(m->loop, "devices", err);
-        if (rc)
-            return rc;
-        m->loop_started = true;
-    }
-    return run_again(m, err);
+    /* The vCPUs first, a thread takes its time to start: until then what they want of the devices is done by them. */
+    int rc = run_again(m, err);
+    if (rc || m->loop_started)
+        return rc;
+    rc = sm_loop_start(m->loop, "devices", err);
+    if (rc)
+        sm_machine_finish(m, SM_VM_INTERNAL_ERROR, "the device thread does not start");
+    m->loop_started = !rc;
+    return rc;
 }
 
 int sm_machine_resume(struct sm_machine *m, sm_error *err)

@@ -146,6 +146,13 @@ void sm_machine_ram(const struct sm_machine *m, struct sm_ram *ram)
     };
 }
 
+static void wake_devices(void *arg)
+{
+    struct sm_machine *m = arg;
+    for (unsigned i = 0; i < m->n_devices; i++)
+        sm_virtio_wake(m->devices[i].dev);
+}
+
 static int load_devices(struct sm_machine *m, const struct sm_snapshot *s, sm_error *err)
 {
     for (unsigned i = 0; i < m->n_devices; i++) {
@@ -154,9 +161,7 @@ static int load_devices(struct sm_machine *m, const struct sm_snapshot *s, sm_er
             return sm_error_prefix(err, rc, "device %s", m->devices[i].dev->ops->name);
     }
     sm_vsock_transport_reset(m->vsock);
-    for (unsigned i = 0; i < m->n_devices; i++)
-        sm_virtio_wake(m->devices[i].dev);
-    return 0;
+    return sm_loop_post(m->loop, wake_devices, m, err); /* when it runs */
 }
 
 /* Microseconds since *last, which becomes now. */
