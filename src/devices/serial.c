@@ -36,9 +36,10 @@ int sm_serial_create(
 {
     if (log_size == 0)
         log_size = DEFAULT_LOG_SIZE;
-    struct sm_serial *s = calloc(1, sizeof(*s) + log_size);
+    struct sm_serial *s = malloc(sizeof(*s) + log_size);
     if (!s)
         return sm_error_errno(err, ENOMEM, "cannot make the console log");
+    memset(s, 0, sizeof(*s)); /* not the log: most of it is never touched */
     s->size = log_size;
     s->on_line = on_line;
     s->arg = arg;

@@ -33,7 +33,7 @@ struct net {
     bool rx_wanted;  /* the backend waits for buffers */
     bool tx_stopped; /* the backend could not take the frame at the head of the ring */
     struct sm_net_counters counters;
-    struct sm_virtq_chain first, chain;
+    struct sm_virtq_chain first, chain; /* scratch: */
     uint8_t frame[SM_NET_HDR + SM_NET_MAX_FRAME];
 };
 
@@ -353,13 +353,14 @@ static const struct sm_virtio_ops net_ops = {
 int sm_virtio_net_create(const struct sm_virtio_env *env, const uint8_t mac[6],
     struct sm_net_backend *backend, struct sm_virtio_dev **dev, sm_error *err)
 {
-    struct net *net = calloc(1, sizeof(*net));
+    struct net *net = malloc(sizeof(*net));
     uint64_t features = F(VIRTIO_NET_F_MAC) | F(VIRTIO_NET_F_STATUS) | F(VIRTIO_NET_F_MTU) |
                         F(VIRTIO_NET_F_MRG_RXBUF) | OFFLOADS;
     int rc;
 
     if (!net)
         return sm_error_set(err, SM_ENOMEM, "out of memory for the network device");
+    memset(net, 0, offsetof(struct net, first)); /* scratch is filled before it is read */
     memcpy(net->config.mac, mac, 6);
     sm_store_le16(net->config.status, backend->link_up ? VIRTIO_NET_S_LINK_UP : 0);
     sm_store_le16(net->config.max_queue_pairs, 1);

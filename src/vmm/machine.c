@@ -52,7 +52,7 @@ static void init_sync(struct sm_machine *m)
 }
 
 /* The part that talks to the hypervisor. Memory first, then the interrupt controllers: see
- * hypervisor.h. The vCPUs are made by their threads, meanwhile we make the devices. */
+ * hypervisor.h. */
 static int make_vm(struct sm_machine *m, sm_error *err)
 {
     int rc;
@@ -84,10 +84,9 @@ static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_erro
         (rc = sm_machine_map_rootfs(m, err)) || (rc = sm_loop_create(&m->loop, err)) ||
         (rc = sm_loop_timer_create(m->loop, sm_machine_panic_timeout, m, &m->panic_timer, err)) ||
         (rc = sm_serial_create(&m->serial, c->console_bytes, sm_machine_console_line, m, err)) ||
-        (rc = make_vm(m, err)) || (rc = sm_machine_make_devices(m, c, err)) ||
-        (rc = sm_machine_attach_devices(m, err)))
+        (rc = make_vm(m, err)) || (rc = sm_machine_make_devices(m, c, err)))
         return rc;
-    return sm_machine_await_vcpus(m, err);
+    return sm_machine_attach_devices(m, err);
 }
 
 int sm_machine_create(
@@ -121,7 +120,6 @@ void sm_machine_close(struct sm_machine *m)
     if (!m)
         return;
     if (m->loop) {
-        sm_machine_await_vcpus(m, NULL); /* a kick needs to know them */
         sm_machine_kill(m);
         sm_loop_stop(m->loop); /* after it has reset the devices, see run.c */
     }

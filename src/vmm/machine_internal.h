@@ -41,8 +41,6 @@ struct sm_machine_vcpu {
     struct sm_hv_vcpu *hv;
     pthread_t thread;
     unsigned index;
-    int rc; /* of the thread's preparations, with error; once it is ready */
-    sm_error error;
 };
 
 /* What the vCPU threads are asked to do. HOLD: nothing yet, the vCPU has never run. */
@@ -89,7 +87,7 @@ struct sm_machine {
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t changed;
     enum machine_state state;
-    unsigned n_ready, n_parked;
+    unsigned n_parked;
     struct sm_machine_end end;
     struct sm_machine_timing timing;
 };
@@ -115,9 +113,8 @@ void sm_machine_drop_devices(struct sm_machine *m);
 int sm_machine_cmdline(const struct sm_machine *m, bool assisted, char **cmdline, sm_error *err);
 
 /* run.c */
-/* Starts the threads, which make the vCPUs and hold; waits until all have. */
+/* Makes the vCPUs and starts their threads, which hold. */
 int sm_machine_start_vcpus(struct sm_machine *m, sm_error *err);
-int sm_machine_await_vcpus(struct sm_machine *m, sm_error *err);
 /* Device thread and vCPUs begin. Under control. */
 int sm_machine_go(struct sm_machine *m, sm_error *err);
 void sm_machine_join_vcpus(struct sm_machine *m);

@@ -25,10 +25,10 @@
 #define ROOTFS_GPA (128ULL << 30)
 
 /* Reserves `bytes` at a 2 MiB boundary, so that the CPU can map it with large pages. */
-static int reserve(struct sm_mapping *map, size_t bytes, sm_error *err)
+static int reserve(struct sm_mapping *map, size_t bytes, int prot, sm_error *err)
 {
     size_t all = bytes + LARGE_PAGE;
-    void *p = mmap(NULL, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = mmap(NULL, all, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return sm_error_errno(
             err, errno, "cannot reserve %zu MiB of address space for the guest", bytes >> 20);
@@ -55,7 +55,7 @@ static void keep_out(const struct sm_mapping *map)
 
 int sm_machine_map_ram(struct sm_machine *m, sm_error *err)
 {
-    int rc = reserve(&m->ram, m->memory_bytes, err);
+    int rc = reserve(&m->ram, m->memory_bytes, PROT_NONE, err);
     if (rc)
         return rc;
     uint64_t low = SM_MIN(m->memory_bytes, SM_X86_RAM_LOW_END);
@@ -114,11 +114,10 @@ int sm_machine_map_rootfs(struct sm_machine *m, sm_error *err)
             "the root filesystem %s has %lld bytes or is not a regular file", m->rootfs,
             (long long)st.st_size);
     struct sm_mapping *map = &m->rootfs_map;
-    int rc = reserve(map, sm_align_up((uint64_t)st.st_size, LARGE_PAGE), err);
+    int rc = reserve(map, sm_align_up((uint64_t)st.st_size, LARGE_PAGE), PROT_READ, err);
     if (rc)
         return rc;
-    if (mprotect(map->host, map->bytes, PROT_READ) < 0 ||
-        mmap(map->host, (size_t)st.st_size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+    if (mmap(map->host, (size_t)st.st_size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
         return sm_error_errno(err, errno, "cannot map the root filesystem %s", m->rootfs);
     keep_out(map);
     map->gpa = ROOTFS_GPA;

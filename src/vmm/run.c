@@ -4,8 +4,8 @@
  * `request` tells the threads what to do; they look at it before every entry into the guest, and whoever
  * changes it kicks them, so a thread in the guest comes out (kicks are never lost, see hypervisor.h). To
  * park, a thread first completes what is left of its last exit (an MMIO read whose value the guest has
- * not got yet is not part of the registers), then it waits for the request to change. A new thread makes its
- * vCPU, while create makes the devices, and holds until boot or resume.
+ * not got yet is not part of the registers), then it waits for the request to change. A new thread gets ready
+ * while create makes the devices, and holds until boot or resume.
  *
  * The end is decided by the first thread that calls sm_machine_finish; it asks all vCPU threads to quit.
  * The device thread then resets all devices, which closes the vsock streams, so nobody waits for a guest
@@ -232,19 +232,10 @@ static int run(struct sm_machine_vcpu *v, sm_error *err)
     return rc;
 }
 
-/* Makes the vCPU, says so, and waits until it is to run. */
-static void prepare(struct sm_machine_vcpu *v)
+static void hold(struct sm_machine_vcpu *v)
 {
     struct sm_machine *m = v->machine;
-    int rc = sm_hv_vcpu_create(m->vm, v->index, &v->hv, &v->error);
-    if (!rc && m->count_instructions)
-        sm_hv_vcpu_count_instructions(v->hv);
-    if (!rc)
-        rc = sm_hv_vcpu_bind(v->hv, &v->error);
     pthread_mutex_lock(&m->lock);
-    v->rc = rc;
-    m->n_ready++;
-    pthread_cond_broadcast(&m->changed);
     while (atomic_load(&m->request) == REQUEST_HOLD)
         pthread_cond_wait(&m->changed, &m->lock);
     if (v->index == 0 && atomic_load(&m->request) == REQUEST_RUN)
@@ -259,45 +250,40 @@ static void *vcpu_main(void *arg)
     char name[16];
     snprintf(name, sizeof(name), "vcpu%u", v->index);
     pthread_setname_np(pthread_self(), name);
-    prepare(v);
-    if (v->rc == 0 && run(v, &err))
+    int rc = sm_hv_vcpu_bind(v->hv, &err);
+    if (!rc) {
+        hold(v);
+        rc = run(v, &err);
+    }
+    if (rc)
         sm_machine_finish(v->machine, SM_VM_INTERNAL_ERROR, "%s", err.message);
-    if (v->hv)
-        sm_hv_vcpu_unbind(v->hv);
+    sm_hv_vcpu_unbind(v->hv);
     return NULL;
 }
 
 /* On failure those that were started are joined by close. */
 int sm_machine_start_vcpus(struct sm_machine *m, sm_error *err)
 {
+    for (unsigned i = 0; i < m->n_vcpus; i++) {
+        struct sm_machine_vcpu *v = &m->vcpus[i];
+        int rc = sm_hv_vcpu_create(m->vm, i, &v->hv, err);
+        if (rc)
+            return rc;
+        if (m->count_instructions)
+            sm_hv_vcpu_count_instructions(v->hv);
+        v->machine = m;
+        v->index = i;
+    }
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before); /* the threads inherit it */
     int e = 0;
     for (unsigned i = 0; i < m->n_vcpus && !e; i++) {
-        m->vcpus[i].machine = m;
-        m->vcpus[i].index = i;
         e = pthread_create(&m->vcpus[i].thread, NULL, vcpu_main, &m->vcpus[i]);
         m->n_threads += e == 0;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return e ? sm_error_errno(err, e, "cannot start a vCPU's thread") : 0;
-}
-
-int sm_machine_await_vcpus(struct sm_machine *m, sm_error *err)
-{
-    pthread_mutex_lock(&m->lock);
-    while (m->n_ready < m->n_threads)
-        pthread_cond_wait(&m->changed, &m->lock);
-    pthread_mutex_unlock(&m->lock);
-    for (unsigned i = 0; i < m->n_threads; i++) {
-        if (m->vcpus[i].rc) {
-            if (err)
-                *err = m->vcpus[i].error;
-            return m->vcpus[i].rc;
-        }
-    }
-    return 0;
 }
 
 /* Under `control`, after the end. */

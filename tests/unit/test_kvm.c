@@ -592,6 +592,13 @@ static void incomplete_state_is_refused(void **state)
             lists[i]->v[drop].id = id;
         }
     }
+    for (uint32_t i = 0; i < s.redist.n; i++) {
+        struct sm_reg *r = &s.redist.v[i];
+        if (r->id == SM_X86_RD_EXCEPTION_INJECTED || r->id == SM_X86_RD_EXCEPTION_NR)
+            r->value = r->id == SM_X86_RD_EXCEPTION_NR ? 32 : 1;
+    }
+    assert_int_equal(sm_hv_vcpu_set_state(v.vcpu, &s, &err), -SM_ECORRUPT);
+    assert_non_null(strstr(err.message, "exception 32"));
     s.icc.v[3].id = 0x1000;
     assert_int_equal(sm_hv_vcpu_set_state(v.vcpu, &s, &err), -SM_ECORRUPT);
     s.icc.v[3].id = 0x30;

@@ -122,8 +122,9 @@ int sm_hv_open(struct sm_hv **out, sm_error *err)
     if (bytes < (int)sizeof(struct kvm_run))
         return sm_error_set(err, SM_EHYPERVISOR, "KVM's run structure has %d bytes", bytes);
     hv->run_bytes = (size_t)bytes;
+    const int wanted = SM_KVM_SYNC | KVM_SYNC_X86_EVENTS;
     int sync = ioctl(hv->fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS);
-    hv->sync_regs = sync > 0 && (sync & SM_KVM_SYNC) == SM_KVM_SYNC;
+    hv->sync_regs = sync > 0 && (sync & wanted) == wanted;
     bytes = ioctl(hv->fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
     hv->xsave_bytes =
         bytes > (int)sizeof(struct kvm_xsave) ? (size_t)bytes : sizeof(struct kvm_xsave);

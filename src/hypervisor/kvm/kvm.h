@@ -15,13 +15,13 @@ struct sm_hv {
     size_t xsave_bytes;        /* of KVM_GET_XSAVE2 */
     unsigned physical_bits;    /* MAXPHYADDR */
     uint64_t xcr0;             /* bits that a guest may have in XCR0 */
-    bool sync_regs;            /* registers can travel in the run structure */
+    bool sync_regs;            /* registers and events can travel in the run structure */
     struct kvm_cpuid2 *cpuid;  /* template, before per-vCPU fields */
     struct kvm_msr_list *msrs; /* that a snapshot holds */
     uint8_t digest[SM_CPU_DIGEST_BYTES];
 };
 
-/* What the assist has travel in the run structure. */
+/* What the assist has travel in the run structure, after every exit. */
 #define SM_KVM_SYNC (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS)
 
 struct sm_kvm_slot {

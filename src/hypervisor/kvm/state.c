@@ -8,7 +8,8 @@
  * KVMCLOCK_CTRL, which tells the guest's watchdogs that time has passed.
  *
  * A restore goes into a vCPU that has never run. Each of its ioctls costs 8 us on hosts without hardware
- * virtualisation, so those that would change nothing are left out.
+ * virtualisation, so those that would change nothing are left out, and what nothing else depends on travels in
+ * the run structure: the first KVM_RUN takes it.
  *
  * A file may hold any values: KVM checks them, we check what we use ourselves.
  */
@@ -24,7 +25,8 @@
 #include "util/cleanup.h"
 #include "util/error.h"
 
-#define MAX_MSRS 512
+#define MAX_MSRS   512
+#define NMI_VECTOR 2
 
 struct msr_buffer {
     uint32_t n, pad;
@@ -292,6 +294,19 @@ static void keep_timer_armed(struct sm_vcpu_state *state)
     }
 }
 
+/* A vCPU that has not run since its restore: gives KVM what the first run would. */
+static int settle(struct sm_hv_vcpu *vcpu, sm_error *err)
+{
+    struct kvm_sync_regs *s = &vcpu->run->s.regs;
+    if (((vcpu->run->kvm_dirty_regs & KVM_SYNC_X86_REGS) &&
+            ioctl(vcpu->fd, KVM_SET_REGS, &s->regs) < 0) ||
+        ((vcpu->run->kvm_dirty_regs & KVM_SYNC_X86_EVENTS) &&
+            ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &s->events) < 0))
+        return cannot_set(vcpu, "registers", err);
+    vcpu->run->kvm_dirty_regs &= ~(uint64_t)(KVM_SYNC_X86_REGS | KVM_SYNC_X86_EVENTS);
+    return 0;
+}
+
 static int save(struct sm_hv_vcpu *vcpu, struct sm_vcpu_state *state, sm_error *err)
 {
     struct kvm_mp_state mp;
@@ -300,8 +315,10 @@ static int save(struct sm_hv_vcpu *vcpu, struct sm_vcpu_state *state, sm_error *
     struct kvm_xcrs xcrs;
     struct kvm_debugregs debug;
     struct kvm_vcpu_events events;
-    int rc;
+    int rc = settle(vcpu, err);
 
+    if (rc)
+        return rc;
     if (ioctl(vcpu->fd, KVM_GET_MP_STATE, &mp) < 0)
         return cannot_get(vcpu, "MP state", err);
     if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
@@ -339,7 +356,14 @@ int sm_hv_vcpu_get_state(struct sm_hv_vcpu *vcpu, struct sm_vcpu_state *state, s
 
 /* ---- restore ---------------------------------------------------------------------------------- */
 
-static int load_registers(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state, sm_error *err)
+/* KVM looks at the run structure of a vCPU only when it is to run: not while it waits for its SIPI. */
+static bool can_travel(const struct sm_hv_vcpu *vcpu, const struct kvm_mp_state *mp)
+{
+    return vcpu->vm->hv->sync_regs && mp->mp_state != KVM_MP_STATE_UNINITIALIZED;
+}
+
+static int load_registers(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state,
+    const struct kvm_mp_state *mp, sm_error *err)
 {
     struct kvm_regs regs = {0};
     struct kvm_sregs sregs = {0};
@@ -348,9 +372,14 @@ static int load_registers(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *s
         (rc = load_segments(&sregs, &state->gp, err)) ||
         (rc = load_fields(sregs_fields, SM_ARRAY_LEN(sregs_fields), &sregs, &state->gp, err)))
         return rc;
-    if (ioctl(vcpu->fd, KVM_SET_REGS, &regs) < 0 || ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) < 0)
+    if (can_travel(vcpu, mp)) {
+        vcpu->run->s.regs.regs = regs;
+        vcpu->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+    } else if (ioctl(vcpu->fd, KVM_SET_REGS, &regs) < 0) {
         return cannot_set(vcpu, "registers", err);
-    return 0;
+    }
+    return ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) < 0 ? cannot_set(vcpu, "system registers", err)
+                                                      : 0;
 }
 
 static int load_xsave(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state, sm_error *err)
@@ -449,7 +478,8 @@ static int load_extras(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *stat
     return rc;
 }
 
-static int load_events(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state, sm_error *err)
+static int load_events(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state,
+    const struct kvm_mp_state *mp, sm_error *err)
 {
     struct kvm_vcpu_events events = {0};
     static const struct kvm_vcpu_events fresh;
@@ -458,8 +488,16 @@ static int load_events(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *stat
         return rc;
     events.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SIPI_VECTOR |
                    KVM_VCPUEVENT_VALID_SHADOW;
-    if (ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events) < 0)
+    if (events.exception.injected && /* as KVM has it, which would say so too late */
+        (events.exception.nr > 31 || events.exception.nr == NMI_VECTOR))
+        return sm_error_set(err, SM_ECORRUPT, "the saved vCPU state has a pending exception %u",
+            events.exception.nr);
+    if (can_travel(vcpu, mp)) {
+        vcpu->run->s.regs.events = events;
+        vcpu->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
+    } else if (ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events) < 0) {
         return cannot_set(vcpu, "pending events", err);
+    }
     return 0;
 }
 
@@ -473,9 +511,9 @@ int sm_hv_vcpu_set_state(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *st
     uint32_t fresh = vcpu->index == 0 ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED;
     if (mp.mp_state != fresh && ioctl(vcpu->fd, KVM_SET_MP_STATE, &mp) < 0)
         return cannot_set(vcpu, "MP state", err);
-    if ((rc = load_registers(vcpu, state, err)) || (rc = load_xsave(vcpu, state, err)) ||
+    if ((rc = load_registers(vcpu, state, &mp, err)) || (rc = load_xsave(vcpu, state, err)) ||
         (rc = load_extras(vcpu, state, err)) || (rc = load_lapic(vcpu, state, err)) ||
-        (rc = load_msrs(vcpu, state, err)) || (rc = load_events(vcpu, state, err)))
+        (rc = load_msrs(vcpu, state, err)) || (rc = load_events(vcpu, state, &mp, err)))
         return rc;
     if (ioctl(vcpu->fd, KVM_KVMCLOCK_CTRL, 0) < 0 && errno != EINVAL) /* EINVAL: not in use */
         return cannot_set(vcpu, "clock mark", err);
