@@ -5,6 +5,7 @@
 
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "cli/store.h"
 #include "util/bytes.h"
 
 static const struct cli_option ls_options[] = {
@@ -47,8 +48,7 @@ static int ls(const struct cli_command *self, int argc, char **argv)
                 cli_format_size(part->bytes, size));
     }
     if (json) {
-        json_dumpf(all, stdout, JSON_INDENT(2));
-        putchar('\n');
+        cli_print_json(all);
     }
     json_decref(all);
     return CLI_EXIT_OK;

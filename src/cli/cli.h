@@ -48,9 +48,6 @@ int cli_fail_error(const sm_error *err);
 int cli_fail_usage(const struct cli_command *command, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* The user's store; NULL after a message. */
-sm_store *cli_open_store(void);
-
 void cli_print_help(const struct cli_command *command);
 
 #endif

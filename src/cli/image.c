@@ -7,6 +7,7 @@
 
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "cli/store.h"
 
 static const struct cli_option ls_options[] = {
     CLI_FORMAT_OPTION("table|json", "how to print the list (table)"),
@@ -71,8 +72,7 @@ static int ls(const struct cli_command *self, int argc, char **argv)
     if (sm_store_list(store, list_one, &l, &err)) {
         status = cli_fail_error(&err);
     } else if (json) {
-        json_dumpf(l.images, stdout, JSON_INDENT(2));
-        putchar('\n');
+        cli_print_json(l.images);
     }
     json_decref(l.images);
     sm_store_close(store);
@@ -114,8 +114,7 @@ static int inspect(const struct cli_command *self, int argc, char **argv)
         sm_image_close(image);
     }
     if (!status) {
-        json_dumpf(all, stdout, JSON_INDENT(2));
-        putchar('\n');
+        cli_print_json(all);
     }
     json_decref(all);
     sm_store_close(store);
@@ -131,25 +130,7 @@ static const struct cli_command image_inspect = {
 
 static int rm(const struct cli_command *self, int argc, char **argv)
 {
-    int id = cli_next_option(self, argc, argv);
-    if (id != CLI_OPTIONS_END)
-        return cli_options_exit(id);
-    if (optind == argc)
-        return cli_fail_usage(self, "which image?");
-
-    sm_error err;
-    sm_store *store = cli_open_store();
-    if (!store)
-        return CLI_EXIT_FAILURE;
-    int status = CLI_EXIT_OK;
-    for (int i = optind; i < argc; i++) {
-        if (sm_store_remove(store, argv[i], &err))
-            status = cli_fail_error(&err);
-        else
-            printf("%s\n", argv[i]);
-    }
-    sm_store_close(store);
-    return status;
+    return cli_remove_each(self, argc, argv, "which image?", sm_store_remove);
 }
 
 static const struct cli_command image_rm = {

@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/progress.h"
+#include "cli/store.h"
 
 static int tag(const struct cli_command *self, int argc, char **argv)
 {
@@ -116,13 +117,11 @@ static int history(const struct cli_command *self, int argc, char **argv)
         json_t *config = json_loads(sm_image_config(image), 0, NULL);
         json_t *list = json_object_get(config, "history");
         if (json && list)
-            json_dumpf(list, stdout, JSON_INDENT(2));
+            cli_print_json(list);
         else if (json)
-            printf("[]");
+            printf("[]\n");
         else
             print_history(list);
-        if (json)
-            putchar('\n');
         json_decref(config);
     }
     sm_image_close(image);

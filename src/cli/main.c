@@ -57,15 +57,6 @@ int cli_fail_error(const sm_error *err)
     return cli_fail("%s", err->message);
 }
 
-sm_store *cli_open_store(void)
-{
-    sm_store *store = NULL;
-    sm_error err;
-    if (sm_store_open(&store, NULL, &err))
-        cli_fail_error(&err);
-    return store;
-}
-
 int cli_fail_usage(const struct cli_command *command, const char *fmt, ...)
 {
     va_list ap;

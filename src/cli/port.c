@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/control.h"
 #include "cli/options.h"
+#include "cli/store.h"
 
 enum { OPT_FORMAT = 256 };
 
@@ -70,8 +71,7 @@ static void print_json(const sm_vm_port *ports, size_t n)
             all, json_pack("{s:i, s:s, s:s, s:i, s:b}", "guest_port", ports[i].guest_port,
                      "protocol", protocol_of(&ports[i]), "host_ip", ports[i].host_ip, "host_port",
                      ports[i].host_port, "found", ports[i].found));
-    json_dumpf(all, stdout, JSON_INDENT(2));
-    putchar('\n');
+    cli_print_json(all);
     json_decref(all);
 }
 

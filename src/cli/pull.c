@@ -8,6 +8,7 @@
 #include "cli/image_options.h"
 #include "cli/options.h"
 #include "cli/progress.h"
+#include "cli/store.h"
 
 static const struct cli_option options[] = {
     CLI_IMAGE_OPTIONS,

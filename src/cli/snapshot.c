@@ -11,6 +11,7 @@
 #include "cli/cli.h"
 #include "cli/control.h"
 #include "cli/options.h"
+#include "cli/store.h"
 
 static const struct cli_option inspect_options[] = {
     CLI_FORMAT_OPTION("text|json", "how to print it (text); json has every register"),
@@ -157,8 +158,7 @@ static int ls(const struct cli_command *self, int argc, char **argv)
     int rc = sm_store_snapshots(store, list_one, all, &err);
     sm_store_close(store);
     if (!rc && json) {
-        json_dumpf(all, stdout, JSON_INDENT(2));
-        putchar('\n');
+        cli_print_json(all);
     }
     json_decref(all);
     return rc ? cli_fail_error(&err) : CLI_EXIT_OK;
@@ -174,24 +174,7 @@ static const struct cli_command snapshot_ls = {
 
 static int rm(const struct cli_command *self, int argc, char **argv)
 {
-    int id = cli_next_option(self, argc, argv);
-    if (id != CLI_OPTIONS_END)
-        return cli_options_exit(id);
-    if (optind == argc)
-        return cli_fail_usage(self, "which snapshots?");
-    sm_error err;
-    sm_store *store = cli_open_store();
-    if (!store)
-        return CLI_EXIT_FAILURE;
-    int status = CLI_EXIT_OK;
-    for (int i = optind; i < argc; i++) {
-        if (sm_store_snapshot_remove(store, argv[i], &err))
-            status = cli_fail_error(&err);
-        else
-            printf("%s\n", argv[i]);
-    }
-    sm_store_close(store);
-    return status;
+    return cli_remove_each(self, argc, argv, "which snapshots?", sm_store_snapshot_remove);
 }
 
 static const struct cli_command snapshot_rm = {

@@ -1,0 +1,45 @@
+/* What the commands that look after the store share: opening it, removing from it, printing JSON. */
+#include "cli/store.h"
+
+#include <getopt.h>
+#include <stdio.h>
+
+#include "cli/options.h"
+
+sm_store *cli_open_store(void)
+{
+    sm_store *store = NULL;
+    sm_error err;
+    if (sm_store_open(&store, NULL, &err))
+        cli_fail_error(&err);
+    return store;
+}
+
+int cli_remove_each(const struct cli_command *self, int argc, char **argv, const char *question,
+    int (*remove_one)(sm_store *store, const char *name, sm_error *err))
+{
+    int id = cli_next_option(self, argc, argv);
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    if (optind == argc)
+        return cli_fail_usage(self, "%s", question);
+    sm_error err;
+    sm_store *store = cli_open_store();
+    if (!store)
+        return CLI_EXIT_FAILURE;
+    int status = CLI_EXIT_OK;
+    for (int i = optind; i < argc; i++) {
+        if (remove_one(store, argv[i], &err))
+            status = cli_fail_error(&err);
+        else
+            printf("%s\n", argv[i]);
+    }
+    sm_store_close(store);
+    return status;
+}
+
+void cli_print_json(const json_t *value)
+{
+    json_dumpf(value, stdout, JSON_INDENT(2));
+    putchar('\n');
+}

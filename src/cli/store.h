@@ -1,0 +1,20 @@
+/* What the commands that look after the store share. */
+#ifndef SM_CLI_STORE_H
+#define SM_CLI_STORE_H
+
+#include <jansson.h>
+
+#include "cli/cli.h"
+
+/* The user's store; NULL after a message. */
+sm_store *cli_open_store(void);
+
+/* The whole of a command that removes what its arguments name, one after the other, and goes on after one that
+ * cannot be; asks `question` where there are none. Returns the exit code. */
+int cli_remove_each(const struct cli_command *self, int argc, char **argv, const char *question,
+    int (*remove_one)(sm_store *store, const char *name, sm_error *err));
+
+/* On standard output, indented, with a line break at the end. */
+void cli_print_json(const json_t *value);
+
+#endif
