@@ -33,7 +33,9 @@ struct net {
     bool rx_wanted;  /* the backend waits for buffers */
     bool tx_stopped; /* the backend could not take the frame at the head of the ring */
     struct sm_net_counters counters;
-    struct sm_virtq_chain first, chain; /* scratch: */
+    /* Scratch: a chain that is being sent; the first and the present one that a frame is put into. What is sent can be
+     * answered before it is done with. */
+    struct sm_virtq_chain sent, first, chain;
     uint8_t frame[SM_NET_HDR + SM_NET_MAX_FRAME];
 };
 
@@ -125,17 +127,17 @@ static void drain_tx(struct net *net)
             sm_virtio_again(&net->dev, SM_NET_TX);
             break;
         }
-        if (!sm_virtq_pop(vq, &net->chain)) {
+        if (!sm_virtq_pop(vq, &net->sent)) {
             if (sm_virtq_notify_on(vq))
                 continue;
             break;
         }
-        if (!transmit(net, &net->chain)) {
+        if (!transmit(net, &net->sent)) {
             sm_virtq_unpop(vq);
             net->tx_stopped = true;
             break;
         }
-        sm_virtq_push(vq, net->chain.head, 0);
+        sm_virtq_push(vq, net->sent.head, 0);
         n++;
     }
     if (n > 0 && net->backend->ops->sent_all)
@@ -360,7 +362,7 @@ int sm_virtio_net_create(const struct sm_virtio_env *env, const uint8_t mac[6],
 
     if (!net)
         return sm_error_set(err, SM_ENOMEM, "out of memory for the network device");
-    memset(net, 0, offsetof(struct net, first)); /* scratch is filled before it is read */
+    memset(net, 0, offsetof(struct net, sent)); /* scratch is filled before it is read */
     memcpy(net->config.mac, mac, 6);
     sm_store_le16(net->config.status, backend->link_up ? VIRTIO_NET_S_LINK_UP : 0);
     sm_store_le16(net->config.max_queue_pairs, 1);

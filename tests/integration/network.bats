@@ -153,3 +153,31 @@ sys.stdin.readline()
     # 1024 sockets of the host are the bound; the connections among them have buffers of libslirp's.
     [ $((most - before)) -lt $((128 << 10)) ]
 }
+
+@test "what the guest fetches and sends in bulk arrives whole" {
+    local size=$((16 << 20)) port=$((20000 + RANDOM % 10000)) server
+    ! is_native || size=300000
+    python3 - "$port" "$size" >"$BATS_TEST_TMPDIR/host" 3>&- <<'PY' &
+import hashlib, os, socket, sys
+data = os.urandom(int(sys.argv[2]))
+s = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+c, _ = s.accept()
+c.sendall(data)
+c.close()
+c, _ = s.accept()
+got = hashlib.sha256()
+while part := c.recv(1 << 16):
+    got.update(part)
+print(hashlib.sha256(data).hexdigest(), got.hexdigest())
+PY
+    server=$!
+    listens() { grep -qi ":$(printf %04X "$port") 0*:0000 0A" /proc/net/tcp; }
+    wait_for 60 listens
+    # shellcheck disable=SC2016 # for the shell in there
+    run timeout 500 supermachine run --allow "host-loopback:$port" "$busybox" \
+        sh -c 'nc 10.0.2.2 $0 </dev/null >/tmp/f && nc 10.0.2.2 $0 </tmp/f && sha256sum </tmp/f' "$port"
+    echo "$output"
+    wait "$server"
+    cat "$BATS_TEST_TMPDIR/host"
+    [ "$(cat "$BATS_TEST_TMPDIR/host")" = "${output%% *} ${output%% *}" ]
+}

@@ -16,6 +16,7 @@ static const uint8_t mac[6] = {2, 1, 2, 3, 4, 5};
 struct fake_backend {
     struct sm_net_backend base;
     bool busy;
+    size_t answer; /* a frame of so many bytes is delivered while one is sent */
     unsigned sends, batches, ready, configured;
     uint64_t features;
     struct virtio_net_hdr_v1 hdr;
@@ -48,6 +49,8 @@ static bool fake_send(
     fake->hdr = *hdr;
     memcpy(fake->frame, frame, len);
     fake->len = len;
+    if (fake->answer)
+        assert_true(sm_virtio_net_deliver(b->dev, hdr, fake->frame, fake->answer));
     return true;
 }
 
@@ -282,6 +285,28 @@ static void test_receive_merged(void **state)
     assert_int_equal(fg_ptr(&f->fg, gpa[2])[62], 0xee);
 }
 
+/* What is sent goes back into the used ring, whatever was received in the middle of it. */
+static void test_answer_while_sending(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t gpa[4];
+    uint32_t id;
+    unsigned head;
+
+    probe(f, UINT64_MAX, 16);
+    for (unsigned i = 0; i < 4; i++)
+        offer(f, &gpa[i], 100);
+    f->backend->answer = 250;
+    head = fg_send(&f->q[SM_NET_TX], put(f, plain, 60), SM_NET_HDR + 60, 0, 0);
+    notify(f, SM_NET_TX);
+    assert_true(fg_used(&f->q[SM_NET_TX], &id, NULL));
+    assert_int_equal(id, head);
+    sm_virtio_net_flush(f->dev);
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(fg_used(&f->q[SM_NET_RX], &id, NULL));
+    assert_false(fg_used(&f->q[SM_NET_RX], &id, NULL));
+}
+
 static void test_receive_unmerged(void **state)
 {
     struct fixture *f = *state;
@@ -401,6 +426,7 @@ int main(void)
         T(test_lengths),
         T(test_transmit_pressure),
         T(test_receive_merged),
+        T(test_answer_while_sending),
         T(test_receive_unmerged),
         T(test_useless_buffers),
         T(test_tiny_buffers_are_bounded),
