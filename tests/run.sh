@@ -92,7 +92,7 @@ prepare_integration() {
         return 1
     fi
     SM_BUILD=$root/build
-    BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-600}
+    BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-900}
     export SM_KERNEL SM_IMAGE_BUSYBOX SM_IMAGE_DEBIAN SM_IMAGE_SERVICES SM_BUILD BATS_TEST_TIMEOUT
     bats=(bats --formatter tap --timing)
     [ -z "${SM_TEST_FILTER:-}" ] || bats+=(--filter "$SM_TEST_FILTER")
@@ -125,8 +125,8 @@ run_nested() {
     prepare_integration || return
     bats+=(--filter-tags '!host')
     while :; do
-        # BATS_TEST_TIMEOUT and the like reach the machine by -e, SM_* by themselves. User space is the slow part there.
-        tests/testbed/nested run -t $((end - SECONDS)) -e BATS_TEST_TIMEOUT=$((2 * BATS_TEST_TIMEOUT)) -- \
+        # BATS_TEST_TIMEOUT and the like reach the machine by -e, SM_* by themselves.
+        tests/testbed/nested run -t $((end - SECONDS)) -e BATS_TEST_TIMEOUT="$BATS_TEST_TIMEOUT" -- \
             "${bats[@]}" "${files[@]}" | tee "$part"
         status=${PIPESTATUS[0]}
         tries=$((tries - 1))
