@@ -116,7 +116,7 @@ first_tests() {
     awk -v last="$1" '/^1\.\./ { print "1.." last; next } /^(not )?ok / { n++ } n <= last' "$2"
 }
 
-# QEMU before 8.1 can run stale code after a kernel has patched its own (init.sh says more), which crashes or hangs that kernel.
+# QEMU 7.2 has bugs that crash or hang the kernel that it runs; those that we know are worked around in tests/testbed.
 # That says nothing about us: a machine that ended without a result is followed by another one, at most two times, which
 # begins with the file of tests that was running.
 run_nested() {

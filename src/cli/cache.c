@@ -47,9 +47,8 @@ static int ls(const struct cli_command *self, int argc, char **argv)
             printf("%-12s %7llu %9s\n", rows[i].name, (unsigned long long)part->files,
                 cli_format_size(part->bytes, size));
     }
-    if (json) {
+    if (json)
         cli_print_json(all);
-    }
     json_decref(all);
     return CLI_EXIT_OK;
 }

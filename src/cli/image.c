@@ -69,11 +69,10 @@ static int ls(const struct cli_command *self, int argc, char **argv)
         printf("%-40s %-*s %-14s %9s  %s\n", "NAME", SHORT_DIGEST, "DIGEST", "PLATFORM", "SIZE",
             "CREATED");
     int status = CLI_EXIT_OK;
-    if (sm_store_list(store, list_one, &l, &err)) {
+    if (sm_store_list(store, list_one, &l, &err))
         status = cli_fail_error(&err);
-    } else if (json) {
+    else if (json)
         cli_print_json(l.images);
-    }
     json_decref(l.images);
     sm_store_close(store);
     return status;
@@ -113,9 +112,8 @@ static int inspect(const struct cli_command *self, int argc, char **argv)
                                        "config", config ? config : json_null()));
         sm_image_close(image);
     }
-    if (!status) {
+    if (!status)
         cli_print_json(all);
-    }
     json_decref(all);
     sm_store_close(store);
     return status;

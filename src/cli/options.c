@@ -74,6 +74,12 @@ int cli_take_format(
     return id;
 }
 
+void cli_print_json(const json_t *value)
+{
+    json_dumpf(value, stdout, JSON_INDENT(2));
+    putchar('\n');
+}
+
 void cli_print_help(const struct cli_command *command)
 {
     bool root = command == &cli_root;

@@ -3,6 +3,8 @@
 #ifndef SM_CLI_OPTIONS_H
 #define SM_CLI_OPTIONS_H
 
+#include <jansson.h>
+
 #include "cli/cli.h"
 
 /* What cli_next_option returns beside an option's id. */
@@ -31,6 +33,9 @@ int cli_take_format(
     {                                                                                              \
         0x1f0, "format", formats, help                                                             \
     }
+
+/* What --format json prints: on standard output, indented, with a line break at the end. */
+void cli_print_json(const json_t *value);
 
 /* Whether `text` is a number in lo..hi, or a size such as 256m, 1g, 512MiB (1024-based). */
 bool cli_parse_number(const char *text, uint64_t lo, uint64_t hi, uint64_t *value);

@@ -8,7 +8,6 @@
 #include "cli/cli.h"
 #include "cli/control.h"
 #include "cli/options.h"
-#include "cli/store.h"
 
 enum { OPT_FORMAT = 256 };
 

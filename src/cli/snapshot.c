@@ -157,9 +157,8 @@ static int ls(const struct cli_command *self, int argc, char **argv)
             "USED", "IMAGE");
     int rc = sm_store_snapshots(store, list_one, all, &err);
     sm_store_close(store);
-    if (!rc && json) {
+    if (!rc && json)
         cli_print_json(all);
-    }
     json_decref(all);
     return rc ? cli_fail_error(&err) : CLI_EXIT_OK;
 }

@@ -1,4 +1,4 @@
-/* What the commands that look after the store share: opening it, removing from it, printing JSON. */
+/* What the commands that look after the store share: opening it, removing from it. */
 #include "cli/store.h"
 
 #include <getopt.h>
@@ -36,10 +36,4 @@ int cli_remove_each(const struct cli_command *self, int argc, char **argv, const
     }
     sm_store_close(store);
     return status;
-}
-
-void cli_print_json(const json_t *value)
-{
-    json_dumpf(value, stdout, JSON_INDENT(2));
-    putchar('\n');
 }

@@ -2,8 +2,6 @@
 #ifndef SM_CLI_STORE_H
 #define SM_CLI_STORE_H
 
-#include <jansson.h>
-
 #include "cli/cli.h"
 
 /* The user's store; NULL after a message. */
@@ -13,8 +11,5 @@ sm_store *cli_open_store(void);
  * cannot be; asks `question` where there are none. Returns the exit code. */
 int cli_remove_each(const struct cli_command *self, int argc, char **argv, const char *question,
     int (*remove_one)(sm_store *store, const char *name, sm_error *err));
-
-/* On standard output, indented, with a line break at the end. */
-void cli_print_json(const json_t *value);
 
 #endif

@@ -161,6 +161,7 @@ sys.stdin.readline()
 import hashlib, os, socket, sys
 data = os.urandom(int(sys.argv[2]))
 s = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+s.settimeout(600) # does not wait for ever for a guest that has failed
 c, _ = s.accept()
 c.sendall(data)
 c.close()

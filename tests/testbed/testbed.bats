@@ -3,6 +3,11 @@
 
 nested="$BATS_TEST_DIRNAME/nested"
 
+# The first use says on stderr what it fetches.
+setup_file() {
+    "$nested" prepare >/dev/null 2>&1
+}
+
 setup() {
     # shellcheck disable=SC2154 # set by bats
     cd "$BATS_TEST_TMPDIR" || return 1
