@@ -250,6 +250,8 @@ void probe_wait_listen(struct agent *a, struct conn *c, const struct sm_wire_wai
 void probe_wait_idle(struct agent *a, struct conn *c, const struct sm_wire_wait_idle *m);
 void probe_freeze(struct agent *a, struct conn *c, const struct sm_wire_freeze *m);
 void probe_timer(struct agent *a, struct conn *c, uint64_t now);
+/* The conn ended in the middle: nobody waits for what is frozen, nor will let it go on. */
+void probe_abandon(struct agent *a, struct conn *c);
 
 /* A SOCKETS frame, made in place behind the output of a conn. */
 struct probe {

@@ -54,6 +54,7 @@ static void conn_lost(struct agent *a, struct conn *c)
         exec_conn_lost(a, c->exec);
     c->exec = NULL;
     file_abandon(a, c);
+    probe_abandon(a, c);
     conn_close(a, c);
 }
 

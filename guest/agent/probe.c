@@ -279,6 +279,20 @@ static void look_idle(struct agent *a, struct conn *c, uint64_t now)
 
 /* ---- freezing ----------------------------------------------------------------------------- */
 
+/* All goes on as if nothing had been. */
+static void give_up_freeze(struct agent *a)
+{
+    system_thaw(&(const char *){NULL});
+    a->frozen = false;
+    exec_outlive(a, false);
+}
+
+void probe_abandon(struct agent *a, struct conn *c)
+{
+    if (c->state == CONN_WAIT_FROZEN)
+        give_up_freeze(a);
+}
+
 /* True: there is an answer. */
 static bool look_frozen(struct agent *a, struct conn *c, uint64_t now)
 {
@@ -290,9 +304,7 @@ static bool look_frozen(struct agent *a, struct conn *c, uint64_t now)
     }
     if (rc == 0 && now < c->deadline_ns)
         return false;
-    system_thaw(&(const char *){NULL});
-    a->frozen = false;
-    exec_outlive(a, false);
+    give_up_freeze(a);
     if (rc < 0)
         conn_error(a, c, SM_WIRE_E_INTERNAL, -rc, what, NULL);
     else

@@ -307,12 +307,22 @@ static void freezing_takes_its_time_but_not_more(void **state)
     peer_close(p);
     assert_int_equal(t->system->thaws, 2); /* all goes on as if nothing had been */
 
+    p = peer_open(t); /* nor does it last when the host goes away before its answer */
+    peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = 60000});
+    for (int ms = 0; t->system->freezes < 3 && ms < 10000; ms++)
+        usleep(1000);
+    peer_close(p);
+    for (int ms = 0; t->system->thaws < 3 && ms < 10000; ms++)
+        usleep(1000);
+    assert_int_equal(t->system->freezes, 3);
+    assert_int_equal(t->system->thaws, 3);
+
     p = peer_open(t);
     t->system->fail_freeze = ENOENT;
     peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = 100});
     peer_expect_error(p, SM_WIRE_E_INTERNAL);
     peer_close(p);
-    assert_int_equal(t->system->thaws, 3);
+    assert_int_equal(t->system->thaws, 4);
 }
 
 /* ---- files -------------------------------------------------------------------------------- */
