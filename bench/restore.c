@@ -109,7 +109,7 @@ static void capture(struct sm_machine *m, json_t *report)
     if (sm_compact_new(ram.bytes, &c, &err) || sm_compact_prepare(c, &ram, false, &err))
         bench_die("prepare", &err);
     double start = bench_now();
-    if (sm_machine_pause(m, &err) || sm_machine_save(m, &s, &err))
+    if (sm_machine_pause(m, SM_PAUSE_CAPTURE, &err) || sm_machine_save(m, &s, &err))
         bench_die("pause", &err);
     double saved = bench_now();
     struct bench_samples copy = {0};
@@ -290,7 +290,7 @@ static void one_restore(struct restore *r, enum way way)
     now = sm_now_ns();
     bench_add(&r->stage[PREFETCH_PAGES], us_between(last, now));
     last = now;
-    if (sm_machine_resume(m, &err))
+    if (sm_machine_start(m, &err))
         bench_die("resume", &err);
     uint64_t first_exit = await_first_exit(m);
     struct sm_machine_timing timing;

@@ -278,7 +278,8 @@ SM_API int sm_vm_wait(sm_vm *vm, int timeout_ms, enum sm_vm_end *end, sm_error *
 /* Ends the VM now if it still runs, and frees it. Execs of the VM must have been closed. */
 SM_API void sm_vm_close(sm_vm *vm);
 
-/* Stops all vCPUs between two instructions, within a second, and lets them go on. */
+/* Stops all vCPUs between two instructions, within a second, and lets them go on. A pause waits for a capture that is
+ * under way (sm_vm_snapshot), which no resume ends. */
 SM_API int sm_vm_pause(sm_vm *vm, sm_error *err);
 SM_API int sm_vm_resume(sm_vm *vm, sm_error *err);
 
@@ -400,7 +401,8 @@ typedef struct sm_snapshot_stats {
 SM_API int sm_image_bake(sm_image *image, const sm_vm_config *config,
     const sm_bake_options *options, bool *baked, sm_snapshot_stats *stats, sm_error *err);
 
-/* Captures the VM into a file and lets it run on; it stands still only while its memory is copied. */
+/* Captures the VM into a file and lets it run on; it stands still only while its memory is copied. Of several
+ * threads that capture one VM each waits for those before it. SM_EINVAL: it is paused (sm_vm_pause). */
 SM_API int sm_vm_snapshot(sm_vm *vm, const char *path, sm_snapshot_stats *stats, sm_error *err);
 
 /* A snapshot of the store; all of it lives as long as the call of the sm_store_snapshot_fn. */

@@ -243,7 +243,7 @@ static int bake(struct bake *b, enum state state, sm_error *err)
     bool restored = state != BASE && find(b, BASE, &base_path, NULL) == 0;
     int rc = restored ? restore_base(b, base_path, err) : boot_and_capture(b, &base, err);
     if (!rc && state != BASE && !restored)
-        rc = sm_machine_resume(b->vm->machine, err);
+        rc = sm_machine_resume(b->vm->machine, SM_PAUSE_CAPTURE, err);
     if (!rc && state != BASE)
         rc = make_state(b, state, &pid, err); /* while the base is written */
     if (!rc && !restored)

@@ -57,12 +57,12 @@ int sm_capture_take(struct sm_capture *capture, sm_vm *vm, const struct sm_captu
     if (rc)
         return rc;
     uint64_t begin = sm_now_ns();
-    rc = sm_machine_pause(vm->machine, err);
+    rc = sm_machine_pause(vm->machine, SM_PAUSE_CAPTURE, err);
     if (rc)
         return rc;
     rc = copy_paused(capture, vm, note, delta, &ram, err);
     if (rc)
-        sm_machine_resume(vm->machine, NULL);
+        sm_machine_resume(vm->machine, SM_PAUSE_CAPTURE, NULL);
     capture->stats.pause_us = (sm_now_ns() - begin) / 1000;
     capture->stats.ram_bytes = ram.bytes;
     return rc;
@@ -131,19 +131,31 @@ void sm_capture_clear(struct sm_capture *capture)
     *capture = (struct sm_capture){0};
 }
 
-static int capture_live(struct sm_capture *capture, sm_vm *vm, sm_error *err)
+/* From freeze to thaw. The thaw is asked for even where the freeze has failed: the guest may have done it, and only
+ * the answer was late. */
+static int capture_frozen(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 {
-    int rc = sm_vm_freeze(vm, err);
-    if (rc)
-        return rc;
     const struct sm_capture_note note = {.state = "live", .egress = vm->egress};
-    rc = sm_capture_listeners(capture, vm, err);
+    int rc = sm_vm_freeze(vm, err);
+    if (!rc)
+        rc = sm_capture_listeners(capture, vm, err);
     if (!rc)
         rc = sm_capture_take(capture, vm, &note, false, err);
     if (!rc)
-        rc = sm_machine_resume(vm->machine, err);
+        rc = sm_machine_resume(vm->machine, SM_PAUSE_CAPTURE, err);
     int thawed = sm_vm_thaw(vm, rc ? NULL : err);
     return rc ? rc : thawed;
+}
+
+static int capture_live(struct sm_capture *capture, sm_vm *vm, sm_error *err)
+{
+    pthread_mutex_lock(&vm->capturing);
+    int rc = sm_machine_is_paused(vm->machine, SM_PAUSE_CALLER)
+                 ? sm_error_set(err, SM_EINVAL,
+                       "it is paused, and its agent has a part in it; resume it first")
+                 : capture_frozen(capture, vm, err);
+    pthread_mutex_unlock(&vm->capturing);
+    return rc;
 }
 
 int sm_vm_snapshot(sm_vm *vm, const char *path, sm_snapshot_stats *stats, sm_error *err)

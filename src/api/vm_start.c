@@ -282,7 +282,7 @@ int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_er
             rc = sm_error_prefix(err, rc, "cannot restore the snapshot '%s'", path);
     }
     if (!rc)
-        rc = sm_machine_resume(vm->machine, err);
+        rc = sm_machine_start(vm->machine, err);
     struct sm_channel channel;
     if (!rc)
         rc = sm_channel_connect(&channel, vm->machine, sm_deadline(SM_VM_AGENT_TIMEOUT_MS), err);

@@ -252,6 +252,7 @@ void sm_machine_kill(struct sm_machine *m)
         sm_loop_resume(m->loop);
         m->loop_paused = false;
     }
+    m->pauses = 0;
     sm_machine_join_vcpus(m);
     pthread_mutex_unlock(&m->control);
 }

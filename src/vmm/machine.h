@@ -2,7 +2,7 @@
  * The machine: guest memory, vCPU threads, bus, devices, boot, pause and resume, and how it ended.
  *
  *     create -> boot -> (pause <-> resume)* -> wait/stop -> close
- *     create -> load -> resume -> ...                (from a snapshot file; create makes the shell)
+ *     create -> load -> start -> (pause <-> resume)* (from a snapshot file; create makes the shell)
  *
  * Threads: one per vCPU and one device thread (the event loop), owned and joined by the machine. All
  * functions may be called from any other thread, at the same time unless said otherwise; close must
@@ -79,11 +79,16 @@ void sm_machine_kill(struct sm_machine *machine);
 /* Kills, joins, frees. NULL is fine. */
 void sm_machine_close(struct sm_machine *machine);
 
+/* Whose a pause is. Each owner ends his own, and the machine runs again when the last one has: nobody lets a
+ * guest go on whose RAM somebody else copies. */
+enum sm_pause_owner { SM_PAUSE_CALLER = 1, SM_PAUSE_CAPTURE = 2 };
+
 /* Stops all vCPUs between two instructions and lets the device thread finish what it does; within a
- * second, or -SM_ETIMEOUT and everything runs on. Calls nest not: pausing a paused machine is
- * -SM_EINVAL, as is resuming a running one. */
-int sm_machine_pause(struct sm_machine *machine, sm_error *err);
-int sm_machine_resume(struct sm_machine *machine, sm_error *err);
+ * second, or -SM_ETIMEOUT and everything runs on. One owner's calls nest not: his second pause is -SM_EINVAL, as
+ * is a resume without a pause of his. */
+int sm_machine_pause(struct sm_machine *machine, enum sm_pause_owner owner, sm_error *err);
+int sm_machine_resume(struct sm_machine *machine, enum sm_pause_owner owner, sm_error *err);
+bool sm_machine_is_paused(struct sm_machine *machine, enum sm_pause_owner owner);
 
 /* ---- snapshots ---- */
 
@@ -101,11 +106,13 @@ struct sm_machine_load_times { /* microseconds of each step */
 
 /* Puts a snapshot into a machine that was created with the same configuration and has not run: RAM is
  * mapped from the file (descriptor `fd`, which may be closed afterwards) copy-on-write, state is put
- * back, connections of the guest are reset. sm_machine_resume then runs it. Refused with
+ * back, connections of the guest are reset. sm_machine_start then runs it. Refused with
  * -SM_EUNSUPPORTED: another architecture, CPU feature set or VMM build, RAM size, number of vCPUs, or other
  * devices. After a failure the machine can only be closed. `times` may be NULL. */
 int sm_machine_load(struct sm_machine *machine, int fd, const struct sm_snapshot *snapshot,
     struct sm_machine_load_times *times, sm_error *err);
+/* Lets a machine run for the first time that a snapshot was loaded into. */
+int sm_machine_start(struct sm_machine *machine, sm_error *err);
 
 /* Identifies the build of this library: snapshots are good for the build that made them. */
 #define SM_VMM_BUILD_ID_BYTES 32

@@ -83,6 +83,7 @@ struct sm_machine {
     pthread_mutex_t control; /* serialises boot, load, pause, resume, kill */
     unsigned n_threads;      /* vCPU threads not yet joined; under control from here on: */
     bool loop_started, loop_paused;
+    unsigned pauses; /* whose they are: bits of enum sm_pause_owner */
 
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t changed;

@@ -347,36 +347,64 @@ static int park_all(struct sm_machine *m, sm_error *err)
     return rc;
 }
 
-/* Under `control`. */
+static int is_not_paused(struct sm_machine *m, sm_error *err)
+{
+    pthread_mutex_lock(&m->lock);
+    int rc = m->state == MACHINE_ENDED ? has_ended(m, err)
+                                       : sm_error_set(err, SM_EINVAL, "the machine is not paused");
+    pthread_mutex_unlock(&m->lock);
+    return rc;
+}
+
+/* From a pause, or loaded. Under `control`. */
 static int run_again(struct sm_machine *m, sm_error *err)
 {
     int rc = 0;
     pthread_mutex_lock(&m->lock);
-    if (m->state == MACHINE_ENDED)
+    if (m->state == MACHINE_ENDED) {
         rc = has_ended(m, err);
-    else if (m->state != MACHINE_PAUSED && m->state != MACHINE_LOADED)
-        rc = sm_error_set(err, SM_EINVAL, "the machine is not paused");
-    else
+    } else {
         m->state = MACHINE_RUNNING;
-    if (!rc)
         atomic_store(&m->request, REQUEST_RUN);
+    }
     pthread_cond_broadcast(&m->changed);
     pthread_mutex_unlock(&m->lock);
     return rc;
 }
 
-int sm_machine_pause(struct sm_machine *m, sm_error *err)
+/* Under `control`. */
+static int stand_still(struct sm_machine *m, sm_error *err)
 {
-    pthread_mutex_lock(&m->control);
     int rc = park_all(m, err);
-    if (!rc) {
-        rc = sm_loop_pause(m->loop, err);
-        m->loop_paused = !rc;
-        if (rc)
-            run_again(m, NULL);
-    }
+    if (rc)
+        return rc;
+    rc = sm_loop_pause(m->loop, err);
+    m->loop_paused = !rc;
+    if (rc)
+        run_again(m, NULL);
+    return rc;
+}
+
+int sm_machine_pause(struct sm_machine *m, enum sm_pause_owner owner, sm_error *err)
+{
+    int rc = 0;
+    pthread_mutex_lock(&m->control);
+    if (m->pauses & owner)
+        rc = sm_error_set(err, SM_EINVAL, "the machine is paused already");
+    else if (!m->pauses)
+        rc = stand_still(m, err);
+    if (!rc)
+        m->pauses |= owner;
     pthread_mutex_unlock(&m->control);
     return rc;
+}
+
+bool sm_machine_is_paused(struct sm_machine *m, enum sm_pause_owner owner)
+{
+    pthread_mutex_lock(&m->control);
+    bool paused = m->pauses & owner;
+    pthread_mutex_unlock(&m->control);
+    return paused;
 }
 
 int sm_machine_go(struct sm_machine *m, sm_error *err)
@@ -392,14 +420,30 @@ int sm_machine_go(struct sm_machine *m, sm_error *err)
     return rc;
 }
 
-int sm_machine_resume(struct sm_machine *m, sm_error *err)
+int sm_machine_start(struct sm_machine *m, sm_error *err)
 {
     pthread_mutex_lock(&m->control);
     pthread_mutex_lock(&m->lock);
     bool fresh = m->state == MACHINE_LOADED;
     pthread_mutex_unlock(&m->lock);
-    int rc = fresh ? sm_machine_go(m, err) : run_again(m, err);
-    if (!rc && m->loop_paused) {
+    int rc = fresh ? sm_machine_go(m, err)
+                   : sm_error_set(err, SM_EINVAL, "no snapshot was loaded into the machine");
+    pthread_mutex_unlock(&m->control);
+    return rc;
+}
+
+int sm_machine_resume(struct sm_machine *m, enum sm_pause_owner owner, sm_error *err)
+{
+    int rc = 0;
+    pthread_mutex_lock(&m->control);
+    bool last = m->pauses == (unsigned)owner;
+    if (!(m->pauses & owner))
+        rc = is_not_paused(m, err);
+    else if (last)
+        rc = run_again(m, err);
+    if (!rc)
+        m->pauses &= ~(unsigned)owner;
+    if (!rc && last && m->loop_paused) {
         sm_loop_resume(m->loop);
         m->loop_paused = false;
     }

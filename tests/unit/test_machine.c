@@ -107,8 +107,8 @@ static struct sm_machine_end end_of(const uint8_t *code, size_t n)
     ok(sm_machine_wait(m, 20000, &end, &err));
     struct pollfd p = {.fd = sm_machine_end_fd(m), .events = POLLIN};
     assert_int_equal(poll(&p, 1, 0), 1);
-    assert_int_equal(sm_machine_pause(m, &err), -SM_EGUEST);
-    assert_int_equal(sm_machine_resume(m, &err), -SM_EGUEST);
+    assert_int_equal(sm_machine_pause(m, SM_PAUSE_CALLER, &err), -SM_EGUEST);
+    assert_int_equal(sm_machine_resume(m, SM_PAUSE_CALLER, &err), -SM_EGUEST);
     sm_machine_kill(m); /* too late: changes nothing */
     struct sm_machine_end again;
     ok(sm_machine_wait(m, 0, &again, &err));
@@ -204,14 +204,14 @@ static void pause_stops_and_resume_goes_on(void **state)
         for (int i = 0; i < 20; i++) {
             wait_for(m, word(m, 0) + 5);
             uint64_t before = sm_now_ns();
-            ok(sm_machine_pause(m, &err));
+            ok(sm_machine_pause(m, SM_PAUSE_CALLER, &err));
             assert_true(sm_now_ns() - before < 1000000000);
             uint64_t c = word(m, 0);
             usleep(2000);
             assert_int_equal(word(m, 0), c);
-            assert_int_equal(sm_machine_pause(m, &err), -SM_EINVAL);
-            ok(sm_machine_resume(m, &err));
-            assert_int_equal(sm_machine_resume(m, &err), -SM_EINVAL);
+            assert_int_equal(sm_machine_pause(m, SM_PAUSE_CALLER, &err), -SM_EINVAL);
+            ok(sm_machine_resume(m, SM_PAUSE_CALLER, &err));
+            assert_int_equal(sm_machine_resume(m, SM_PAUSE_CALLER, &err), -SM_EINVAL);
         }
         struct sm_machine_end end;
         assert_int_equal(sm_machine_wait(m, 10, &end, &err), -SM_ETIMEOUT);
@@ -223,6 +223,30 @@ static void pause_stops_and_resume_goes_on(void **state)
     }
 }
 
+/* Who copies RAM holds the machine still, whatever the caller's other threads ask for meanwhile. */
+static void a_pause_is_ended_by_its_owner_alone(void **state)
+{
+    (void)state;
+    static const enum sm_pause_owner owners[2] = {SM_PAUSE_CALLER, SM_PAUSE_CAPTURE};
+    struct sm_machine *m = counting(2);
+    for (unsigned i = 0; i < 2; i++) {
+        enum sm_pause_owner mine = owners[i], other = owners[!i];
+        wait_for(m, word(m, 0) + 5);
+        ok(sm_machine_pause(m, mine, &err));
+        assert_int_equal(sm_machine_resume(m, other, &err), -SM_EINVAL);
+        ok(sm_machine_pause(m, other, &err));
+        assert_true(sm_machine_is_paused(m, mine) && sm_machine_is_paused(m, other));
+        ok(sm_machine_resume(m, other, &err));
+        assert_false(sm_machine_is_paused(m, other));
+        uint64_t c = word(m, 0);
+        usleep(5000);
+        assert_int_equal(word(m, 0), c);
+        ok(sm_machine_resume(m, mine, &err));
+        wait_for(m, c + 5);
+    }
+    sm_machine_close(m);
+}
+
 static void closes_in_every_state(void **state)
 {
     (void)state;
@@ -232,11 +256,11 @@ static void closes_in_every_state(void **state)
     ok(sm_machine_create(&m, &config, &err));
     sm_machine_close(m);
     ok(sm_machine_create(&m, &config, &err));
-    assert_int_equal(sm_machine_pause(m, &err), -SM_EINVAL);
+    assert_int_equal(sm_machine_pause(m, SM_PAUSE_CALLER, &err), -SM_EINVAL);
     assert_int_equal(sm_machine_boot(m, &err), -SM_EINVAL); /* no kernel */
     sm_machine_close(m);
     m = counting(2);
-    ok(sm_machine_pause(m, &err));
+    ok(sm_machine_pause(m, SM_PAUSE_CALLER, &err));
     sm_machine_close(m);
     m = counting(1);
     sm_machine_close(m);
@@ -302,8 +326,8 @@ static void *one_machine(void *arg)
     struct sm_machine *m = counting(1);
     for (int i = 0; i < 5; i++) {
         wait_for(m, word(m, 0) + 3);
-        ok(sm_machine_pause(m, NULL));
-        ok(sm_machine_resume(m, NULL));
+        ok(sm_machine_pause(m, SM_PAUSE_CALLER, NULL));
+        ok(sm_machine_resume(m, SM_PAUSE_CALLER, NULL));
     }
     sm_machine_close(m);
     return NULL;
@@ -326,7 +350,7 @@ static void capture(struct sm_machine *m, const char *path)
     auto_snapshot s = NULL;
     struct sm_ram ram;
     assert_int_equal(sm_machine_save(m, &s, &err), -SM_EINVAL); /* it runs */
-    ok(sm_machine_pause(m, &err));
+    ok(sm_machine_pause(m, SM_PAUSE_CAPTURE, &err));
     ok(sm_machine_save(m, &s, &err));
     sm_machine_ram(m, &ram);
     ok(sm_snapshot_save_streaming(path, s, &ram, NULL, NULL, NULL, &err));
@@ -365,16 +389,16 @@ static void a_restored_machine_goes_on(void **state)
         wait_for(m, 10);
         capture(m, path);
         uint64_t at = word(m, 0), nonce = word(m, 2);
-        ok(sm_machine_resume(m, &err));
+        ok(sm_machine_resume(m, SM_PAUSE_CAPTURE, &err));
         wait_for(m, at + 5); /* the original runs on */
         sm_machine_close(m);
         for (int round = 0; round < 6; round++) {
             struct sm_machine *r;
             ok(restored(path, round & 1, &r, &err));
             assert_int_equal(word(r, 0), at); /* what the others wrote is not in the file */
-            ok(sm_machine_resume(r, &err));
+            ok(sm_machine_start(r, &err));
             wait_for(r, at + 10);
-            ok(sm_machine_pause(r, &err));
+            ok(sm_machine_pause(r, SM_PAUSE_CALLER, &err));
             assert_int_equal(word(r, 2), nonce);
             uint64_t register_is = word(r, 1) - nonce, memory_is = word(r, 0);
             if (register_is != memory_is && register_is + 1 != memory_is)
@@ -401,7 +425,7 @@ static void a_restored_machine_can_be_captured(void **state)
     struct sm_ram ram;
     sm_machine_ram(r, &ram);
     assert_int_equal(ram.backing, SM_RAM_PRIVATE_FILE);
-    ok(sm_machine_resume(r, &err));
+    ok(sm_machine_start(r, &err));
     wait_for(r, word(r, 0) + 10);
     capture(r, second);
     uint64_t at = word(r, 0);
@@ -409,7 +433,7 @@ static void a_restored_machine_can_be_captured(void **state)
     ok(restored(second, false, &r, &err));
     assert_int_equal(word(r, 0), at);
     assert_int_equal(word(r, 2), nonce);
-    ok(sm_machine_resume(r, &err));
+    ok(sm_machine_start(r, &err));
     wait_for(r, at + 10);
     sm_machine_close(r);
     unlink(first);
@@ -425,7 +449,7 @@ static void refused(
     int rc = sm_machine_load(m, fd, s, NULL, &err);
     if (rc != -SM_EUNSUPPORTED || !strstr(err.message, words))
         fail_msg("%d: \"%s\" lacks \"%s\"", rc, err.message, words);
-    assert_true(sm_machine_resume(m, &err) < 0);
+    assert_true(sm_machine_start(m, &err) < 0);
     sm_machine_close(m);
 }
 
@@ -485,6 +509,7 @@ int main(void)
         cmocka_unit_test(each_end_has_its_own_name),
         cmocka_unit_test(console_is_kept),
         cmocka_unit_test(pause_stops_and_resume_goes_on),
+        cmocka_unit_test(a_pause_is_ended_by_its_owner_alone),
         cmocka_unit_test(closes_in_every_state),
         cmocka_unit_test(bad_configurations_are_refused),
         cmocka_unit_test(memory_beyond_3_gib_goes_on_at_4),
