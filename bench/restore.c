@@ -31,7 +31,7 @@
 #include "snapshot/reader.h"
 #include "snapshot/writer.h"
 #include "util/bytes.h"
-#include "util/clock.h"
+#include "util/wait.h"
 #include "vmm/machine.h"
 
 #define ANSWER_MS      60000
@@ -241,11 +241,11 @@ static void await_answer(struct sm_machine *m)
     uint8_t frame[64];
     struct sm_wire_writer w = {.buf = frame, .cap = sizeof(frame)};
     struct sm_wire_pong pong;
-    int64_t deadline = sm_deadline(ANSWER_MS);
+    struct sm_wait wait = sm_wait_ms(ANSWER_MS);
     sm_wire_put_ping(&w, &(struct sm_wire_ping){0});
-    if (sm_channel_connect(&channel, m, deadline, &err) ||
-        sm_channel_send(&channel, frame, w.len, deadline, &err) ||
-        sm_channel_expect(&channel, SM_WIRE_PONG, &pong, deadline, &err))
+    if (sm_channel_connect(&channel, m, &wait, &err) ||
+        sm_channel_send(&channel, frame, w.len, &wait, &err) ||
+        sm_channel_expect(&channel, SM_WIRE_PONG, &pong, &wait, &err))
         bench_die("the restored agent's answer", &err);
     sm_channel_close(&channel);
 }

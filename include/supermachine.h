@@ -199,9 +199,12 @@ typedef struct sm_vm_config {
     uint64_t memory_bytes; /* guest RAM, multiple of 2 MiB; 0: 256 MiB */
     unsigned vcpus;        /* 1..16; 0: 1 */
     const char *kernel; /* vmlinux or bzImage; NULL: the one that was installed with the library */
-    const char *initramfs;   /* the agent's cpio; NULL: the installed one */
-    const char *cmdline;     /* appended to the kernel command line; NULL: nothing */
-    int boot_timeout_ms;     /* power-on to agent ready; 0: 120 s */
+    const char *initramfs; /* the agent's cpio; NULL: the installed one */
+    const char *cmdline;   /* appended to the kernel command line; NULL: nothing */
+    /* wall clock, from power-on or restore to agent ready. 0: the guest is given up after 120 s of its own time, in
+     * which it ran or had nothing to do, however long that takes on a busy host (600 s of running where KVM has
+     * no hardware virtualisation below) */
+    int boot_timeout_ms;
     bool count_instructions; /* fill in sm_vm_counters.instructions */
 
     /* How the VM comes to be. By default it is restored from the snapshot that was baked for this image and

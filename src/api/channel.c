@@ -10,8 +10,8 @@
 
 #include "devices/vsock.h"
 #include "util/cleanup.h"
-#include "util/clock.h"
 #include "util/error.h"
+#include "util/wait.h"
 #include "vmm/machine.h"
 
 /* How long a lost connection waits for the machine's own end, which tells the reason. */
@@ -33,12 +33,11 @@ int sm_channel_init(struct sm_channel *channel, int fd, struct sm_machine *machi
 }
 
 int sm_channel_connect(
-    struct sm_channel *channel, struct sm_machine *machine, int64_t deadline, sm_error *err)
+    struct sm_channel *channel, struct sm_machine *machine, struct sm_wait *wait, sm_error *err)
 {
     int fd;
     sm_error why;
-    int rc = sm_vsock_connect(
-        sm_machine_vsock(machine), SM_WIRE_PORT, sm_deadline_left(deadline), &fd, &why);
+    int rc = sm_vsock_connect(sm_machine_vsock(machine), SM_WIRE_PORT, wait, &fd, &why);
     if (rc) {
         struct sm_machine_end end;
         if (sm_machine_wait(machine, 0, &end, NULL) == 0)
@@ -132,27 +131,27 @@ int sm_channel_fill(struct sm_channel *channel, sm_error *err)
 }
 
 /* Waits until the channel can be read or written. */
-static int wait_for(struct sm_channel *channel, short events, int64_t deadline, sm_error *err)
+static int wait_for(struct sm_channel *channel, short events, struct sm_wait *wait, sm_error *err)
 {
     for (;;) {
         struct pollfd fds[2] = {
             {.fd = channel->fd, .events = events},
             {.fd = channel->machine ? sm_machine_end_fd(channel->machine) : -1, .events = POLLIN},
         };
-        int n = poll(fds, 2, sm_deadline_left(deadline));
+        int n = poll(fds, 2, sm_wait_slice(wait));
         if (n < 0 && errno != EINTR)
             return sm_error_errno(err, errno, "cannot wait for the agent");
         if (n > 0 && fds[0].revents)
             return 0;
         if (n > 0)
             return sm_channel_lost(channel, err);
-        if (n == 0 && sm_deadline_left(deadline) == 0)
-            return sm_error_set(err, SM_ETIMEOUT, "the agent in the VM did not answer in time");
+        if (n == 0 && sm_wait_over(wait))
+            return sm_wait_failed(wait, err, "the agent in the VM did not answer");
     }
 }
 
 int sm_channel_send(
-    struct sm_channel *channel, const void *data, size_t size, int64_t deadline, sm_error *err)
+    struct sm_channel *channel, const void *data, size_t size, struct sm_wait *wait, sm_error *err)
 {
     const uint8_t *p = data;
     while (size) {
@@ -161,7 +160,7 @@ int sm_channel_send(
             p += n;
             size -= (size_t)n;
         } else if (errno == EAGAIN) {
-            int rc = wait_for(channel, POLLOUT, deadline, err);
+            int rc = wait_for(channel, POLLOUT, wait, err);
             if (rc)
                 return rc;
         } else if (errno == EPIPE || errno == ECONNRESET) {
@@ -174,13 +173,13 @@ int sm_channel_send(
 }
 
 int sm_channel_next(
-    struct sm_channel *channel, struct sm_wire_frame *frame, int64_t deadline, sm_error *err)
+    struct sm_channel *channel, struct sm_wire_frame *frame, struct sm_wait *wait, sm_error *err)
 {
     for (;;) {
         int rc = sm_channel_parse(channel, frame, err);
         if (rc)
             return rc < 0 ? rc : 0;
-        rc = wait_for(channel, POLLIN, deadline, err);
+        rc = wait_for(channel, POLLIN, wait, err);
         if (rc)
             return rc;
         rc = sm_channel_fill(channel, err);
@@ -190,10 +189,10 @@ int sm_channel_next(
 }
 
 int sm_channel_expect(struct sm_channel *channel, enum sm_wire_type type, void *message,
-    int64_t deadline, sm_error *err)
+    struct sm_wait *wait, sm_error *err)
 {
     struct sm_wire_frame frame;
-    int rc = sm_channel_next(channel, &frame, deadline, err);
+    int rc = sm_channel_next(channel, &frame, wait, err);
     if (rc)
         return rc;
     if (frame.type == type && (message ? sm_wire_get(&frame, type, message) : frame.len == 0))

@@ -1,6 +1,6 @@
 /*
- * A connection to the agent: frames of src/wire over a stream socket, with a deadline on every wait and
- * an eye on the machine, so that a dead guest is told as what it is. Not thread-safe: a channel has one user
+ * A connection to the agent: frames of src/wire over a stream socket, with the caller's bound on every
+ * wait (util/wait.h) and an eye on the machine, so that a dead guest is told as what it is. Not thread-safe: a channel has one user
  * at a time.
  */
 #ifndef SM_API_CHANNEL_H
@@ -13,6 +13,7 @@
 #define SM_CHANNEL_BUFFER (SM_WIRE_HEADER + SM_WIRE_MAX_DATA)
 
 struct sm_machine;
+struct sm_wait;
 
 struct sm_channel {
     int fd;                     /* non-blocking; -1: closed */
@@ -25,12 +26,12 @@ struct sm_channel {
 int sm_channel_init(struct sm_channel *channel, int fd, struct sm_machine *machine, sm_error *err);
 /* A new connection to the agent. */
 int sm_channel_connect(
-    struct sm_channel *channel, struct sm_machine *machine, int64_t deadline, sm_error *err);
+    struct sm_channel *channel, struct sm_machine *machine, struct sm_wait *wait, sm_error *err);
 void sm_channel_close(struct sm_channel *channel); /* all zero or closed is fine */
 
 /* Sends all of it. */
 int sm_channel_send(
-    struct sm_channel *channel, const void *data, size_t size, int64_t deadline, sm_error *err);
+    struct sm_channel *channel, const void *data, size_t size, struct sm_wait *wait, sm_error *err);
 
 /* Looks for a whole frame among the bytes received: 1 with *frame, which lives until the next call of
  * sm_channel_fill; 0: more bytes are needed. sm_channel_fill reads what is there: 1 when there was
@@ -40,12 +41,12 @@ int sm_channel_fill(struct sm_channel *channel, sm_error *err);
 
 /* Waits for the next frame. */
 int sm_channel_next(
-    struct sm_channel *channel, struct sm_wire_frame *frame, int64_t deadline, sm_error *err);
+    struct sm_channel *channel, struct sm_wire_frame *frame, struct sm_wait *wait, sm_error *err);
 
 /* Waits for the answer to a request: a frame of that type, decoded into *message (NULL for one without
  * fields). ERROR becomes ours. */
 int sm_channel_expect(struct sm_channel *channel, enum sm_wire_type type, void *message,
-    int64_t deadline, sm_error *err);
+    struct sm_wait *wait, sm_error *err);
 
 /* What to report when the connection has ended: how the machine ended, if it did. */
 int sm_channel_lost(const struct sm_channel *channel, sm_error *err);

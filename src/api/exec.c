@@ -14,9 +14,7 @@
 #include "util/clock.h"
 #include "util/error.h"
 
-#define START_TIMEOUT_MS 60000 /* until the agent has started the command */
-#define TIMEOUT_SLACK_MS 15000 /* the agent kills at the timeout; we give up this much later */
-#define THREAD_STACK     (256 * 1024)
+#define THREAD_STACK (256 * 1024)
 
 /* What frees an exec that has no thread. */
 static void destroy(sm_exec *e)
@@ -94,7 +92,7 @@ static int open_streams(sm_exec *e, const sm_exec_config *config, sm_error *err)
 }
 
 int sm_exec_send(struct sm_channel *channel, enum sm_wire_type type, const void *message,
-    int64_t deadline, sm_error *err)
+    struct sm_wait *wait, sm_error *err)
 {
     struct sm_wire_writer w = {0};
     sm_wire_put(&w, type, message);
@@ -107,7 +105,7 @@ int sm_exec_send(struct sm_channel *channel, enum sm_wire_type type, const void 
         return sm_error_set(err, SM_ENOMEM, "no memory to start the command");
     w = (struct sm_wire_writer){.buf = frame, .cap = w.len};
     sm_wire_put(&w, type, message);
-    return sm_channel_send(channel, frame, w.len, deadline, err);
+    return sm_channel_send(channel, frame, w.len, wait, err);
 }
 
 /* Sends the request and waits for STARTED. */
@@ -120,13 +118,14 @@ static int send_request(sm_exec *e, const struct sm_exec_request *request, sm_er
         exec.flags |= SM_WIRE_EXEC_STDOUT;
     if (e->output[1].to.fd >= 0)
         exec.flags |= SM_WIRE_EXEC_STDERR;
-    int64_t deadline = sm_deadline(START_TIMEOUT_MS);
+    struct sm_guest_wait w;
+    sm_guest_wait_begin(&w, e->channel.machine, SM_VM_AGENT_TIMEOUT_MS);
     int rc = request->attach.pid
-                 ? sm_exec_send(&e->channel, SM_WIRE_ATTACH, &request->attach, deadline, err)
-                 : sm_exec_send(&e->channel, SM_WIRE_EXEC, &exec, deadline, err);
+                 ? sm_exec_send(&e->channel, SM_WIRE_ATTACH, &request->attach, &w.wait, err)
+                 : sm_exec_send(&e->channel, SM_WIRE_EXEC, &exec, &w.wait, err);
     struct sm_wire_started started;
     if (!rc)
-        rc = sm_channel_expect(&e->channel, SM_WIRE_STARTED, &started, deadline, err);
+        rc = sm_channel_expect(&e->channel, SM_WIRE_STARTED, &started, &w.wait, err);
     return rc;
 }
 
@@ -164,9 +163,7 @@ int sm_exec_begin(struct sm_channel *channel, const struct sm_exec_request *requ
     e->stop_signal = stop_signal;
     e->tty = config->tty;
     e->credit = SM_WIRE_STDIN_WINDOW;
-    e->deadline = config->timeout_ms > 0
-                      ? sm_deadline((int64_t)config->timeout_ms + TIMEOUT_SLACK_MS)
-                      : SM_NO_DEADLINE;
+    e->deadline = config->timeout_ms > 0 ? sm_deadline(config->timeout_ms) : SM_NO_DEADLINE;
     int rc = open_streams(e, config, err);
     if (!rc)
         rc = send_request(e, request, err);
@@ -224,8 +221,10 @@ int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_er
     if (!request.attach.pid)
         rc = sm_exec_describe(image, config, &argv, &env, &request.exec, err);
     struct sm_channel channel;
+    struct sm_guest_wait w;
+    sm_guest_wait_begin(&w, vm->machine, SM_VM_AGENT_TIMEOUT_MS);
     if (!rc)
-        rc = sm_vm_channel(vm, &channel, err);
+        rc = sm_vm_channel(vm, &channel, &w.wait, err);
     if (rc)
         return rc;
     rc = sm_exec_begin(&channel, &request, config, image->stop_signal, exec, err);
@@ -281,15 +280,11 @@ int sm_exec_resize(sm_exec *exec, uint16_t rows, uint16_t columns, sm_error *err
 
 int sm_exec_wait(sm_exec *exec, int timeout_ms, sm_exec_result *result, sm_error *err)
 {
-    int64_t deadline = sm_deadline(timeout_ms);
-    const struct timespec until = {
-        .tv_sec = deadline == SM_NO_DEADLINE ? 0 : deadline / 1000,
-        .tv_nsec = deadline == SM_NO_DEADLINE ? 0 : deadline % 1000 * 1000000,
-    };
+    const struct timespec until = sm_timespec_in(timeout_ms);
     pthread_mutex_lock(&exec->lock);
     int over = 0;
     while (!exec->done && over != ETIMEDOUT) {
-        if (deadline == SM_NO_DEADLINE)
+        if (timeout_ms < 0)
             pthread_cond_wait(&exec->changed, &exec->lock);
         else
             over = pthread_cond_timedwait(&exec->changed, &exec->lock, &until);

@@ -20,6 +20,7 @@
 #include "api/channel.h"
 #include "api/image_config.h"
 #include "api/stream_fd.h"
+#include "vmm/guest_wait.h"
 
 /* One stream of output on its way to the caller. */
 struct sm_exec_output {
@@ -40,8 +41,10 @@ struct sm_exec {
     int pipe_ends[3];                /* the caller's, until it takes them; -1: none */
     int stop_signal;                 /* what SM_SIGNAL_STOP means */
     bool tty;
-    int64_t deadline; /* by when the agent must have ended the command */
-    int wake;         /* eventfd */
+    int64_t deadline;          /* the command's own time is over; SM_NO_DEADLINE */
+    bool overdue;              /* it is, and the agent is to end the command: */
+    struct sm_guest_wait late; /* how long that may take */
+    int wake;                  /* eventfd */
     pthread_t thread;
     bool thread_started;
 
@@ -78,7 +81,7 @@ int sm_exec_begin(struct sm_channel *channel, const struct sm_exec_request *requ
 
 /* Sends a message of any length up to what the format allows. */
 int sm_exec_send(struct sm_channel *channel, enum sm_wire_type type, const void *message,
-    int64_t deadline, sm_error *err);
+    struct sm_wait *wait, sm_error *err);
 
 /* The message for a command of this image; it points into config, image, argv and env. */
 int sm_exec_describe(const struct sm_image_config *image, const sm_exec_config *config,

@@ -13,6 +13,8 @@
 #include "vmm/machine.h"
 
 #define CONTROL_MAX 32 /* no frame of a request is longer */
+#define KILL_WAIT_MS                                                                               \
+    15000 /* of the guest's time: the agent kills at the timeout, so it takes none */
 
 enum { FD_CHANNEL, FD_WAKE, FD_INPUT, FD_STDOUT, FD_STDERR, FD_MACHINE, N_FDS };
 
@@ -202,6 +204,20 @@ static int take_frames(sm_exec *e)
     return 0;
 }
 
+/* For poll: until the agent must have killed the command, whose time was over. */
+static int time_left(sm_exec *e)
+{
+    if (e->exited || e->deadline == SM_NO_DEADLINE)
+        return -1;
+    int left = sm_deadline_left(e->deadline);
+    if (left > 0)
+        return left;
+    if (!e->overdue)
+        sm_guest_wait_begin(&e->late, e->channel.machine, KILL_WAIT_MS);
+    e->overdue = true;
+    return sm_wait_slice(&e->late.wait);
+}
+
 static int pump(sm_exec *e)
 {
     struct sm_channel *c = &e->channel;
@@ -233,14 +249,14 @@ static int pump(sm_exec *e)
             fds[FD_CHANNEL].events |= POLLOUT;
         if (!fds[FD_CHANNEL].events)
             fds[FD_CHANNEL].fd = -1; /* or a hang-up would keep us awake */
-        int n = poll(fds, N_FDS, e->exited ? -1 : sm_deadline_left(e->deadline));
+        int n = poll(fds, N_FDS, time_left(e));
         if (n < 0 && errno != EINTR)
             return sm_error_errno(&e->error, errno, "cannot wait for the command's streams");
         if (n < 0)
             continue;
-        if (n == 0)
-            return sm_error_set(
-                &e->error, SM_ETIMEOUT, "the VM did not end the command when its time was over");
+        if (e->overdue && !e->exited && sm_wait_over(&e->late.wait))
+            return sm_wait_failed(&e->late.wait, &e->error,
+                "the time of the command was over, and the VM did not end it");
         if (fds[FD_STDOUT].revents)
             drain_output(e, &e->output[0]);
         if (fds[FD_STDERR].revents)

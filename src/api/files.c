@@ -4,16 +4,15 @@
 
 #include "api/vm.h"
 #include "util/bytes.h"
-#include "util/clock.h"
 #include "util/error.h"
+#include "vmm/guest_wait.h"
 
-#define FIRST_WAIT_MS 30000
-#define BYTES_PER_MS  100 /* slower than any guest we know (0.7 MB/s) */
-
-/* A gigabyte may take hours where the guest kernel is emulated; what does not move at all must not. */
-static int64_t deadline_for(size_t bytes)
+/* A gigabyte may take hours where the guest kernel is emulated; what does not move at all must not: each frame has
+ * the time that an answer has. */
+static struct sm_wait *next_step(struct sm_guest_wait *w, const struct sm_channel *channel)
 {
-    return sm_deadline(FIRST_WAIT_MS + (int64_t)(bytes / BYTES_PER_MS));
+    sm_guest_wait_begin(w, channel->machine, SM_VM_AGENT_TIMEOUT_MS);
+    return &w->wait;
 }
 
 static int check_path(const char *path, sm_error *err)
@@ -27,23 +26,23 @@ static int check_path(const char *path, sm_error *err)
 static int send_file(struct sm_channel *channel, const struct sm_wire_write_file *request,
     const uint8_t *data, sm_error *err)
 {
-    int64_t deadline = deadline_for(request->size);
+    struct sm_guest_wait wait;
     uint8_t frame[SM_WIRE_MAX_PATH + 64];
     struct sm_wire_writer w = {.buf = frame, .cap = sizeof(frame)};
     sm_wire_put_write_file(&w, request);
-    int rc = sm_channel_send(channel, frame, w.len, deadline, err);
+    int rc = sm_channel_send(channel, frame, w.len, next_step(&wait, channel), err);
     for (size_t done = 0; !rc && done < request->size;) {
         uint8_t header[SM_WIRE_HEADER];
         size_t n = SM_MIN(request->size - done, (size_t)SM_WIRE_MAX_DATA);
         sm_wire_data_header(header, SM_WIRE_DATA, (uint32_t)n);
-        rc = sm_channel_send(channel, header, sizeof(header), deadline, err);
+        rc = sm_channel_send(channel, header, sizeof(header), next_step(&wait, channel), err);
         if (!rc)
-            rc = sm_channel_send(channel, data + done, n, deadline, err);
+            rc = sm_channel_send(channel, data + done, n, &wait.wait, err);
         done += n;
     }
     /* An agent that refuses says so and closes: its answer tells more than the failed write. */
     sm_error answer;
-    int answered = sm_channel_expect(channel, SM_WIRE_OK, NULL, deadline, &answer);
+    int answered = sm_channel_expect(channel, SM_WIRE_OK, NULL, next_step(&wait, channel), &answer);
     if (answered && (!rc || answer.code != SM_EGUEST)) {
         if (err)
             *err = answer;
@@ -64,7 +63,9 @@ int sm_vm_write_file(sm_vm *vm, const char *path, const void *data, size_t size,
     const struct sm_wire_write_file request = {
         .path = path, .mode = mode & 07777, .uid = uid, .gid = gid, .size = size};
     struct sm_channel channel;
-    rc = sm_vm_channel(vm, &channel, err);
+    struct sm_guest_wait wait;
+    sm_guest_wait_begin(&wait, vm->machine, SM_VM_AGENT_TIMEOUT_MS);
+    rc = sm_vm_channel(vm, &channel, &wait.wait, err);
     if (rc)
         return rc;
     rc = send_file(&channel, &request, data, err);
@@ -98,17 +99,17 @@ static int append(struct contents *c, const struct sm_wire_frame *frame, size_t 
 static int receive_file(struct sm_channel *channel, const struct sm_wire_read_file *request,
     struct contents *c, sm_error *err)
 {
-    int64_t deadline = deadline_for(request->max);
+    struct sm_guest_wait wait;
     uint8_t out[SM_WIRE_MAX_PATH + 64];
     struct sm_wire_writer w = {.buf = out, .cap = sizeof(out)};
     sm_wire_put_read_file(&w, request);
-    int rc = sm_channel_send(channel, out, w.len, deadline, err);
+    int rc = sm_channel_send(channel, out, w.len, next_step(&wait, channel), err);
     struct sm_wire_file file;
     if (!rc)
-        rc = sm_channel_expect(channel, SM_WIRE_FILE, &file, deadline, err);
+        rc = sm_channel_expect(channel, SM_WIRE_FILE, &file, &wait.wait, err);
     while (!rc) {
         struct sm_wire_frame frame;
-        rc = sm_channel_next(channel, &frame, deadline, err);
+        rc = sm_channel_next(channel, &frame, next_step(&wait, channel), err);
         if (rc || (frame.type == SM_WIRE_OK && frame.len == 0))
             return rc;
         rc = frame.type == SM_WIRE_DATA ? append(c, &frame, request->max, err)
@@ -124,7 +125,9 @@ int sm_vm_read_file(
     if (rc)
         return rc;
     struct sm_channel channel;
-    rc = sm_vm_channel(vm, &channel, err);
+    struct sm_guest_wait wait;
+    sm_guest_wait_begin(&wait, vm->machine, SM_VM_AGENT_TIMEOUT_MS);
+    rc = sm_vm_channel(vm, &channel, &wait.wait, err);
     if (rc)
         return rc;
     struct contents c = {.data = malloc(1), .cap = 1};

@@ -5,8 +5,8 @@
 #include <sys/socket.h>
 
 #include "api/exec.h"
-#include "util/clock.h"
 #include "util/error.h"
+#include "vmm/guest_wait.h"
 
 static void make_registry(
     struct sm_snapshot_listener *entries, const struct sm_listener *found, size_t n)
@@ -27,14 +27,15 @@ int sm_vm_save_listeners(
     struct sm_listener found[SM_LISTENERS_MAX];
     struct sm_wire_sockets sockets;
     struct sm_channel channel;
-    int64_t deadline = sm_deadline(SM_VM_AGENT_TIMEOUT_MS);
+    struct sm_guest_wait w;
     size_t count = 0;
-    int rc = sm_vm_channel(vm, &channel, err);
+    sm_guest_wait_begin(&w, vm->machine, SM_VM_AGENT_TIMEOUT_MS);
+    int rc = sm_vm_channel(vm, &channel, &w.wait, err);
     if (rc)
         return rc;
-    rc = sm_exec_send(&channel, SM_WIRE_LISTENERS, NULL, deadline, err);
+    rc = sm_exec_send(&channel, SM_WIRE_LISTENERS, NULL, &w.wait, err);
     if (!rc)
-        rc = sm_channel_expect(&channel, SM_WIRE_SOCKETS, &sockets, deadline, err);
+        rc = sm_channel_expect(&channel, SM_WIRE_SOCKETS, &sockets, &w.wait, err);
     if (!rc)
         count = sm_listeners_pick(&sockets, found);
     sm_channel_close(&channel);

@@ -11,8 +11,8 @@
 #include "api/exec.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
-#include "util/clock.h"
 #include "util/error.h"
+#include "vmm/guest_wait.h"
 #include "vmm/machine.h"
 
 #define STOP_TIMEOUT_MS 30000
@@ -23,7 +23,7 @@ const struct sm_image_config *sm_vm_image_config(const sm_vm *vm)
     return &vm->image->config;
 }
 
-int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, sm_error *err)
+int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, struct sm_wait *wait, sm_error *err)
 {
     pthread_mutex_lock(&vm->lock);
     struct sm_channel own = vm->own;
@@ -33,20 +33,21 @@ int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, sm_error *err)
         *channel = own;
         return 0;
     }
-    return sm_channel_connect(channel, vm->machine, sm_deadline(SM_VM_AGENT_TIMEOUT_MS), err);
+    return sm_channel_connect(channel, vm->machine, wait, err);
 }
 
 int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer,
     void *to, int64_t wait_ms, sm_error *err)
 {
     struct sm_channel channel;
-    int rc = sm_vm_channel(vm, &channel, err);
+    struct sm_guest_wait w;
+    sm_guest_wait_begin(&w, vm->machine, wait_ms + SM_VM_AGENT_TIMEOUT_MS);
+    int rc = sm_vm_channel(vm, &channel, &w.wait, err);
     if (rc)
         return rc;
-    int64_t deadline = sm_deadline(wait_ms + SM_VM_AGENT_TIMEOUT_MS);
-    rc = sm_exec_send(&channel, type, message, deadline, err);
+    rc = sm_exec_send(&channel, type, message, &w.wait, err);
     if (!rc)
-        rc = sm_channel_expect(&channel, answer, to, deadline, err);
+        rc = sm_channel_expect(&channel, answer, to, &w.wait, err);
     sm_channel_close(&channel);
     return rc;
 }
@@ -134,27 +135,27 @@ int sm_vm_new(
 /* ---- while it runs, and its end ------------------------------------------------------------ */
 
 /* Asks the agent; what goes wrong shows by the VM not going down. */
-static void ask_to_power_off(sm_vm *vm, int64_t deadline)
+static void ask_to_power_off(sm_vm *vm, struct sm_wait *wait)
 {
     struct sm_channel channel;
-    if (sm_vm_channel(vm, &channel, NULL))
+    if (sm_vm_channel(vm, &channel, wait, NULL))
         return;
     uint8_t frame[SM_WIRE_HEADER];
     struct sm_wire_writer w = {.buf = frame, .cap = sizeof(frame)};
     sm_wire_put_empty(&w, SM_WIRE_POWER_OFF);
-    if (sm_channel_send(&channel, frame, w.len, deadline, NULL) == 0)
-        sm_channel_expect(&channel, SM_WIRE_OK, NULL, deadline, NULL);
+    if (sm_channel_send(&channel, frame, w.len, wait, NULL) == 0)
+        sm_channel_expect(&channel, SM_WIRE_OK, NULL, wait, NULL);
     sm_channel_close(&channel);
 }
 
 int sm_vm_stop(sm_vm *vm, int timeout_ms, sm_error *err)
 {
-    int64_t deadline = sm_deadline(timeout_ms < 0 ? STOP_TIMEOUT_MS : timeout_ms);
+    struct sm_wait wait = sm_wait_ms(timeout_ms < 0 ? STOP_TIMEOUT_MS : timeout_ms);
     struct sm_machine_end end;
     if (sm_machine_wait(vm->machine, 0, &end, NULL) == 0)
         return 0;
-    ask_to_power_off(vm, deadline);
-    if (sm_machine_wait(vm->machine, sm_deadline_left(deadline), &end, NULL))
+    ask_to_power_off(vm, &wait);
+    if (sm_machine_wait(vm->machine, sm_wait_slice(&wait), &end, NULL))
         sm_machine_kill(vm->machine);
     return 0;
 }

@@ -13,8 +13,8 @@
 
 #define SM_VM_MAX_NAME 63
 
-/* For what the agent does at once. Long, for a host whose CPUs are shared by many VMs that start together: the end of
- * a VM is noticed without it. */
+/* Of the guest's time (vmm/guest_wait.h), for a boot and for whatever the agent does at once. Only a guest that hangs
+ * takes so long; the end of a VM is noticed without it. */
 #define SM_VM_AGENT_TIMEOUT_MS 120000
 
 struct sm_vm {
@@ -52,7 +52,7 @@ int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_er
 const struct sm_image_config *sm_vm_image_config(const sm_vm *vm);
 
 /* A connection to the agent: one that is there already and unused, or a new one. */
-int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, sm_error *err);
+int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, struct sm_wait *wait, sm_error *err);
 
 /* One request of the agent's that is answered with `answer`, decoded to *to (NULL with OK). The guest may
  * take wait_ms for what it asks. */

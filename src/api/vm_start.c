@@ -25,9 +25,8 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "vmm/guest_wait.h"
 #include "vmm/machine.h"
-
-#define DEFAULT_BOOT_TIMEOUT 120000
 
 static uint64_t since_start(const sm_vm *vm, uint64_t ns)
 {
@@ -75,6 +74,8 @@ static int not_ready(sm_vm *vm, enum sm_code code, const char *sentence, sm_erro
     sm_machine_console(vm->machine, tail, sizeof(tail));
     const char *from = strchr(tail, '\n'); /* the first line may be cut */
     from = strlen(tail) == sizeof(tail) - 1 && from ? from + 1 : tail;
+    if (!from[strspn(from, " \r\n")])
+        return sm_error_set(err, code, "%s; it printed nothing on its console", sentence);
     return sm_error_set(err, code, "%s; the console's last lines:\n%s", sentence, from);
 }
 
@@ -90,24 +91,35 @@ static int ended_early(sm_vm *vm, sm_error *err)
     return not_ready(vm, SM_EGUEST, "the guest powered off before its agent was ready", err);
 }
 
-/* Waits for the agent's connection and takes it. */
-static int await_agent(sm_vm *vm, int timeout_ms, struct sm_channel *channel, sm_error *err)
+/* The guest did not make it in the time that it had. */
+static int too_late(sm_vm *vm, const struct sm_wait *wait, sm_error *err)
 {
-    int64_t deadline = sm_deadline(timeout_ms);
+    sm_error late;
+    char sentence[512];
+    sm_wait_failed(wait, &late, "the agent in the VM was not ready");
+    snprintf(sentence, sizeof(sentence), "%.400s: %s", late.message,
+        wait->over ? "it hangs, or give it more time by a boot timeout"
+                   : "the boot timeout is over");
+    return not_ready(vm, SM_ETIMEOUT, sentence, err);
+}
+
+/* Waits for the agent's connection and takes it. */
+static int await_agent(sm_vm *vm, struct sm_wait *wait, struct sm_channel *channel, sm_error *err)
+{
     for (;;) {
         struct pollfd fds[2] = {
             {.fd = vm->greeted, .events = POLLIN},
             {.fd = sm_machine_end_fd(vm->machine), .events = POLLIN},
         };
-        int n = poll(fds, 2, sm_deadline_left(deadline));
+        int n = poll(fds, 2, sm_wait_slice(wait));
         if (n < 0 && errno != EINTR)
             return sm_error_errno(err, errno, "cannot wait for the VM");
         if (n > 0 && fds[0].revents)
             break;
         if (n > 0)
             return ended_early(vm, err);
-        if (n == 0 && sm_deadline_left(deadline) == 0)
-            return not_ready(vm, SM_ETIMEOUT, "the agent in the VM was not ready in time", err);
+        if (n == 0 && sm_wait_over(wait))
+            return too_late(vm, wait, err);
     }
     pthread_mutex_lock(&vm->lock);
     int fd = sm_steal_fd(&vm->agent_fd);
@@ -115,11 +127,10 @@ static int await_agent(sm_vm *vm, int timeout_ms, struct sm_channel *channel, sm
     return sm_channel_init(channel, fd, vm->machine, err);
 }
 
-static int greet(struct sm_channel *channel, sm_error *err)
+static int greet(struct sm_channel *channel, struct sm_wait *wait, sm_error *err)
 {
     struct sm_wire_hello hello;
-    int rc =
-        sm_channel_expect(channel, SM_WIRE_HELLO, &hello, sm_deadline(SM_VM_AGENT_TIMEOUT_MS), err);
+    int rc = sm_channel_expect(channel, SM_WIRE_HELLO, &hello, wait, err);
     if (rc)
         return rc;
     if (hello.version != SM_WIRE_VERSION)
@@ -132,7 +143,8 @@ static int greet(struct sm_channel *channel, sm_error *err)
 }
 
 /* The network card, clock, entropy and identity, all in one write; before anything of the user's runs. */
-static int personalise(sm_vm *vm, struct sm_channel *channel, const char *hostname, sm_error *err)
+static int personalise(sm_vm *vm, struct sm_channel *channel, const char *hostname,
+    struct sm_wait *wait, sm_error *err)
 {
     uint8_t seed[64];
     char machine_id[33];
@@ -159,12 +171,11 @@ static int personalise(sm_vm *vm, struct sm_channel *channel, const char *hostna
     if (with_network)
         sm_wire_put_set_network(&w, &network);
     sm_wire_put_restore(&w, &restore);
-    int64_t deadline = sm_deadline(SM_VM_AGENT_TIMEOUT_MS);
-    int rc = sm_channel_send(channel, frames, w.len, deadline, err);
+    int rc = sm_channel_send(channel, frames, w.len, wait, err);
     if (!rc && with_network)
-        rc = sm_channel_expect(channel, SM_WIRE_OK, NULL, deadline, err);
+        rc = sm_channel_expect(channel, SM_WIRE_OK, NULL, wait, err);
     if (!rc)
-        rc = sm_channel_expect(channel, SM_WIRE_OK, NULL, deadline, err);
+        rc = sm_channel_expect(channel, SM_WIRE_OK, NULL, wait, err);
     explicit_bzero(seed, sizeof(seed));
     explicit_bzero(frames, sizeof(frames));
     return rc ? sm_error_prefix(err, rc, "cannot set the VM's network, clock, entropy and name")
@@ -172,9 +183,11 @@ static int personalise(sm_vm *vm, struct sm_channel *channel, const char *hostna
 }
 
 /* What both ways end with; takes the channel over. */
-static int finish(sm_vm *vm, const sm_vm_config *config, struct sm_channel *channel, sm_error *err)
+static int finish(sm_vm *vm, const sm_vm_config *config, struct sm_channel *channel,
+    struct sm_wait *wait, sm_error *err)
 {
-    int rc = personalise(vm, channel, config->hostname ? config->hostname : vm->name, err);
+    const char *hostname = config->hostname ? config->hostname : vm->name;
+    int rc = personalise(vm, channel, hostname, wait, err);
     if (rc) {
         sm_channel_close(channel);
         return rc;
@@ -192,7 +205,6 @@ static int finish(sm_vm *vm, const sm_vm_config *config, struct sm_channel *chan
 
 int sm_vm_boot(sm_vm *vm, const sm_vm_config *config, sm_error *err)
 {
-    int timeout = config->boot_timeout_ms > 0 ? config->boot_timeout_ms : DEFAULT_BOOT_TIMEOUT;
     vm->timing.found_us = since_start(vm, sm_now_ns());
     int rc = create_machine(vm, config, NULL, -1, err);
     if (!rc)
@@ -200,16 +212,18 @@ int sm_vm_boot(sm_vm *vm, const sm_vm_config *config, sm_error *err)
     if (!rc)
         rc = sm_machine_boot(vm->machine, err);
     struct sm_channel channel = {.fd = -1};
+    struct sm_guest_wait w;
+    sm_guest_wait_begin_or(&w, vm->machine, SM_VM_AGENT_TIMEOUT_MS, config->boot_timeout_ms);
     if (!rc)
-        rc = await_agent(vm, timeout, &channel, err);
+        rc = await_agent(vm, &w.wait, &channel, err);
     if (rc)
         return rc;
-    rc = greet(&channel, err);
+    rc = greet(&channel, &w.wait, err);
     if (rc) {
         sm_channel_close(&channel);
         return rc;
     }
-    return finish(vm, config, &channel, err);
+    return finish(vm, config, &channel, &w.wait, err);
 }
 
 /* ---- restore --------------------------------------------------------------------------------- */
@@ -284,8 +298,10 @@ int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_er
     if (!rc)
         rc = sm_machine_start(vm->machine, err);
     struct sm_channel channel;
+    struct sm_guest_wait w;
+    sm_guest_wait_begin_or(&w, vm->machine, SM_VM_AGENT_TIMEOUT_MS, config->boot_timeout_ms);
     if (!rc)
-        rc = sm_channel_connect(&channel, vm->machine, sm_deadline(SM_VM_AGENT_TIMEOUT_MS), err);
+        rc = sm_channel_connect(&channel, vm->machine, &w.wait, err);
     if (rc)
         return rc;
     vm->agent_ns = sm_now_ns();
@@ -294,7 +310,7 @@ int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_er
     vm->timing.irqchip_restore_us = times.irqchip_restore;
     vm->timing.clock_us = times.clock;
     vm->timing.device_restore_us = times.device_restore;
-    return finish(vm, config, &channel, err);
+    return finish(vm, config, &channel, &w.wait, err);
 }
 
 int sm_vm_start(sm_image *image, const sm_vm_config *config, sm_vm **vm, sm_error *err)

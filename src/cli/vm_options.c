@@ -30,6 +30,11 @@ bool cli_take_vm_option(const struct cli_command *self, int id, sm_vm_config *co
     case OPT_KERNEL:
         config->kernel = optarg;
         return true;
+    case OPT_BOOT_TIMEOUT:
+        if (!cli_parse_duration_ms(optarg, &config->boot_timeout_ms))
+            *status = cli_fail_usage(
+                self, "'--boot-timeout %s' is not a time such as 10 or 1.5m", optarg);
+        return true;
     default:
         return false;
     }

@@ -23,6 +23,7 @@ struct sm_vsock_config {
 };
 
 struct sm_vsock;
+struct sm_wait; /* util/wait.h */
 
 int sm_vsock_create(const struct sm_virtio_env *env, const struct sm_vsock_config *config,
     struct sm_vsock **vsock, sm_error *err);
@@ -32,9 +33,10 @@ struct sm_virtio_dev *sm_vsock_dev(struct sm_vsock *vsock);
 
 /* Connects to a port that the guest listens on; *fd is a blocking, close-on-exec stream socket, the
  * caller's. Waits for the guest's answer, and before that for the driver to be up and for the end of a
- * transport reset: all of it timeout_ms at most (negative: 30 s). SM_ENOTFOUND: nobody listens (or the
- * guest has no room); SM_ETIMEOUT. Any thread but the loop's. */
-int sm_vsock_connect(struct sm_vsock *vsock, uint32_t port, int timeout_ms, int *fd, sm_error *err);
+ * transport reset: no longer than `wait` allows. SM_ENOTFOUND: nobody listens (or the guest has no room);
+ * SM_ETIMEOUT. Any thread but the loop's. */
+int sm_vsock_connect(
+    struct sm_vsock *vsock, uint32_t port, struct sm_wait *wait, int *fd, sm_error *err);
 
 /* Called on the loop's thread when the guest has connected to the port; the callback owns fd (blocking,
  * close-on-exec) and must not block. */

@@ -22,12 +22,12 @@
 #include "devices/vsock_impl.h"
 #include "util/bytes.h"
 #include "util/error.h"
+#include "util/wait.h"
 
-#define DEFAULT_CONNECT_MS 30000
-#define LINE_BYTES         32u /* "CONNECT vsock:4294967295\r\n" has 26 */
-#define BACKLOG            64
-#define TICK_MS            500u
-#define BRIDGE_MS          60000u /* a guest with many connections to accept may be slow */
+#define LINE_BYTES 32u /* "CONNECT vsock:4294967295\r\n" has 26 */
+#define BACKLOG    64
+#define TICK_MS    500u
+#define BRIDGE_MS  60000u /* a guest with many connections to accept may be slow */
 
 static uint64_t now_ms(void)
 {
@@ -190,29 +190,24 @@ static void do_cancel(void *arg)
     }
 }
 
-int sm_vsock_connect(struct sm_vsock *vsock, uint32_t port, int timeout_ms, int *fd, sm_error *err)
+int sm_vsock_connect(
+    struct sm_vsock *vsock, uint32_t port, struct sm_wait *wait, int *fd, sm_error *err)
 {
     struct sm_loop *loop = vsock->dev.env.loop;
     struct vsock_connect c = {.port = port, .fd = -1, .code = SM_ETIMEOUT};
-    struct timespec deadline;
-    clock_gettime(CLOCK_MONOTONIC, &deadline);
-    if (timeout_ms < 0)
-        timeout_ms = DEFAULT_CONNECT_MS;
-    deadline.tv_sec += timeout_ms / 1000;
-    deadline.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (deadline.tv_nsec >= 1000000000) {
-        deadline.tv_sec++;
-        deadline.tv_nsec -= 1000000000;
-    }
     enqueue(vsock, &c);
     int rc = sm_loop_post(loop, begin_waiting, vsock, err);
-    if (rc == 0) {
-        pthread_mutex_lock(&vsock->lock);
-        while (!c.done &&
-               pthread_cond_timedwait(&vsock->changed, &vsock->lock, &deadline) != ETIMEDOUT)
-            ;
-        pthread_mutex_unlock(&vsock->lock);
+    bool over = rc != 0;
+    pthread_mutex_lock(&vsock->lock);
+    while (!c.done && !over) {
+        struct timespec until = sm_timespec_in(sm_wait_slice(wait));
+        if (pthread_cond_timedwait(&vsock->changed, &vsock->lock, &until) == ETIMEDOUT) {
+            pthread_mutex_unlock(&vsock->lock);
+            over = sm_wait_over(wait);
+            pthread_mutex_lock(&vsock->lock);
+        }
     }
+    pthread_mutex_unlock(&vsock->lock);
     /* `c` is on our stack: we may not leave before the loop has let go of it. */
     struct cancel cancel = {.vsock = vsock, .c = &c};
     pthread_mutex_lock(&vsock->lock);
@@ -228,8 +223,8 @@ int sm_vsock_connect(struct sm_vsock *vsock, uint32_t port, int timeout_ms, int 
     if (rc)
         return sm_error_prefix(err, rc, "cannot connect to port %u of the guest", port);
     if (!c.done)
-        return sm_error_set(err, SM_ETIMEOUT,
-            "cannot connect to port %u of the guest: no answer for %d ms", port, timeout_ms);
+        return sm_error_prefix(err, sm_wait_failed(wait, err, "no answer"),
+            "cannot connect to port %u of the guest", port);
     return sm_error_set(err, c.code, "cannot connect to port %u of the guest: %s", port, c.why);
 }
 

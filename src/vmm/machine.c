@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -216,16 +217,7 @@ int sm_machine_boot(struct sm_machine *m, sm_error *err)
 
 int sm_machine_wait(struct sm_machine *m, int timeout_ms, struct sm_machine_end *end, sm_error *err)
 {
-    struct timespec deadline;
-    clock_gettime(CLOCK_MONOTONIC, &deadline);
-    if (timeout_ms >= 0) {
-        deadline.tv_sec += timeout_ms / 1000;
-        deadline.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-        if (deadline.tv_nsec >= 1000000000) {
-            deadline.tv_sec++;
-            deadline.tv_nsec -= 1000000000;
-        }
-    }
+    struct timespec deadline = sm_timespec_in(timeout_ms);
     int rc = 0, e = 0;
     pthread_mutex_lock(&m->lock);
     while (m->state != MACHINE_ENDED && e != ETIMEDOUT)
@@ -234,7 +226,7 @@ int sm_machine_wait(struct sm_machine *m, int timeout_ms, struct sm_machine_end 
     if (m->state == MACHINE_ENDED)
         *end = m->end;
     else
-        rc = sm_error_set(err, SM_ETIMEOUT, "the machine still runs after %d ms", timeout_ms);
+        rc = sm_error_set(err, SM_ETIMEOUT, "the machine still runs");
     pthread_mutex_unlock(&m->lock);
     return rc;
 }
@@ -279,6 +271,46 @@ void sm_machine_get_timing(struct sm_machine *m, struct sm_machine_timing *timin
     pthread_mutex_lock(&m->lock);
     *timing = m->timing;
     pthread_mutex_unlock(&m->lock);
+}
+
+/* What the kernel says of one thread: time on a CPU, time in the queue of one. */
+static bool read_schedstat(int tid, uint64_t *ran_ns, uint64_t *waited_ns)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat", tid);
+    auto_file file = fopen(path, "re");
+    unsigned long long ran, waited;
+    if (!file || fscanf(file, "%llu %llu", &ran, &waited) != 2)
+        return false;
+    *ran_ns += ran;
+    *waited_ns += waited;
+    return true;
+}
+
+/* A kernel without these figures still has the thread's clock. */
+static void read_thread_clock(int tid, uint64_t *ran_ns)
+{
+    struct timespec t;
+    clockid_t clock =
+        ~(clockid_t)tid << 3 | 6; /* as pthread_getcpuclockid, of a thread that may have ended */
+    if (clock_gettime(clock, &t) == 0)
+        *ran_ns += (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+void sm_machine_cpu_time(const struct sm_machine *m, uint64_t *ran_ns, uint64_t *waited_ns)
+{
+    *ran_ns = *waited_ns = 0;
+    for (unsigned i = 0; i < m->n_vcpus; i++) {
+        int tid = atomic_load(&m->vcpus[i].tid);
+        if (tid && !read_schedstat(tid, ran_ns, waited_ns))
+            read_thread_clock(tid, ran_ns);
+    }
+}
+
+bool sm_machine_is_emulated(struct sm_machine *m)
+{
+    bool assisted;
+    return sm_hv_needs_assist(m->hv, &assisted, NULL) == 0 && assisted;
 }
 
 void sm_machine_get_counters(const struct sm_machine *m, struct sm_hv_counters *counters)

@@ -137,4 +137,9 @@ struct sm_machine_timing { /* CLOCK_MONOTONIC ns; 0: not reached */
 void sm_machine_get_timing(struct sm_machine *machine, struct sm_machine_timing *timing);
 void sm_machine_get_counters(const struct sm_machine *machine, struct sm_hv_counters *counters);
 
+/* How long the vCPU threads together have run, and how long they wanted to and had no CPU of the host. */
+void sm_machine_cpu_time(const struct sm_machine *machine, uint64_t *ran_ns, uint64_t *waited_ns);
+/* Whether the guest's kernel is emulated: runs a small VM to find out. */
+bool sm_machine_is_emulated(struct sm_machine *machine);
+
 #endif

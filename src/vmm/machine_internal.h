@@ -41,6 +41,7 @@ struct sm_machine_vcpu {
     struct sm_hv_vcpu *hv;
     pthread_t thread;
     unsigned index;
+    atomic_int tid; /* of the thread; 0: has not begun */
 };
 
 /* What the vCPU threads are asked to do. HOLD: nothing yet, the vCPU has never run. */

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "util/bytes.h"
 #include "util/clock.h"
@@ -248,6 +249,7 @@ static void *vcpu_main(void *arg)
     struct sm_machine_vcpu *v = arg;
     sm_error err;
     char name[16];
+    atomic_store(&v->tid, gettid());
     snprintf(name, sizeof(name), "vcpu%u", v->index);
     pthread_setname_np(pthread_self(), name);
     int rc = sm_hv_vcpu_bind(v->hv, &err);

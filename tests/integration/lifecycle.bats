@@ -81,3 +81,10 @@ ended() {
     [ -z "$(find "$XDG_DATA_HOME" -name '*.partial*')" ]
     [ -z "$(find "$XDG_DATA_HOME/supermachine/tmp" -type f)" ]
 }
+
+@test "--boot-timeout bounds a boot by the clock, and the message says what happened" {
+    fails_with 125 'not ready within 0\.[0-9] s: the boot timeout is over' \
+        supermachine run --cold --boot-timeout 200ms "$busybox" true
+    [[ $stderr == *"printed nothing on its console" || $stderr == *"last lines:"*[a-z]* ]]
+    fails_with 125 'is not a time' supermachine run --boot-timeout soon "$busybox" true
+}

@@ -6,7 +6,6 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <elf.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -24,7 +23,6 @@
 #include "vmm/machine.h"
 
 #define MEMORY  (64u << 20)
-#define CODE    0x1000000u
 #define COUNTER 0x2000000u /* guest_count: the counter, and counter + nonce out of a register */
 
 static sm_error err;
@@ -35,40 +33,10 @@ static void ok(int rc)
         fail_msg("%d: %s", rc, err.message);
 }
 
-/* A kernel file in memory: *path names it. */
-static int kernel_of(const uint8_t *code, size_t n, char path[32])
-{
-    struct {
-        Elf64_Ehdr eh;
-        Elf64_Phdr ph;
-        uint8_t code[4096];
-    } f = {
-        .eh = {.e_type = ET_EXEC,
-            .e_machine = EM_X86_64,
-            .e_entry = CODE,
-            .e_phoff = sizeof(Elf64_Ehdr),
-            .e_phentsize = sizeof(Elf64_Phdr),
-            .e_phnum = 1},
-        .ph = {.p_type = PT_LOAD,
-            .p_offset = sizeof(Elf64_Ehdr) + sizeof(Elf64_Phdr),
-            .p_paddr = CODE,
-            .p_filesz = n,
-            .p_memsz = n},
-    };
-    memcpy(f.eh.e_ident, ELFMAG, SELFMAG);
-    f.eh.e_ident[EI_CLASS] = ELFCLASS64;
-    f.eh.e_ident[EI_DATA] = ELFDATA2LSB;
-    memcpy(f.code, code, n);
-    int fd = memfd_create("kernel", MFD_CLOEXEC);
-    assert_int_equal(write(fd, &f, sizeof(f)), sizeof(f));
-    snprintf(path, 32, "/proc/self/fd/%d", fd);
-    return fd;
-}
-
 static struct sm_machine *booted(const uint8_t *code, size_t n, unsigned vcpus)
 {
     char path[32];
-    int fd = kernel_of(code, n, path);
+    int fd = guest_kernel(code, n, path);
     struct sm_machine *m;
     ok(sm_machine_create(&m,
         &(struct sm_machine_config){.memory_bytes = MEMORY, .vcpus = vcpus, .kernel = path}, &err));
@@ -304,7 +272,7 @@ static void memory_beyond_3_gib_goes_on_at_4(void **state)
 {
     (void)state;
     char path[32];
-    int fd = kernel_of(guest_high, GUEST_BYTES(guest_high), path);
+    int fd = guest_kernel(guest_high, GUEST_BYTES(guest_high), path);
     struct sm_machine *m;
     struct sm_machine_end end;
     struct sm_ram ram;

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "util/wait.h"
 #include "vsock_guest.h"
 
 #define PORT 1024u
@@ -657,7 +658,8 @@ struct connector {
 static void *connect_thread(void *arg)
 {
     struct connector *c = arg;
-    c->rc = sm_vsock_connect(c->f->vsock, c->port, c->timeout_ms, &c->fd, &c->err);
+    struct sm_wait wait = sm_wait_ms(c->timeout_ms);
+    c->rc = sm_vsock_connect(c->f->vsock, c->port, &wait, &c->fd, &c->err);
     return NULL;
 }
 
@@ -729,7 +731,8 @@ static void connect_waits_for_the_driver(void **state)
     struct sm_virtio_dev *dev = sm_vsock_dev(f->vsock);
     assert_int_equal(sm_loop_start(f->loop, "devices", NULL), 0);
     fg_set_reg(dev, 0x70, 0);
-    assert_int_equal(sm_vsock_connect(f->vsock, 52, 20, &c.fd, &c.err), -SM_ETIMEOUT);
+    assert_int_equal(
+        sm_vsock_connect(f->vsock, 52, &(struct sm_wait){0}, &c.fd, &c.err), -SM_ETIMEOUT);
     start_connect(&c, f, 52, 10000);
     usleep(20000);
     vg_init(&f->g, dev, 16, 4096);
@@ -746,7 +749,9 @@ static void connect_waits_for_the_driver(void **state)
     sm_vsock_end(f->vsock);
     pthread_join(late.thread, NULL);
     assert_int_equal(late.rc, -SM_EGUEST);
-    assert_int_equal(sm_vsock_connect(f->vsock, 52, 10000, &c.fd, &c.err), -SM_EGUEST);
+    assert_int_equal(sm_vsock_connect(f->vsock, 52, &(struct sm_wait){.deadline = SM_NO_DEADLINE},
+                         &c.fd, &c.err),
+        -SM_EGUEST);
 }
 
 static void connect_during_a_pause_writes_nothing_into_the_guest(void **state)
@@ -815,7 +820,7 @@ static void transport_reset_only_if_streams_were_open(void **state)
     /* Before the guest has dealt with it nothing can be opened... */
     vg_send(&f->g, 7001, PORT, VG_REQUEST, 0, NULL, 0);
     expect(f, VG_RST);
-    assert_int_equal(sm_vsock_connect(f->vsock, 52, 20, &fd, NULL), -SM_ETIMEOUT);
+    assert_int_equal(sm_vsock_connect(f->vsock, 52, &(struct sm_wait){0}, &fd, NULL), -SM_ETIMEOUT);
     expect_silence(f);
     /* ... and a save says that a reset is still due. */
     struct sm_virtio_state again;
