@@ -1,6 +1,6 @@
 # The short commands; meson and ninja do the work. What each needs and how the tests are run: docs/development.md.
 .DEFAULT_GOAL := build
-.PHONY: build run test test-unit test-native test-nested bench lint format install clean setup kernel build-asan build-tsan
+.PHONY: build run check test test-all test-unit test-native test-nested bench lint format install clean setup kernel build-asan build-tsan
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -38,8 +38,14 @@ kernel:
 run:
 	scripts/demo.sh
 
+check: setup
+	tests/run.sh lint unit one
+
 test: setup
 	tests/run.sh unit native nested
+
+test-all: setup
+	tests/run.sh --all lint unit native nested
 
 test-unit:
 	tests/run.sh unit

@@ -1,23 +1,31 @@
 #!/usr/bin/env bash
-# Builds what the tests need, runs them, and ends with one line "N passed, N failed[, N skipped]".
+# Builds what the tests need, runs them, and ends with the ten slowest, the time of all, and one line
+# "N passed, N failed[, N skipped]".
 #
-#   tests/run.sh PART...
+#   tests/run.sh [--all] [--repeat N] PART... [FILE...]
+#     lint     scripts/lint.sh; one result
 #     unit     every unit test under ASan and UBSan, those of suite "threads" under TSan too
+#     one      one run of an image, natively or, where /dev/kvm cannot be used, in the nested machine
 #     native   tests/integration and tests/testbed (bats) on this machine's /dev/kvm
 #     nested   tests/integration in the nested machine, see tests/testbed/nested; not the files with the tag "host": they
 #              start no machine, and would only repeat themselves
+#     --all    with what `make test` leaves out for its time: docs/development.md has the list
+#     FILE     (tests/integration/*.bats) instead of all files of the parts native and nested; --repeat: each N times
 #
 # A part that gives no result counts as a failure. Where /dev/kvm is missing or unusable, "native" says so and runs only
-# the files with the tag "host". Logs: build/test-logs. The integration tests find in their environment
+# the files with the tag "host". Logs: build/test-logs, where `last` tells of the last whole run. The integration tests find
+# in their environment
 #   SM_TESTBED             native or nested
 #   SM_BUILD               the build directory (supermachine in it)
 #   SM_KERNEL              the guest kernel (vmlinux)
 #   SM_IMAGE_BUSYBOX, SM_IMAGE_DEBIAN, SM_IMAGE_SERVICES   directories of tests/images/make.sh (oci, and of some oci.tar,
 #                          docker.tar); the latter two are empty where they cannot be made
-# SM_TEST_FILTER, a regular expression, chooses tests by name.
+#   SM_TEST_ALL            not empty with --all
+# SM_TEST_FILTER, a regular expression, chooses tests by name. BATS_TEST_TIMEOUT: a test that takes longer hangs.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 root=$PWD
+began=$SECONDS
 
 passed=0
 failed=0
@@ -39,18 +47,31 @@ need() {
     fi
 }
 
+# took MILLISECONDS NAME: for the list of the slowest.
+took() { printf '%s\t%s\n' "$1" "$2" >>"$times"; }
+
+# ---- lint and unit tests -----------------------------------------------------------------------
+
+run_lint() {
+    local start=${EPOCHREALTIME/./}
+    need build make -s build || return
+    if scripts/lint.sh build; then count 1 0; else count 0 1; fi
+    took $(((${EPOCHREALTIME/./} - start) / 1000)) lint
+}
+
 # Sums cmocka's own counts in meson's log; a program that died before it counted is one failure.
 count_unit() {
-    local sums
+    local log=$1/meson-logs/testlog.json sums
     sums=$(jq -rs '
         def number($what): [((.stdout // "") + (.stderr // "")) | scan("\\[  " + $what + "  \\] ([0-9]+) test")[0] | tonumber] | add // 0;
         map(number("PASSED") as $passed | number("SKIPPED") as $skipped | number("FAILED") as $failed |
             if .result == "OK" then [([$passed - $skipped, 0] | max | if $passed == 0 then 1 else . end), 0, $skipped]
             elif .result == "SKIP" then [0, 0, 1]
             else [$passed, ([$failed, 1] | max), 0] end)
-        | transpose | map(add) | join(" ")' "$1/meson-logs/testlog.json" 2>/dev/null)
+        | transpose | map(add) | join(" ")' "$log" 2>/dev/null)
     # shellcheck disable=SC2086 # three numbers
     if [ -n "$sums" ]; then count $sums; else count 0 1 0; fi
+    jq -r --arg where "$1" '"\(.duration * 1000 | floor)\t\($where): \(.name)"' "$log" 2>/dev/null >>"$times"
 }
 
 run_unit() {
@@ -58,24 +79,27 @@ run_unit() {
     ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
         meson test -C build-asan --no-rebuild --print-errorlogs
     count_unit build-asan
-    if meson test -C build-asan --list 2>/dev/null | grep -q threads; then
-        need build-tsan make -s build-tsan || return
-        # A fixed address layout: TSan's shadow does not fit some random ones.
-        TSAN_OPTIONS=halt_on_error=1 \
-            setarch -R meson test -C build-tsan --no-rebuild --print-errorlogs --suite threads
-        count_unit build-tsan
-    fi
+    need build-tsan make -s build-tsan || return
+    # A fixed address layout: TSan's shadow does not fit some random ones.
+    TSAN_OPTIONS=halt_on_error=1 \
+        setarch -R meson test -C build-tsan --no-rebuild --print-errorlogs --suite threads
+    count_unit build-tsan
 }
 
-# count_tap FILE: results in it; what its plan promised and did not give has failed.
+# ---- integration tests -------------------------------------------------------------------------
+
+# count_tap FILE: the results in it; what a plan promised and did not give has failed.
 count_tap() {
-    local plan ok bad skip
-    plan=$(sed -n 's/^1\.\.\([0-9]*\).*/\1/p' "$1" | head -n 1)
-    skip=$(grep -c '^ok .* # skip' "$1")
-    ok=$(($(grep -c '^ok ' "$1") - skip))
-    bad=$((${plan:-1} - ok - skip))
-    [ "$bad" -ge 0 ] || bad=$(grep -c '^not ok ' "$1")
-    count "$ok" "$bad" "$skip"
+    # shellcheck disable=SC2046 # three numbers
+    count $(awk '
+        function end_plan() { if (seen < plan) bad += plan - seen; plan = seen = 0 }
+        /^1\.\.[0-9]+/ { end_plan(); plan = substr($1, 4) + 0; plans++ }
+        /^ok .* # skip/ { skip++; seen++; next }
+        /^ok / { ok++; seen++ }
+        /^not ok / { bad++ }
+        /^not ok [0-9]/ { seen++ }
+        END { end_plan(); print ok + 0, plans ? bad + 0 : 1, skip + 0 }' "$1")
+    sed -nE "s/^(not )?ok [0-9]+ (.*) in ([0-9]+)ms.*/\3\t$2: \2/p" "$1" >>"$times"
 }
 
 prepare_integration() {
@@ -94,100 +118,114 @@ prepare_integration() {
     SM_BUILD=$root/build
     BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-900}
     export SM_KERNEL SM_IMAGE_BUSYBOX SM_IMAGE_DEBIAN SM_IMAGE_SERVICES SM_BUILD BATS_TEST_TIMEOUT
-    bats=(bats --formatter tap --timing)
-    [ -z "${SM_TEST_FILTER:-}" ] || bats+=(--filter "$SM_TEST_FILTER")
 }
 
 run_native() {
-    local why
+    local why host_only='' files=("${files[@]}")
+    [ "${#files[@]}" -gt 0 ] || files=(tests/integration/*.bats tests/testbed/*.bats)
     if ! why=$(scripts/kvm-usable 2>&1); then
         echo "run.sh: $why: only the tests that start no machine run here, the nested machine runs the others"
-        prepare_integration || return
-        bats+=(--filter-tags host)
-    else
-        prepare_integration || return
+        host_only=1
     fi
-    SM_TESTBED=native "${bats[@]}" tests/integration tests/testbed | tee "$logs/native.tap"
-    count_tap "$logs/native.tap"
-}
-
-# first_tests N FILE: the TAP of a run without what came after its Nth test.
-first_tests() {
-    awk -v last="$1" '/^1\.\./ { print "1.." last; next } /^(not )?ok / { n++ } n <= last' "$2"
-}
-
-# QEMU 7.2 has bugs that crash or hang the kernel that it runs; those that we know are worked around in tests/testbed.
-# That says nothing about us: a machine that ended without a result is followed by another one, at most two times, which
-# begins with the file of tests that was running.
-run_nested() {
-    local files=(tests/integration/*.bats) part=$logs/nested.tap tries=3 end=$((SECONDS + ${SM_NESTED_TIMEOUT:-4200}))
-    local status done_tests done_files n
     prepare_integration || return
-    bats+=(--filter-tags '!host')
-    while :; do
-        # BATS_TEST_TIMEOUT and the like reach the machine by -e, SM_* by themselves.
-        tests/testbed/nested run -t $((end - SECONDS)) -e BATS_TEST_TIMEOUT="$BATS_TEST_TIMEOUT" -- \
-            "${bats[@]}" "${files[@]}" | tee "$part"
-        status=${PIPESTATUS[0]}
-        tries=$((tries - 1))
-        if [ "$status" -ne 125 ] || [ "$tries" -eq 0 ] || [ "$SECONDS" -ge "$end" ]; then
-            break
-        fi
-        done_tests=0
-        done_files=0
-        for n in $(for file in "${files[@]}"; do "${bats[@]}" --count "$file"; done); do
-            [ $((done_tests + n)) -le "$(grep -cE '^(not )?ok ' "$part")" ] || break
-            done_tests=$((done_tests + n))
-            done_files=$((done_files + 1))
-        done
-        [ "$done_files" -lt ${#files[@]} ] || break
-        files=("${files[@]:done_files}")
-        first_tests "$done_tests" "$part" >"$logs/nested-$tries.tap"
-        count_tap "$logs/nested-$tries.tap"
-        echo "run.sh: the nested machine broke: a new one starts, with ${files[0]}"
-    done
-    count_tap "$part"
+    SM_TESTBED=native SM_TEST_HOST_ONLY=$host_only tests/run-files "${files[@]}" | tee "$logs/native.tap"
+    count_tap "$logs/native.tap" native
 }
 
-# The tests of one machine keep one CPU busy, seldom two: with two, the nested machine runs beside them. Its results are shown
-# and counted when those are through.
+run_nested() {
+    local files=("${files[@]}") status
+    [ "${#files[@]}" -gt 0 ] || files=(tests/integration/*.bats)
+    prepare_integration || return
+    # BATS_TEST_TIMEOUT reaches the machine by -e, SM_* by themselves.
+    tests/testbed/nested run -t "${SM_NESTED_TIMEOUT:-4200}" -e BATS_TEST_TIMEOUT="$BATS_TEST_TIMEOUT" -- \
+        tests/run-files "${files[@]}" | tee "$logs/nested.tap"
+    status=${PIPESTATUS[0]}
+    count_tap "$logs/nested.tap" nested
+    if [ "$status" -ne 0 ]; then
+        echo "run.sh: the nested machine ended with $status after $(grep -c '^# done' "$logs/nested.tap") of ${#files[@]} files"
+        count 0 1
+    fi
+}
+
+run_one() {
+    local files=(tests/integration/run.bats) SM_TEST_FILTER='baked and restored'
+    export SM_TEST_FILTER
+    if scripts/kvm-usable >/dev/null 2>&1; then run_native; else run_nested; fi
+}
+
+# The tests of one machine keep one CPU busy, seldom two: with two, the nested machine runs beside the native tests. Its results
+# are shown and counted when those are through. It has a process group of its own: with it goes all that it has started.
 aside=
 start_aside() {
-    prepare_integration >/dev/null || return # what both build is built once
-    setsid tests/run.sh "$1" >"$logs/$1.log" 2>&1 & # a group of its own: with it goes all that it has started
+    prepare_integration || return # what both build is built once
+    rm -f "$logs/nested.sums"
+    set -m
+    {
+        passed=0 failed=0 skipped=0
+        run_nested
+        echo "$passed $failed $skipped" >"$logs/nested.sums"
+    } >"$logs/nested.log" 2>&1 &
     aside=$!
+    set +m
     trap 'kill -- "-$aside" 2>/dev/null' EXIT
 }
 
 await_aside() {
-    local sums
     wait "$aside"
     trap - EXIT
-    sed '$d' "$logs/nested.log"
-    sums=$(tail -n 1 "$logs/nested.log" | sed -nE 's/^([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/\1 \2 \4/p')
-    # shellcheck disable=SC2086 # two or three numbers
-    if [ -n "$sums" ]; then count $sums; else tail -n 1 "$logs/nested.log"; count 0 1 0; fi
+    cat "$logs/nested.log"
+    # shellcheck disable=SC2046 # three numbers
+    if [ -s "$logs/nested.sums" ]; then count $(cat "$logs/nested.sums"); else count 0 1 0; fi
 }
 
-for part in "$@"; do
-    case $part in
-    unit | native | nested) ;;
-    *) echo "run.sh: no part '$part': unit, native, nested"; exit 2 ;;
-    esac
-done
+# ---- the run -----------------------------------------------------------------------------------
 
-for part in "$@"; do
+parts=()
+files=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --all) export SM_TEST_ALL=1 ;;
+    --repeat)
+        [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || { echo "run.sh: --repeat takes a number"; exit 2; }
+        export SM_TEST_REPEAT=$2
+        shift
+        ;;
+    lint | unit | one | native | nested) parts+=("$1") ;;
+    *.bats)
+        [ -f "$1" ] || { echo "run.sh: no file '$1'"; exit 2; }
+        files+=("$1")
+        ;;
+    *) echo "run.sh: no part or file '$1': lint, unit, one, native, nested, FILE.bats"; exit 2 ;;
+    esac
+    shift
+done
+[ "${#parts[@]}" -gt 0 ] || parts=(native nested)
+whole=
+[ "${#files[@]}" -gt 0 ] || [ -n "${SM_TEST_FILTER:-}${SM_TEST_REPEAT:-}" ] || [[ " ${parts[*]} " != *" unit native nested "* ]] || whole=1
+times=$(mktemp)
+
+for part in "${parts[@]}"; do
     if [ "$part" = nested ] && [ -n "$aside" ]; then
+        echo "== nested"
         await_aside
         continue
     fi
     echo "== $part"
-    if [ "$part" = native ] && [[ " $* " == *" nested "* ]]; then
-        start_aside nested
+    if [ "$part" = native ] && [[ " ${parts[*]} " == *" nested "* ]]; then
+        start_aside
     fi
     "run_$part"
 done
 
+echo "== the slowest"
+sort -rn "$times" | head -n 10 | awk -F '\t' '{ printf "%7.1f s  %s\n", $1 / 1000, $2 }'
+rm -f "$times"
+seconds=$((SECONDS - began))
+printf 'all of it: %d min %02d s\n' $((seconds / 60)) $((seconds % 60))
+if [ -n "$whole" ]; then
+    printf '%s %s\n' commit "$(git describe --always --abbrev=40 --dirty 2>/dev/null)" seconds "$seconds" \
+        passed "$passed" failed "$failed" skipped "$skipped" >"$logs/last"
+fi
 summary="$passed passed, $failed failed"
 [ "$skipped" -eq 0 ] || summary="$summary, $skipped skipped"
 echo "$summary"

@@ -16,6 +16,7 @@ forms=(::ffff:10.1.2.3 ::ffff:169.254.169.254 127.0.0.1 ::ffff:127.0.0.1 ::1 10.
 
 teardown() {
     end_own_network
+    end_test
     nothing_left
 }
 
@@ -29,8 +30,8 @@ witnessed() {
     saw=$BATS_TEST_TMPDIR/saw
     serve_network "$saw" python3 "$repo/tests/tools/witness.py"
     serve_network "$BATS_TEST_TMPDIR/dns" python3 "$repo/tests/tools/dns.py" 10.1.2.3 "$@"
-    wait_for 60 network_listens 8000
-    wait_for 60 network_listens 53 udp
+    wait_for network_listens 8000
+    wait_for network_listens 53 udp
 }
 
 # reach OPTIONS... -- TARGET...: a guest tries them; its lines end in $output, what the witness saw in $saw.
@@ -104,7 +105,7 @@ reached_exactly() {
     in_network supermachine run --name "kept-$$" --egress public "$debian" sh -c 'echo ready; sleep 1000' \
         >"$BATS_TEST_TMPDIR/out" 3>&- &
     pid=$!
-    wait_for 200 grep -q ready "$BATS_TEST_TMPDIR/out"
+    wait_for grep -q ready "$BATS_TEST_TMPDIR/out"
     in_network supermachine snapshot create "kept-$$" "$snap"
     # shellcheck disable=SC2046 # pids
     kill -KILL $(our_processes | cut -d ' ' -f 1)

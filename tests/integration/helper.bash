@@ -21,43 +21,58 @@ services=oci:$SM_IMAGE_SERVICES/oci
 
 PATH=$SM_BUILD:$PATH
 
-# One store for the whole run, so that an image is built once; everything else is the test's own. The mark is
+# One store for the whole run, so that an image is built and baked once; everything else is the test's own. The mark is
 # inherited by every process that a test starts.
 setup() {
-    export XDG_DATA_HOME=$BATS_RUN_TMPDIR/data
+    export XDG_DATA_HOME=${SM_TEST_STORE:-$BATS_RUN_TMPDIR}/data
     export XDG_RUNTIME_DIR=$BATS_TEST_TMPDIR/runtime TMPDIR=$BATS_TEST_TMPDIR/tmp HOME=$BATS_TEST_TMPDIR/home
     export SM_TEST_MARK=$BATS_ROOT_PID-$BATS_SUITE_TEST_NUMBER
     mkdir -p "$XDG_DATA_HOME" "$XDG_RUNTIME_DIR" "$TMPDIR" "$HOME"
     chmod 700 "$XDG_RUNTIME_DIR"
 }
 
+# A test with servers or networks of its own has a teardown of its own, which ends with this one's two lines.
 teardown() {
+    end_test
     nothing_left
 }
 
-# Processes of this test that run one of our programs.
-our_processes() {
-    local dir exe
-    for dir in /proc/[0-9]*; do
-        exe=$(readlink "$dir/exe" 2>/dev/null) || continue
-        case ${exe##*/} in
-        supermachine | supermachine-image | run-command) ;;
-        *) continue ;;
-        esac
-        if tr '\0' '\n' 2>/dev/null <"$dir/environ" | grep -qx "SM_TEST_MARK=$SM_TEST_MARK"; then
-            echo "${dir#/proc/} $exe"
-        fi
+# Processes that this test has started, all or those that run one of our programs: "PID PROGRAM".
+test_processes() {
+    local environ exe
+    for environ in $(grep -lsxz "SM_TEST_MARK=$SM_TEST_MARK" /proc/[0-9]*/environ); do
+        exe=$(readlink "${environ%/environ}/exe" 2>/dev/null) || continue
+        environ=${environ#/proc/}
+        echo "${environ%/environ} $exe"
     done
 }
 
-# No process, socket or temporary file outlives what a test ran (a dying process gets five seconds).
+our_processes() { test_processes | grep -E '/(supermachine|supermachine-image|run-command)$' || true; }
+
+# end_test: what the test started does not outlive it. After one that failed, or ran into its time limit, that is everything,
+# so that no machine of it makes the next one slow; otherwise ours are left to nothing_left, which waits for their own end.
+end_test() {
+    local pids
+    if [ -n "${BATS_TEST_COMPLETED:-}" ]; then
+        pids=$(test_processes | grep -vE '/(supermachine|supermachine-image|run-command)$' | cut -d ' ' -f 1)
+    else
+        pids=$(test_processes | cut -d ' ' -f 1)
+    fi
+    # shellcheck disable=SC2086 # pids
+    [ -z "$pids" ] || kill -KILL $pids 2>/dev/null || true
+}
+
+# No process, socket or temporary file outlives what a test ran (a dying process gets time: a VM's end is some 20 ms of the
+# host's kernel, seconds on a busy host; SM_TEST_GRACE fifths of a second).
 nothing_left() {
-    local i left
-    for i in $(seq 50); do
+    local left
+    for _ in $(seq "${SM_TEST_GRACE:-150}"); do
         left=$(our_processes)
         [ -n "$left" ] || break
-        sleep 0.1
+        sleep 0.2
     done
+    # shellcheck disable=SC2046 # pids
+    [ -z "$left" ] || kill -KILL $(cut -d ' ' -f 1 <<<"$left") 2>/dev/null || true
     left+=$(find "$XDG_RUNTIME_DIR" "$TMPDIR" -mindepth 1 2>/dev/null)
     left+=$(find "$XDG_DATA_HOME" "$XDG_RUNTIME_DIR" "$TMPDIR" -type s 2>/dev/null)
     if [ -n "$left" ]; then
@@ -79,15 +94,17 @@ fails_with() {
     fi
 }
 
-# wait_for SECONDS COMMAND...: until it succeeds.
+# wait_for COMMAND...: until it succeeds. How long that takes on a busy machine is not judged: the limit is for what hangs.
 wait_for() {
-    local end=$((SECONDS + $1))
-    shift
+    local end=$((SECONDS + ${SM_TEST_PATIENCE:-600}))
     until "$@"; do
         [ "$SECONDS" -lt "$end" ] || { echo "waited in vain for: $*"; return 1; }
         sleep 0.1
     done
 }
+
+# fewer N ALL: how often something is repeated: N in `make test`, ALL in `make test-all`.
+fewer() { if [ -n "${SM_TEST_ALL:-}" ]; then echo "$2"; else echo "$1"; fi; }
 
 needs_debian() { [ -n "$SM_IMAGE_DEBIAN" ] || skip "making the Debian image needs root"; }
 needs_services() { [ -n "$SM_IMAGE_SERVICES" ] || skip "making the image of services needs root"; }

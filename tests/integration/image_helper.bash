@@ -2,7 +2,7 @@
 
 # Runs `supermachine-image build` with the store $store (of the test's own unless set); digest or error end in $output.
 build() {
-    run timeout 120 supermachine-image build --store "${store:=$BATS_TEST_TMPDIR/store}" "$@"
+    run timeout 600 supermachine-image build --store "${store:=$BATS_TEST_TMPDIR/store}" "$@"
     output=$(tail -n 1 <<<"$output")
 }
 

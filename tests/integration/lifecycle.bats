@@ -9,7 +9,7 @@ start() {
     env --default-signal supermachine run "$busybox" sh -c "$1; echo ready; $2" \
         >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" 3>&- &
     pid=$!
-    wait_for 200 grep -q ready "$BATS_TEST_TMPDIR/out"
+    wait_for grep -q ready "$BATS_TEST_TMPDIR/out"
 }
 
 # ended STATUS: $pid ends with it.
@@ -23,9 +23,9 @@ ended() {
     start 'trap "echo int" INT; trap "echo usr1" USR1; trap "echo hup; exit 9" HUP' \
         'while :; do sleep 0.1; done'
     kill -INT "$pid"
-    wait_for 60 grep -q int "$BATS_TEST_TMPDIR/out"
+    wait_for grep -q int "$BATS_TEST_TMPDIR/out"
     kill -USR1 "$pid"
-    wait_for 60 grep -q usr1 "$BATS_TEST_TMPDIR/out"
+    wait_for grep -q usr1 "$BATS_TEST_TMPDIR/out"
     kill -HUP "$pid"
     ended 9
     [ "$(tail -n 1 "$BATS_TEST_TMPDIR/out")" = hup ]
@@ -69,7 +69,7 @@ ended() {
     : >"$BATS_TEST_TMPDIR/err"
     supermachine run "$debian" true 3>&- &
     pid=$!
-    wait_for 30 sh -c 'find "$XDG_DATA_HOME" -type f -size +100k | grep -q .'
+    wait_for sh -c 'find "$XDG_DATA_HOME" -type f -size +100k | grep -q .'
     kill -KILL "$pid"
     ended 137
     nothing_left

@@ -13,7 +13,7 @@ leads_nowhere() { ! leads_to "$1" "$2"; }
 # talk TARGET [LINE...]: connects to a port of 127.0.0.1 or to a unix socket, sends the lines, ends its half when a first line
 # was answered, and prints all of the answer.
 talk() {
-    timeout 60 python3 - "$@" <<'PY'
+    timeout 600 python3 - "$@" <<'PY'
 import socket, sys
 target, say = sys.argv[1], sys.argv[2:]
 if target.isdigit():
@@ -48,10 +48,10 @@ service_image() {
         read -r _' <"$in" 3>&- &
     pid=$!
     exec 4>"$in"
-    wait_for 60 leads_to "$vm" 7000
+    wait_for leads_to "$vm" 7000
     [ "$(talk "$(port_of "$vm" 7000)")" = hello ]
     echo >&4
-    wait_for 60 leads_to "$vm" 7001
+    wait_for leads_to "$vm" 7001
     [[ $(talk "$(port_of "$vm" 7001)" "$get") == "HTTP/1."?" 404"* ]]
     run supermachine port "$vm"
     echo "$output"
@@ -67,7 +67,7 @@ service_image() {
     [ -z "$(talk "$door" 'CONNECT 7002' 2>/dev/null)" ]
 
     echo >&4
-    wait_for 60 leads_nowhere "$vm" 7000
+    wait_for leads_nowhere "$vm" 7000
     [[ $(talk "$door" "$get") == "HTTP/1."?" 404"* ]]
     echo >&4
     exec 4>&-
@@ -82,9 +82,9 @@ service_image() {
     supermachine run --name "$vm" -P --no-auto-ports "oci:$layout:service" \
         sh -c 'nc -ll -p 7778 -e cat & exec nc -ll -p 7777 -e cat' 3>&- &
     pid=$!
-    wait_for 60 leads_to "$vm" 7777
+    wait_for leads_to "$vm" 7777
     answers() { [ "$(talk "$(port_of "$vm" 7777)" ping 2>/dev/null)" = ping ]; }
-    wait_for 60 answers
+    wait_for answers
     sleep 2 # in which 7778 would have been found
     [ "$(supermachine port --format json "$vm" | jq -c '[.[] | [.guest_port, .found]]')" = '[[7777,false]]' ]
     kill -TERM "$pid"
@@ -102,7 +102,7 @@ service_image() {
         pids+=($!)
     done
     for i in 1 2; do
-        wait_for 60 leads_to "clone$i-$$" 7777
+        wait_for leads_to "clone$i-$$" 7777
         ports+=("$(port_of "clone$i-$$" 7777)")
         [ "$(talk "${ports[-1]}" "ping $i")" = "ping $i" ]
     done

@@ -5,6 +5,7 @@ load helper
 
 teardown() {
     end_own_network
+    end_test
     nothing_left
 }
 
@@ -18,9 +19,9 @@ servers() {
         server.test=203.0.113.9,2001:db8::9 four.test=203.0.113.9 six.test=2001:db8::9
     serve_network "$BATS_TEST_TMPDIR/http" python3 -m http.server --bind :: --directory "$www" 8080
     serve_network "$BATS_TEST_TMPDIR/saw" python3 "$repo/tests/tools/witness.py"
-    wait_for 60 network_listens 53 udp
-    wait_for 60 network_listens 8080
-    wait_for 60 network_listens 8000
+    wait_for network_listens 53 udp
+    wait_for network_listens 8080
+    wait_for network_listens 8000
 }
 
 @test "busybox: wget over IPv4, IPv6 and by name, look-ups, UDP, ping" {
@@ -32,9 +33,9 @@ servers() {
         nslookup six.test
         nslookup nowhere.test 2>&1
         nslookup four.test 10.1.2.3 # UDP to an address of its own
-        ping -c 2 -w 60 203.0.113.9
-        ping -c 1 -w 60 10.0.2.2
-        ping -6 -c 1 -w 60 fd73:6d6e:6574::2'
+        ping -c 2 -w 600 203.0.113.9
+        ping -c 1 -w 600 10.0.2.2
+        ping -6 -c 1 -w 600 fd73:6d6e:6574::2'
     echo "$output $stderr"
     [ "$status" -eq 0 ]
     [ "$(grep -cx 'hello from the host' <<<"$output")" -eq 3 ]
@@ -55,8 +56,8 @@ servers() {
         getent hosts six.test
         exec 3<>/dev/udp/203.0.113.9/8000
         echo ask >&3
-        timeout 60 head -n 1 <&3
-        ping -c 1 -w 60 four.test
+        timeout 600 head -n 1 <&3
+        ping -c 1 -w 600 four.test
         curl -sS http://nowhere.test/ 2>&1"
     echo "$output $stderr"
     [ "$status" -eq 6 ] # curl: could not resolve
@@ -132,7 +133,7 @@ sys.stdin.readline()
 ' 20 <"$in" >"$out" 3>&- &
     job=$!
     exec 4>"$in"
-    wait_for 200 grep -q ready "$out"
+    wait_for grep -q ready "$out"
     vm=$(our_processes | awk '/\/supermachine$/ { print $1; exit }')
     # The guest's memory is the large one; what it touches says nothing about us.
     mappings "$vm" | awk '$2 >= 32768' | tee "$BATS_TEST_TMPDIR/guest"
@@ -173,9 +174,9 @@ print(hashlib.sha256(data).hexdigest(), got.hexdigest())
 PY
     server=$!
     listens() { grep -qi ":$(printf %04X "$port") 0*:0000 0A" /proc/net/tcp; }
-    wait_for 60 listens
+    wait_for listens
     # shellcheck disable=SC2016 # for the shell in there
-    run timeout 500 supermachine run --allow "host-loopback:$port" "$busybox" \
+    run timeout 800 supermachine run --allow "host-loopback:$port" "$busybox" \
         sh -c 'nc 10.0.2.2 $0 </dev/null >/tmp/f && nc 10.0.2.2 $0 </tmp/f && sha256sum </tmp/f' "$port"
     echo "$output"
     wait "$server"

@@ -57,7 +57,7 @@ needs_registry() { is_native || skip "pulling is the same in the nested machine,
     supermachine run -i --cold --pull never "$REG_AT/large" sh -c 'python3 -c "$1" /large; read -r go; python3 -c "$1" /large' \
         sh "$(cat "$repo/tests/tools/sample.py")" <&8 >"$BATS_TEST_TMPDIR/out" 3>&- 8>&- &
     local pid=$!
-    wait_for 200 grep -qx "$sum" "$BATS_TEST_TMPDIR/out"
+    wait_for grep -qx "$sum" "$BATS_TEST_TMPDIR/out"
     # nobody takes it away from under a VM
     fails_with 125 "is in use" supermachine image rm "$REG_AT/large"
     supermachine image prune --all

@@ -143,7 +143,7 @@ load helper
 
     supermachine run "oci:$layout:worker" >"$BATS_TEST_TMPDIR/out" &
     local pid=$!
-    wait_for 60 grep -q blue "$BATS_TEST_TMPDIR/out"
+    wait_for grep -q blue "$BATS_TEST_TMPDIR/out"
     kill -TERM "$pid"
     local got=0
     wait "$pid" || got=$?

@@ -56,12 +56,12 @@ listens() {
     mkfifo "$BATS_TEST_TMPDIR/never" # standard input that does not end: nc would hang up
     serve a sh -c "exec busybox nc -l -p 8001 <>'$BATS_TEST_TMPDIR/never' >'$BATS_TEST_TMPDIR/upload'"
     serve a python3 "$repo/tests/tools/tftp.py" 10.0.2.2 69 "$www"
-    wait_for 60 listens a 8000
-    wait_for 60 listens a 8001
+    wait_for listens a 8000
+    wait_for listens a 8001
     exec_inside a supermachine run --network tap:tap0,dns=10.0.2.2,mac=06:00:00:00:00:09 "$busybox" sh -c '
         set -e
         cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu /etc/resolv.conf
-        ping -c 1 -w 30 10.0.2.2 | grep -o "0% packet loss"
+        ping -c 1 -w 600 10.0.2.2 | grep -o "0% packet loss"
         cd /tmp
         wget -q http://10.0.2.2:8000/blob
         md5sum <blob
@@ -71,9 +71,9 @@ listens() {
         echo "from the guest" | nc -l -p 9000 >inbound
         cat inbound' >"$BATS_TEST_TMPDIR/out" 3>&- &
     local vm=$!
-    wait_for 200 sh -c '[ "$(wc -l <"$1")" -ge 7 ]' _ "$BATS_TEST_TMPDIR/out"
+    wait_for sh -c '[ "$(wc -l <"$1")" -ge 7 ]' _ "$BATS_TEST_TMPDIR/out"
     # shellcheck disable=SC2016 # for the shell in there
-    wait_for 60 inside a sh -c '[ "$(echo "from the host" | busybox nc 10.0.2.15 9000 2>/dev/null)" = "from the guest" ]'
+    wait_for inside a sh -c '[ "$(echo "from the host" | busybox nc 10.0.2.15 9000 2>/dev/null)" = "from the guest" ]'
     wait "$vm"
     cat "$BATS_TEST_TMPDIR/out"
     diff "$BATS_TEST_TMPDIR/out" - <<END
@@ -86,7 +86,7 @@ $(md5sum <"$www/blob")
 $(md5sum <"$www/small")
 from the host
 END
-    wait_for 10 cmp -s "$www/blob" "$BATS_TEST_TMPDIR/upload"
+    wait_for cmp -s "$www/blob" "$BATS_TEST_TMPDIR/upload"
 }
 
 @test "clones of one snapshot at once, each in its own namespace: the same address, their own MAC" {
@@ -96,7 +96,7 @@ END
         mkdir "$BATS_TEST_TMPDIR/$name"
         echo "namespace $name" >"$BATS_TEST_TMPDIR/$name/name"
         serve "$name" busybox httpd -f -p 10.0.2.2:8000 -h "$BATS_TEST_TMPDIR/$name"
-        wait_for 60 listens "$name" 8000
+        wait_for listens "$name" 8000
     done
     supermachine bake "$busybox"
     for name in a b; do
@@ -119,11 +119,11 @@ END
     namespaces a b # two hosts: the neighbour that the guest knew is not on the second
     local snap=$BATS_TEST_TMPDIR/live.snap tell='
         cat /sys/class/net/eth0/mtu; ip -o addr show dev eth0 | grep -o "inet6* [^ ]*"; ip route | grep -o "default via [^ ]*"
-        head -n 1 /etc/resolv.conf; [ -z "$GATEWAY" ] || ping -c 1 -w 30 "$GATEWAY" | grep -o "0% packet loss"'
+        head -n 1 /etc/resolv.conf; [ -z "$GATEWAY" ] || ping -c 1 -w 600 "$GATEWAY" | grep -o "0% packet loss"'
     exec_inside a supermachine run --name "tap-$$" --network tap:tap0,dns=10.0.2.2 "$busybox" sh -c '
-        ping -c 1 -w 30 10.0.2.2; echo ready; sleep 1000' >"$BATS_TEST_TMPDIR/out" 3>&- &
+        ping -c 1 -w 600 10.0.2.2; echo ready; sleep 1000' >"$BATS_TEST_TMPDIR/out" 3>&- &
     local vm=$!
-    wait_for 200 grep -q ready "$BATS_TEST_TMPDIR/out"
+    wait_for grep -q ready "$BATS_TEST_TMPDIR/out"
     fails_with 125 "'tap0' is in use" inside a supermachine run --network tap:tap0 "$busybox" true
     # The VM's control socket is of the abstract kind, which a network namespace has of its own.
     inside a supermachine snapshot create "tap-$$" "$snap"
@@ -150,8 +150,8 @@ END
     echo secret >"$www/index.html"
     serve a busybox httpd -vv -f -p 10.0.2.2:8000 -h "$www" 2>"$BATS_TEST_TMPDIR/allowed.log"
     serve a busybox httpd -vv -f -p 10.0.2.2:8001 -h "$www" 2>"$BATS_TEST_TMPDIR/denied.log"
-    wait_for 60 listens a 8000
-    wait_for 60 listens a 8001
+    wait_for listens a 8000
+    wait_for listens a 8001
     run --separate-stderr inside a supermachine run --network tap:tap0 --allow 10.0.2.2:8000 "$busybox" sh -c '
         wget -q -O - http://10.0.2.2:8000/; wget -O - http://10.0.2.2:8001/ 2>&1'
     echo "$output $stderr"

@@ -20,7 +20,7 @@ caller.connect((socket.VMADDR_CID_HOST, 7000))
 caller.sendall(b"from the guest")
 caller.close()' >"$BATS_TEST_TMPDIR/out" 3>&- &
     pid=$!
-    wait_for 200 grep -q ready "$BATS_TEST_TMPDIR/out"
+    wait_for grep -q ready "$BATS_TEST_TMPDIR/out"
     run python3 - "$door" <<'PY'
 import socket, sys
 out = socket.socket(socket.AF_UNIX)
