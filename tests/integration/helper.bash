@@ -96,6 +96,7 @@ fails_with() {
 
 # wait_for COMMAND...: until it succeeds. How long that takes on a busy machine is not judged: the limit is for what hangs.
 wait_for() {
+    [[ $1 != [0-9]* ]] || { echo "wait_for takes no time: it is for what hangs"; return 1; }
     local end=$((SECONDS + ${SM_TEST_PATIENCE:-600}))
     until "$@"; do
         [ "$SECONDS" -lt "$end" ] || { echo "waited in vain for: $*"; return 1; }
