@@ -116,6 +116,7 @@ prepare_integration() {
         return 1
     fi
     SM_BUILD=$root/build
+    BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-${SM_TEST_ALL:+3600}}
     BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-900}
     export SM_KERNEL SM_IMAGE_BUSYBOX SM_IMAGE_DEBIAN SM_IMAGE_SERVICES SM_BUILD BATS_TEST_TIMEOUT
 }
@@ -137,7 +138,7 @@ run_nested() {
     [ "${#files[@]}" -gt 0 ] || files=(tests/integration/*.bats)
     prepare_integration || return
     # BATS_TEST_TIMEOUT reaches the machine by -e, SM_* by themselves.
-    tests/testbed/nested run -t "${SM_NESTED_TIMEOUT:-4200}" -e BATS_TEST_TIMEOUT="$BATS_TEST_TIMEOUT" -- \
+    tests/testbed/nested run -t "${SM_NESTED_TIMEOUT:-${SM_TEST_ALL:+1}4200}" -e BATS_TEST_TIMEOUT="$BATS_TEST_TIMEOUT" -- \
         tests/run-files "${files[@]}" | tee "$logs/nested.tap"
     status=${PIPESTATUS[0]}
     count_tap "$logs/nested.tap" nested

@@ -2,6 +2,8 @@
 # What a guest may reach: every kind of address on a host that has them all, with a witness on it that says what reached it.
 load helper
 
+# What is allowed is decided on the host, for every machine alike: hence "all-native" on all of these.
+
 # Each has the witness behind it. What is not public, the kinds in the order of src/net/addr.c:
 private4=(10.1.2.3 172.16.0.9 172.31.255.254 192.168.1.1 169.254.169.254 100.64.0.1 192.0.0.9 192.0.2.1 192.88.99.1
     198.18.0.1 198.51.100.1 203.0.113.1)
@@ -19,9 +21,6 @@ teardown() {
     end_test
     nothing_left
 }
-
-# What is allowed is decided on the host: where a guest's kernel is emulated, which takes minutes, two of the tests will do.
-needs_nested() { ! is_native || skip "the nested machine does this in a tenth of the time"; }
 
 # The network, the witness and the name server in it.
 witnessed() {
@@ -56,8 +55,8 @@ reached_exactly() {
     [ "$(wc -l <"$saw")" -eq $((2 * $#)) ]
 }
 
+# bats test_tags=all-native
 @test "with every kind of address at the other end: all are reached, or the public ones alone, or none" {
-    needs_nested
     witnessed x.test=10.1.2.3
     # That all of them would be reached makes the other two worth something.
     reach --egress all -- "${private4[@]}" "${private6[@]}" "${public[@]}"
@@ -68,6 +67,7 @@ reached_exactly() {
     reached_exactly 10.1.2.3 64:ff9b::a01:203
 }
 
+# bats test_tags=all-native
 @test "the host's own loopback is reached by no form of address, and by the gateway's only where it was opened" {
     witnessed x.test=10.1.2.3
     reach --egress all -- "${never[@]}" 127.0.0.1 127.1.2.3 ::1 ::ffff:127.0.0.1 0.0.0.0 :: 10.0.2.2 fd73:6d6e:6574::2
@@ -76,8 +76,8 @@ reached_exactly() {
     reached_exactly 10.0.2.2
 }
 
+# bats test_tags=all-native
 @test "names of private addresses do not resolve, also of a name that had a public one before" {
-    needs_nested
     local names=() all=() i=0 address
     for address in "${private4[@]}" "${private6[@]}" ::ffff:10.1.2.3 127.0.0.1 ::1; do
         names+=("p$i.test=$address")
@@ -99,6 +99,7 @@ reached_exactly() {
     [ "$(sort -u "$saw")" = $'tcp 8.7.7.7\nudp 8.7.7.7' ]
 }
 
+# bats test_tags=all-native
 @test "a snapshot keeps the policy that it ran under: a restore adds to what is denied, and cannot take away" {
     local snap=$BATS_TEST_TMPDIR/live.snap pid
     witnessed x.test=10.1.2.3

@@ -27,10 +27,8 @@ load helper
     fi
 }
 
+# bats test_tags=all-native
 @test "bzImage boots as vmlinux does, with 16 CPUs" {
-    if is_emulated; then
-        skip "emulating the kernel that unpacks itself takes minutes"
-    fi
     local kernel
     kernel=$(readlink -f "$SM_BUILD/guest/vmlinux")
     run --separate-stderr supermachine run --cold --cpus 16 --kernel "${kernel%/*}/bzImage" "$busybox" \

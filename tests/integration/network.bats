@@ -46,6 +46,7 @@ servers() {
     grep -q 'Address.*203.0.113.9' <<<"$output"
 }
 
+# bats test_tags=all-native
 @test "Debian: curl by either family and by name, getent, UDP, ping" {
     needs_services
     servers
@@ -68,8 +69,8 @@ servers() {
     grep -q ' 0% packet loss' <<<"$output"
 }
 
+# bats test_tags=all-native
 @test "Debian: apt-get installs a package of a mirror" {
-    ! is_native || skip "takes more than ten minutes where the guest's kernel is emulated"
     needs_debian
     servers
     local root=$BATS_TEST_TMPDIR/hello
@@ -101,6 +102,7 @@ mappings() { awk '/^[0-9a-f]+-/ { sub("-.*", "", $1); start = $1 } /^Size:/ { si
 # resident PID FILE: KiB of the process outside of the mappings that start where the lines of FILE say.
 resident() { mappings "$1" | awk 'NR == FNR { guest[$1] = 1; next } !($1 in guest) { sum += $3 } END { print sum }' "$2" -; }
 
+# bats test_tags=all-native
 @test "a guest that floods with UDP and with connections takes no more of the host's memory than is allowed" {
     needs_debian
     servers

@@ -4,7 +4,6 @@
 load helper
 
 setup_file() {
-    is_native || return 0
     export REG=$BATS_FILE_TMPDIR/registry REG_AT=127.0.0.1:$((20000 + RANDOM % 10000))
     mkdir "$REG"
     cat >"$REG/config.yml" <<YML
@@ -22,13 +21,11 @@ YML
 }
 
 teardown_file() {
-    ! is_native || kill "$(cat "$REG/pid")"
+    kill "$(cat "$REG/pid")"
 }
 
-needs_registry() { is_native || skip "pulling is the same in the nested machine, only slower"; }
-
+# bats test_tags=all-nested
 @test "run pulls what it does not have, once" {
-    needs_registry
     skopeo copy -q --dest-tls-verify=false "$busybox" "docker://$REG_AT/busybox"
     run --separate-stderr supermachine run "$REG_AT/busybox" cat /etc/supermachine-test-image
     echo "$output $stderr"
@@ -40,8 +37,8 @@ needs_registry() { is_native || skip "pulling is the same in the nested machine,
     [ "$output" = busybox ]
 }
 
+# bats test_tags=all-nested
 @test "an image of more than 1 GiB is pulled within 64 MiB of memory, and runs" {
-    needs_registry
     needs_debian
     local sum
     sum=$(PYTHONPATH=$repo/tests/tools python3 "$repo/tests/tools/large_image.py" "$SM_IMAGE_DEBIAN/oci" "$BATS_TEST_TMPDIR/layout")
