@@ -37,3 +37,17 @@ load helper
     [ "$status" -eq 0 ]
     [ "$output" = $'0-15\n16' ]
 }
+
+# Where the kernel's instructions are emulated, SYSCALL arrives as a page fault at that address, and so does such a jump.
+@test "a user cannot jump to where system calls enter the kernel" {
+    local kernel entry
+    musl-gcc -Wall -Wextra -Werror -static -Os -s -o "$BATS_TEST_TMPDIR/jump" "$BATS_TEST_DIRNAME/kernel-jump.c"
+    kernel=$(readlink -f "$SM_BUILD/guest/vmlinux")
+    entry=$(awk '$3 == "entry_SYSCALL_64" { print $1 }' "${kernel%/*}/System.map")
+    [ -n "$entry" ]
+    run --separate-stderr supermachine run -i -u 1000 "$busybox" \
+        sh -c "cat >/tmp/jump && chmod 755 /tmp/jump && /tmp/jump $entry" <"$BATS_TEST_TMPDIR/jump"
+    echo "$output $stderr"
+    [ "$status" -eq 0 ]
+    [ "$output" = $'uid 1000\nplain signal 11\nDF signal 11\nAC signal 11\nTF signal 11' ]
+}

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "arch/x86_64/paging.h"
+#include "arch/x86_64/syscall.h"
 
 #define P  1ULL
 #define W  2ULL
@@ -186,6 +187,67 @@ static void what_cannot_be_walked(void **state)
     assert_int_equal(walk(&p, SM_X86_READ, &gpa, &error), SM_X86_WALK_UNSUPPORTED);
 }
 
+/* ---- the frame of a SYSCALL that went astray ---- */
+
+#define LSTAR  0xffffffff81a00080ULL
+#define SFMASK 0x257fd5ULL /* as Linux sets it */
+#define IF     0x200ULL
+
+static const struct sm_x86_fault_frame astray = {
+    .error = SM_X86_PF_USER | SM_X86_PF_FETCH | SM_X86_PF_PRESENT,
+    .rip = LSTAR,
+    .cs = 0x33,
+    .rflags = SM_X86_RFLAGS_ONE | SM_X86_RFLAGS_RF,
+    .rsp = 0x7ffd0000,
+    .ss = 0x2b,
+};
+
+static void a_syscall_is_told_from_a_jump(void **state)
+{
+    (void)state;
+    assert_true(sm_x86_is_syscall(&astray, LSTAR, SFMASK));
+    struct sm_x86_fault_frame f = astray;
+    f.error &=
+        ~(uint64_t)SM_X86_PF_PRESENT; /* as page tables of their own for user mode would say */
+    assert_true(sm_x86_is_syscall(&f, LSTAR, SFMASK));
+
+    /* user code cannot clear IF; the others may be with it or, at IOPL 3, without it */
+    static const uint64_t jumps[] = {IF, IF | 0x400, IF | SM_X86_RFLAGS_AC, IF | 0x100, 0x400,
+        SM_X86_RFLAGS_AC, 0x100, 0x3000, 0x4000};
+    for (size_t i = 0; i < sizeof(jumps) / sizeof(jumps[0]); i++) {
+        f = astray;
+        f.rflags |= jumps[i];
+        assert_false(sm_x86_is_syscall(&f, LSTAR, SFMASK));
+    }
+    f = astray; /* a guest that does not mask IF: nothing tells them apart */
+    f.rflags |= IF;
+    assert_false(sm_x86_is_syscall(&f, LSTAR, 0));
+    assert_false(sm_x86_is_syscall(&astray, LSTAR, SFMASK & ~IF));
+}
+
+static void other_faults_are_no_syscall(void **state)
+{
+    (void)state;
+    assert_false(sm_x86_is_syscall(&astray, LSTAR + 1, SFMASK));
+    struct sm_x86_fault_frame f = astray;
+    f.cs = 0x10;
+    assert_false(sm_x86_is_syscall(&f, LSTAR, SFMASK));
+    static const uint64_t errors[] = {SM_X86_PF_USER, SM_X86_PF_FETCH, SM_X86_PF_PRESENT,
+        SM_X86_PF_USER | SM_X86_PF_WRITE, SM_X86_PF_USER | SM_X86_PF_FETCH | SM_X86_PF_RSVD};
+    for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+        f = astray;
+        f.error = errors[i];
+        assert_false(sm_x86_is_syscall(&f, LSTAR, SFMASK));
+    }
+}
+
+static void a_syscall_enters_with_masked_flags(void **state)
+{
+    (void)state;
+    assert_int_equal(sm_x86_syscall_rflags(~0ULL, ~0ULL), SM_X86_RFLAGS_ONE);
+    assert_int_equal(sm_x86_syscall_rflags(SM_X86_RFLAGS_RF | IF | 0x400, 0x400), 2 | IF);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -194,6 +256,9 @@ int main(void)
         cmocka_unit_test(permissions),
         cmocka_unit_test(rights_come_from_all_levels),
         cmocka_unit_test(what_cannot_be_walked),
+        cmocka_unit_test(a_syscall_is_told_from_a_jump),
+        cmocka_unit_test(other_faults_are_no_syscall),
+        cmocka_unit_test(a_syscall_enters_with_masked_flags),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

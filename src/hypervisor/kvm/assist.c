@@ -15,8 +15,14 @@
  * SYSCALL from guest user mode is broken on such hosts: the CPU arrives at LSTAR with user CS and SS, the
  * fetch faults, and the guest's #PF handler is entered with a frame that says RIP = LSTAR, CS at CPL 3.
  * The handler begins with CLAC (SMAP is on), which the emulator lacks too: there we look at the frame
- * and, if it is such a one, turn it back into a system call entry. Without SMAP in the guest this hook
- * does not exist, and system calls fail with a segmentation fault of the process.
+ * and, if it is such a one and no jump of user code to that address (arch/x86_64/syscall.h), turn it back into a
+ * system call entry. Without SMAP in the guest this hook does not exist, and system calls fail with a
+ * segmentation fault of the process.
+ *
+ * User code can shape what arrives here: its own registers, flags, memory, XSAVE areas that the kernel restores
+ * from, and while two threads of it run, the bytes of its own instruction. So nothing of it is believed: every
+ * operand is walked with the rights of the CPU's privilege level, areas are checked as the CPU does, and an
+ * instruction of user mode that cannot be completed is its process' #UD, not the end of the VM.
  *
  * Registers travel in the run structure once a vCPU was assisted (an ioctl of a vCPU costs 8 us on such
  * hosts); what is changed there is taken over by the next KVM_RUN.
@@ -30,6 +36,7 @@
 
 #include "arch/x86_64/insn.h"
 #include "arch/x86_64/paging.h"
+#include "arch/x86_64/syscall.h"
 #include "arch/x86_64/xstate.h"
 #include "hypervisor/kvm/kvm.h"
 #include "util/bytes.h"
@@ -43,6 +50,7 @@
 #define NO_ERROR  (-1)
 
 #define MSR_LSTAR     0xc0000082u
+#define MSR_SFMASK    0xc0000084u
 #define RFLAGS_ZF     (1ULL << 6)
 #define RFLAGS_STATUS 0x8d5ULL /* OF SF ZF AF PF CF */
 
@@ -51,7 +59,7 @@
 
 /* What a vCPU that is assisted needs all the time. */
 struct sm_kvm_assist {
-    uint64_t lstar; /* as last read; 0: not yet */
+    uint64_t lstar, sfmask; /* as last read; 0: not yet */
     struct sm_xstate_layout layout;
     uint8_t xsave[]; /* the area, as KVM gives it */
 };
@@ -178,8 +186,11 @@ static void *ram(void *arg, uint64_t gpa, uint64_t bytes)
     return sm_kvm_host(j->vcpu->vm, gpa, bytes, true);
 }
 
+/* What is beyond us ends the VM; an instruction of user mode only its process. */
 static int fail_unknown(struct job *j, const char *why)
 {
+    if (j->paging.cpl == 3)
+        return inject(j, VECTOR_UD, NO_ERROR);
     char hex[SM_INSN_MAX_BYTES * 3 + 1] = "";
     for (size_t i = 0; i < j->n_bytes; i++)
         snprintf(hex + i * 3, 4, "%02x ", j->bytes[i]);
@@ -477,7 +488,7 @@ static int do_xrstor(struct job *j)
             plan.pieces[i].bytes, SM_X86_READ);
     if (rc)
         return rc;
-    if (!j->insn.wide)
+    if (!j->insn.wide && (plan.bv & 1)) /* x87 */
         narrow_x87_pointers(area);
     if (!sm_xstate_finish_restore(rfbm, in_use, mxcsr, &plan, area))
         return inject(j, VECTOR_GP, 0);
@@ -488,15 +499,16 @@ static int do_xrstor(struct job *j)
 
 /* ---- SYSCALL --------------------------------------------------------------------------------------- */
 
-static int read_lstar(struct job *j)
+static int read_syscall_msrs(struct job *j)
 {
-    struct { /* struct kvm_msrs with one entry */
+    struct { /* struct kvm_msrs with two entries */
         uint32_t n, pad;
-        struct kvm_msr_entry entry;
-    } msr = {.n = 1, .entry.index = MSR_LSTAR};
-    if (ioctl(j->vcpu->fd, KVM_GET_MSRS, &msr) != 1)
-        return system_failure(j, "give LSTAR");
-    j->vcpu->assist->lstar = msr.entry.data;
+        struct kvm_msr_entry entries[2];
+    } msrs = {.n = 2, .entries = {{.index = MSR_LSTAR}, {.index = MSR_SFMASK}}};
+    if (ioctl(j->vcpu->fd, KVM_GET_MSRS, &msrs) != 2)
+        return system_failure(j, "give LSTAR and SFMASK");
+    j->vcpu->assist->lstar = msrs.entries[0].data;
+    j->vcpu->assist->sfmask = msrs.entries[1].data;
     return DONE;
 }
 
@@ -523,17 +535,18 @@ static int repair_syscall(struct job *j, bool *repaired)
     uint64_t handler = page_fault_handler(j);
     if (!handler || j->regs.rip < handler || j->regs.rip - handler >= CLAC_WITHIN)
         return DONE;
-    uint64_t frame[6]; /* error code, RIP, CS, RFLAGS, RSP, SS */
-    int rc = move(j, j->regs.rsp, frame, sizeof(frame), SM_X86_READ);
-    if (rc || (frame[2] & 3) != 3 || !(frame[1] >> 63)) /* a fault of user code proper */
+    struct sm_x86_fault_frame frame;
+    struct sm_kvm_assist *assist = j->vcpu->assist;
+    int rc = move(j, j->regs.rsp, &frame, sizeof(frame), SM_X86_READ);
+    if (rc || (frame.cs & 3) != 3 || !(frame.rip >> 63)) /* a fault of user code proper */
         return rc;
-    if (frame[1] != j->vcpu->assist->lstar)
-        rc = read_lstar(j);
-    if (rc || frame[1] != j->vcpu->assist->lstar)
+    if (!sm_x86_is_syscall(&frame, assist->lstar, assist->sfmask))
+        rc = read_syscall_msrs(j); /* for the first time, or the guest has changed them */
+    if (rc || !sm_x86_is_syscall(&frame, assist->lstar, assist->sfmask))
         return rc;
-    j->regs.rip = frame[1];
-    j->regs.rflags = frame[3] & ~SM_X86_RFLAGS_RF; /* SYSCALL has masked them already */
-    j->regs.rsp = frame[4];
+    j->regs.rip = frame.rip;
+    j->regs.rflags = sm_x86_syscall_rflags(frame.rflags, assist->sfmask);
+    j->regs.rsp = frame.rsp;
     rc = set_regs(j);
     if (!rc)
         sm_kvm_count(&j->vcpu->assists[SM_HV_ASSIST_SYSCALL]);
