@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,6 +13,7 @@
 #include "util/cleanup.h"
 #include "util/error.h"
 #include "util/wait.h"
+#include "util/text.h"
 #include "vmm/machine.h"
 
 /* How long a lost connection waits for the machine's own end, which tells the reason. */
@@ -82,12 +84,9 @@ int sm_channel_refused(const struct sm_wire_frame *frame, sm_error *err)
     if (!sm_wire_get_error(frame, &e))
         return sm_error_set(err, SM_EPROTOCOL, "the agent in the VM sent %s where it must not",
             sm_wire_type_name(frame->type));
-    /* The guest wrote the text: nothing in it may reach a terminal as a control sequence. */
     char text[SM_WIRE_MAX_MESSAGE + 1];
-    size_t n = 0;
-    for (const char *p = e.message; *p && n < sizeof(text) - 1; p++)
-        text[n++] = (unsigned char)*p < 0x20 || *p == 0x7f ? '?' : *p;
-    text[n] = '\0';
+    snprintf(text, sizeof(text), "%s", e.message);
+    sm_text_clean(text, false); /* the guest wrote it */
     enum sm_code code = e.kind < sizeof(codes) / sizeof(codes[0]) ? codes[e.kind] : SM_OK;
     return sm_error_set(err, code ? code : SM_EGUEST, "%s", text);
 }

@@ -28,7 +28,7 @@ static void print_row(const char *name, const sm_store_image *image)
     struct tm tm;
     if (localtime_r(&created, &tm))
         strftime(when, sizeof(when), "%Y-%m-%d %H:%M", &tm);
-    printf("%-40s %-*.*s %-14s %9s  %s\n", name, SHORT_DIGEST, SHORT_DIGEST, image->digest,
+    cli_print("%-40s %-*.*s %-14s %9s  %s\n", name, SHORT_DIGEST, SHORT_DIGEST, image->digest,
         image->platform, cli_format_size(image->size_bytes, size), when);
 }
 

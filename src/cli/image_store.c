@@ -9,6 +9,7 @@
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/store.h"
+#include "util/text.h"
 
 static int tag(const struct cli_command *self, int argc, char **argv)
 {
@@ -90,11 +91,12 @@ static void print_history(const json_t *history)
     json_array_foreach(history, i, entry)
     {
         bool empty = json_is_true(json_object_get(entry, "empty_layer"));
-        printf("%-20.20s %-6s ", text_of(entry, "created"), empty ? "no" : "yes");
-        /* One line each: what is in the image's config may hold anything. */
-        for (const char *p = text_of(entry, "created_by"); *p; p++)
-            putchar((unsigned char)*p < 0x20 || *p == 0x7f ? ' ' : *p);
-        putchar('\n');
+        char *by = strdup(text_of(entry, "created_by"));
+        if (by)
+            sm_text_clean(by, false); /* one line each */
+        cli_print(
+            "%-20.20s %-6s %s\n", text_of(entry, "created"), empty ? "no" : "yes", by ? by : "");
+        free(by);
     }
 }
 
@@ -205,7 +207,7 @@ static int load(const struct cli_command *self, int argc, char **argv)
     sm_store_close(store);
     if (rc)
         return cli_fail_error(&err);
-    fputs(names, stdout);
+    cli_print("%s", names);
     free(names);
     return CLI_EXIT_OK;
 }

@@ -9,6 +9,7 @@
 
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "util/text.h"
 
 static const struct cli_command *const commands[] = {
     &cli_run,
@@ -36,8 +37,13 @@ const struct cli_command cli_root = {
 
 static void print_sentence(const char *fmt, va_list ap)
 {
-    fputs("supermachine: ", stderr);
-    vfprintf(stderr, fmt, ap);
+    char *text;
+    if (vasprintf(&text, fmt, ap) < 0)
+        text = NULL;
+    if (text)
+        sm_text_clean(text, true);
+    fprintf(stderr, "supermachine: %s", text ? text : fmt);
+    free(text);
 }
 
 int cli_fail(const char *fmt, ...)

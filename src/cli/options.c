@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -10,6 +11,7 @@
 
 #include "util/bytes.h"
 #include "util/cleanup.h"
+#include "util/text.h"
 
 #define MAX_OPTIONS 48
 #define HELP_ID     0x7fff
@@ -74,10 +76,43 @@ int cli_take_format(
     return id;
 }
 
+/* A byte sequence that a terminal obeys; JSON must only escape what is below 0x20. Bytes in *length. */
+static unsigned control_of(const char *p, int *length)
+{
+    const unsigned char *c = (const unsigned char *)p;
+    *length = *c == 0xc2 ? 2 : 1;
+    if (*c == 0x7f)
+        return *c;
+    return *c == 0xc2 && c[1] < 0xa0 ? c[1] : 0;
+}
+
 void cli_print_json(const json_t *value)
 {
-    json_dumpf(value, stdout, JSON_INDENT(2));
+    char *text = json_dumps(value, JSON_INDENT(2));
+    int length;
+    for (const char *p = text ? text : ""; *p; p += length) {
+        unsigned control = control_of(p, &length);
+        if (control)
+            printf("\\u%04x", control);
+        else
+            fwrite(p, 1, (size_t)length, stdout);
+    }
     putchar('\n');
+    free(text);
+}
+
+void cli_print(const char *fmt, ...)
+{
+    char *text;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vasprintf(&text, fmt, ap);
+    va_end(ap);
+    if (n < 0)
+        return;
+    sm_text_clean(text, true);
+    fputs(text, stdout);
+    free(text);
 }
 
 void cli_print_help(const struct cli_command *command)

@@ -34,8 +34,12 @@ int cli_take_format(
         0x1f0, "format", formats, help                                                             \
     }
 
-/* What --format json prints: on standard output, indented, with a line break at the end. */
+/* What --format json prints: on standard output, indented, with a line break at the end. Control characters are
+ * escaped, also those that JSON lets pass. */
 void cli_print_json(const json_t *value);
+
+/* printf for what others wrote (names, configurations, snapshots): it comes out as text (util/text.h). */
+void cli_print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Whether `text` is a number in lo..hi, or a size such as 256m, 1g, 512MiB (1024-based). */
 bool cli_parse_number(const char *text, uint64_t lo, uint64_t hi, uint64_t *value);

@@ -21,7 +21,7 @@ static const struct cli_option inspect_options[] = {
 static void print_scalar(const char *name, const json_t *value)
 {
     if (json_is_string(value))
-        printf("%-28s %s\n", name, json_string_value(value));
+        cli_print("%-28s %s\n", name, json_string_value(value));
     else if (json_is_integer(value))
         printf("%-28s %lld\n", name, (long long)json_integer_value(value));
     else if (json_is_null(value))
@@ -134,7 +134,7 @@ static void list_one(void *arg, const sm_store_snapshot *s)
     }
     char memory[32], disk[32], used[32];
     print_time(s->used, used);
-    printf("%-24.24s %-8s %8s %4u %9s  %-16s  %s\n", s->key, s->state,
+    cli_print("%-24.24s %-8s %8s %4u %9s  %-16s  %s\n", s->key, s->state,
         cli_format_size(s->memory_bytes, memory), s->vcpus, cli_format_size(s->disk_bytes, disk),
         used, s->source);
 }

@@ -25,6 +25,7 @@
 #include "oci/json.h"
 #include "oci/plan.h"
 #include "util/error.h"
+#include "util/text.h"
 #include "util/locate.h"
 
 enum {
@@ -51,7 +52,10 @@ static void take_line(struct lines *lines, const char *line, size_t size,
         return;
     const char *what = sm_json_string(object, "progress");
     if (what && options->progress) {
-        sm_progress p = {.what = what};
+        char text[128];
+        snprintf(text, sizeof(text), "%s", what);
+        sm_text_clean(text, false);
+        sm_progress p = {.what = text};
         uint64_t layer = 0, layers = 0;
         sm_json_size(object, "done", &p.done);
         sm_json_size(object, "total", &p.total);

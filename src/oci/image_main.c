@@ -28,6 +28,7 @@
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/error.h"
+#include "util/text.h"
 
 enum option_id {
     OPT_STORE = 256,
@@ -73,14 +74,6 @@ static int print_error(const sm_error *err)
     return 1;
 }
 
-/* Names in errors come from archives and may be anything; JSON wants UTF-8. */
-static void make_printable(char *text)
-{
-    for (char *p = text; *p; p++)
-        if ((unsigned char)*p < 0x20 || (unsigned char)*p >= 0x7f)
-            *p = '?';
-}
-
 static void report(void *arg, const sm_progress *p)
 {
     json_t *line = json_pack("{s:s, s:I, s:I}", "progress", p->what, "done", (json_int_t)p->done,
@@ -112,7 +105,7 @@ static int finish(sm_error *err, int rc, json_t *result)
 {
     if (rc) {
         json_decref(result);
-        make_printable(err->message);
+        sm_text_clean(err->message, false); /* one line, UTF-8: names in archives may be anything */
         return print_error(err);
     }
     print_line(json_pack("{s:o}", "result", result));

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "util/text.h"
+
 static enum sm_code code_of_errno(int errnum)
 {
     switch (errnum) {
@@ -46,6 +48,7 @@ int sm_error_set(sm_error *err, enum sm_code code, const char *fmt, ...)
         va_start(ap, fmt);
         vsnprintf(err->message, sizeof(err->message), fmt, ap);
         va_end(ap);
+        sm_text_clean(err->message, true);
         err->code = code;
         err->sys_errno = 0;
     }
@@ -65,6 +68,7 @@ int sm_error_errno(sm_error *err, int errnum, const char *fmt, ...)
             snprintf(err->message + n, sizeof(err->message) - (size_t)n, ": %s",
                 strerror_r(errnum, text, sizeof(text)));
         }
+        sm_text_clean(err->message, true);
         err->code = code;
         err->sys_errno = errnum;
     }
@@ -85,5 +89,6 @@ int sm_error_prefix(sm_error *err, int rc, const char *fmt, ...)
         n = 0;
     if ((size_t)n < sizeof(err->message))
         snprintf(err->message + n, sizeof(err->message) - (size_t)n, ": %s", tail);
+    sm_text_clean(err->message, true);
     return rc;
 }
