@@ -12,8 +12,8 @@
 #include "devices/vsock.h"
 #include "util/cleanup.h"
 #include "util/error.h"
-#include "util/wait.h"
 #include "util/text.h"
+#include "util/wait.h"
 #include "vmm/machine.h"
 
 /* How long a lost connection waits for the machine's own end, which tells the reason. */

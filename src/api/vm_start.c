@@ -71,12 +71,10 @@ static void agent_connected(void *arg, int fd, uint32_t guest_port)
 static int not_ready(sm_vm *vm, enum sm_code code, const char *sentence, sm_error *err)
 {
     char tail[600];
-    sm_machine_console(vm->machine, tail, sizeof(tail));
-    const char *from = strchr(tail, '\n'); /* the first line may be cut */
-    from = strlen(tail) == sizeof(tail) - 1 && from ? from + 1 : tail;
-    if (!from[strspn(from, " \r\n")])
+    sm_machine_last_lines(vm->machine, tail, sizeof(tail));
+    if (!*tail)
         return sm_error_set(err, code, "%s; it printed nothing on its console", sentence);
-    return sm_error_set(err, code, "%s; the console's last lines:\n%s", sentence, from);
+    return sm_error_set(err, code, "%s; the console's last lines:\n%s", sentence, tail);
 }
 
 /* The machine ended before its agent was ready. */

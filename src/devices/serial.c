@@ -59,6 +59,8 @@ void sm_serial_destroy(struct sm_serial *s)
 /* Returns true when `line` (LINE_MAX_BYTES) has got a complete line. */
 static bool put(struct sm_serial *s, char c, char *line)
 {
+    if (c == '\0') /* whoever reads the log as a string would stop there */
+        return false;
     s->log[s->next] = c;
     s->next = (s->next + 1) % s->size;
     if (s->filled < s->size)
@@ -69,7 +71,7 @@ static bool put(struct sm_serial *s, char c, char *line)
         s->line_len = 0;
         return true;
     }
-    if (c != '\r' && c != '\0' && s->line_len < LINE_MAX_BYTES - 1)
+    if (c != '\r' && s->line_len < LINE_MAX_BYTES - 1)
         s->line[s->line_len++] = c;
     return false;
 }
@@ -162,8 +164,7 @@ size_t sm_serial_tail(struct sm_serial *s, char *buf, size_t size)
 
 bool sm_serial_line_is_panic(const char *line)
 {
-    /* After an optional time stamp "[    1.234567] " and nothing else, so that a guest program that
-     * prints the words into the middle of a line is not taken for the kernel. */
+    /* After an optional time stamp "[    1.234567] " and nothing else. */
     if (*line == '[') {
         const char *end = strchr(line, ']');
         if (!end)

@@ -3,7 +3,7 @@
  *
  * The guest's early console polls LSR and writes THR; nothing is ever received. Bytes go into a ring
  * of fixed size under a mutex (vCPU threads write, anybody reads the tail). Complete lines are also
- * shown to an observer, which is how a kernel panic is noticed.
+ * shown to an observer, which is how a kernel panic is noticed (the guest's root can write them, too).
  */
 #ifndef SM_DEVICES_SERIAL_H
 #define SM_DEVICES_SERIAL_H
@@ -33,7 +33,7 @@ extern const struct sm_bus_ops sm_serial_ops;
  * holds. size may be 0. */
 size_t sm_serial_tail(struct sm_serial *serial, char *buf, size_t size);
 
-/* True if the line is the kernel's announcement of a panic. */
+/* True if the line is the kernel's announcement of a panic, or looks like it. */
 bool sm_serial_line_is_panic(const char *line);
 
 #endif

@@ -170,6 +170,8 @@ static void do_activate(void *arg)
     bool wanted = (atomic_load(&dev->status) & SM_VIRTIO_STATUS_DRIVER_OK) && !dev->active;
     bool good = wanted && start_queues(dev);
     dev->active |= wanted;
+    if (wanted)
+        atomic_store(&dev->was_driven, true);
     pthread_mutex_unlock(&dev->lock);
     if (wanted && !good)
         sm_virtio_broken(dev);
@@ -467,6 +469,7 @@ static void do_load(void *arg)
         atomic_store(&dev->interrupt_status, s->interrupt_status);
         atomic_store(&dev->status, s->status);
         dev->active = s->status & SM_VIRTIO_STATUS_DRIVER_OK;
+        atomic_store(&dev->was_driven, dev->active);
         if (dev->active && !start_queues(dev) && !(s->status & SM_VIRTIO_STATUS_NEEDS_RESET))
             why = "queues that are not in guest RAM";
         pthread_mutex_unlock(&dev->lock);

@@ -100,6 +100,7 @@ struct sm_virtio_dev {
     struct sm_virtq_state queue_regs[SM_VIRTIO_MAX_QUEUES];
 
     atomic_uint status, interrupt_status;
+    atomic_bool was_driven; /* DRIVER_OK has been set since power-on */
 
     bool active; /* the loop's thread: */
     struct sm_virtq vq[SM_VIRTIO_MAX_QUEUES];
@@ -127,6 +128,16 @@ int sm_virtio_load(struct sm_virtio_dev *dev, const struct sm_virtio_state *stat
 /* Once after a load, when interrupt controller and vCPUs are in place: looks into all queues (a kick may have
  * been under way at capture) and repeats an interrupt that was not yet acknowledged. The loop's thread. */
 void sm_virtio_wake(struct sm_virtio_dev *dev);
+
+/* Is a driver of the guest's at work, has there been one? From any thread. */
+static inline bool sm_virtio_is_driven(struct sm_virtio_dev *dev)
+{
+    return atomic_load(&dev->status) & SM_VIRTIO_STATUS_DRIVER_OK;
+}
+static inline bool sm_virtio_was_driven(struct sm_virtio_dev *dev)
+{
+    return atomic_load(&dev->was_driven);
+}
 
 /* ---- for devices --------------------------------------------------------------------------- */
 

@@ -12,6 +12,7 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/text.h"
 #include "vmm/machine_internal.h"
 
 #define MEMORY_UNIT (2ULL << 20)
@@ -83,7 +84,6 @@ static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_erro
         (rc = c->snapshot ? sm_machine_map_snapshot(m, c->snapshot_fd, c->snapshot, err)
                           : sm_machine_back_ram(m, err)) ||
         (rc = sm_machine_map_rootfs(m, err)) || (rc = sm_loop_create(&m->loop, err)) ||
-        (rc = sm_loop_timer_create(m->loop, sm_machine_panic_timeout, m, &m->panic_timer, err)) ||
         (rc = sm_serial_create(&m->serial, c->console_bytes, sm_machine_console_line, m, err)) ||
         (rc = make_vm(m, err)) || (rc = sm_machine_make_devices(m, c, err)))
         return rc;
@@ -125,10 +125,7 @@ void sm_machine_close(struct sm_machine *m)
         sm_loop_stop(m->loop); /* after it has reset the devices, see run.c */
     }
     sm_machine_drop_devices(m);
-    if (m->loop) {
-        sm_loop_timer_destroy(m->panic_timer);
-        sm_loop_destroy(m->loop);
-    }
+    sm_loop_destroy(m->loop);
     sm_serial_destroy(m->serial);
     for (unsigned i = 0; i < m->n_vcpus; i++)
         sm_hv_vcpu_close(m->vcpus[i].hv);
@@ -264,6 +261,18 @@ struct sm_loop *sm_machine_loop(struct sm_machine *m)
 size_t sm_machine_console(const struct sm_machine *m, char *buf, size_t size)
 {
     return sm_serial_tail(m->serial, buf, size);
+}
+
+void sm_machine_last_lines(const struct sm_machine *m, char *buf, size_t size)
+{
+    bool cut = sm_serial_tail(m->serial, buf, size) > strlen(buf);
+    char *line = cut ? strchr(buf, '\n') : NULL;
+    if (line && line[1]) /* begin with a whole one */
+        memmove(buf, line + 1, strlen(line + 1) + 1);
+    sm_text_clean(buf, true);
+    size_t end = strlen(buf);
+    while (end > 0 && strchr("\n \t", buf[end - 1]))
+        buf[--end] = '\0';
 }
 
 void sm_machine_get_timing(struct sm_machine *m, struct sm_machine_timing *timing)

@@ -127,6 +127,8 @@ struct sm_loop *sm_machine_loop(struct sm_machine *machine);
 
 /* As sm_vm_console of the public API. */
 size_t sm_machine_console(const struct sm_machine *machine, char *buf, size_t size);
+/* Its last lines that fit, for a message: nothing in them is more than text (util/text.h); "" if there are none. */
+void sm_machine_last_lines(const struct sm_machine *machine, char *buf, size_t size);
 
 struct sm_machine_timing { /* CLOCK_MONOTONIC ns; 0: not reached */
     uint64_t start_ns;     /* sm_machine_create was called */

@@ -76,10 +76,9 @@ struct sm_machine {
     unsigned n_devices;
     struct sm_machine_vcpu vcpus[SM_MACHINE_MAX_VCPUS];
     int end_fd;
-    struct sm_loop_timer *panic_timer;
 
     atomic_uint request;
-    atomic_bool panicked;
+    atomic_bool said_panic; /* on the console */
 
     pthread_mutex_t control; /* serialises boot, load, pause, resume, kill */
     unsigned n_threads;      /* vCPU threads not yet joined; under control from here on: */
@@ -125,8 +124,6 @@ void sm_machine_finish(struct sm_machine *m, enum sm_vm_end how, const char *fmt
     __attribute__((format(printf, 3, 4)));
 /* Serial line observer. */
 void sm_machine_console_line(void *machine, const char *line);
-/* Panic timer of the loop. */
-void sm_machine_panic_timeout(void *machine);
 /* Port 0x64: a store of 0xfe resets. */
 extern const struct sm_bus_ops sm_machine_reset_ops;
 

@@ -7,6 +7,10 @@
  * not got yet is not part of the registers), then it waits for the request to change. A new thread gets ready
  * while create makes the devices, and holds until boot or resume.
  *
+ * What the console says is anybody's word: the guest's root writes there as the kernel does. So a line about a
+ * panic is believed at a reset that left the devices as they were. A kernel that reboots in order takes
+ * its drivers off them first, one that panics does nothing of the kind.
+ *
  * The end is decided by the first thread that calls sm_machine_finish; it asks all vCPU threads to quit.
  * The device thread then resets all devices, which closes the vsock streams, so nobody waits for a guest
  * that is gone.
@@ -24,35 +28,23 @@
 #include "util/error.h"
 #include "vmm/machine_internal.h"
 
-#define PAUSE_MS         1000
-#define PANIC_TIMEOUT_MS 5000 /* from the first line of a panic to the reset it should end in */
-#define RESET_COMMAND    0xfe
-#define REG_STATUS       0x70 /* of virtio-mmio; 0 resets the device */
+#define PAUSE_MS      1000
+#define RESET_COMMAND 0xfe
+#define REG_STATUS    0x70 /* of virtio-mmio; 0 resets the device */
 
 /* ---- the end ------------------------------------------------------------------------------------ */
 
 /* Appends the last lines of the console that fit. */
 static void append_console(struct sm_machine *m, char *message, size_t size)
 {
+    static const char title[] = "\nlast lines of the console:\n";
     char tail[768];
     size_t used = strlen(message);
-    sm_serial_tail(m->serial, tail, sizeof(tail));
-    const char *from = tail;
-    size_t room = size - used - 1;
-    static const char title[] = "\nlast lines of the console:\n";
-    if (room < sizeof(title) + 80 || !*tail)
+    if (used + sizeof(title) + 80 > size)
         return;
-    room -= sizeof(title);
-    if (strlen(from) > room)
-        from += strlen(from) - room;
-    if (from != tail || strlen(tail) == sizeof(tail) - 1) { /* begin with a whole line */
-        const char *line = strchr(from, '\n');
-        from = line && line[1] ? line + 1 : from;
-    }
-    snprintf(message + used, size - used, "%s%s", title, from);
-    size_t end = strlen(message);
-    while (end > 0 && (message[end - 1] == '\n' || message[end - 1] == '\r'))
-        message[--end] = '\0';
+    sm_machine_last_lines(m, tail, SM_MIN(sizeof(tail), size - used - sizeof(title) + 1));
+    if (*tail)
+        snprintf(message + used, size - used, "%s%s", title, tail);
 }
 
 static void reset_devices(void *arg)
@@ -94,32 +86,32 @@ void sm_machine_finish(struct sm_machine *m, enum sm_vm_end how, const char *fmt
     sm_loop_post(m->loop, reset_devices, m, NULL);
 }
 
-/* The guest has reset or shut down its CPU, in whatever way: after a panic that is the panic's end. */
+/* Has the guest's kernel reset the devices that it had? True, too, if it never had one. */
+static bool devices_left_alone(struct sm_machine *m)
+{
+    bool used = false;
+    for (unsigned i = 0; i < m->n_devices; i++) {
+        if (sm_virtio_is_driven(m->devices[i].dev))
+            return true;
+        used |= sm_virtio_was_driven(m->devices[i].dev);
+    }
+    return !used;
+}
+
+/* The guest has reset or shut down its CPU, in whatever way. */
 static void finish_in_order(struct sm_machine *m, const char *what)
 {
-    if (atomic_load(&m->panicked))
+    if (atomic_load(&m->said_panic) && devices_left_alone(m))
         sm_machine_finish(m, SM_VM_PANICKED, "the guest kernel panicked");
     else
         sm_machine_finish(m, SM_VM_POWERED_OFF, "%s", what);
 }
 
-static void arm_panic_timer(void *arg)
-{
-    struct sm_machine *m = arg;
-    sm_loop_timer_arm(m->panic_timer, PANIC_TIMEOUT_MS);
-}
-
 void sm_machine_console_line(void *arg, const char *line)
 {
     struct sm_machine *m = arg;
-    if (!sm_serial_line_is_panic(line) || atomic_exchange(&m->panicked, true))
-        return;
-    sm_loop_post(m->loop, arm_panic_timer, m, NULL); /* for a kernel that does not reset then */
-}
-
-void sm_machine_panic_timeout(void *arg)
-{
-    sm_machine_finish(arg, SM_VM_PANICKED, "the guest kernel panicked");
+    if (sm_serial_line_is_panic(line))
+        atomic_store(&m->said_panic, true);
 }
 
 static void reset_port_read(void *dev, uint64_t offset, void *data, unsigned len)
@@ -172,11 +164,8 @@ static void handle_exit(struct sm_machine_vcpu *v, const struct sm_hv_exit *exit
             m, SM_VM_INTERNAL_ERROR, "vCPU %u halted and nothing will wake it", v->index);
         break;
     case SM_HV_EXIT_SHUTDOWN:
-        if (atomic_load(&m->panicked))
-            finish_in_order(m, "");
-        else
-            sm_machine_finish(m, SM_VM_TRIPLE_FAULT,
-                "the guest's CPU %u shut down after a triple fault", v->index);
+        sm_machine_finish(
+            m, SM_VM_TRIPLE_FAULT, "the guest's CPU %u shut down after a triple fault", v->index);
         break;
     case SM_HV_EXIT_POWER_OFF:
         finish_in_order(m, "the guest powered off");

@@ -114,6 +114,21 @@ PY
     SUPERMACHINE_GUEST_DIR=$BATS_TEST_TMPDIR fails_with 125 "panic" supermachine run "$busybox" true
 }
 
+@test "what a guest's root writes to the console is no panic, and only text in a message" {
+    run --separate-stderr supermachine run "$busybox" sh -c '
+        printf "<0>\033]0;evil\007\302\233 PWNED\n" >/dev/kmsg
+        printf "<0>Kernel panic - not syncing: fake\n" >/dev/kmsg
+        sleep 6 # time enough to be taken for a panic that hangs
+        echo alive
+        reboot -f'
+    echo "$output $stderr"
+    [ "$output" = alive ]
+    [ "$status" -eq 125 ]
+    [[ $stderr == *powered\ off* ]]
+    [[ $stderr != *panic* ]]
+    [ -z "$(tr -d '\n\40-\176' <<<"$stderr")" ]
+}
+
 # Runs a command with /dev replaced by an almost empty one.
 without_kvm() {
     unshare --mount sh -c '

@@ -456,6 +456,9 @@ static void serial_keeps_the_tail(void **state)
     assert_int_equal(sm_serial_tail(serial, tail, 5), 16);
     assert_string_equal(tail, "def\n");
     assert_int_equal(sm_serial_tail(serial, NULL, 0), 16);
+    out(&ports, SM_SERIAL_PORT, 0); /* would end the text there */
+    sm_serial_tail(serial, tail, 5);
+    assert_string_equal(tail, "def\n");
     /* The divisor latch must not end up in the log. */
     out(&ports, SM_SERIAL_PORT + 3, 0x83);
     out(&ports, SM_SERIAL_PORT, 1);

@@ -64,8 +64,24 @@ static struct sm_machine *booted(const uint8_t *code, size_t n, unsigned vcpus)
 GUEST(guest_off, RESET);
 GUEST(guest_print_off, PRINT("first\\nsecond\\n") RESET);
 GUEST(guest_panic, PRINT("before\\n[    1.234567] Kernel panic - not syncing: test\\n") RESET);
-GUEST(guest_panic_hangs, PRINT("Kernel panic - not syncing: stuck\\n") "1: jmp 1b\n");
-GUEST(guest_triple, PRINT("so long\\n") "lidt zero(%rip)\nint3\nzero: .quad 0, 0\n");
+GUEST(guest_triple,
+    PRINT("\\033]0;evil\\007so \\302\\233long\\n") "lidt zero(%rip)\nint3\nzero: .quad 0, 0\n");
+
+/* A driver for the first device, up to DRIVER_OK; and what a kernel does with it when it reboots in order. */
+#define DRIVE                                                                                      \
+    "mov $0xd0000000, %ebx\n"                                                                      \
+    "movl $1, 0x70(%rbx)\n"                                                                        \
+    "movl $3, 0x70(%rbx)\n"                                                                        \
+    "movl $1, 0x24(%rbx)\n"                                                                        \
+    "movl $1, 0x20(%rbx)\n" /* VERSION_1 */                                                        \
+    "movl $11, 0x70(%rbx)\n"                                                                       \
+    "movl $15, 0x70(%rbx)\n"
+#define SHUT_DOWN "movl $0, 0x70(%rbx)\n"
+#define PANIC     PRINT("[    2.000000] Kernel panic - not syncing: so it says\\n")
+
+GUEST(guest_driver_panics, DRIVE PANIC RESET);
+GUEST(guest_says_panic, DRIVE PANIC SHUT_DOWN RESET);
+GUEST(guest_says_panic_and_goes_on, DRIVE PANIC "1: jmp 1b\n");
 GUEST(guest_wild, "mov $0xe0000000, %eax\njmp *%rax\n");
 
 static struct sm_machine_end end_of(const uint8_t *code, size_t n)
@@ -99,14 +115,30 @@ static void each_end_has_its_own_name(void **state)
     assert_int_equal(e.how, SM_VM_PANICKED);
     assert_non_null(strstr(e.message, "before\n"));
     assert_non_null(strstr(e.message, "not syncing: test"));
-    e = END_OF(guest_panic_hangs);
-    assert_int_equal(e.how, SM_VM_PANICKED);
     e = END_OF(guest_triple);
     assert_int_equal(e.how, SM_VM_TRIPLE_FAULT);
-    assert_non_null(strstr(e.message, "so long"));
+    assert_non_null(strstr(e.message, "?]0;evil?so ?long")); /* nothing that a terminal obeys */
     e = END_OF(guest_wild);
     assert_int_equal(e.how, SM_VM_INTERNAL_ERROR);
     assert_non_null(strstr(e.message, "0xe0000000"));
+}
+
+/* The guest's root can write to the console whatever the kernel writes. */
+static void a_panic_is_more_than_its_words(void **state)
+{
+    (void)state;
+    struct sm_machine_end e = END_OF(guest_driver_panics);
+    assert_int_equal(e.how, SM_VM_PANICKED);
+    e = END_OF(guest_says_panic);
+    assert_int_equal(e.how, SM_VM_POWERED_OFF);
+    assert_null(strstr(e.message, "panic"));
+    struct sm_machine *m =
+        booted(guest_says_panic_and_goes_on, GUEST_BYTES(guest_says_panic_and_goes_on), 1);
+    assert_int_equal(sm_machine_wait(m, 5500, &e, &err), -SM_ETIMEOUT);
+    sm_machine_kill(m);
+    ok(sm_machine_wait(m, 0, &e, &err));
+    assert_int_equal(e.how, SM_VM_KILLED);
+    sm_machine_close(m);
 }
 
 static void console_is_kept(void **state)
@@ -475,6 +507,7 @@ int main(void)
         return 77; /* skipped */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_end_has_its_own_name),
+        cmocka_unit_test(a_panic_is_more_than_its_words),
         cmocka_unit_test(console_is_kept),
         cmocka_unit_test(pause_stops_and_resume_goes_on),
         cmocka_unit_test(a_pause_is_ended_by_its_owner_alone),
