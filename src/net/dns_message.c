@@ -14,22 +14,6 @@
 #define TYPE_OPT    41
 #define MIN_UDP     512
 
-static uint16_t be16(const uint8_t *p)
-{
-    return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static uint32_t be32(const uint8_t *p)
-{
-    return (uint32_t)be16(p) << 16 | be16(p + 2);
-}
-
-static void put16(uint8_t *p, unsigned v)
-{
-    p[0] = (uint8_t)(v >> 8);
-    p[1] = (uint8_t)v;
-}
-
 /* Appends a label in lower case. A dot, a backslash and what is not printable become \DDD, so that no
  * two different names have the same text. */
 static size_t put_label(char *text, size_t used, const uint8_t *label, size_t n)
@@ -76,7 +60,7 @@ static bool read_name(const uint8_t *msg, size_t len, size_t *pos, char text[SM_
 
             if (at + 2 > len)
                 return false;
-            to = be16(msg + at) & 0x3fffu;
+            to = sm_load_be16(msg + at) & 0x3fffu;
             if (to >= limit)
                 return false;
             if (!jumped)
@@ -108,10 +92,10 @@ static bool read_record(const uint8_t *msg, size_t len, size_t *pos, struct reco
 
     if (!read_name(msg, len, &at, NULL) || len - at < 10)
         return false;
-    r->type = be16(msg + at);
-    r->class = be16(msg + at + 2);
-    r->ttl = be32(msg + at + 4);
-    r->data_len = be16(msg + at + 8);
+    r->type = sm_load_be16(msg + at);
+    r->class = sm_load_be16(msg + at + 2);
+    r->ttl = sm_load_be32(msg + at + 4);
+    r->data_len = sm_load_be16(msg + at + 8);
     r->data = at + 10;
     if (len - r->data < r->data_len)
         return false;
@@ -123,13 +107,13 @@ static bool read_question(const uint8_t *msg, size_t len, struct sm_dns_question
 {
     size_t pos = SM_DNS_HEADER;
 
-    if (len < SM_DNS_HEADER || len > SM_DNS_MAX_MESSAGE || be16(msg + 4) != 1)
+    if (len < SM_DNS_HEADER || len > SM_DNS_MAX_MESSAGE || sm_load_be16(msg + 4) != 1)
         return false;
     if (!read_name(msg, len, &pos, q->name) || len - pos < 4)
         return false;
-    q->id = be16(msg);
-    q->type = be16(msg + pos);
-    q->class = be16(msg + pos + 2);
+    q->id = sm_load_be16(msg);
+    q->type = sm_load_be16(msg + pos);
+    q->class = sm_load_be16(msg + pos + 2);
     q->end = pos + 4;
     q->udp_size = MIN_UDP;
     return true;
@@ -142,10 +126,10 @@ bool sm_dns_parse_query(const uint8_t *msg, size_t len, struct sm_dns_question *
 
     if (!read_question(msg, len, question))
         return false;
-    if ((be16(msg + 2) & (FLAG_QR | FLAG_OPCODE)) != 0 || be16(msg + 6) != 0)
+    if ((sm_load_be16(msg + 2) & (FLAG_QR | FLAG_OPCODE)) != 0 || sm_load_be16(msg + 6) != 0)
         return false;
     pos = question->end;
-    extra = be16(msg + 8) + be16(msg + 10);
+    extra = sm_load_be16(msg + 8) + sm_load_be16(msg + 10);
     while (extra-- > 0) {
         struct record r;
 
@@ -162,7 +146,7 @@ bool sm_dns_is_answer(
 {
     struct sm_dns_question q;
 
-    return read_question(msg, len, &q) && (be16(msg + 2) & FLAG_QR) && q.id == id &&
+    return read_question(msg, len, &q) && (sm_load_be16(msg + 2) & FLAG_QR) && q.id == id &&
            q.type == question->type && q.class == question->class &&
            strcmp(q.name, question->name) == 0;
 }
@@ -179,8 +163,8 @@ static bool walk_hints(const uint8_t *msg, const struct record *r, sm_dns_record
 
         if (end - pos < 4)
             return false;
-        key = be16(msg + pos);
-        n = be16(msg + pos + 2);
+        key = sm_load_be16(msg + pos);
+        n = sm_load_be16(msg + pos + 2);
         pos += 4;
         if (end - pos < n)
             return false;
@@ -192,7 +176,7 @@ static bool walk_hints(const uint8_t *msg, const struct record *r, sm_dns_record
             struct sm_ip ip;
 
             if (step == 4)
-                ip = sm_ip_from_v4(be32(msg + pos + i));
+                ip = sm_ip_from_v4(sm_load_be32(msg + pos + i));
             else
                 memcpy(ip.b, msg + pos + i, 16);
             record.addr = &ip;
@@ -216,7 +200,7 @@ static bool walk_record(
     case SM_DNS_TYPE_A:
         if (r->data_len != 4)
             return false;
-        ip = sm_ip_from_v4(be32(msg + r->data));
+        ip = sm_ip_from_v4(sm_load_be32(msg + r->data));
         record.addr = &ip;
         break;
     case SM_DNS_TYPE_AAAA:
@@ -249,7 +233,7 @@ bool sm_dns_walk(const uint8_t *msg, size_t len, sm_dns_record_fn *fn, void *arg
     if (!read_question(msg, len, &q))
         return false;
     pos = q.end;
-    n = be16(msg + 6);
+    n = sm_load_be16(msg + 6);
     for (unsigned i = 0; i < n; i++) {
         struct record r;
 
@@ -263,19 +247,19 @@ bool sm_dns_walk(const uint8_t *msg, size_t len, sm_dns_record_fn *fn, void *arg
 
 static size_t keep_question(uint8_t *msg, const struct sm_dns_question *q, unsigned flags)
 {
-    put16(msg + 2, flags);
+    sm_store_be16(msg + 2, flags);
     memset(msg + 6, 0, 6);
     return q->end;
 }
 
 size_t sm_dns_make_error(uint8_t *msg, const struct sm_dns_question *question, unsigned rcode)
 {
-    unsigned flags = be16(msg + 2) & FLAG_RD;
+    unsigned flags = sm_load_be16(msg + 2) & FLAG_RD;
 
     return keep_question(msg, question, flags | FLAG_QR | FLAG_RA | rcode);
 }
 
 size_t sm_dns_truncate(uint8_t *msg, const struct sm_dns_question *question)
 {
-    return keep_question(msg, question, (be16(msg + 2) & ~FLAG_AA) | FLAG_TC);
+    return keep_question(msg, question, (sm_load_be16(msg + 2) & ~FLAG_AA) | FLAG_TC);
 }

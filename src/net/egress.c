@@ -6,8 +6,6 @@
 
 #define REPORTS_PER_SECOND 5
 #define REPORTS_BURST      20
-#define FRAGMENT_WINDOW_MS 32000
-#define FRAGMENT_BUDGET    (8u << 20)
 
 #define V4(a, b, c, d)                                                                             \
     {                                                                                              \
@@ -114,16 +112,18 @@ static bool is_echo(const struct sm_frame *f)
            (f->protocol == SM_IP_ICMPV6 && f->icmp_type == SM_ICMPV6_ECHO);
 }
 
-/* Neighbour discovery: the only use of link-local and multicast addresses. The user-mode network ends here;
- * a tap interface may have a router behind it, and what that forwards is no neighbour's. */
+/* Neighbour discovery: the only use of link-local and multicast addresses. It goes to neighbours: what a router
+ * forwards is nobody's neighbour. */
 static bool is_neighbour_discovery(const struct sm_egress *egress, const struct sm_frame *f)
 {
     if (f->protocol != SM_IP_ICMPV6 ||
         (f->icmp_type != SM_ICMPV6_NS && f->icmp_type != SM_ICMPV6_NA))
         return false;
-    return egress->user || is_link_local_v6(&f->dst) ||
-           (f->dst.b[0] == 0xff && f->dst.b[1] == 0x02) ||
-           (egress->link_prefix && sm_ip_in_prefix(&f->dst, &egress->link, egress->link_prefix));
+    if (is_link_local_v6(&f->dst) || (f->dst.b[0] == 0xff && f->dst.b[1] == 0x02))
+        return true;
+    if (egress->user)
+        return sm_ip_in_prefix(&f->dst, &sm_subnet_v6.net, sm_subnet_v6.prefix);
+    return egress->link_prefix && sm_ip_in_prefix(&f->dst, &egress->link, egress->link_prefix);
 }
 
 /* The gateway and the name server, the only inhabitants of the subnet. */
@@ -133,7 +133,7 @@ static enum sm_egress_action judge_neighbour(struct sm_egress *egress, const str
     bool gateway = sm_ip_equal(&f->dst, &subnet->gateway);
     bool dns = sm_ip_equal(&f->dst, &subnet->dns);
 
-    if ((!gateway && !dns) || f->fragment)
+    if (!gateway && !dns)
         return unsupported(egress);
     if (is_echo(f))
         return pass(egress); /* answered by the network itself */
@@ -147,16 +147,6 @@ static enum sm_egress_action judge_neighbour(struct sm_egress *egress, const str
         return pass(egress);
     }
     return dns ? SM_EGRESS_REJECT : unsupported(egress);
-}
-
-static bool take_fragment_budget(struct sm_egress *egress, size_t len, uint64_t now_ms)
-{
-    if (now_ms - egress->fragment_ms >= FRAGMENT_WINDOW_MS) {
-        egress->fragment_ms = now_ms;
-        egress->fragment_bytes = 0;
-    }
-    egress->fragment_bytes += len + 512; /* what a small fragment costs in libslirp */
-    return egress->fragment_bytes <= FRAGMENT_BUDGET;
 }
 
 enum sm_egress_action sm_egress_judge(
@@ -177,15 +167,11 @@ enum sm_egress_action sm_egress_judge(
     if (is_multicast(f) || (f->v6 && is_link_local_v6(&f->dst)))
         return unsupported(egress);
     if (egress->user) {
-        if (!sm_ip_equal(&f->src, &subnet->guest))
+        if (!sm_ip_equal(&f->src, &subnet->guest) || f->fragment)
             return unsupported(egress);
         if (sm_ip_in_prefix(&f->dst, &subnet->net, subnet->prefix))
             return judge_neighbour(egress, f, subnet, now_ms);
     }
-    if (egress->user && f->fragment && !take_fragment_budget(egress, len, now_ms))
-        return unsupported(egress);
-    if (egress->user && f->later_fragment)
-        return pass(egress); /* worth nothing without the first one */
     if (egress->user && f->protocol == SM_IP_TCP && !(f->tcp_flags & SM_TCP_SYN))
         return pass(egress);
     if (!has_ports(f) && !is_echo(f) && !f->later_fragment)

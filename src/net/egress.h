@@ -59,7 +59,6 @@ struct sm_egress {
     sm_denial_fn *denied; /* or NULL */
     void *denied_arg;
     struct sm_rate reports;
-    uint64_t fragment_bytes, fragment_ms; /* libslirp keeps fragments for 30 s: bounded here */
 };
 
 enum sm_egress_action {

@@ -11,17 +11,8 @@
 #define ARP_LENGTH     28
 #define MORE_FRAGMENTS 0x2000u
 #define FRAGMENT_MASK  0x1fffu
-
-static uint16_t be16(const uint8_t *p)
-{
-    return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static void put16(uint8_t *p, size_t v)
-{
-    p[0] = (uint8_t)(v >> 8);
-    p[1] = (uint8_t)v;
-}
+#define NEIGHBOUR_HOPS 255 /* of neighbour discovery: a router would have made it less */
+#define ADVERTISEMENT  32  /* bytes of ICMPv6 */
 
 /* Ports, flags and type; false if the header is cut or its lengths do not agree. */
 static bool parse_l4(const uint8_t *frame, size_t at, struct sm_frame *f)
@@ -46,9 +37,9 @@ static bool parse_l4(const uint8_t *frame, size_t at, struct sm_frame *f)
         break;
     }
     case SM_IP_UDP:
-        if (have < 8 || be16(frame + at + 4) < 8)
+        if (have < 8 || sm_load_be16(frame + at + 4) < 8)
             return false;
-        if (!f->fragment && be16(frame + at + 4) != have)
+        if (!f->fragment && sm_load_be16(frame + at + 4) != have)
             return false;
         f->payload = at + 8;
         break;
@@ -62,8 +53,8 @@ static bool parse_l4(const uint8_t *frame, size_t at, struct sm_frame *f)
     default:
         return false;
     }
-    f->sport = be16(frame + at);
-    f->dport = be16(frame + at + 2);
+    f->sport = sm_load_be16(frame + at);
+    f->dport = sm_load_be16(frame + at + 2);
     return true;
 }
 
@@ -76,15 +67,15 @@ static bool parse_ipv4(const uint8_t *frame, size_t len, struct sm_frame *f)
 
     if (have < SM_IPV4_HEADER || ip[0] != 0x45)
         return false;
-    total = be16(ip + 2);
+    total = sm_load_be16(ip + 2);
     if (total < SM_IPV4_HEADER || total > have)
         return false;
-    fragment = be16(ip + 6);
+    fragment = sm_load_be16(ip + 6);
     f->later_fragment = (fragment & FRAGMENT_MASK) != 0;
     f->fragment = f->later_fragment || (fragment & MORE_FRAGMENTS);
     f->protocol = ip[9];
-    f->src = sm_ip_from_v4((uint32_t)be16(ip + 12) << 16 | be16(ip + 14));
-    f->dst = sm_ip_from_v4((uint32_t)be16(ip + 16) << 16 | be16(ip + 18));
+    f->src = sm_ip_from_v4((uint32_t)sm_load_be16(ip + 12) << 16 | sm_load_be16(ip + 14));
+    f->dst = sm_ip_from_v4((uint32_t)sm_load_be16(ip + 16) << 16 | sm_load_be16(ip + 18));
     f->end = f->l3 + total;
     return parse_l4(frame, f->l3 + SM_IPV4_HEADER, f);
 }
@@ -97,7 +88,7 @@ static bool parse_ipv6(const uint8_t *frame, size_t len, struct sm_frame *f)
 
     if (have < SM_IPV6_HEADER || ip[0] >> 4 != 6)
         return false;
-    payload = be16(ip + 4);
+    payload = sm_load_be16(ip + 4);
     if (payload > have - SM_IPV6_HEADER)
         return false;
     f->v6 = true;
@@ -113,7 +104,7 @@ void sm_frame_parse(const uint8_t *frame, size_t len, struct sm_frame *f)
     *f = (struct sm_frame){.l3 = SM_ETH_HEADER};
     if (len < SM_ETH_HEADER)
         return;
-    switch (be16(frame + 12)) {
+    switch (sm_load_be16(frame + 12)) {
     case ETHERTYPE_ARP:
         if (len >= SM_ETH_HEADER + ARP_LENGTH)
             f->kind = SM_FRAME_ARP;
@@ -149,11 +140,11 @@ static size_t put_headers(uint8_t *out, const uint8_t *dst_mac, const uint8_t *s
 
     memcpy(out, dst_mac, SM_ETH_ALEN);
     memcpy(out + SM_ETH_ALEN, src_mac, SM_ETH_ALEN);
-    put16(out + 12, v4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6);
+    sm_store_be16(out + 12, v4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6);
     if (!v4) {
         memset(ip, 0, SM_IPV6_HEADER);
         ip[0] = 0x60;
-        put16(ip + 4, payload);
+        sm_store_be16(ip + 4, payload);
         ip[6] = protocol;
         ip[7] = 64;
         memcpy(ip + 8, src->b, 16);
@@ -162,7 +153,7 @@ static size_t put_headers(uint8_t *out, const uint8_t *dst_mac, const uint8_t *s
     }
     memset(ip, 0, SM_IPV4_HEADER);
     ip[0] = 0x45;
-    put16(ip + 2, SM_IPV4_HEADER + payload);
+    sm_store_be16(ip + 2, SM_IPV4_HEADER + payload);
     ip[8] = 64;
     ip[9] = protocol;
     memcpy(ip + 12, src->b + 12, 4);
@@ -180,7 +171,7 @@ static uint32_t pseudo_sum(
     uint8_t tail[4] = {0, protocol};
     uint32_t sum;
 
-    put16(tail + 2, len);
+    sm_store_be16(tail + 2, len);
     sum = sm_inet_sum(src->b + skip, 16 - skip, 0);
     sum = sm_inet_sum(dst->b + skip, 16 - skip, sum);
     return sm_inet_sum(tail, sizeof(tail), sum);
@@ -196,10 +187,10 @@ size_t sm_frame_make_udp(uint8_t *out, size_t room, const struct sm_udp_packet *
     if (p->len > 65000 || room < header + udp)
         return 0;
     at = put_headers(out, p->dst_mac, p->src_mac, &p->src, &p->dst, SM_IP_UDP, udp);
-    put16(out + at, p->sport);
-    put16(out + at + 2, p->dport);
-    put16(out + at + 4, udp);
-    put16(out + at + 6, 0);
+    sm_store_be16(out + at, p->sport);
+    sm_store_be16(out + at + 2, p->dport);
+    sm_store_be16(out + at + 4, udp);
+    sm_store_be16(out + at + 6, 0);
     memcpy(out + at + 8, p->payload, p->len);
     sum = sm_inet_finish(sm_inet_sum(out + at, udp, pseudo_sum(&p->src, &p->dst, SM_IP_UDP, udp)));
     if (sum == 0)
@@ -214,17 +205,69 @@ size_t sm_frame_answer_arp(uint8_t out[SM_ARP_FRAME], const uint8_t *frame, size
     static const uint8_t request[8] = {0, 1, 0x08, 0, 6, 4, 0, 1}; /* Ethernet, IPv4, "who has" */
     const uint8_t *arp = frame + SM_ETH_HEADER;
 
-    if (len < SM_ARP_FRAME || be16(frame + 12) != ETHERTYPE_ARP ||
+    if (len < SM_ARP_FRAME || sm_load_be16(frame + 12) != ETHERTYPE_ARP ||
         memcmp(arp, request, sizeof(request)) != 0 || memcmp(arp + 24, ip->b + 12, 4) != 0)
         return 0;
     memcpy(out, frame + SM_ETH_ALEN, SM_ETH_ALEN);
     memcpy(out + SM_ETH_ALEN, mac, SM_ETH_ALEN);
-    put16(out + 12, ETHERTYPE_ARP);
+    sm_store_be16(out + 12, ETHERTYPE_ARP);
     memcpy(out + 14, request, sizeof(request));
     out[21] = 2;
     memcpy(out + 22, mac, SM_ETH_ALEN);
     memcpy(out + 28, ip->b + 12, 4);
     memcpy(out + 32, arp + 8, 10); /* to whom asked: hardware and protocol address */
+    return SM_ARP_FRAME;
+}
+
+/* A neighbour advertisement with the link-layer address as its option. flags: router, solicited, override. */
+static size_t make_advertisement(uint8_t out[SM_NEIGHBOUR_FRAME], const uint8_t *dst_mac,
+    const struct sm_ip *dst, const uint8_t *mac, const struct sm_ip *ip, uint8_t flags)
+{
+    size_t at = put_headers(out, dst_mac, mac, ip, dst, SM_IP_ICMPV6, ADVERTISEMENT);
+    uint16_t sum;
+
+    out[SM_ETH_HEADER + 7] = NEIGHBOUR_HOPS;
+    memset(out + at, 0, ADVERTISEMENT);
+    out[at] = SM_ICMPV6_NA;
+    out[at + 4] = flags;
+    memcpy(out + at + 8, ip->b, 16);
+    out[at + 24] = 2; /* target link-layer address, one unit of 8 bytes */
+    out[at + 25] = 1;
+    memcpy(out + at + 26, mac, SM_ETH_ALEN);
+    sum = sm_inet_finish(
+        sm_inet_sum(out + at, ADVERTISEMENT, pseudo_sum(ip, dst, SM_IP_ICMPV6, ADVERTISEMENT)));
+    memcpy(out + at + 2, &sum, 2);
+    return at + ADVERTISEMENT;
+}
+
+size_t sm_frame_answer_ns(uint8_t out[SM_NEIGHBOUR_FRAME], const uint8_t *frame,
+    const struct sm_frame *f, const uint8_t *mac, const struct sm_ip *ip)
+{
+    static const struct sm_ip unspecified = {{0}};
+
+    if (f->kind != SM_FRAME_IP || f->protocol != SM_IP_ICMPV6 || f->icmp_type != SM_ICMPV6_NS ||
+        f->end - f->payload < 16 || frame[f->l3 + 7] != NEIGHBOUR_HOPS ||
+        memcmp(frame + f->payload, ip->b, 16) != 0 || sm_ip_equal(&f->src, &unspecified))
+        return 0;
+    return make_advertisement(out, frame + SM_ETH_ALEN, &f->src, mac, ip, 0xe0);
+}
+
+size_t sm_frame_announce(
+    uint8_t out[SM_NEIGHBOUR_FRAME], const uint8_t *mac, const struct sm_ip *ip)
+{
+    static const uint8_t request[8] = {0, 1, 0x08, 0, 6, 4, 0, 1};
+    static const struct sm_ip all_nodes = {{0xff, 0x02, [15] = 1}};
+
+    if (!sm_ip_is_v4(ip))
+        return make_advertisement(out, mac, &all_nodes, mac, ip, 0x20);
+    memcpy(out, mac, SM_ETH_ALEN);
+    memcpy(out + SM_ETH_ALEN, mac, SM_ETH_ALEN);
+    sm_store_be16(out + 12, ETHERTYPE_ARP);
+    memcpy(out + 14, request, sizeof(request));
+    memcpy(out + 22, mac, SM_ETH_ALEN);
+    memcpy(out + 28, ip->b + 12, 4);
+    memset(out + 32, 0, SM_ETH_ALEN);
+    memcpy(out + 38, ip->b + 12, 4);
     return SM_ARP_FRAME;
 }
 
@@ -248,41 +291,51 @@ static size_t make_prohibited(uint8_t *out, const uint8_t *frame, const struct s
     return at + 8 + quoted;
 }
 
+size_t sm_frame_make_reset(uint8_t out[SM_RESET_FRAME_MAX], const struct sm_tcp_reset *r)
+{
+    size_t at = put_headers(out, r->dst_mac, r->src_mac, &r->src, &r->dst, SM_IP_TCP, 20);
+    uint8_t *reset = out + at;
+    uint16_t sum;
+
+    memset(reset, 0, 20);
+    sm_store_be16(reset, r->sport);
+    sm_store_be16(reset + 2, r->dport);
+    sm_store_be32(reset + 4, r->seq);
+    sm_store_be32(reset + 8, r->ack);
+    reset[12] = 0x50;
+    reset[13] = r->flags;
+    sum = sm_inet_finish(sm_inet_sum(reset, 20, pseudo_sum(&r->src, &r->dst, SM_IP_TCP, 20)));
+    memcpy(reset + SM_TCP_CHECKSUM, &sum, 2);
+    return at + 20;
+}
+
 /* RFC 9293, 3.5.2: a segment with ACK is reset from there, one without is acknowledged by the reset. */
-static size_t make_reset(uint8_t *out, const uint8_t *frame, const struct sm_frame *f)
+static size_t refuse_tcp(uint8_t *out, const uint8_t *frame, const struct sm_frame *f)
 {
     const uint8_t *tcp = frame + f->l3 + (f->v6 ? SM_IPV6_HEADER : SM_IPV4_HEADER);
-    uint32_t seq = (uint32_t)be16(tcp + 4) << 16 | be16(tcp + 6);
-    uint8_t *reset;
-    uint16_t sum;
-    size_t at;
+    struct sm_tcp_reset reset = {.dst_mac = frame + SM_ETH_ALEN,
+        .src_mac = frame,
+        .src = f->dst,
+        .dst = f->src,
+        .sport = f->dport,
+        .dport = f->sport,
+        .flags = SM_TCP_RST};
 
     if (f->tcp_flags & SM_TCP_RST)
         return 0;
-    seq += (uint32_t)(f->end - f->payload) + ((f->tcp_flags & SM_TCP_SYN) ? 1 : 0) +
-           ((f->tcp_flags & SM_TCP_FIN) ? 1 : 0);
-    at = put_headers(out, frame + SM_ETH_ALEN, frame, &f->dst, &f->src, SM_IP_TCP, 20);
-    reset = out + at;
-    memset(reset, 0, 20);
-    put16(reset, f->dport);
-    put16(reset + 2, f->sport);
-    reset[12] = 0x50;
-    reset[13] = SM_TCP_RST;
     if (f->tcp_flags & SM_TCP_ACK) {
-        memcpy(reset + 4, tcp + 8, 4);
+        reset.seq = sm_load_be32(tcp + 8);
     } else {
-        reset[13] |= SM_TCP_ACK;
-        put16(reset + 8, seq >> 16);
-        put16(reset + 10, seq & 0xffff);
+        reset.flags |= SM_TCP_ACK;
+        reset.ack = sm_load_be32(tcp + 4) + (uint32_t)(f->end - f->payload) +
+                    ((f->tcp_flags & SM_TCP_SYN) ? 1 : 0) + ((f->tcp_flags & SM_TCP_FIN) ? 1 : 0);
     }
-    sum = sm_inet_finish(sm_inet_sum(reset, 20, pseudo_sum(&f->dst, &f->src, SM_IP_TCP, 20)));
-    memcpy(reset + 16, &sum, 2);
-    return at + 20;
+    return sm_frame_make_reset(out, &reset);
 }
 
 size_t sm_frame_refuse(uint8_t *out, size_t room, const uint8_t *frame, const struct sm_frame *f)
 {
     if (room < SM_FRAME_REFUSAL_MAX)
         return 0;
-    return f->protocol == SM_IP_TCP ? make_reset(out, frame, f) : make_prohibited(out, frame, f);
+    return f->protocol == SM_IP_TCP ? refuse_tcp(out, frame, f) : make_prohibited(out, frame, f);
 }

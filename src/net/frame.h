@@ -76,6 +76,25 @@ size_t sm_frame_make_udp(uint8_t *out, size_t room, const struct sm_udp_packet *
 size_t sm_frame_answer_arp(uint8_t out[SM_ARP_FRAME], const uint8_t *frame, size_t len,
     const uint8_t *mac, const struct sm_ip *ip);
 
+/* Answers the neighbour solicitation for `ip` likewise (f: the parsed frame). */
+#define SM_NEIGHBOUR_FRAME (SM_ETH_HEADER + SM_IPV6_HEADER + 32)
+size_t sm_frame_answer_ns(uint8_t out[SM_NEIGHBOUR_FRAME], const uint8_t *frame,
+    const struct sm_frame *f, const uint8_t *mac, const struct sm_ip *ip);
+
+/* Tells unasked that `ip` is at `mac`: a gratuitous ARP request or a neighbour advertisement. */
+size_t sm_frame_announce(
+    uint8_t out[SM_NEIGHBOUR_FRAME], const uint8_t *mac, const struct sm_ip *ip);
+
+struct sm_tcp_reset {
+    const uint8_t *dst_mac, *src_mac;
+    struct sm_ip src, dst; /* both IPv4 or both IPv6 */
+    uint16_t sport, dport;
+    uint32_t seq, ack;
+    uint8_t flags; /* SM_TCP_RST, and SM_TCP_ACK if ack counts */
+};
+#define SM_RESET_FRAME_MAX (SM_ETH_HEADER + SM_IPV6_HEADER + 20)
+size_t sm_frame_make_reset(uint8_t out[SM_RESET_FRAME_MAX], const struct sm_tcp_reset *reset);
+
 /* Writes what tells the sender of frame f that it is refused: for a TCP segment a reset (an ICMP error
  * would be ignored while the socket is in use by connect, and Linux does not look at it again), for
  * everything else the ICMP error "administratively prohibited". Returns its length; 0: nothing to say,

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "net/dns_proxy.h"
+#include "net/flows.h"
+#include "net/reassembly.h"
 #include "net/slirp_api.h"
 #include "util/bytes.h"
 #include "util/clock.h"
@@ -13,6 +15,14 @@
 #define HOSTNAME "supermachine"
 #define IDLE_MS  1000
 #define STALE_MS 50
+/* What the guest is told to send at most in a TCP segment, with the headers: libslirp rounds its two buffers of 128
+ * KiB for each connection up to multiples of that, which here adds 80 bytes (IPv4) or none. With the MTU it would
+ * be 64 KiB each. */
+#define MRU    (32768 + SM_IPV6_HEADER + 20)
+#define ECHOES 256 /* echo requests without an answer: libslirp keeps each for four minutes */
+/* For so long it was not used what must make room for a new connection. */
+#define HALF_CLOSED_IDLE_MS 2000
+#define OPEN_IDLE_MS        30000
 
 /* One descriptor of libslirp. Its own allocation: the loop keeps the address. */
 struct slot {
@@ -23,6 +33,15 @@ struct slot {
     uint32_t happened; /* since the last pump */
     uint64_t round;    /* the last fill that wanted it */
     struct slot *next, **link;
+};
+
+/* What is known of a descriptor of libslirp. */
+struct known_fd {
+    struct slot *slot;    /* while it is polled */
+    struct sm_flow *flow; /* of a TCP socket */
+    uint8_t protocol;     /* 0: no socket of libslirp's */
+    bool v6;
+    uint16_t port; /* of the guest */
 };
 
 /* A frame that waits for receive buffers. */
@@ -51,14 +70,23 @@ struct user_net {
     int64_t pumped_ms;
     uint64_t round;
     struct slot *active;
-    struct slot **slots; /* by descriptor */
-    size_t n_slots;
+    struct known_fd *fds; /* by descriptor */
+    size_t n_fds;
+
+    const uint8_t *input; /* the frame that libslirp is looking at, */
+    const struct sm_frame *parsed;
+    struct sm_flows flows;
+    struct sm_flow *spare;           /* for the connection that it may open */
+    unsigned n_udp, n_echoes;        /* sockets */
+    bool untracked;                  /* there was no memory to keep track of one */
+    uint8_t udp_ports[2][65536 / 8]; /* source ports (v4, v6) that have one */
+    struct sm_reassembly fragments;
 
     bool guest_csum;
     uint8_t guest_mac[6]; /* of the last frame */
+    uint8_t known_mac[6]; /* that libslirp knows */
     struct waiting *backlog, **backlog_end;
     size_t backlog_bytes;
-    uint8_t udp_ports[2][65536 / 8]; /* source ports (v4, v6) that have a socket, or had one */
     uint8_t answer[SM_ETH_HEADER + 48 + SM_DNS_MAX_UDP];
 };
 
@@ -144,41 +172,55 @@ static void on_event(void *arg, uint32_t events)
 static void drop_slot(struct slot *slot)
 {
     sm_loop_remove(slot->watch);
-    slot->un->slots[slot->fd] = NULL;
+    slot->un->fds[slot->fd].slot = NULL;
     *slot->link = slot->next;
     if (slot->next)
         slot->next->link = slot->link;
     free(slot);
 }
 
+static struct known_fd *known_fd(struct user_net *un, int fd)
+{
+    return fd >= 0 && (size_t)fd < un->n_fds ? &un->fds[fd] : NULL;
+}
+
+/* The same, and there is one afterwards; NULL: out of memory. */
+static struct known_fd *make_known_fd(struct user_net *un, int fd)
+{
+    size_t n = ((size_t)fd + 64) & ~(size_t)63;
+    struct known_fd *grown;
+
+    if ((size_t)fd < un->n_fds)
+        return &un->fds[fd];
+    grown = reallocarray(un->fds, n, sizeof(*grown));
+    if (!grown)
+        return NULL;
+    memset(grown + un->n_fds, 0, (n - un->n_fds) * sizeof(*grown));
+    un->fds = grown;
+    un->n_fds = n;
+    return &un->fds[fd];
+}
+
 static struct slot *make_slot(struct user_net *un, int fd)
 {
-    struct slot *slot;
+    struct known_fd *known = make_known_fd(un, fd);
+    struct slot *slot = known ? calloc(1, sizeof(*slot)) : NULL;
 
-    if ((size_t)fd >= un->n_slots) {
-        size_t n = ((size_t)fd + 64) & ~(size_t)63;
-        struct slot **grown = reallocarray(un->slots, n, sizeof(void *));
-
-        if (!grown)
-            return NULL;
-        un->slots = grown;
-        while (un->n_slots < n)
-            un->slots[un->n_slots++] = NULL;
-    }
-    slot = calloc(1, sizeof(*slot));
     if (!slot)
         return NULL;
     *slot = (struct slot){.un = un, .fd = fd, .next = un->active, .link = &un->active};
     if (slot->next)
         slot->next->link = &slot->next;
     un->active = slot;
-    un->slots[fd] = slot;
+    known->slot = slot;
     return slot;
 }
 
 static struct slot *slot_of(struct user_net *un, int fd)
 {
-    return fd >= 0 && (size_t)fd < un->n_slots ? un->slots[fd] : NULL;
+    struct known_fd *known = known_fd(un, fd);
+
+    return known ? known->slot : NULL;
 }
 
 /* The index that libslirp keeps is the descriptor itself. */
@@ -260,7 +302,16 @@ static void pump(void *arg)
 
 static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
 {
-    to_guest(opaque, buf, len);
+    struct user_net *un = opaque;
+    struct sm_flow *flow;
+    struct sm_frame f;
+
+    sm_frame_parse(buf, len, &f);
+    flow =
+        f.kind == SM_FRAME_IP && f.protocol == SM_IP_TCP ? sm_flows_find_to(&un->flows, &f) : NULL;
+    if (flow)
+        sm_flows_sent(&un->flows, flow, buf, &f, sm_now_ms());
+    to_guest(un, buf, len);
     return (ssize_t)len;
 }
 
@@ -296,21 +347,69 @@ static void cb_timer_mod(void *timer, int64_t expire_ms, void *opaque)
     (void)timer, (void)expire_ms, (void)opaque;
 }
 
+static void mark_udp_port(struct user_net *un, const struct known_fd *known, bool used)
+{
+    uint8_t *byte = &un->udp_ports[known->v6][known->port / 8];
+    uint8_t bit = (uint8_t)(1u << (known->port % 8));
+
+    *byte = used ? *byte | bit : *byte & (uint8_t)~bit;
+}
+
+/* libslirp makes sockets for frames of the guest alone. */
 static void cb_register_fd(int fd, void *opaque)
 {
     struct user_net *un = opaque;
+    const struct sm_frame *f = un->parsed;
+    struct known_fd *known = fd >= 0 && f ? make_known_fd(un, fd) : NULL;
 
-    (void)fd;
+    if (!known || (f->protocol == SM_IP_TCP && !un->spare)) {
+        un->untracked = true;
+        return;
+    }
+    known->protocol = f->protocol;
+    known->v6 = f->v6;
+    known->port = f->sport;
     atomic_fetch_add_explicit(&un->counters.sockets, 1, memory_order_relaxed);
+    switch (f->protocol) {
+    case SM_IP_TCP:
+        known->flow = sm_steal_ptr(&un->spare);
+        sm_flows_insert(&un->flows, known->flow, un->input, f, sm_now_ms());
+        break;
+    case SM_IP_UDP:
+        un->n_udp++;
+        mark_udp_port(un, known, true);
+        break;
+    default:
+        un->n_echoes++;
+        break;
+    }
 }
 
+/* Also told of sockets that could not be made. */
 static void cb_unregister_fd(int fd, void *opaque)
 {
     struct user_net *un = opaque;
-    struct slot *slot = slot_of(un, fd);
+    struct known_fd *known = known_fd(un, fd);
 
-    if (slot)
-        drop_slot(slot);
+    if (!known)
+        return;
+    if (known->slot)
+        drop_slot(known->slot);
+    switch (known->protocol) {
+    case 0:
+        return;
+    case SM_IP_TCP:
+        sm_flows_remove(&un->flows, known->flow);
+        break;
+    case SM_IP_UDP:
+        un->n_udp--;
+        mark_udp_port(un, known, false);
+        break;
+    default:
+        un->n_echoes--;
+        break;
+    }
+    *known = (struct known_fd){.slot = NULL};
     atomic_fetch_sub_explicit(&un->counters.sockets, 1, memory_order_relaxed);
 }
 
@@ -347,6 +446,19 @@ static struct in6_addr v6_of(const struct sm_ip *ip)
     return addr;
 }
 
+/* Where the guest is. It is told libslirp by us alone: frames that wait for an answer of the guest's to ARP, which
+ * it need not give, would wait in libslirp. */
+static void introduce_guest(struct user_net *un)
+{
+    uint8_t frame[SM_NEIGHBOUR_FRAME];
+
+    memcpy(un->known_mac, un->guest_mac, sizeof(un->known_mac));
+    un->api.input(
+        un->slirp, frame, (int)sm_frame_announce(frame, un->guest_mac, &sm_subnet_v4.guest));
+    un->api.input(
+        un->slirp, frame, (int)sm_frame_announce(frame, un->guest_mac, &sm_subnet_v6.guest));
+}
+
 static bool start_slirp(struct user_net *un)
 {
     SlirpConfig config = {
@@ -364,7 +476,7 @@ static bool start_slirp(struct user_net *un)
         .vhostname = HOSTNAME,
         .vdhcp_start = v4_of(&sm_subnet_v4.guest),
         .if_mtu = SM_NET_MTU,
-        .if_mru = SM_NET_MTU,
+        .if_mru = MRU,
         .disable_host_loopback = !sm_policy_opens_host(&un->egress.policy),
         .disable_dns = true,
         .disable_dhcp = true,
@@ -394,15 +506,26 @@ int sm_user_net_probe(sm_error *err)
     return sm_slirp_load(&api, err);
 }
 
-static void slirp_input_now(struct user_net *un, const uint8_t *frame, size_t len)
+static void hang_up(struct user_net *un);
+
+static void slirp_input_now(
+    struct user_net *un, const uint8_t *frame, size_t len, const struct sm_frame *f)
 {
     if (!start_slirp(un))
         return;
+    if (memcmp(un->known_mac, un->guest_mac, sizeof(un->known_mac)) != 0)
+        introduce_guest(un);
     /* libslirp takes the time only when it is polled, and counts the life of new sockets from there. */
     if (sm_now_ms() - un->pumped_ms > STALE_MS)
         pump(un);
+    un->input = frame;
+    un->parsed = f;
     un->api.input(un->slirp, frame, (int)len);
-    pump_soon(un);
+    un->parsed = NULL;
+    if (un->untracked)
+        hang_up(un);
+    else
+        pump_soon(un);
 }
 
 /* ---- from the guest ------------------------------------------------------------------------ */
@@ -429,40 +552,135 @@ static void on_dns_answer(
     sm_virtio_net_flush(un->base.dev);
 }
 
-/* May this frame make a new socket? At the limit only UDP from known ports goes on (most of them have
- * a socket already), and at twice the limit nothing. */
-static bool within_limits(struct user_net *un, const struct sm_frame *f)
+/* Ends a connection for libslirp, by a reset of the guest's; frees flow. */
+static void end_for_libslirp(struct user_net *un, const struct sm_flow *flow)
 {
-    unsigned open = atomic_load_explicit(&un->counters.sockets, memory_order_relaxed);
-    uint8_t *known = &un->udp_ports[f->v6][f->sport / 8];
-    uint8_t bit = (uint8_t)(1u << (f->sport % 8));
+    const struct sm_tcp_reset reset = {.dst_mac = gateway_mac,
+        .src_mac = un->guest_mac,
+        .src = (flow->v6 ? &sm_subnet_v6 : &sm_subnet_v4)->guest,
+        .dst = flow->peer,
+        .sport = flow->guest_port,
+        .dport = flow->peer_port,
+        .seq = flow->expected,
+        .flags = SM_TCP_RST};
+    uint8_t frame[SM_RESET_FRAME_MAX];
 
-    if (f->kind != SM_FRAME_IP || f->later_fragment)
-        return true;
-    if (f->protocol == SM_IP_TCP && !(f->tcp_flags & SM_TCP_SYN))
-        return true;
-    if (open < un->max_sockets) {
-        if (f->protocol == SM_IP_UDP)
-            *known |= bit;
-        return true;
-    }
-    if (f->protocol == SM_IP_UDP && (*known & bit) && open < un->max_sockets * 2)
-        return true;
-    count(&un->counters.socket_limit);
-    return false;
+    un->api.input(un->slirp, frame, (int)sm_frame_make_reset(frame, &reset));
 }
 
-/* "Who has the gateway (name server)?", without libslirp: guests ask it at boot already. */
-static bool answer_arp(struct user_net *un, const uint8_t *frame, size_t len)
+/* And for the guest, by one of its peer's. */
+static void end_for_guest(struct user_net *un, const struct sm_flow *flow)
 {
-    uint8_t reply[SM_ARP_FRAME];
-    size_t n = sm_frame_answer_arp(reply, frame, len, gateway_mac, &sm_subnet_v4.gateway);
+    const struct sm_tcp_reset reset = {.dst_mac = un->guest_mac,
+        .src_mac = gateway_mac,
+        .src = flow->peer,
+        .dst = (flow->v6 ? &sm_subnet_v6 : &sm_subnet_v4)->guest,
+        .sport = flow->peer_port,
+        .dport = flow->guest_port,
+        .seq = flow->peer_end,
+        .flags = SM_TCP_RST};
+    uint8_t frame[SM_RESET_FRAME_MAX];
 
-    if (n == 0)
-        n = sm_frame_answer_arp(reply, frame, len, gateway_mac, &sm_subnet_v4.dns);
+    to_guest(un, frame, sm_frame_make_reset(frame, &reset));
+}
+
+/* There are as many sockets as may be: the connection that was idle longest makes room. */
+static bool make_room(struct user_net *un)
+{
+    int64_t now = sm_now_ms();
+    struct sm_flow *flow = sm_flows_oldest(&un->flows.closing, now - HALF_CLOSED_IDLE_MS);
+
+    if (!flow)
+        flow = sm_flows_oldest(&un->flows.open, now - OPEN_IDLE_MS);
+    if (!flow)
+        return false;
+    end_for_guest(un, flow);
+    end_for_libslirp(un, flow);
+    return atomic_load_explicit(&un->counters.sockets, memory_order_relaxed) < un->max_sockets;
+}
+
+/* May this frame, which may make a new socket, go on? A quarter of them is for TCP alone. */
+static bool may_open(struct user_net *un, const struct sm_frame *f)
+{
+    unsigned open = atomic_load_explicit(&un->counters.sockets, memory_order_relaxed);
+    unsigned others = un->max_sockets - un->max_sockets / 4;
+    const struct sm_subnet *subnet = f->v6 ? &sm_subnet_v6 : &sm_subnet_v4;
+
+    switch (f->protocol) {
+    case SM_IP_TCP:
+        if (un->flows.connecting >= SM_FLOWS_CONNECTING)
+            return false;
+        break;
+    case SM_IP_UDP:
+        if (un->udp_ports[f->v6][f->sport / 8] >> (f->sport % 8) & 1)
+            return true;
+        if (un->n_udp + un->n_echoes >= others)
+            return false;
+        break;
+    default:
+        if (f->v6 || sm_ip_in_prefix(&f->dst, &subnet->net, subnet->prefix))
+            return true; /* answered by libslirp itself, or not at all */
+        if (un->n_echoes >= ECHOES || un->n_udp + un->n_echoes >= others)
+            return false;
+        break;
+    }
+    return open < un->max_sockets || make_room(un);
+}
+
+/* A SYN. Data in it would be kept while libslirp connects; nobody has told a guest that it may send some. */
+static bool may_connect(struct user_net *un, const uint8_t *frame, const struct sm_frame *f)
+{
+    struct sm_flow *flow = sm_flows_find_from(&un->flows, f);
+
+    if (f->payload < f->end)
+        return false;
+    if (flow && sm_flows_is_repeated(flow, frame, f))
+        return false; /* libslirp repeats its answer by itself, and must not read the options again */
+    if (flow)
+        end_for_libslirp(un, flow); /* the guest has forgotten it */
+    if (!un->spare)
+        un->spare = malloc(sizeof(*un->spare));
+    return un->spare && may_open(un, f);
+}
+
+/* What libslirp may get of the guest; it would keep the rest in its memory (flows.h). */
+static bool within_limits(struct user_net *un, const uint8_t *frame, const struct sm_frame *f)
+{
+    struct sm_flow *flow;
+    bool open;
+
+    if (f->protocol == SM_IP_TCP && !(f->tcp_flags & SM_TCP_SYN)) {
+        flow = sm_flows_find_from(&un->flows, f);
+        if (!flow || sm_flows_admit(&un->flows, flow, frame, f, sm_now_ms()))
+            return true;
+        count(&un->counters.segment_limit);
+        return false;
+    }
+    open = f->protocol == SM_IP_TCP ? may_connect(un, frame, f) : may_open(un, f);
+    if (!open)
+        count(&un->counters.socket_limit);
+    return open;
+}
+
+/* "Who has the gateway (name server)?", of IPv4 and IPv6. All that concerns neighbours ends here. */
+static bool answer_neighbour(
+    struct user_net *un, const uint8_t *frame, size_t len, const struct sm_frame *f)
+{
+    const struct sm_subnet *subnet = f->v6 ? &sm_subnet_v6 : &sm_subnet_v4;
+    const struct sm_ip *const hosts[] = {&subnet->gateway, &subnet->dns};
+    bool arp = f->kind == SM_FRAME_ARP;
+    uint8_t reply[SM_NEIGHBOUR_FRAME];
+    size_t n = 0;
+
+    if (!arp && (f->protocol != SM_IP_ICMPV6 ||
+                    (f->icmp_type != SM_ICMPV6_NS && f->icmp_type != SM_ICMPV6_NA)))
+        return false;
+    for (size_t i = 0; i < SM_ARRAY_LEN(hosts) && n == 0; i++)
+        n = arp ? sm_frame_answer_arp(reply, frame, len, gateway_mac, hosts[i])
+                : sm_frame_answer_ns(reply, frame, f, gateway_mac, hosts[i]);
     if (n > 0)
         to_guest(un, reply, n);
-    return n > 0;
+    return true;
 }
 
 static void reject(struct user_net *un, const uint8_t *frame, const struct sm_frame *f)
@@ -482,12 +700,15 @@ static bool user_send(
 
     sm_net_complete_checksum(hdr, frame, len);
     memcpy(un->guest_mac, frame + SM_ETH_ALEN, SM_ETH_ALEN);
+    if (sm_frame_is_fragment(frame, len)) {
+        frame = sm_reassembly_add(&un->fragments, frame, len, sm_now_ms(), &len);
+        if (!frame)
+            return true;
+    }
     switch (sm_egress_judge(&un->egress, frame, len, (uint64_t)sm_now_ms(), &f)) {
     case SM_EGRESS_PASS:
-        if (f.kind == SM_FRAME_ARP && answer_arp(un, frame, len))
-            break;
-        if (within_limits(un, &f))
-            slirp_input_now(un, frame, len);
+        if (!answer_neighbour(un, frame, len, &f) && within_limits(un, frame, &f))
+            slirp_input_now(un, frame, len, &f);
         break;
     case SM_EGRESS_DNS: {
         struct sm_dns_client client = {.v6 = f.v6, .port = f.sport};
@@ -522,10 +743,12 @@ static void hang_up(struct user_net *un)
         drop_slot(un->active);
     while (un->backlog)
         drop_first(un);
+    for (size_t fd = 0; fd < un->n_fds; fd++)
+        cb_unregister_fd((int)fd, un); /* nothing, as long as libslirp has told of each */
     sm_loop_timer_disarm(un->pump_timer);
     un->pump_soon = false;
-    atomic_store(&un->counters.sockets, 0);
-    memset(un->udp_ports, 0, sizeof(un->udp_ports));
+    un->untracked = false;
+    sm_reassembly_clear(&un->fragments);
     sm_names_clear(&un->egress.names);
     sm_dns_proxy_reset(un->dns);
 }
@@ -546,7 +769,8 @@ static void user_destroy(struct sm_net_backend *backend)
     sm_dns_proxy_destroy(un->dns);
     sm_loop_timer_destroy(un->pump_timer);
     sm_egress_clear(&un->egress);
-    free(un->slots);
+    free(un->fds);
+    free(un->spare);
     free(un);
 }
 

@@ -11,9 +11,13 @@
  * each batch of work one "pump" hands back the events gathered so far, asks for the new set, changes
  * those watches that differ, and arms the timer. libslirp tells when it opens and closes descriptors.
  *
- * Bounds, whatever the guest does: the number of host sockets, the bytes of frames that wait for
- * receive buffers, the fragments (egress), the questions under way (DNS proxy). Beyond them frames are
- * dropped, as networks do.
+ * Bounds, whatever the guest does. libslirp has a buffer of 64 KiB (an MTU) for each frame that it keeps, and two
+ * of 128 KiB for each connection. What it may keep is decided here, before it sees a frame: the number of
+ * sockets (of them so many for UDP and echo), of connections under way, of segments that are not in order
+ * (flows.h). It sees no fragment (reassembly.h), no data in a SYN, and no ARP or neighbour discovery: those are
+ * answered here, and libslirp is told where the guest is, so that nothing waits for the guest to say so.
+ * Of our own: the bytes of frames that wait for receive buffers, the questions under way (DNS proxy). Beyond
+ * the bounds frames are dropped, as networks do; docs/network.md has the sum.
  *
  * A snapshot holds nothing of this: connections are reset by the first segment after a restore.
  */
@@ -38,7 +42,8 @@ struct sm_user_net_config {
 
 struct sm_user_net_counters {
     atomic_uint sockets;         /* open now */
-    atomic_ullong socket_limit;  /* frames dropped because of max_sockets */
+    atomic_ullong socket_limit;  /* frames dropped because they wanted one more */
+    atomic_ullong segment_limit; /* TCP segments dropped because too many are not in order */
     atomic_ullong backlog_limit; /* frames dropped because the guest did not take them */
 };
 

@@ -1,4 +1,4 @@
-/* Little-endian loads and stores at any alignment, and small integer helpers. */
+/* Loads and stores at any alignment (le: little-endian, be: as networks have it), and small integer helpers. */
 #ifndef SM_UTIL_BYTES_H
 #define SM_UTIL_BYTES_H
 
@@ -43,6 +43,32 @@ static inline void sm_store_le32(void *p, uint32_t v)
 static inline void sm_store_le64(void *p, uint64_t v)
 {
     v = htole64(v);
+    memcpy(p, &v, sizeof(v));
+}
+
+static inline uint16_t sm_load_be16(const void *p)
+{
+    uint16_t v;
+    memcpy(&v, p, sizeof(v));
+    return be16toh(v);
+}
+
+static inline uint32_t sm_load_be32(const void *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof(v));
+    return be32toh(v);
+}
+
+static inline void sm_store_be16(void *p, uint16_t v)
+{
+    v = htobe16(v);
+    memcpy(p, &v, sizeof(v));
+}
+
+static inline void sm_store_be32(void *p, uint32_t v)
+{
+    v = htobe32(v);
     memcpy(p, &v, sizeof(v));
 }
 
