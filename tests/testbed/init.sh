@@ -60,12 +60,6 @@ for name in /sys/class/virtio-ports/*/name; do
 done
 { [ -n "$out" ] && [ -n "$err" ]; } || fail "no ports for the job's streams"
 
-# KVM patches the scheduler's code when a machine's first VM comes and when its last one goes (preempt_notifier_key). QEMU
-# 7.2 loses such a patch now and then: a CPU that translates the code meanwhile keeps what was there before, for good, and
-# the kernel hangs or crashes. With a VM that stays, nothing is patched.
-# shellcheck disable=SC2016 # for perl; 44545 is KVM_CREATE_VM
-chroot /new /usr/bin/perl -e 'open(my $kvm, "+<", "/dev/kvm") or exit; my $vm = ioctl($kvm, 44545, 0); sleep' </dev/null &
-
 # The host ends a machine that no longer does this.
 while sleep 10; do
     cat /proc/uptime /proc/loadavg /proc/meminfo >/new/run/testbed-job/alive
