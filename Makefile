@@ -1,6 +1,6 @@
 # The short commands; meson and ninja do the work. What each needs and how the tests are run: docs/development.md.
 .DEFAULT_GOAL := build
-.PHONY: build run check test test-all test-unit test-native test-nested bench lint format install clean setup kernel build-asan build-tsan
+.PHONY: build run check test test-all test-unit test-native test-nested bench fuzz lint format install clean setup kernel build-asan build-tsan build-fuzz
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -20,6 +20,9 @@ build-asan: build-asan/build.ninja
 build-tsan: build-tsan/build.ninja
 	$(NINJA) build-tsan
 
+build-fuzz: build-fuzz/build.ninja
+	$(NINJA) build-fuzz fuzzers
+
 build/build.ninja:
 	$(MESON_SETUP) build
 
@@ -28,6 +31,9 @@ build-asan/build.ninja:
 
 build-tsan/build.ninja:
 	$(MESON_SETUP) -Db_sanitize=thread -Db_lundef=false build-tsan
+
+build-fuzz/build.ninja:
+	CC=clang $(MESON_SETUP) -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false build-fuzz
 
 setup:
 	scripts/setup.sh
@@ -58,6 +64,11 @@ test-nested:
 
 bench: build
 	bench/run.sh
+
+# SECONDS: of all targets together; TARGETS: names, all unless given.
+SECONDS = 600
+fuzz: build-fuzz
+	tests/fuzz/run.sh -t $(SECONDS) $(TARGETS)
 
 lint: build/build.ninja
 	scripts/lint.sh build

@@ -1,7 +1,7 @@
 /*
  * Runs a fuzz target without a fuzzer: every seed file as it is, cut at each of many lengths, and with
  * deterministic mutations; so each parser's target is also a test of every build, whatever the
- * compiler.   usage: TARGET [-n MUTATIONS] SEED...
+ * compiler. With -n 0 a file is run as it is and no more.   usage: TARGET { [-n MUTATIONS] SEED... }...
  */
 #include <dirent.h>
 #include <stdint.h>
@@ -84,6 +84,8 @@ static int replay(const char *path, unsigned long mutations)
     size = fread(seed, 1, sizeof(seed), in);
     fclose(in);
     run(seed, size);
+    if (mutations == 0)
+        return 0;
     step = size / 512 + 1;
     for (size_t cut = 0; cut < size; cut += step)
         run(seed, cut);
@@ -123,17 +125,17 @@ static int replay_all(const char *path, unsigned long mutations)
 int main(int argc, char **argv)
 {
     unsigned long mutations = 20000;
-    int rc = 0, first = 1;
+    int rc = 0, seeds = 0;
 
-    if (argc > 2 && strcmp(argv[1], "-n") == 0) {
-        mutations = strtoul(argv[2], NULL, 10);
-        first = 3;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "-n") == 0 && i + 1 < argc) {
+            mutations = strtoul(argv[++i], NULL, 10);
+        } else {
+            rc |= replay_all(argv[i], mutations);
+            seeds++;
+        }
     }
-    if (first == argc) {
+    if (seeds == 0)
         fprintf(stderr, "%s: no seeds\n", argv[0]);
-        return 1;
-    }
-    for (int i = first; i < argc; i++)
-        rc |= replay_all(argv[i], mutations);
-    return rc;
+    return seeds == 0 || rc;
 }
