@@ -117,17 +117,12 @@ static void wipe(char *secret, size_t size)
     free(secret);
 }
 
-int sm_helper_get(const char *name, const char *server, struct sm_credentials *c, sm_error *err)
+int sm_helper_answer(
+    const char *name, const char *answer, size_t size, struct sm_credentials *c, sm_error *err)
 {
-    char *answer = NULL;
-    size_t size = 0;
-    bool failed = false;
     auto_json *root = NULL;
-    int rc = run(name, "get", server, &answer, &size, &failed, err);
-    if (rc == 0 && !failed)
-        rc = sm_json_parse(answer, size, "the credential helper's answer", &root, err);
-    wipe(answer, answer ? MAX_ANSWER : 0);
-    if (rc || failed) /* a helper that knows no credentials fails, too */
+    int rc = sm_json_parse(answer, size, "the credential helper's answer", &root, err);
+    if (rc)
         return rc;
     const char *user = sm_json_string(root, "Username"), *secret = sm_json_string(root, "Secret");
     if (!user || !secret)
@@ -139,6 +134,18 @@ int sm_helper_get(const char *name, const char *server, struct sm_credentials *c
     c->user = strdup(user);
     c->password = strdup(secret);
     return c->user && c->password ? 0 : sm_error_set(err, SM_ENOMEM, "out of memory");
+}
+
+int sm_helper_get(const char *name, const char *server, struct sm_credentials *c, sm_error *err)
+{
+    char *answer = NULL;
+    size_t size = 0;
+    bool failed = false;
+    int rc = run(name, "get", server, &answer, &size, &failed, err);
+    if (rc == 0 && !failed) /* a helper that knows no credentials fails, too */
+        rc = sm_helper_answer(name, answer, size, c, err);
+    wipe(answer, answer ? MAX_ANSWER : 0);
+    return rc;
 }
 
 static int tell(const char *name, const char *verb, const char *input, sm_error *err)

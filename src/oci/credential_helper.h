@@ -11,4 +11,8 @@ int sm_helper_store(
     const char *name, const char *server, const char *user, const char *password, sm_error *err);
 int sm_helper_erase(const char *name, const char *server, sm_error *err);
 
+/* What a helper answers to "get"; on its own for the fuzzer. */
+int sm_helper_answer(
+    const char *name, const char *answer, size_t size, struct sm_credentials *c, sm_error *err);
+
 #endif

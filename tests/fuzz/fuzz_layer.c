@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "rootfs/rootfs.h"
+#include "tar.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -25,21 +26,6 @@ static ssize_t next_bytes(void *arg, const void **data, sm_error *err)
     return (ssize_t)n;
 }
 
-/* Makes the checksums of what looks like a header right, or a mutation would never get beyond them. */
-static void mend(uint8_t *data, size_t size)
-{
-    for (size_t at = 0; at + 512 <= size; at += 512) {
-        uint8_t *head = data + at;
-        unsigned sum = 0;
-        if (memcmp(head + 257, "ustar", 5) != 0)
-            continue;
-        memset(head + 148, ' ', 8);
-        for (int i = 0; i < 512; i++)
-            sum += head[i];
-        snprintf((char *)head + 148, 8, "%06o", sum);
-    }
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 {
     static const unsigned char id[32] = {1};
@@ -47,7 +33,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
     if (!data)
         return 0;
     memcpy(data, input, size);
-    mend(data, size);
+    fuzz_mend_tar(data, size);
     const struct sm_rootfs_limits limits = {.bytes = 32 << 20, .files = 1000, .layers = 2};
     int fd = memfd_create("image", MFD_CLOEXEC);
     char path[64];
