@@ -212,7 +212,9 @@ typedef struct sm_vm_config {
     bool cold;            /* boot it instead */
     const char *snapshot; /* restore this file, made of the same image by sm_vm_snapshot, instead;
                                * memory and vCPUs are then those of the file; NULL: none */
-    bool service;         /* restore with the image's own command running, if it was baked so */
+    bool
+        service; /* restore with the image's own command running, if it was baked so; from a file of
+                   * sm_vm_snapshot: go on with the command that ran in it. See sm_exec_start */
     sm_progress_fn *progress; /* of baking; NULL: silent */
     void *progress_arg;
     /* "user", "none" or "tap:IFNAME[,OPTION...]" (docs/network.md); NULL: user */

@@ -190,6 +190,8 @@ void exec_conn_lost(struct agent *a, struct exec *e);
 /* Whether the commands that there are shall outlive the loss of their connections: in a snapshot of a running
  * VM all are lost, and nobody has given the commands up. */
 void exec_outlive(struct agent *a, bool outlive);
+/* The command's output and its end wait for an ATTACH from now on. */
+void exec_keep(struct agent *a, uint32_t pid);
 void exec_reap(struct agent *a);
 void exec_timer(struct agent *a, struct exec *e, uint64_t now);
 

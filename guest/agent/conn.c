@@ -324,8 +324,10 @@ static void request_restore(struct agent *a, struct conn *c, const struct sm_wir
         e = system_set_clock(m->realtime_ns, &what);
     if (e == 0)
         e = set_identity(a, m->hostname, m->machine_id, &what);
-    if (e == 0)
+    if (e == 0) {
+        exec_keep(a, m->attach_pid);
         e = thaw(a, &what);
+    }
     answer(a, c, e, what);
 }
 

@@ -314,6 +314,21 @@ void exec_attach(struct agent *a, struct conn *c, const struct sm_wire_attach *m
     conn_error(a, c, SM_WIRE_E_NO_PROCESS, 0, "no such detached command", NULL);
 }
 
+/* It may have lost its connection already, or be about to notice. */
+void exec_keep(struct agent *a, uint32_t pid)
+{
+    for (unsigned i = 0; i < a->n_execs; i++) {
+        struct exec *e = &a->execs[i];
+        if (pid == 0 || (uint32_t)e->pid != pid)
+            continue;
+        e->flags |= SM_WIRE_EXEC_DETACH;
+        if (e->conn)
+            continue;
+        pause_output(a, &e->out[0]);
+        pause_output(a, &e->out[1]);
+    }
+}
+
 /* ---- stdin -------------------------------------------------------------------------------- */
 
 /* Half of the window at a time, so that grants are few. */

@@ -135,8 +135,9 @@ void sm_capture_clear(struct sm_capture *capture)
  * the answer was late. */
 static int capture_frozen(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 {
-    const struct sm_capture_note note = {.state = "live", .egress = vm->egress};
     int rc = sm_vm_freeze(vm, err);
+    const struct sm_capture_note note = {
+        .state = "live", .pid = sm_vm_command_pid(vm), .egress = vm->egress};
     if (!rc)
         rc = sm_capture_listeners(capture, vm, err);
     if (!rc)

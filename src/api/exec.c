@@ -126,6 +126,8 @@ static int send_request(sm_exec *e, const struct sm_exec_request *request, sm_er
     struct sm_wire_started started;
     if (!rc)
         rc = sm_channel_expect(&e->channel, SM_WIRE_STARTED, &started, &w.wait, err);
+    if (!rc)
+        e->pid = started.pid;
     return rc;
 }
 
@@ -228,9 +230,19 @@ int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_er
     if (rc)
         return rc;
     rc = sm_exec_begin(&channel, &request, config, image->stop_signal, exec, err);
-    if (!rc)
-        sm_vm_network_watch(&vm->network);
-    return rc;
+    if (rc)
+        return rc;
+    sm_vm_add_command(vm, *exec, request.attach.pid != 0);
+    sm_vm_network_watch(&vm->network);
+    return 0;
+}
+
+uint32_t sm_exec_running(sm_exec *exec)
+{
+    pthread_mutex_lock(&exec->lock);
+    uint32_t pid = exec->done ? 0 : exec->pid;
+    pthread_mutex_unlock(&exec->lock);
+    return pid;
 }
 
 int sm_exec_fd(sm_exec *exec, int stream)
@@ -307,6 +319,8 @@ void sm_exec_close(sm_exec *exec)
 {
     if (!exec)
         return;
+    if (exec->vm)
+        sm_vm_drop_command(exec->vm, exec);
     if (exec->thread_started) {
         pthread_mutex_lock(&exec->lock);
         exec->requests.cancel = true;

@@ -35,6 +35,8 @@ struct sm_exec_output {
 #define SM_EXEC_SEND_BUFFER (SM_WIRE_HEADER + SM_WIRE_MAX_DATA + 1024)
 
 struct sm_exec {
+    sm_vm *vm;    /* NULL: nobody captures it */
+    uint32_t pid; /* in the guest */
     struct sm_channel channel;
     struct sm_stream_fd input;
     struct sm_exec_output output[2]; /* stdout, stderr */
@@ -78,6 +80,9 @@ struct sm_exec_request {
  * streams are those of config. */
 int sm_exec_begin(struct sm_channel *channel, const struct sm_exec_request *request,
     const sm_exec_config *config, int stop_signal, sm_exec **exec, sm_error *err);
+
+/* The command's pid in the guest; 0: it has ended. */
+uint32_t sm_exec_running(sm_exec *exec);
 
 /* Sends a message of any length up to what the format allows. */
 int sm_exec_send(struct sm_channel *channel, enum sm_wire_type type, const void *message,

@@ -73,6 +73,33 @@ uint32_t sm_vm_take_service(sm_vm *vm)
     return pid;
 }
 
+void sm_vm_add_command(sm_vm *vm, sm_exec *exec, bool is_service)
+{
+    pthread_mutex_lock(&vm->lock);
+    exec->vm = vm;
+    if (is_service || !vm->command || !sm_exec_running(vm->command))
+        vm->command = exec;
+    pthread_mutex_unlock(&vm->lock);
+}
+
+void sm_vm_drop_command(sm_vm *vm, const sm_exec *exec)
+{
+    pthread_mutex_lock(&vm->lock);
+    if (vm->command == exec)
+        vm->command = NULL;
+    pthread_mutex_unlock(&vm->lock);
+}
+
+uint32_t sm_vm_command_pid(sm_vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    uint32_t pid = vm->service_pid;
+    if (!pid && vm->command)
+        pid = sm_exec_running(vm->command);
+    pthread_mutex_unlock(&vm->lock);
+    return pid;
+}
+
 /* ---- its beginning --------------------------------------------------------------------------- */
 
 static bool is_name(const char *text)

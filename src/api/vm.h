@@ -39,6 +39,7 @@ struct sm_vm {
     struct sm_channel own; /* a connection that is free for a request; fd -1: there is none */
     /* of the command that ran when the snapshot was made; 0: none, or taken */
     uint32_t service_pid;
+    sm_exec *command; /* the VM's: what its captures go on with; NULL: none */
 };
 
 /* Everything but the machine: names, files, hypervisor. */
@@ -66,6 +67,11 @@ int sm_vm_thaw(sm_vm *vm, sm_error *err);
 
 /* The running service's pid, for whom takes it first; 0: there is none. */
 uint32_t sm_vm_take_service(sm_vm *vm);
+
+/* The VM's command is its service, or else the first one that was started and still runs. */
+void sm_vm_add_command(sm_vm *vm, sm_exec *exec, bool is_service);
+void sm_vm_drop_command(sm_vm *vm, const sm_exec *exec);
+uint32_t sm_vm_command_pid(sm_vm *vm); /* 0: none runs */
 
 /* bake.c: the path of the snapshot to restore for this VM, baked if need be. free() it. */
 int sm_vm_find_snapshot(sm_vm *vm, const sm_vm_config *config, char **path, sm_error *err);

@@ -160,6 +160,7 @@ static int personalise(sm_vm *vm, struct sm_channel *channel, const char *hostna
         .seed = {.data = seed, .len = sizeof(seed)},
         .hostname = hostname,
         .machine_id = machine_id,
+        .attach_pid = vm->service_pid,
     };
     struct sm_network_text text;
     struct sm_wire_set_network network;
@@ -249,7 +250,8 @@ static int check_builds(
 
 /* What capture.c wrote: the pid of a command that runs, the policy that the network may not go beyond, whether
  * the card was set up for another network than the user-mode one, and what listened. */
-static int take_note(sm_vm *vm, const struct sm_snapshot *s, sm_error *err)
+static int take_note(
+    sm_vm *vm, const struct sm_snapshot *s, const sm_vm_config *config, sm_error *err)
 {
     json_t *note = s->note ? json_loads(s->note, 0, NULL) : NULL;
     json_int_t pid = json_integer_value(json_object_get(note, "pid"));
@@ -263,7 +265,7 @@ static int take_note(sm_vm *vm, const struct sm_snapshot *s, sm_error *err)
     }
     if (!rc)
         rc = sm_vm_network_remember(&vm->network, s, err);
-    vm->service_pid = pid > 0 && pid <= INT32_MAX ? (uint32_t)pid : 0;
+    vm->service_pid = config->service && pid > 0 && pid <= INT32_MAX ? (uint32_t)pid : 0;
     return rc;
 }
 
@@ -284,7 +286,7 @@ int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_er
         shape.vcpus = s->n_vcpus;
     }
     if (!rc)
-        rc = take_note(vm, s, err);
+        rc = take_note(vm, s, config, err);
     if (!rc)
         rc = create_machine(vm, &shape, s, fd, err);
     struct sm_machine_load_times times;

@@ -213,8 +213,9 @@ static const struct cli_command snapshot_create = {
     .name = "snapshot create",
     .synopsis = "VM FILE",
     .summary = "Capture a VM that 'run --name VM' holds, and let it run on.",
-    .notes = "'supermachine run --snapshot FILE IMAGE COMMAND' goes on from there, any number of "
-             "times.\n",
+    .notes = "'supermachine run --snapshot FILE IMAGE' goes on from there, any number of times; a "
+             "COMMAND behind\n"
+             "it runs beside what was captured.\n",
     .run = create,
 };
 

@@ -115,6 +115,7 @@ static const struct field restore_fields[] = {
     F_BYTES(restore, seed, SM_WIRE_MAX_ENTROPY),
     F_STRING(restore, hostname, SM_WIRE_MAX_HOSTNAME),
     F_STRING(restore, machine_id, SM_WIRE_MAX_MACHINE_ID),
+    F_U32(restore, attach_pid),
 };
 static const struct field set_network_fields[] = {
     F_BYTES(set_network, mac, 6),

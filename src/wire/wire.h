@@ -41,7 +41,9 @@
  * at that time was sent; what descendants write later is lost. If the connection ends before the
  * command, its process group is killed, unless EXEC had SM_WIRE_EXEC_DETACH: then the command runs
  * on, blocks when its output pipes are full, and a later ATTACH with its pid takes up the streams
- * (stdin credit starts afresh) and gets the EXIT, even if the command ended in between.
+ * (stdin credit starts afresh) and gets the EXIT, even if the command ended in between. A command
+ * without it that was there at a FREEZE lives on in the copies of the guest, too, and what it writes is
+ * thrown away; the one that RESTORE names becomes like those with the flag.
  *
  * Ports. Connections to port SM_WIRE_PROXY_PORT of the guest carry no frames. They begin with
  * SM_WIRE_PROXY_FIRST bytes: u16 port, u16 protocol (6 or 17). TCP: the agent connects to that port of
@@ -63,7 +65,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SM_WIRE_VERSION      1u
+#define SM_WIRE_VERSION      2u
 #define SM_WIRE_PORT         1024u
 #define SM_WIRE_PROXY_PORT   1025u
 #define SM_WIRE_HEADER       8u              /* bytes of a frame header */
@@ -258,6 +260,7 @@ struct sm_wire_restore {
     struct sm_wire_bytes seed;
     const char *hostname;
     const char *machine_id;
+    uint32_t attach_pid; /* of the command that an ATTACH will follow for; 0: none */
 };
 
 /* What the first network card is to be. What it was at boot, or by the last SET_NETWORK, goes; what others have added

@@ -171,11 +171,32 @@ setup_file() {
         grep -qx "ticks go on" <<<"$output"
         [ "$(tail -n 1 <<<"$output")" = 2 ]
     done
+    # Without a command of its own a run goes on with the one that was captured, and ends with it.
+    kill -STOP "$pid"
+    supermachine run --snapshot "$snap" "$busybox" >"$BATS_TEST_TMPDIR/on" 3>&- &
+    wait_for 100 grep -q loop "$BATS_TEST_TMPDIR/on"
+    kill -TERM $!
+    status=0; wait $! || status=$?
+    cat "$BATS_TEST_TMPDIR/on"
+    [ "$status" -eq 143 ]
+    ! grep -q ready "$BATS_TEST_TMPDIR/on"
     kill -KILL "$pid"
     wait "$pid" || true
     fails_with 125 "no VM named" supermachine snapshot create "live-$$" "$snap"
     fails_with 125 "another image" supermachine run --snapshot "$snap" "$debian" true
     rm -f "$snap"
+}
+
+@test "captures of one VM at once wait for each other, and what was captured goes on" {
+    ! is_native || skip "minutes where the guest's kernel is emulated"
+    cc -Wall -Wextra -Werror -O1 -I"$repo/include" "$BATS_TEST_DIRNAME/captures.c" -o "$BATS_TEST_TMPDIR/run-command" \
+        -L"$SM_BUILD" -lsupermachine -Wl,-rpath,"$SM_BUILD" -lpthread
+    SUPERMACHINE_GUEST_DIR=$SM_BUILD/guest SUPERMACHINE_LIBEXEC_DIR=$SM_BUILD \
+        run --separate-stderr "$BATS_TEST_TMPDIR/run-command" "$busybox" "$BATS_TEST_TMPDIR"
+    echo "$output $stderr"
+    [ "$status" -eq 0 ]
+    [ "$(grep -c '^at [0-9]' <<<"$output")" -eq 2 ]
+    rm "$BATS_TEST_TMPDIR"/*.snap
 }
 
 # What the guest is busy with: one that appends to a file, one that sleeps and wakes, one that makes processes, one that

@@ -473,6 +473,54 @@ static void a_detached_command_may_end_alone(void **state)
     run_free(&r);
 }
 
+static const struct sm_wire_restore restore = {
+    .seed = {"seed", 4}, .hostname = "clone", .machine_id = ""};
+
+/* What ran when the guest was captured, in a copy of the guest: its connection is gone. */
+static void a_captured_command_is_taken_up(void **state)
+{
+    struct agent_test *t = *state;
+    char script[256], go[80];
+    snprintf(go, sizeof(go), "%s/go", t->dir);
+    snprintf(
+        script, sizeof(script), "while [ ! -e %s ]; do sleep 0.02; done; seq 1 30000; exit 6", go);
+    struct sm_wire_exec exec = {.argv = SHELL(script), .flags = EXEC_STREAMS};
+    struct sm_wire_started started[2];
+    struct peer *p[2], *host = peer_open(t);
+    for (unsigned i = 0; i < 2; i++) {
+        p[i] = peer_open(t);
+        peer_put(p[i], SM_WIRE_EXEC, &exec);
+        peer_expect(p[i], SM_WIRE_STARTED, &started[i]);
+    }
+    t->system->frozen = 1;
+    peer_put(host, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = 10000});
+    peer_expect(host, SM_WIRE_OK, NULL);
+    peer_close(p[0]);
+    peer_close(p[1]);
+    peer_close(host);
+    host = peer_open(t);
+    struct sm_wire_restore keep = restore;
+    keep.attach_pid = started[0].pid;
+    peer_put(host, SM_WIRE_RESTORE, &keep);
+    peer_expect(host, SM_WIRE_OK, NULL);
+    peer_close(host);
+    close(open(go, O_WRONLY | O_CREAT, 0600));
+
+    assert_true(gone((pid_t)started[1].pid)); /* unheard, and not held up by that */
+    struct run r = {.exec.flags = EXEC_STREAMS};
+    host = attach(t, started[0].pid);
+    run_streams(host, &r);
+    peer_close(host);
+    assert_int_equal(r.out_len, 168894);
+    assert_int_equal(r.exit.code, 6);
+    run_free(&r);
+    host = peer_open(t);
+    peer_put(host, SM_WIRE_ATTACH, &(struct sm_wire_attach){.pid = started[1].pid});
+    peer_expect_error(host, SM_WIRE_E_NO_PROCESS);
+    peer_close(host);
+    unlink(go);
+}
+
 /* ---- terminals ---------------------------------------------------------------------------- */
 
 #define TTY_FLAGS (SM_WIRE_EXEC_TTY | SM_WIRE_EXEC_STDIN | SM_WIRE_EXEC_STDOUT)
@@ -670,6 +718,7 @@ int main(void)
         TEST(a_lost_connection_ends_the_command),
         TEST(a_detached_command_survives_and_is_taken_up),
         TEST(a_detached_command_may_end_alone),
+        TEST(a_captured_command_is_taken_up),
         TEST(a_terminal_has_a_size_and_a_name),
         TEST(resize_and_keys_reach_the_foreground),
         TEST(end_of_stdin_is_end_of_file_on_a_terminal),

@@ -63,7 +63,7 @@ static size_t example(enum sm_wire_type type, uint8_t *buf, size_t cap)
         sm_wire_put_set_identity(&w, &(struct sm_wire_set_identity){"host", ""});
         break;
     case SM_WIRE_RESTORE:
-        sm_wire_put_restore(&w, &(struct sm_wire_restore){15, {some_bytes, 32}, "h", "m"});
+        sm_wire_put_restore(&w, &(struct sm_wire_restore){15, {some_bytes, 32}, "h", "m", 16});
         break;
     case SM_WIRE_SET_NETWORK:
         sm_wire_put_set_network(&w, &(struct sm_wire_set_network){.mac = {some_bytes, 6},
@@ -186,6 +186,7 @@ static void numbers_and_bytes_come_back(void **state)
     assert_memory_equal(r.seed.data, some_bytes, 32);
     assert_string_equal(r.hostname, "h");
     assert_string_equal(r.machine_id, "m");
+    assert_int_equal(r.attach_pid, 16);
 }
 
 /* Every message: encoding what was decoded gives the same bytes. */
