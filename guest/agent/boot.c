@@ -5,8 +5,9 @@
  * We start in the kernel's initramfs, which holds /init, /dev and /root (the last two come with
  * every kernel). A tmpfs on /root holds everything else: l (the image), u (upper), w (the overlay's
  * work), n (the new root). hosts, hostname and machine-id are put into u before the overlay is
- * mounted: no copy-up, no lookup in the image. Directories that the image lacks are made when a
- * mount misses them.
+ * mounted: no copy-up (upper.c). All other file systems are mounted from inside of the new root, so that links
+ * of the image lead to where they lead in it. Directories that it lacks are made when a mount misses
+ * them.
  */
 #include "boot.h"
 
@@ -24,6 +25,7 @@
 #include <unistd.h>
 
 #include "system.h"
+#include "upper.h"
 
 #define LOWER "/root/l"
 #define UPPER "/root/u"
@@ -58,6 +60,17 @@ static size_t append(char *to, size_t len, size_t size, const char *s)
     return len;
 }
 
+/* Wherever we are on the way, there is a root that a directory can be made in. */
+static int open_kmsg(void)
+{
+    int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+    if (fd >= 0)
+        return fd;
+    mkdir("/.devices", 0700);
+    mount("devtmpfs", "/.devices", "devtmpfs", MS_NOSUID, NULL);
+    return open("/.devices/kmsg", O_WRONLY | O_CLOEXEC);
+}
+
 _Noreturn void die(const char *what, const char *on, int errnum)
 {
     char line[512], digits[12];
@@ -73,7 +86,7 @@ _Noreturn void die(const char *what, const char *on, int errnum)
         n = append(line, n, sizeof(line), d);
     }
     line[n++] = '\n';
-    int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+    int fd = open_kmsg();
     ssize_t written = fd >= 0 ? write(fd, line, n) : -1;
     (void)written; /* there is nobody left to tell */
     power_off();
@@ -95,6 +108,8 @@ static void must_mount(const char *type, const char *source, const char *target,
         if (mount(source, target, type, flags, options) == 0)
             return;
     }
+    if (errno == ENOTDIR || errno == ENOENT || errno == ELOOP)
+        die("the image has something else than a directory at ", target, errno);
     die("cannot mount ", target, errno);
 }
 
@@ -142,10 +157,9 @@ static void mount_image(const char *device)
 /* What is in no image: links to a process's own streams. */
 static void link_streams(void)
 {
-    if (symlink("/proc/self/fd", ROOT "/dev/fd") != 0 ||
-        symlink("/proc/self/fd/0", ROOT "/dev/stdin") != 0 ||
-        symlink("/proc/self/fd/1", ROOT "/dev/stdout") != 0 ||
-        symlink("/proc/self/fd/2", ROOT "/dev/stderr") != 0)
+    if (symlink("/proc/self/fd", "/dev/fd") != 0 || symlink("/proc/self/fd/0", "/dev/stdin") != 0 ||
+        symlink("/proc/self/fd/1", "/dev/stdout") != 0 ||
+        symlink("/proc/self/fd/2", "/dev/stderr") != 0)
         die("cannot make links in ", "/dev", errno);
 }
 
@@ -167,9 +181,26 @@ static void set_kernel(const char *path, const char *value)
     close(fd);
 }
 
+/* hosts, hostname and the like, where the image's /etc is. */
+static void make_etc(const char *hostname)
+{
+    static struct upper_dir etc = {.lower = LOWER, .upper = UPPER};
+    const char *what = "cannot make /etc";
+    int dir;
+    int e = upper_dir_make(&etc, "/etc", &dir);
+    if (e == ENOTDIR || e == ELOOP)
+        die("the image has something else than a directory at ", "/etc", e);
+    if (e == 0)
+        e = system_init(dir, hostname, &what);
+    if (e == 0)
+        e = upper_dir_finish(&etc);
+    if (e != 0)
+        die(what, "", e);
+    close(dir);
+}
+
 void boot(const char *hostname, const char *root)
 {
-    const char *what;
     struct rlimit files = {.rlim_cur = OPEN_FILES_SOFT, .rlim_max = OPEN_FILES_HARD};
 
     must_mount("devtmpfs", "dev", "/dev", MS_NOSUID, NULL);
@@ -180,24 +211,21 @@ void boot(const char *hostname, const char *root)
     must_mkdir(WORK);
     must_mkdir(ROOT);
     mount_image(root);
-    must_mkdir(UPPER "/etc");
-    int e = system_init(UPPER "/etc", hostname, &what);
-    if (e != 0)
-        die(what, "", e);
+    make_etc(hostname);
     must_mount("overlay", "overlay", ROOT, 0,
         "lowerdir=" LOWER ",upperdir=" UPPER ",workdir=" WORK
         ",redirect_dir=on,metacopy=on,volatile");
+    switch_root();
+    must_mount("devtmpfs", "dev", "/dev", MS_NOSUID, NULL);
     must_mkdir("/dev/pts");
     must_mkdir("/dev/shm");
-    must_mount(NULL, "/dev", ROOT "/dev", MS_MOVE, NULL);
     link_streams();
     must_mount(
-        "devpts", "devpts", ROOT "/dev/pts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
-    must_mount("tmpfs", "shm", ROOT "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
-    must_mount("proc", "proc", ROOT "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
-    must_mount("sysfs", "sysfs", ROOT "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
-    must_mount("cgroup2", "cgroup", ROOT "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
-    switch_root();
+        "devpts", "devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
+    must_mount("tmpfs", "shm", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
+    must_mount("proc", "proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    must_mount("sysfs", "sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    must_mount("cgroup2", "cgroup", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     network_up();
     set_kernel("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
     set_kernel("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");

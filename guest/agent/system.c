@@ -78,18 +78,9 @@ static int replace_text(struct text_file *f, const char *text, size_t len)
     return write_text(f, text, len);
 }
 
-static int create_text(struct text_file *f, const char *dir, const char *name, mode_t mode)
+static int create_text(struct text_file *f, int dir, const char *name, mode_t mode)
 {
-    char path[64];
-    size_t n = strlen(dir);
-    if (n + strlen(name) + 2 > sizeof(path)) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    memcpy(path, dir, n);
-    path[n] = '/';
-    strcpy(path + n + 1, name);
-    f->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+    f->fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     return f->fd < 0 ? -1 : 0;
 }
 
@@ -123,7 +114,7 @@ static int draw_machine_id(void)
     return write_text(&machine_id_file, text, sizeof(text));
 }
 
-int system_init(const char *etc, const char *hostname, const char **what)
+int system_init(int etc, const char *hostname, const char **what)
 {
     struct utsname u;
     char text[TEXT_MAX];

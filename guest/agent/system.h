@@ -13,7 +13,7 @@ void system_free(void *p, size_t size);
 
 /* At boot, once: makes hosts, hostname and machine-id in the directory (a machine id is drawn) and
  * keeps them open. hostname "": the kernel's. */
-int system_init(const char *etc, const char *hostname, const char **what);
+int system_init(int etc, const char *hostname, const char **what);
 
 int system_set_clock(uint64_t realtime_ns, const char **what);
 int system_add_entropy(const void *seed, size_t len, const char **what);
