@@ -211,10 +211,11 @@ typedef struct sm_vm_config {
      * this configuration; if there is none yet, it is baked first. */
     bool cold;            /* boot it instead */
     const char *snapshot; /* restore this file, made of the same image by sm_vm_snapshot, instead;
-                               * memory and vCPUs are then those of the file; NULL: none */
-    bool
-        service; /* restore with the image's own command running, if it was baked so; from a file of
-                   * sm_vm_snapshot: go on with the command that ran in it. See sm_exec_start */
+                               * memory and vCPUs are then those of the file, and others are
+                               * refused; NULL: none */
+    /* restore with the image's own command running, if it was baked so; from a file of sm_vm_snapshot: go on
+     * with the command that ran in it. See sm_exec_start */
+    bool service;
     sm_progress_fn *progress; /* of baking; NULL: silent */
     void *progress_arg;
     /* "user", "none" or "tap:IFNAME[,OPTION...]" (docs/network.md); NULL: user */
@@ -400,9 +401,11 @@ typedef struct sm_snapshot_stats {
     uint64_t write_us;   /* writing the file, while the guest ran on (or was over) */
 } sm_snapshot_stats;
 
-/* Bakes the snapshot that sm_vm_start restores for this image and configuration. Of two callers at once (in
- * whatever process) one works and the other waits. *baked (may be NULL) is false when it was there already,
- * and then stats stay as they are. options and stats may be NULL. */
+/* Bakes the snapshot that sm_vm_start restores for this image and configuration. With another warm-up, or another
+ * end of the wait, than what is there was baked with, it is made anew; without either, VMs begin with nothing run
+ * again, and what was baked of this image with them is removed. Images that differ in their configuration alone
+ * share what they can. Of two callers at once (in whatever process) one works and the other waits. *baked (may be
+ * NULL) is false when it was there already, and then stats stay as they are. options and stats may be NULL. */
 SM_API int sm_image_bake(sm_image *image, const sm_vm_config *config,
     const sm_bake_options *options, bool *baked, sm_snapshot_stats *stats, sm_error *err);
 
@@ -414,7 +417,7 @@ SM_API int sm_vm_snapshot(sm_vm *vm, const char *path, sm_snapshot_stats *stats,
 typedef struct sm_store_snapshot {
     const char *key;
     const char *path;
-    const char *digest; /* of the image */
+    const char *digest; /* of the image that it was made of; others may use it, too */
     const char *source; /* the reference that the image was made from */
     const char *state;  /* "base", "warm" or "service" */
     uint64_t memory_bytes;

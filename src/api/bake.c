@@ -1,15 +1,16 @@
 /*
  * Baking: a VM is booted once and captured, so that every later start is a restore.
  *
- * Up to three snapshots exist for one image and configuration (one key, see guest_files.h):
- *     KEY           the agent is ready, nothing else has run
- *     KEY.warm      a warm-up command has run to its end
- *     KEY.service   the image's own command runs
+ * Up to three snapshots exist for one image and machine, each with a key of what has run in it:
+ *     base      the agent is ready, nothing else has run: all images with this root file system share it
+ *     warm      a warm-up command has run to its end, with the image's environment, user and directory
+ *     service   the image's own command runs, likewise
  * The last two are written as differences from the first, which a boot that makes them writes in the
  * background while it goes on. Each carries a note in JSON: state, image, the pid of the
- * command, and the egress policy.
+ * command, the egress policy, and what the bake was asked for: with another warm-up or another end of the wait it is made
+ * anew, and a bake that asks for neither takes both away, so that runs begin where the last bake says.
  *
- * Locks: whoever makes a snapshot holds the lock of KEY for all three; the others wait for it and then find
+ * Locks: whoever makes a snapshot holds the lock of the base's key for all three; the others wait for it and then find
  * what they want.
  */
 #include <errno.h>
@@ -40,28 +41,92 @@
 
 enum state { BASE, WARM, SERVICE };
 static const char *const state_names[] = {[BASE] = "base", [WARM] = "warm", [SERVICE] = "service"};
-static const char *const suffixes[] = {[BASE] = "", [WARM] = ".warm", [SERVICE] = ".service"};
+#define N_STATES 3
 
 struct bake {
     sm_image *image;
     const sm_vm_config *config;
     const sm_bake_options *options;
     struct sm_snapshot_cache *cache;
-    char key[SM_BAKE_KEY_SIZE];
-    sm_vm *vm; /* what is captured */
+    char keys[N_STATES][SM_BAKE_KEY_SIZE];
+    char asked[33]; /* fingerprint of the options, in the note */
+    sm_vm *vm;      /* what is captured */
     sm_snapshot_stats *stats;
 };
 
-static int cache_key(const struct bake *b, enum state state, char key[SM_BAKE_KEY_SIZE + 16])
+/* ---- keys --------------------------------------------------------------------------------------- */
+
+static void add_text(struct sm_fingerprint *f, const char *text)
 {
-    return snprintf(key, SM_BAKE_KEY_SIZE + 16, "%s%s", b->key, suffixes[state]);
+    sm_fingerprint_add(f, text ? text : "", text ? strlen(text) : 0);
+}
+
+static void add_list(struct sm_fingerprint *f, const char *const *list)
+{
+    uint64_t n = 0;
+    for (; list && list[n]; n++)
+        add_text(f, list[n]);
+    sm_fingerprint_add(f, &n, sizeof(n));
+}
+
+static void add_strv(struct sm_fingerprint *f, const struct sm_strv *v)
+{
+    add_list(f, (const char *const *)v->items);
+}
+
+static void make_keys(struct bake *b, const struct sm_guest_files *files, const struct sm_hv *hv)
+{
+    const struct sm_image_config *image = &b->image->config;
+    struct sm_fingerprint f;
+    sm_guest_files_fingerprint(files, b->config, hv, &f);
+    sm_bake_key(b->image, &f, b->keys[BASE]);
+    add_strv(&f, &image->env);
+    add_text(&f, image->user);
+    add_text(&f, image->working_dir);
+    sm_bake_key(b->image, &f, b->keys[WARM]);
+    add_strv(&f, &image->entrypoint);
+    add_strv(&f, &image->cmd);
+    sm_bake_key(b->image, &f, b->keys[SERVICE]);
+}
+
+static void note_asked(struct bake *b)
+{
+    const sm_bake_options *o = b->options;
+    const uint64_t until[] = {o->until, o->until == SM_BAKE_SECONDS ? o->seconds : 0};
+    uint8_t bytes[16];
+    struct sm_fingerprint f;
+    sm_fingerprint_init(&f);
+    add_list(&f, o->warmup);
+    sm_fingerprint_add(&f, until, sizeof(until));
+    add_text(&f, b->config->network);
+    add_text(&f, b->config->egress);
+    sm_fingerprint_bytes(&f, bytes);
+    for (int i = 0; i < 16; i++)
+        snprintf(b->asked + 2 * i, 3, "%02x", bytes[i]);
 }
 
 static int find(const struct bake *b, enum state state, char **path, sm_error *err)
 {
-    char key[SM_BAKE_KEY_SIZE + 16];
-    cache_key(b, state, key);
-    return sm_snapshot_cache_find(b->cache, key, path, err);
+    return sm_snapshot_cache_find(b->cache, b->keys[state], path, err);
+}
+
+/* Is there one, and of what is asked for now? */
+static bool is_there(const struct bake *b, enum state state)
+{
+    auto_free char *path = NULL;
+    auto_fd fd = -1;
+    auto_snapshot s = NULL;
+    if (find(b, state, &path, NULL))
+        return false;
+    if (state == BASE)
+        return true;
+    if (sm_snapshot_open(path, &fd, NULL) || sm_snapshot_load_meta(fd, path, &s, NULL))
+        return false;
+    json_t *note = s->note ? json_loads(s->note, 0, NULL) : NULL;
+    const char *asked = json_string_value(json_object_get(note, "asked"));
+    bool same = asked && strcmp(asked, b->asked) == 0;
+    json_decref(note);
+    return same;
 }
 
 static void say(const struct bake *b, const char *what)
@@ -156,6 +221,7 @@ static int capture(struct bake *b, enum state state, uint32_t pid, bool delta,
         .state = state_names[state],
         .pid = pid,
         .egress = state != BASE ? b->vm->egress : NULL,
+        .asked = state != BASE ? b->asked : NULL,
     };
     /* A stream that is still being closed would cost every restore a reset of the guest's connections. */
     sm_vsock_wait_quiet(sm_machine_vsock(b->vm->machine), STREAMS_END_MS);
@@ -164,9 +230,7 @@ static int capture(struct bake *b, enum state state, uint32_t pid, bool delta,
 
 static int target(const struct bake *b, enum state state, char **path, sm_error *err)
 {
-    char key[SM_BAKE_KEY_SIZE + 16];
-    cache_key(b, state, key);
-    return sm_snapshot_cache_path(b->cache, key, path, err);
+    return sm_snapshot_cache_path(b->cache, b->keys[state], path, err);
 }
 
 /* Boots, and captures the base; the file is being written when this returns. */
@@ -262,11 +326,10 @@ static int bake(struct bake *b, enum state state, sm_error *err)
 static int bake_locked(struct bake *b, enum state state, bool *baked, sm_error *err)
 {
     struct sm_snapshot_lock *lock;
-    auto_free char *path = NULL;
-    int rc = sm_snapshot_cache_lock(b->cache, b->key, LOCK_TIMEOUT_MS, &lock, err);
+    int rc = sm_snapshot_cache_lock(b->cache, b->keys[BASE], LOCK_TIMEOUT_MS, &lock, err);
     if (rc)
         return rc;
-    *baked = b->options->again || find(b, state, &path, NULL) != 0;
+    *baked = b->options->again || !is_there(b, state);
     if (*baked) {
         rc = bake(b, state, err);
         if (rc)
@@ -276,19 +339,31 @@ static int bake_locked(struct bake *b, enum state state, bool *baked, sm_error *
     return rc;
 }
 
-static int key_of(const sm_image *image, const sm_vm_config *config, char *key, sm_error *err)
+static int find_keys(struct bake *b, sm_error *err)
 {
     struct sm_guest_files files;
     struct sm_hv *hv;
-    int rc = sm_guest_files_find(&files, image, config, err);
+    int rc = sm_guest_files_find(&files, b->image, b->config, err);
     if (rc)
         return rc;
     rc = sm_hv_open(&hv, err);
     if (!rc) {
-        sm_bake_key(image, config, &files, hv, key);
+        make_keys(b, &files, hv);
         sm_hv_close(hv);
     }
     sm_guest_files_clear(&files);
+    return rc;
+}
+
+/* Runs begin at the base again. */
+static int drop_tops(const struct bake *b, sm_error *err)
+{
+    int rc = 0;
+    for (enum state state = WARM; !rc && state <= SERVICE; state++) {
+        rc = sm_snapshot_cache_remove(b->cache, b->keys[state], err);
+        if (rc == -SM_ENOTFOUND)
+            rc = 0;
+    }
     return rc;
 }
 
@@ -307,12 +382,15 @@ int sm_image_bake(sm_image *image, const sm_vm_config *config, const sm_bake_opt
                        : b.options->warmup               ? WARM
                                                          : BASE;
     bool did = false;
-    int rc = key_of(image, b.config, b.key, err);
+    int rc = find_keys(&b, err);
     if (!rc)
         rc = sm_store_snapshot_cache(image->store, &b.cache, err);
     if (rc)
         return rc;
+    note_asked(&b);
     rc = bake_locked(&b, state, &did, err);
+    if (!rc && state == BASE)
+        rc = drop_tops(&b, err);
     sm_snapshot_cache_close(b.cache);
     if (!rc && baked)
         *baked = did;
@@ -326,7 +404,7 @@ int sm_vm_find_snapshot(sm_vm *vm, const sm_vm_config *config, char **path, sm_e
         *config; /* nothing runs in what may be baked here, so it needs no tap interface */
     base.network = NULL;
     struct bake b = {.image = vm->image, .config = &base, .options = &options};
-    sm_bake_key(vm->image, config, &vm->files, vm->hv, b.key);
+    make_keys(&b, &vm->files, vm->hv);
     int rc = sm_store_snapshot_cache(vm->image->store, &b.cache, err);
     if (rc)
         return rc;

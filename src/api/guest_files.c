@@ -30,6 +30,13 @@ static int find(
     return rc ? rc : sm_file_id(*path, id, err);
 }
 
+/* The file's own name, by which the store knows it: "sha256-<chain of the layers>..." */
+static const char *rootfs_name(const sm_image *image)
+{
+    const char *slash = strrchr(image->info.rootfs_path, '/');
+    return slash ? slash + 1 : image->info.rootfs_path;
+}
+
 static int identify_rootfs(const sm_image *image, uint8_t *id, sm_error *err)
 {
     struct stat st;
@@ -43,7 +50,7 @@ static int identify_rootfs(const sm_image *image, uint8_t *id, sm_error *err)
     };
     struct sm_fingerprint f;
     sm_fingerprint_init(&f);
-    sm_fingerprint_add(&f, image->info.digest, strlen(image->info.digest));
+    sm_fingerprint_add(&f, rootfs_name(image), strlen(rootfs_name(image)));
     sm_fingerprint_add(&f, numbers, sizeof(numbers));
     sm_fingerprint_bytes(&f, id);
     return 0;
@@ -81,30 +88,33 @@ unsigned sm_vm_config_vcpus(const sm_vm_config *config)
     return config->vcpus ? config->vcpus : 1;
 }
 
-void sm_bake_key(const sm_image *image, const sm_vm_config *config,
-    const struct sm_guest_files *files, const struct sm_hv *hv, char key[SM_BAKE_KEY_SIZE])
+void sm_bake_key(
+    const sm_image *image, const struct sm_fingerprint *made_of, char key[SM_BAKE_KEY_SIZE])
+{
+    const char *name = rootfs_name(image), *digits = strchr(name, '-');
+    uint8_t bytes[16];
+    sm_fingerprint_bytes(made_of, bytes);
+    int n = snprintf(key, SM_BAKE_KEY_SIZE, "%.12s-", digits ? digits + 1 : name);
+    for (int i = 0; i < 8; i++)
+        snprintf(key + n + 2 * i, 3, "%02x", bytes[i]);
+}
+
+void sm_guest_files_fingerprint(const struct sm_guest_files *files, const sm_vm_config *config,
+    const struct sm_hv *hv, struct sm_fingerprint *f)
 {
     const uint64_t numbers[] = {
         sm_vm_config_memory(config),
         sm_vm_config_vcpus(config),
     };
     const char *cmdline = config->cmdline ? config->cmdline : "";
-    uint8_t cpu[SM_CPU_DIGEST_BYTES], vmm[SM_VMM_BUILD_ID_BYTES], bytes[16];
+    uint8_t cpu[SM_CPU_DIGEST_BYTES];
     sm_hv_cpu_digest(hv, cpu);
-    sm_vmm_build_id(vmm);
-    struct sm_fingerprint f;
-    sm_fingerprint_init(&f);
-    sm_fingerprint_add(&f, numbers, sizeof(numbers));
-    sm_fingerprint_add(&f, files->rootfs_id, sizeof(files->rootfs_id));
-    sm_fingerprint_add(&f, files->kernel_id, sizeof(files->kernel_id));
-    sm_fingerprint_add(&f, files->agent_id, sizeof(files->agent_id));
-    sm_fingerprint_add(&f, vmm, sizeof(vmm));
-    sm_fingerprint_add(&f, cpu, sizeof(cpu));
-    sm_fingerprint_add(&f, cmdline, strlen(cmdline));
-    sm_fingerprint_bytes(&f, bytes);
-
-    const char *digest = strchr(image->info.digest, ':');
-    int n = snprintf(key, SM_BAKE_KEY_SIZE, "%.12s-", digest ? digest + 1 : image->info.digest);
-    for (int i = 0; i < 16; i++)
-        snprintf(key + n + 2 * i, 3, "%02x", bytes[i]);
+    sm_fingerprint_init(f);
+    sm_fingerprint_add(f, numbers, sizeof(numbers));
+    sm_fingerprint_add(f, files->rootfs_id, sizeof(files->rootfs_id));
+    sm_fingerprint_add(f, files->kernel_id, sizeof(files->kernel_id));
+    sm_fingerprint_add(f, files->agent_id, sizeof(files->agent_id));
+    sm_fingerprint_add(f, sm_vmm_build_id, sizeof(sm_vmm_build_id));
+    sm_fingerprint_add(f, cpu, sizeof(cpu));
+    sm_fingerprint_add(f, cmdline, strlen(cmdline));
 }

@@ -7,6 +7,7 @@
 #include "api/internal.h"
 #include "hypervisor/hypervisor.h"
 #include "snapshot/snapshot.h"
+#include "util/fingerprint.h"
 
 struct sm_guest_files {
     char *kernel, *initramfs; /* paths */
@@ -21,11 +22,15 @@ int sm_guest_files_find(
     struct sm_guest_files *files, const sm_image *image, const sm_vm_config *config, sm_error *err);
 void sm_guest_files_clear(struct sm_guest_files *files);
 
-/* Two snapshots with one key are interchangeable: "<digest of the image, 12 digits>-<fingerprint of
- * everything else>". */
-#define SM_BAKE_KEY_SIZE 64
-void sm_bake_key(const sm_image *image, const sm_vm_config *config,
-    const struct sm_guest_files *files, const struct sm_hv *hv, char key[SM_BAKE_KEY_SIZE]);
+/* Two snapshots with one key are interchangeable: "<root file system, 12 digits>-<fingerprint>". */
+#define SM_BAKE_KEY_SIZE 32
+void sm_bake_key(
+    const sm_image *image, const struct sm_fingerprint *made_of, char key[SM_BAKE_KEY_SIZE]);
+
+/* What a machine is made of on which nothing has run: root file system, kernel, agent, VMM, CPU, and its shape. Nothing of
+ * the image's configuration: images that differ in it alone share what was baked. */
+void sm_guest_files_fingerprint(const struct sm_guest_files *files, const sm_vm_config *config,
+    const struct sm_hv *hv, struct sm_fingerprint *f);
 
 /* With the defaults in the place of zeros. */
 uint64_t sm_vm_config_memory(const sm_vm_config *config);

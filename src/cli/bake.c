@@ -117,7 +117,9 @@ const struct cli_command cli_bake = {
              "command\n"
              "then restores the image's command running. With --warmup every 'run' starts from the "
              "state that\n"
-             "the warm-up left. A snapshot serves runs with the same memory, CPUs and kernel.\n",
+             "the warm-up left. Without either 'run' begins with nothing run again. A snapshot serves "
+             "runs with the\n"
+             "same memory, CPUs and kernel.\n",
     .options = options,
     .run = run,
 };

@@ -134,7 +134,7 @@ static void list_one(void *arg, const sm_store_snapshot *s)
     }
     char memory[32], disk[32], used[32];
     print_time(s->used, used);
-    cli_print("%-24.24s %-8s %8s %4u %9s  %-16s  %s\n", s->key, s->state,
+    cli_print("%-29s %-8s %8s %4u %9s  %-16s  %s\n", s->key, s->state,
         cli_format_size(s->memory_bytes, memory), s->vcpus, cli_format_size(s->disk_bytes, disk),
         used, s->source);
 }
@@ -153,7 +153,7 @@ static int ls(const struct cli_command *self, int argc, char **argv)
         return CLI_EXIT_FAILURE;
     json_t *all = json ? json_array() : NULL;
     if (!json)
-        printf("%-24s %-8s %8s %4s %9s  %-16s  %s\n", "KEY", "STATE", "MEMORY", "CPUS", "DISK",
+        printf("%-29s %-8s %8s %4s %9s  %-16s  %s\n", "KEY", "STATE", "MEMORY", "CPUS", "DISK",
             "USED", "IMAGE");
     int rc = sm_store_snapshots(store, list_one, all, &err);
     sm_store_close(store);

@@ -114,9 +114,10 @@ int sm_machine_load(struct sm_machine *machine, int fd, const struct sm_snapshot
 /* Lets a machine run for the first time that a snapshot was loaded into. */
 int sm_machine_start(struct sm_machine *machine, sm_error *err);
 
-/* Identifies the build of this library: snapshots are good for the build that made them. */
+/* Identifies the code of this library, in whatever program it is: snapshots are good for the code that made them
+ * (scripts/build-id.sh). */
 #define SM_VMM_BUILD_ID_BYTES 32
-void sm_vmm_build_id(uint8_t id[SM_VMM_BUILD_ID_BYTES]);
+extern const uint8_t sm_vmm_build_id[SM_VMM_BUILD_ID_BYTES];
 
 /* ---- looking at it ---- */
 

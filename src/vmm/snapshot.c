@@ -66,7 +66,7 @@ static int save(struct sm_machine *m, struct sm_snapshot **out, sm_error *err)
     s->captured_host_ns = sm_now_ns();
     s->memory_bytes = m->memory_bytes;
     s->arch = SM_SNAPSHOT_X86_64;
-    sm_vmm_build_id(s->build.vmm);
+    memcpy(s->build.vmm, sm_vmm_build_id, sizeof(s->build.vmm));
     sm_hv_cpu_digest(m->hv, s->cpu_digest);
     uint64_t offset = 0;
     for (unsigned i = 0; i < m->memory.n; i++) {
@@ -100,14 +100,13 @@ static int refuse(sm_error *err, const char *what)
 
 static int check_fits(const struct sm_machine *m, const struct sm_snapshot *s, sm_error *err)
 {
-    uint8_t build[SM_SNAPSHOT_ID_BYTES] = {0}, cpu[SM_SNAPSHOT_ID_BYTES] = {0};
+    uint8_t cpu[SM_SNAPSHOT_ID_BYTES] = {0};
     if (s->arch != SM_SNAPSHOT_X86_64)
         return refuse(err, "on another architecture");
     sm_hv_cpu_digest(m->hv, cpu);
     if (memcmp(cpu, s->cpu_digest, sizeof(cpu)))
         return refuse(err, "on a CPU (or by a KVM) with other features");
-    sm_vmm_build_id(build);
-    if (memcmp(build, s->build.vmm, sizeof(build)))
+    if (memcmp(sm_vmm_build_id, s->build.vmm, sizeof(s->build.vmm)))
         return refuse(err, "by another build of supermachine");
     if (s->memory_bytes != m->memory_bytes || s->ram_gpa != 0)
         return refuse(err, "with another memory size");
