@@ -269,6 +269,23 @@ static int take_note(
     return rc;
 }
 
+/* Memory and vCPUs are those of the file: nothing else may have been asked for. */
+static int take_shape(
+    sm_vm_config *shape, const struct sm_snapshot *s, const char *path, sm_error *err)
+{
+    if (shape->memory_bytes && shape->memory_bytes != s->memory_bytes)
+        return sm_error_set(err, SM_EINVAL,
+            "the VM in '%s' has %llu MiB of memory and cannot have %llu", path,
+            (unsigned long long)s->memory_bytes >> 20,
+            (unsigned long long)shape->memory_bytes >> 20);
+    if (shape->vcpus && shape->vcpus != s->n_vcpus)
+        return sm_error_set(err, SM_EINVAL, "the VM in '%s' has %u vCPU%s and cannot have %u", path,
+            s->n_vcpus, s->n_vcpus == 1 ? "" : "s", shape->vcpus);
+    shape->memory_bytes = s->memory_bytes;
+    shape->vcpus = s->n_vcpus;
+    return 0;
+}
+
 int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_error *err)
 {
     auto_fd fd = -1;
@@ -281,10 +298,8 @@ int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_er
     if (!rc)
         rc = check_builds(vm, s, path, err);
     sm_vm_config shape = *config;
-    if (!rc && config->snapshot) {
-        shape.memory_bytes = s->memory_bytes;
-        shape.vcpus = s->n_vcpus;
-    }
+    if (!rc && config->snapshot)
+        rc = take_shape(&shape, s, path, err);
     if (!rc)
         rc = take_note(vm, s, config, err);
     if (!rc)
@@ -318,6 +333,9 @@ int sm_vm_start(sm_image *image, const sm_vm_config *config, sm_vm **vm, sm_erro
     static const sm_vm_config defaults;
     if (!config)
         config = &defaults;
+    if (config->cold && config->snapshot)
+        return sm_error_set(err, SM_EINVAL, "a VM is either restored from '%s' or booted, not both",
+            config->snapshot);
     uint64_t start_ns = sm_now_ns();
     sm_vm *v;
     int rc = sm_vm_new(image, config, start_ns, &v, err);
