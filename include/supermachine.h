@@ -285,7 +285,7 @@ SM_API int sm_vm_wait(sm_vm *vm, int timeout_ms, enum sm_vm_end *end, sm_error *
 SM_API void sm_vm_close(sm_vm *vm);
 
 /* Stops all vCPUs between two instructions, within a second, and lets them go on. A pause waits for a capture that is
- * under way (sm_vm_snapshot), which no resume ends. */
+ * under way (sm_vm_snapshot), as the start of a command does; no resume ends it. */
 SM_API int sm_vm_pause(sm_vm *vm, sm_error *err);
 SM_API int sm_vm_resume(sm_vm *vm, sm_error *err);
 

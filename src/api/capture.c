@@ -150,12 +150,12 @@ static int capture_frozen(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 
 static int capture_live(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 {
-    pthread_mutex_lock(&vm->capturing);
+    pthread_rwlock_wrlock(&vm->capturing);
     int rc = sm_machine_is_paused(vm->machine, SM_PAUSE_CALLER)
                  ? sm_error_set(err, SM_EINVAL,
                        "it is paused, and its agent has a part in it; resume it first")
                  : capture_frozen(capture, vm, err);
-    pthread_mutex_unlock(&vm->capturing);
+    pthread_rwlock_unlock(&vm->capturing);
     return rc;
 }
 

@@ -225,16 +225,17 @@ int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_er
     struct sm_channel channel;
     struct sm_guest_wait w;
     sm_guest_wait_begin(&w, vm->machine, SM_VM_AGENT_TIMEOUT_MS);
+    pthread_rwlock_rdlock(&vm->capturing);
     if (!rc)
         rc = sm_vm_channel(vm, &channel, &w.wait, err);
-    if (rc)
-        return rc;
-    rc = sm_exec_begin(&channel, &request, config, image->stop_signal, exec, err);
-    if (rc)
-        return rc;
-    sm_vm_add_command(vm, *exec, request.attach.pid != 0);
-    sm_vm_network_watch(&vm->network);
-    return 0;
+    if (!rc)
+        rc = sm_exec_begin(&channel, &request, config, image->stop_signal, exec, err);
+    if (!rc)
+        sm_vm_add_command(vm, *exec, request.attach.pid != 0);
+    pthread_rwlock_unlock(&vm->capturing);
+    if (!rc)
+        sm_vm_network_watch(&vm->network);
+    return rc;
 }
 
 uint32_t sm_exec_running(sm_exec *exec)

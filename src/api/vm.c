@@ -138,7 +138,7 @@ int sm_vm_new(
     v->start_ns = start_ns;
     v->agent_fd = v->own.fd = -1;
     pthread_mutex_init(&v->lock, NULL);
-    pthread_mutex_init(&v->capturing, NULL);
+    pthread_rwlock_init(&v->capturing, NULL);
     v->greeted = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int rc = v->greeted < 0 ? sm_error_errno(err, errno, "cannot make an eventfd") : 0;
     if (!rc)
@@ -211,7 +211,7 @@ void sm_vm_close(sm_vm *vm)
     sm_close(vm->agent_fd);
     sm_close(vm->greeted);
     pthread_mutex_destroy(&vm->lock);
-    pthread_mutex_destroy(&vm->capturing);
+    pthread_rwlock_destroy(&vm->capturing);
     free(vm);
 }
 
@@ -239,9 +239,9 @@ size_t sm_vm_ports(sm_vm *vm, sm_vm_port *ports, size_t max)
 
 int sm_vm_pause(sm_vm *vm, sm_error *err)
 {
-    pthread_mutex_lock(&vm->capturing);
+    pthread_rwlock_rdlock(&vm->capturing);
     int rc = sm_machine_pause(vm->machine, SM_PAUSE_CALLER, err);
-    pthread_mutex_unlock(&vm->capturing);
+    pthread_rwlock_unlock(&vm->capturing);
     return rc;
 }
 

@@ -28,9 +28,10 @@ struct sm_vm {
     char name[SM_VM_MAX_NAME + 1];
     sm_vm_timing timing;
 
-    /* Held by a capture from its freeze to its thaw: a second one would thaw what the first one copies, and a guest
-     * that is paused cannot thaw. Taken before any other lock. */
-    pthread_mutex_t capturing;
+    /* Written by a capture, from its freeze to its thaw: a second one would thaw what the first one copies. Read by
+     * what must not come in between: a pause, since a guest that is paused cannot thaw, and the start of a
+     * command, which would not be frozen. Taken before any other lock. */
+    pthread_rwlock_t capturing;
 
     int greeted; /* eventfd: the agent has connected */
     pthread_mutex_t lock;
