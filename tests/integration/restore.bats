@@ -64,12 +64,16 @@ tell='
 # restore_many VCPUS N: the program of that name, which makes no process in the guest: that is what costs most where guest kernels
 # are emulated.
 restore_many() {
-    SUPERMACHINE_GUEST_DIR=$SM_BUILD/guest SUPERMACHINE_LIBEXEC_DIR=$SM_BUILD "$BATS_FILE_TMPDIR/run-command" "$busybox" "$@"
+    SUPERMACHINE_GUEST_DIR=$SM_BUILD/guest SUPERMACHINE_LIBEXEC_DIR=$SM_BUILD "$BATS_FILE_TMPDIR/restore-many/run-command" "$busybox" "$@"
 }
 
 setup_file() {
-    cc -Wall -Wextra -Werror -O1 -I"$repo/include" "$BATS_TEST_DIRNAME/restore-many.c" -o "$BATS_FILE_TMPDIR/run-command" \
-        -L"$SM_BUILD" -lsupermachine -Wl,-rpath,"$SM_BUILD"
+    local program
+    for program in restore-many captures; do
+        mkdir "$BATS_FILE_TMPDIR/$program"
+        cc -Wall -Wextra -Werror -O1 -I"$repo/include" "$BATS_TEST_DIRNAME/$program.c" -o "$BATS_FILE_TMPDIR/$program/run-command" \
+            -L"$SM_BUILD" -lsupermachine -Wl,-rpath,"$SM_BUILD"
+    done
 }
 
 @test "many restores in a row and many at once, all different, the file unchanged" {
@@ -221,10 +225,8 @@ setup_file() {
 
 # bats test_tags=all-native
 @test "captures of one VM at once wait for each other, and what was captured goes on" {
-    cc -Wall -Wextra -Werror -O1 -I"$repo/include" "$BATS_TEST_DIRNAME/captures.c" -o "$BATS_TEST_TMPDIR/run-command" \
-        -L"$SM_BUILD" -lsupermachine -Wl,-rpath,"$SM_BUILD" -lpthread
     SUPERMACHINE_GUEST_DIR=$SM_BUILD/guest SUPERMACHINE_LIBEXEC_DIR=$SM_BUILD \
-        run --separate-stderr "$BATS_TEST_TMPDIR/run-command" "$busybox" "$BATS_TEST_TMPDIR"
+        run --separate-stderr "$BATS_FILE_TMPDIR/captures/run-command" "$busybox" "$BATS_TEST_TMPDIR"
     echo "$output $stderr"
     [ "$status" -eq 0 ]
     [ "$(grep -c '^at [0-9]' <<<"$output")" -eq 2 ]
