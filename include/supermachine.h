@@ -275,7 +275,8 @@ typedef struct sm_vm_counters {
  * guest has the host's wall clock, fresh entropy, and a host name and machine id of its own. */
 SM_API int sm_vm_start(sm_image *image, const sm_vm_config *config, sm_vm **vm, sm_error *err);
 
-/* Asks the guest to power off and waits; after timeout_ms it is killed (still 0 is returned). */
+/* Asks the guest to power off and waits; after timeout_ms (negative: 30 s) it is killed, and still 0 is returned. 0: it
+ * is killed without being asked. */
 SM_API int sm_vm_stop(sm_vm *vm, int timeout_ms, sm_error *err);
 
 /* Waits until the VM has ended; SM_ETIMEOUT if it runs on. *end tells how it ended. */
@@ -345,6 +346,7 @@ typedef struct sm_exec_result {
     int exit_code;  /* 0..255, or -1 when a signal ended it */
     int signal;     /* number of the signal that ended it, 0: none */
     bool timed_out; /* killed because timeout_ms was over */
+    /* the guest kernel's figure, which it keeps in steps of some 128 KiB: 0 for a small command */
     uint64_t peak_rss_bytes;
     uint64_t wall_us; /* measured in the guest */
 } sm_exec_result;
@@ -355,7 +357,7 @@ typedef struct sm_exec_result {
 SM_API int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err);
 /* Our end of the pipe of stream 0, 1 or 2 (SM_FD_PIPE); the caller owns it from then on. */
 SM_API int sm_exec_fd(sm_exec *exec, int stream);
-/* Sends a signal to the process group of the command; SM_SIGNAL_STOP is the image's StopSignal (SIGTERM
+/* Sends a signal to the command, not to its children; SM_SIGNAL_STOP is the image's StopSignal (SIGTERM
  * where it names none). A command that has ended is not an error. */
 #define SM_SIGNAL_STOP 0
 SM_API int sm_exec_signal(sm_exec *exec, int signal, sm_error *err);

@@ -199,13 +199,15 @@ static void run_timers(struct agent *a)
     }
 }
 
-/* What a turn has to say goes out in one call per connection. Flushing may make more (an exec that
- * waited for room), so until nothing is left. */
+/* What a turn has to say goes out in one call per connection. Flushing may make more (an exec that waited for room,
+ * a file that is read): that is for the next turn, so that nobody who always has more keeps the others waiting. */
 static void flush_all(struct agent *a)
 {
-    while (a->dirty) {
-        struct conn *c = a->dirty;
-        a->dirty = c->next_dirty;
+    struct conn *list = a->dirty;
+    a->dirty = NULL;
+    while (list) {
+        struct conn *c = list;
+        list = c->next_dirty;
         c->dirty = false;
         if (c->state != CONN_FREE)
             conn_flush(a, c);
@@ -217,7 +219,8 @@ int agent_run(struct agent *a)
     flush_all(a);
     while (!a->stop) {
         struct epoll_event events[EVENTS_PER_TURN];
-        int n = epoll_wait(a->epoll, events, EVENTS_PER_TURN, next_timeout(a));
+        int timeout = a->dirty ? 0 : next_timeout(a);
+        int n = epoll_wait(a->epoll, events, EVENTS_PER_TURN, timeout);
         if (n < 0) {
             if (errno == EINTR)
                 continue;

@@ -69,6 +69,10 @@ static void mark_dirty(struct agent *a, struct conn *c)
 
 void conn_close_after_flush(struct agent *a, struct conn *c)
 {
+    if (c->exec) /* its command cannot be told of any more, and must not keep the slot's next user for its own */
+        exec_conn_lost(a, c->exec);
+    c->exec = NULL;
+    file_abandon(a, c);
     c->state = CONN_CLOSING;
     mark_dirty(a, c);
 }
@@ -478,13 +482,7 @@ static void process(struct agent *a, struct conn *c)
             conn_error(a, c, SM_WIRE_E_INTERNAL, ENOMEM, "no memory for a request", NULL);
             break;
         }
-        bool exec_before = c->state == CONN_EXEC;
         if (rc < 0 || !frame(a, c, &f)) {
-            if (exec_before && c->exec) {
-                exec_conn_lost(a, c->exec);
-                c->exec = NULL;
-            }
-            file_abandon(a, c);
             conn_error(a, c, SM_WIRE_E_PROTOCOL, 0, "unexpected or malformed ",
                 sm_wire_type_name(f.type), " frame", NULL);
             break;

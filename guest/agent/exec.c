@@ -292,8 +292,6 @@ void exec_start(struct agent *a, struct conn *c, const struct sm_wire_exec *m)
     watch_soon(a);
     if (watch_outputs(a, e) != 0) {
         int errnum = errno;
-        exec_conn_lost(a, e);
-        c->exec = NULL;
         conn_error(
             a, c, SM_WIRE_E_INTERNAL, errnum, "cannot watch the output of ", argv_store[0], NULL);
     }
@@ -412,9 +410,9 @@ static void stdin_writable(struct agent *a, struct exec *e)
 
 /* ---- signals and time --------------------------------------------------------------------- */
 
-/* The command's group and, with a terminal, the job in the foreground, which has a group of its
+/* To the command's group and, with a terminal, the job in the foreground, which has a group of its
  * own. */
-static void send_signal(struct exec *e, int sig)
+static void signal_group(struct exec *e, int sig)
 {
     if (e->ended)
         return;
@@ -429,7 +427,7 @@ void exec_timer(struct agent *a, struct exec *e, uint64_t now)
 {
     bool gently = !e->timed_out && e->grace_ms > 0;
     e->timed_out = true;
-    send_signal(e, gently ? SIGTERM : SIGKILL);
+    signal_group(e, gently ? SIGTERM : SIGKILL);
     set_deadline(a, e, gently ? now + (uint64_t)e->grace_ms * 1000000u : 0);
 }
 
@@ -451,7 +449,10 @@ bool exec_frame(struct agent *a, struct exec *e, const struct sm_wire_frame *f)
     case SM_WIRE_SIGNAL:
         if (!sm_wire_get_signal(f, &sig) || sig.signal == 0 || sig.signal > 64)
             return false;
-        send_signal(e, (int)sig.signal);
+        if (sig.group)
+            signal_group(e, (int)sig.signal);
+        else if (!e->ended)
+            kill(e->pid, (int)sig.signal);
         return true;
     case SM_WIRE_RESIZE:
         if (!sm_wire_get_resize(f, &size))
@@ -525,8 +526,8 @@ static void finish(struct agent *a, struct exec *e)
         .wall_us = (e->end_ns - e->start_ns) / 1000,
     };
     conn_put(a, e->conn, SM_WIRE_EXIT, &m);
-    conn_close_after_flush(a, e->conn);
     e->conn->exec = NULL;
+    conn_close_after_flush(a, e->conn);
     exec_put(a, e);
 }
 
@@ -557,7 +558,7 @@ void exec_resume(struct agent *a, struct exec *e)
     if (e->ended)
         finish(a, e);
     else if (watch_outputs(a, e) != 0)
-        send_signal(e, SIGKILL); /* its output cannot be had: better an end than silence */
+        signal_group(e, SIGKILL); /* its output cannot be had: better an end than silence */
 }
 
 void exec_conn_lost(struct agent *a, struct exec *e)
@@ -573,7 +574,7 @@ void exec_conn_lost(struct agent *a, struct exec *e)
     }
     if (e->outlives && !e->ended && watch_outputs(a, e) == 0)
         return;
-    send_signal(e, SIGKILL);
+    signal_group(e, SIGKILL);
     close_streams(a, e);
     if (e->ended)
         exec_put(a, e);

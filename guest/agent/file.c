@@ -168,11 +168,11 @@ void file_read_start(struct agent *a, struct conn *c, const struct sm_wire_read_
         .uid = st.st_uid,
         .gid = st.st_gid,
     };
-    conn_put(a, c, SM_WIRE_FILE, &file);
-    c->state = CONN_READ_FILE; /* the flush of this goes on with file_read_more */
+    c->state = CONN_READ_FILE;
+    conn_put(a, c, SM_WIRE_FILE, &file); /* whose flush goes on with file_read_more */
 }
 
-/* One frame each time the output is empty. */
+/* One frame each time the output is empty, and so one in a turn of the loop. */
 void file_read_more(struct agent *a, struct conn *c)
 {
     struct buffer *b = conn_room(a, c, SM_WIRE_HEADER + SM_WIRE_MAX_DATA);

@@ -63,6 +63,8 @@ int sm_channel_lost(const struct sm_channel *channel, sm_error *err)
     struct sm_machine_end end;
     if (channel->machine && sm_machine_wait(channel->machine, END_WAIT_MS, &end, NULL) == 0)
         return sm_error_set(err, SM_EGUEST, "%s", end.message);
+    if (channel->machine && sm_machine_end_halted(channel->machine))
+        return sm_error_set(err, SM_EGUEST, "the guest halted");
     return sm_error_set(err, SM_EGUEST, "the agent in the VM closed the connection");
 }
 
@@ -88,7 +90,10 @@ int sm_channel_refused(const struct sm_wire_frame *frame, sm_error *err)
     snprintf(text, sizeof(text), "%s", e.message);
     sm_text_clean(text, false); /* the guest wrote it */
     enum sm_code code = e.kind < sizeof(codes) / sizeof(codes[0]) ? codes[e.kind] : SM_OK;
-    return sm_error_set(err, code ? code : SM_EGUEST, "%s", text);
+    /* "not there" says itself that it is; otherwise the reason is what the kernel said. */
+    const char *why = code != SM_ENOTFOUND && e.errnum > 0 ? strerrordesc_np(e.errnum) : NULL;
+    return sm_error_set(
+        err, code ? code : SM_EGUEST, "%s%s%s", text, why ? ": " : "", why ? why : "");
 }
 
 int sm_channel_parse(struct sm_channel *channel, struct sm_wire_frame *frame, sm_error *err)

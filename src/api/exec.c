@@ -98,8 +98,7 @@ int sm_exec_send(struct sm_channel *channel, enum sm_wire_type type, const void 
     sm_wire_put(&w, type, message);
     if (w.failed || w.len > SM_WIRE_HEADER + SM_WIRE_MAX_PAYLOAD)
         return sm_error_set(err, SM_ELIMIT,
-            "the command's arguments and environment are too long (1 MiB and %u strings at most)",
-            SM_WIRE_MAX_STRINGS);
+            "the command's arguments and environment are longer than any kernel takes");
     auto_free uint8_t *frame = malloc(w.len);
     if (!frame)
         return sm_error_set(err, SM_ENOMEM, "no memory to start the command");
@@ -232,6 +231,8 @@ int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_er
         rc = sm_exec_begin(&channel, &request, config, image->stop_signal, exec, err);
     if (!rc)
         sm_vm_add_command(vm, *exec, request.attach.pid != 0);
+    else if (request.attach.pid)
+        sm_vm_put_service(vm, request.attach.pid);
     pthread_rwlock_unlock(&vm->capturing);
     if (!rc)
         sm_vm_network_watch(&vm->network);
@@ -270,7 +271,8 @@ int sm_exec_signal(sm_exec *exec, int signal, sm_error *err)
     pthread_mutex_lock(&exec->lock);
     bool full = !exec->done && exec->requests.n_signals == SM_EXEC_MAX_SIGNALS;
     if (!full && !exec->done)
-        exec->requests.signals[exec->requests.n_signals++] = (uint8_t)signal;
+        exec->requests.signals[exec->requests.n_signals++] =
+            (struct sm_wire_signal){.signal = (uint32_t)signal};
     pthread_mutex_unlock(&exec->lock);
     if (full)
         return sm_error_set(err, SM_EBUSY, "too many signals wait for the VM already");

@@ -59,7 +59,7 @@ struct sm_exec {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct {
-        uint8_t signals[SM_EXEC_MAX_SIGNALS]; /* in the order they came */
+        struct sm_wire_signal signals[SM_EXEC_MAX_SIGNALS]; /* in the order they came */
         unsigned n_signals;
         bool resize, cancel;
         uint16_t rows, columns;

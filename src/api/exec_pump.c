@@ -23,11 +23,11 @@ static bool room_for_control(const sm_exec *e)
     return SM_EXEC_SEND_BUFFER - e->send_end >= CONTROL_MAX;
 }
 
-static void queue_signal(sm_exec *e, int sig)
+static void queue_signal(sm_exec *e, struct sm_wire_signal signal)
 {
     struct sm_wire_writer w = {
         .buf = e->send + e->send_end, .cap = SM_EXEC_SEND_BUFFER - e->send_end};
-    sm_wire_put_signal(&w, &(struct sm_wire_signal){.signal = (uint32_t)sig});
+    sm_wire_put_signal(&w, &signal);
     e->send_end += w.len;
 }
 
@@ -50,7 +50,8 @@ static bool take_requests(sm_exec *e, bool *left)
     while (taken < e->requests.n_signals && room_for_control(e))
         queue_signal(e, e->requests.signals[taken++]);
     e->requests.n_signals -= taken;
-    memmove(e->requests.signals, e->requests.signals + taken, e->requests.n_signals);
+    memmove(e->requests.signals, e->requests.signals + taken,
+        e->requests.n_signals * sizeof(e->requests.signals[0]));
     if (e->requests.resize && room_for_control(e)) {
         queue_resize(e, e->requests.rows, e->requests.columns);
         e->requests.resize = false;
@@ -110,7 +111,8 @@ static void output_gone(sm_exec *e, struct sm_exec_output *o)
     o->begin = o->end = 0;
     pthread_mutex_lock(&e->lock);
     if (e->requests.n_signals < SM_EXEC_MAX_SIGNALS)
-        e->requests.signals[e->requests.n_signals++] = e->tty ? SIGHUP : SIGPIPE;
+        e->requests.signals[e->requests.n_signals++] =
+            (struct sm_wire_signal){.signal = e->tty ? SIGHUP : SIGPIPE, .group = 1};
     pthread_mutex_unlock(&e->lock);
     (void)!write(e->wake, &(uint64_t){1}, sizeof(uint64_t));
 }

@@ -100,6 +100,13 @@ uint32_t sm_vm_command_pid(sm_vm *vm)
     return pid;
 }
 
+void sm_vm_put_service(sm_vm *vm, uint32_t pid)
+{
+    pthread_mutex_lock(&vm->lock);
+    vm->service_pid = pid;
+    pthread_mutex_unlock(&vm->lock);
+}
+
 /* ---- its beginning --------------------------------------------------------------------------- */
 
 static bool is_name(const char *text)
@@ -181,7 +188,8 @@ int sm_vm_stop(sm_vm *vm, int timeout_ms, sm_error *err)
     struct sm_machine_end end;
     if (sm_machine_wait(vm->machine, 0, &end, NULL) == 0)
         return 0;
-    ask_to_power_off(vm, &wait);
+    if (timeout_ms != 0)
+        ask_to_power_off(vm, &wait);
     if (sm_machine_wait(vm->machine, sm_wait_slice(&wait), &end, NULL))
         sm_machine_kill(vm->machine);
     return 0;

@@ -68,6 +68,8 @@ int sm_vm_thaw(sm_vm *vm, sm_error *err);
 
 /* The running service's pid, for whom takes it first; 0: there is none. */
 uint32_t sm_vm_take_service(sm_vm *vm);
+/* Who took it could not use it. */
+void sm_vm_put_service(sm_vm *vm, uint32_t pid);
 
 /* The VM's command is its service, or else the first one that was started and still runs. */
 void sm_vm_add_command(sm_vm *vm, sm_exec *exec, bool is_service);

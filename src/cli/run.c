@@ -1,6 +1,7 @@
 /* supermachine run: an image, a microVM, a command, its exit code. */
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,11 +19,16 @@
 #include "cli/terminal.h"
 #include "cli/vm_options.h"
 
+#define STOP_TIMEOUT_MS 30000
+#define EXIT_KILLED     (128 + SIGKILL) /* with its VM, by us */
+#define EXIT_SHUT_DOWN  (128 + SIGINT)  /* as reboot(2) ends a container */
+
 enum {
     OPT_ENV_FILE = 0x200,
     OPT_ENTRYPOINT,
     OPT_NAME,
     OPT_TIMEOUT,
+    OPT_STOP_TIMEOUT,
     OPT_RM,
     OPT_TIMING,
     OPT_COLD,
@@ -62,6 +68,7 @@ static const struct cli_option options[] = {
         "and also to this address, network, name or host-loopback[:PORT]"},
     {OPT_DENY, "deny", "TARGET", "but not to this one"},
     {OPT_TIMEOUT, "timeout", "SECONDS", "kill the command after this time"},
+    {OPT_STOP_TIMEOUT, "stop-timeout", "SECONDS", "end the VM so long after a SIGTERM (30)"},
     {OPT_RM, "rm", NULL, "remove the VM at its end (always done)"},
     {OPT_TIMING, "timing", NULL, "print on standard error how long each stage took"},
     {OPT_COLD, "cold", NULL, "boot, and restore no snapshot"},
@@ -81,6 +88,7 @@ struct run {
     struct cli_strings entrypoint, publish;
     struct cli_policy policy;
     char *policy_text;
+    int stop_timeout_ms;
     bool interactive, timing, quiet;
 };
 
@@ -132,6 +140,11 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
     case OPT_TIMEOUT:
         if (!cli_parse_duration_ms(optarg, &run->exec.timeout_ms))
             return cli_fail_usage(self, "'--timeout %s' is not a time such as 10 or 1.5m", optarg);
+        return 0;
+    case OPT_STOP_TIMEOUT:
+        if (!cli_parse_duration_ms(optarg, &run->stop_timeout_ms))
+            return cli_fail_usage(
+                self, "'--stop-timeout %s' is not a time such as 10 or 1.5m", optarg);
         return 0;
     case OPT_TIMING:
         run->timing = run->vm.count_instructions = true;
@@ -249,10 +262,11 @@ static int run_command(struct run *run, sm_vm *vm, struct stamps *at)
         cli_terminal_size(&run->exec.rows, &run->exec.columns);
 
     at->vm = now_us();
-    cli_signals_hold();
+    cli_signals_hold(vm, run->stop_timeout_ms);
     int rc = sm_exec_start(vm, &run->exec, &exec, &err);
     if (rc) {
-        cli_signals_attach(NULL, false);
+        if (cli_signals_release())
+            return EXIT_KILLED;
         cli_fail_error(&err);
         return rc == -SM_ENOTFOUND ? CLI_EXIT_NOTFOUND
                : rc == -SM_ENOEXEC ? CLI_EXIT_NOEXEC
@@ -264,10 +278,17 @@ static int run_command(struct run *run, sm_vm *vm, struct stamps *at)
         cli_terminal_raw(STDIN_FILENO);
     sm_exec_result result;
     rc = sm_exec_wait(exec, -1, &result, &err);
-    cli_signals_attach(NULL, false);
+    bool killed = cli_signals_release();
     cli_terminal_restore();
     at->end = now_us();
     sm_exec_close(exec);
+    enum sm_vm_end end;
+    if (rc && killed)
+        return EXIT_KILLED;
+    if (rc && sm_vm_wait(vm, 0, &end, NULL) == 0 && end == SM_VM_POWERED_OFF) {
+        cli_fail("the guest shut itself down before the command had ended");
+        return EXIT_SHUT_DOWN;
+    }
     if (rc)
         return cli_fail_error(&err);
     if (result.timed_out)
@@ -359,7 +380,7 @@ static void print_notice(void *arg, const char *line)
 
 static int main_run(const struct cli_command *self, int argc, char **argv)
 {
-    struct run run = {0};
+    struct run run = {.stop_timeout_ms = STOP_TIMEOUT_MS};
     int status = 0, id;
     while (!status && (id = cli_next_option(self, argc, argv)) != CLI_OPTIONS_END) {
         if (id < 0) {
@@ -427,7 +448,10 @@ const struct cli_command cli_run = {
              "there\n"
              "is no such command. SIGTERM reaches the command as the image's stop signal; other "
              "signals as\n"
-             "they are; the third request to end within ten seconds kills it.\n",
+             "they are. What runs on --stop-timeout after a SIGTERM, or at the third request to "
+             "end within "
+             "ten\n"
+             "seconds, is ended with its VM: 137. 130 also when the guest shut itself down.\n",
     .options = options,
     .run = main_run,
 };

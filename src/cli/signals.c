@@ -1,21 +1,29 @@
 /* Signals of the `run` command. See signals.h. */
 #include "cli/signals.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/cli.h"
 #include "cli/terminal.h"
+#include "util/clock.h"
 
-#define KILL_AFTER    3  /* requests to end ... */
-#define KILL_WITHIN_S 10 /* ... in this time */
+#define END_AFTER   3     /* requests to end ... */
+#define END_WITHIN  10000 /* ... in this many milliseconds */
+#define MAX_PENDING 16
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static sm_exec *target;
-static pthread_cond_t attached = PTHREAD_COND_INITIALIZER;
-static bool target_tty, holding, was_attached;
+static sm_vm *vm;       /* in which a command runs or is being started */
+static sm_exec *target; /* the command, once it is started */
+static bool target_tty, was_held, ended;
+static int pending[MAX_PENDING]; /* came while it was being started */
+static size_t n_pending;
+static int stop_ms;
+static int64_t stop_deadline = SM_NO_DEADLINE; /* by then a SIGTERM must have had its effect */
 static sigset_t taken;
 
 static bool asks_to_end(int sig)
@@ -35,46 +43,81 @@ static _Noreturn void die(int sig)
     _exit(128 + sig);
 }
 
-static void pass_on(int sig, int requests)
+static void pass_on(int sig)
 {
-    if (sig == SIGWINCH) {
-        uint16_t rows, columns;
-        if (target_tty && cli_terminal_size(&rows, &columns))
-            sm_exec_resize(target, rows, columns, NULL);
-    } else if (requests >= KILL_AFTER) {
-        sm_exec_signal(target, SIGKILL, NULL);
-    } else {
+    uint16_t rows, columns;
+    if (sig != SIGWINCH)
         sm_exec_signal(target, sig == SIGTERM ? SM_SIGNAL_STOP : sig, NULL);
+    else if (target_tty && cli_terminal_size(&rows, &columns))
+        sm_exec_resize(target, rows, columns, NULL);
+}
+
+/* Without asking the guest, which may not react to anything. */
+static void end_vm(void)
+{
+    ended = true;
+    stop_deadline = SM_NO_DEADLINE;
+    sm_vm_stop(vm, 0, NULL);
+}
+
+/* Under the lock. `requests`: so many asked for the end in a short time, this one included. */
+static void take_signal(int sig, int requests)
+{
+    if ((!was_held && sig != SIGWINCH) || requests > END_AFTER || (!vm && requests == END_AFTER))
+        die(sig);
+    if (!vm)
+        return;
+    if (requests == END_AFTER) {
+        end_vm();
+        return;
     }
+    if (sig == SIGTERM && stop_deadline == SM_NO_DEADLINE)
+        stop_deadline = sm_deadline(stop_ms);
+    if (target)
+        pass_on(sig);
+    else if (n_pending < MAX_PENDING)
+        pending[n_pending++] = sig;
+}
+
+static void stop_time_is_over(void)
+{
+    if (!vm || stop_deadline == SM_NO_DEADLINE || sm_deadline_left(stop_deadline) > 0)
+        return;
+    cli_fail("the command did not end within %.1f s of SIGTERM; its VM was ended", stop_ms / 1e3);
+    end_vm();
+}
+
+/* The next signal; 0: it is time to look at the deadline. */
+static int next_signal(int64_t deadline)
+{
+    int ms = sm_deadline_left(deadline);
+    const struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+    int sig = sigtimedwait(&taken, NULL, ms < 0 ? NULL : &t);
+    return sig < 0 ? 0 : sig;
 }
 
 static void *take_signals(void *arg)
 {
     int requests = 0;
-    struct timespec first = {0}, now;
+    int64_t first = 0, deadline = SM_NO_DEADLINE;
     for (;;) {
-        int sig;
-        if (sigwait(&taken, &sig))
-            continue;
+        int sig = next_signal(deadline);
         if (sig == SIGCONT) {
             cli_terminal_continue();
             sig = SIGWINCH; /* the size may have changed meanwhile */
         }
         if (asks_to_end(sig)) {
-            clock_gettime(CLOCK_MONOTONIC, &now);
-            if (requests == 0 || now.tv_sec - first.tv_sec > KILL_WITHIN_S) {
+            if (requests == 0 || sm_now_ms() - first > END_WITHIN) {
                 requests = 0;
-                first = now;
+                first = sm_now_ms();
             }
             requests++;
         }
         pthread_mutex_lock(&lock);
-        while (holding)
-            pthread_cond_wait(&attached, &lock);
-        if ((!was_attached && sig != SIGWINCH) || requests > KILL_AFTER)
-            die(sig);
-        if (target)
-            pass_on(sig, requests);
+        if (sig)
+            take_signal(sig, asks_to_end(sig) ? requests : 0);
+        stop_time_is_over();
+        deadline = vm ? stop_deadline : SM_NO_DEADLINE;
         pthread_mutex_unlock(&lock);
     }
     return NULL;
@@ -98,10 +141,12 @@ bool cli_signals_start(void)
     return pthread_detach(thread) == 0;
 }
 
-void cli_signals_hold(void)
+void cli_signals_hold(sm_vm *holder, int stop_timeout_ms)
 {
     pthread_mutex_lock(&lock);
-    holding = true;
+    vm = holder;
+    stop_ms = stop_timeout_ms;
+    was_held = true;
     pthread_mutex_unlock(&lock);
 }
 
@@ -110,9 +155,19 @@ void cli_signals_attach(sm_exec *exec, bool tty)
     pthread_mutex_lock(&lock);
     target = exec;
     target_tty = tty;
-    if (exec)
-        was_attached = true;
-    holding = false;
-    pthread_cond_signal(&attached);
+    for (size_t i = 0; i < n_pending; i++)
+        pass_on(pending[i]);
+    n_pending = 0;
     pthread_mutex_unlock(&lock);
+}
+
+bool cli_signals_release(void)
+{
+    pthread_mutex_lock(&lock);
+    vm = NULL;
+    target = NULL;
+    n_pending = 0;
+    bool did = ended;
+    pthread_mutex_unlock(&lock);
+    return did;
 }

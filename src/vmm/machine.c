@@ -233,6 +233,14 @@ int sm_machine_end_fd(const struct sm_machine *m)
     return m->end_fd;
 }
 
+bool sm_machine_end_halted(struct sm_machine *m)
+{
+    if (sm_virtio_is_driven(sm_vsock_dev(m->vsock)))
+        return false;
+    sm_machine_finish(m, SM_VM_POWERED_OFF, "the guest halted");
+    return true;
+}
+
 void sm_machine_kill(struct sm_machine *m)
 {
     sm_machine_finish(m, SM_VM_KILLED, "the machine was stopped");

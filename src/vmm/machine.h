@@ -73,6 +73,10 @@ int sm_machine_wait(
 /* A descriptor that polls readable once the machine has ended (stays the machine's). */
 int sm_machine_end_fd(const struct sm_machine *machine);
 
+/* A guest that halts, or powers off what has no power switch, resets its devices and then stands still for ever. True: that
+ * is so here, and the machine has ended, SM_VM_POWERED_OFF. */
+bool sm_machine_end_halted(struct sm_machine *machine);
+
 /* Ends it now: SM_VM_KILLED unless it has ended already. All threads have stopped afterwards. */
 void sm_machine_kill(struct sm_machine *machine);
 

@@ -145,7 +145,7 @@ static const struct field error_fields[] = {
 static const struct field sockets_fields[] = {
     F_BYTES(sockets, records, SM_WIRE_MAX_SOCKETS *SM_WIRE_SOCKET_SIZE),
 };
-static const struct field signal_fields[] = {F_U32(signal, signal)};
+static const struct field signal_fields[] = {F_U32(signal, signal), F_U32(signal, group)};
 static const struct field resize_fields[] = {F_U16(resize, rows), F_U16(resize, columns)};
 static const struct field window_fields[] = {F_U32(window, bytes)};
 

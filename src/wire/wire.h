@@ -65,12 +65,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SM_WIRE_VERSION      2u
-#define SM_WIRE_PORT         1024u
-#define SM_WIRE_PROXY_PORT   1025u
-#define SM_WIRE_HEADER       8u              /* bytes of a frame header */
-#define SM_WIRE_MAX_DATA     65536u          /* payload of STDIN, STDOUT, STDERR, DATA */
-#define SM_WIRE_MAX_PAYLOAD  (1024u * 1024u) /* of anything; only EXEC may come near it */
+#define SM_WIRE_VERSION    3u
+#define SM_WIRE_PORT       1024u
+#define SM_WIRE_PROXY_PORT 1025u
+#define SM_WIRE_HEADER     8u     /* bytes of a frame header */
+#define SM_WIRE_MAX_DATA   65536u /* payload of STDIN, STDOUT, STDERR, DATA */
+#define SM_WIRE_MAX_PAYLOAD                                                                        \
+    (8u << 20) /* of anything; only EXEC may come near it: a kernel takes 6 MiB */
 #define SM_WIRE_STDIN_WINDOW 65536u
 
 #define SM_WIRE_PROXY_FIRST  4u
@@ -84,7 +85,7 @@
 #define SM_WIRE_MAX_ENTROPY    512u
 #define SM_WIRE_MAX_MESSAGE    511u
 #define SM_WIRE_MAX_RESOLV     255u
-#define SM_WIRE_MAX_STRINGS    16384u /* in one list */
+#define SM_WIRE_MAX_STRINGS    (1u << 18) /* in one list; it is the kernel that refuses sooner */
 #define SM_WIRE_MAX_FILE       (1ull << 30)
 #define SM_WIRE_MAX_SOCKETS    2048u
 #define SM_WIRE_MAX_WATCHED    256u /* sockets in an answer to WATCH */
@@ -312,8 +313,10 @@ struct sm_wire_socket {
 };
 
 struct sm_wire_signal {
-    uint32_t
-        signal; /* to the command's process group; with a terminal also to its foreground group */
+    uint32_t signal;
+    /* 0: to the command alone. 1: to its process group, and with a terminal to the foreground group of that: what a
+     * terminal that is gone does, or a pipe that nobody reads. */
+    uint32_t group;
 };
 
 struct sm_wire_resize {

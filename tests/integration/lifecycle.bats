@@ -2,11 +2,12 @@
 # How a run ends when somebody ends it: signals to the CLI, and its death.
 load helper
 
-# start SETUP LOOP: `supermachine run ... sh -c 'SETUP; echo ready; LOOP'` in the background, waits for "ready"; $pid is the CLI.
+# start SETUP LOOP [OPTION...]: `supermachine run OPTION... sh -c 'SETUP; echo ready; LOOP'` in the background, waits for "ready";
+# $pid is the CLI.
 start() {
     : >"$BATS_TEST_TMPDIR/out"
     # A shell without job control has background commands ignore SIGINT and SIGQUIT.
-    env --default-signal supermachine run "$busybox" sh -c "$1; echo ready; $2" \
+    env --default-signal supermachine run "${@:3}" "$busybox" sh -c "$1; echo ready; $2" \
         >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" 3>&- &
     pid=$!
     wait_for grep -q ready "$BATS_TEST_TMPDIR/out"
@@ -19,16 +20,16 @@ ended() {
     [ "$got" -eq "$1" ] || { echo "status $got, not $1"; cat "$BATS_TEST_TMPDIR/err"; return 1; }
 }
 
-@test "signals reach the command" {
+@test "signals reach the command, and not its children" {
     start 'trap "echo int" INT; trap "echo usr1" USR1; trap "echo hup; exit 9" HUP' \
-        'while :; do sleep 0.1; done'
+        'while :; do sleep 0.3 || echo "sleep $?"; done'
     kill -INT "$pid"
     wait_for grep -q int "$BATS_TEST_TMPDIR/out"
     kill -USR1 "$pid"
     wait_for grep -q usr1 "$BATS_TEST_TMPDIR/out"
     kill -HUP "$pid"
     ended 9
-    [ "$(tail -n 1 "$BATS_TEST_TMPDIR/out")" = hup ]
+    [ "$(cat "$BATS_TEST_TMPDIR/out")" = $'ready\nint\nusr1\nhup' ]
 }
 
 @test "a command without a handler dies by the signal: 143" {
@@ -37,12 +38,37 @@ ended() {
     ended 143
 }
 
-@test "the third request to end kills a command that ignores it: 137" {
-    start 'trap "" INT TERM HUP QUIT' 'while :; do sleep 1; done'
+# The agent is frozen, so nothing that is sent into this VM has an effect.
+hung() {
+    start 'trap "" INT TERM HUP QUIT; mkdir /sys/fs/cgroup/agent' '
+        sleep 1; echo 1 >/sys/fs/cgroup/agent/cgroup.procs; echo 1 >/sys/fs/cgroup/agent/cgroup.freeze
+        while :; do sleep 1; done' "$@"
+    sleep 3
+}
+
+@test "the third request to end ends a VM that does not react: 137" {
+    hung
     kill -TERM "$pid"; sleep 0.3
     kill -TERM "$pid"; sleep 0.3
     kill -TERM "$pid"
     ended 137
+}
+
+@test "a VM that does not react is ended some time after SIGTERM: 137" {
+    hung --stop-timeout 1
+    kill -TERM "$pid"
+    ended 137
+    grep -q 'did not end within 1.0 s of SIGTERM; its VM was ended' "$BATS_TEST_TMPDIR/err"
+}
+
+@test "a guest that powers off, halts or reboots ends the run with one sentence: 130" {
+    local how
+    for how in poweroff halt reboot; do
+        run --separate-stderr supermachine run "$busybox" sh -c "$how -f; sleep 1000"
+        echo "$how: $status $stderr"
+        [ "$status" -eq 130 ]
+        [ "$stderr" = "supermachine: the guest shut itself down before the command had ended" ]
+    done
 }
 
 @test "SIGTERM before the command runs ends the CLI as a signal does" {

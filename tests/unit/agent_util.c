@@ -26,6 +26,9 @@ static struct fake_system *fake;
 
 void *system_alloc(size_t size)
 {
+    if (fake->allocs == 0)
+        return NULL;
+    fake->allocs -= fake->allocs > 0;
     return calloc(1, size);
 }
 
@@ -156,6 +159,7 @@ int agent_setup(void **state)
         mmap(NULL, sizeof(*t->system), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_ptr_not_equal(t->system, MAP_FAILED);
     fake = t->system;
+    fake->allocs = -1;
 
     snprintf(t->proxy, sizeof(t->proxy), "%s/proxy", t->dir);
     int listener = listen_at(t->socket), proxy = listen_at(t->proxy);

@@ -27,6 +27,7 @@ struct fake_system {
     unsigned freezes, thaws;
     bool nobody; /* there is no process to freeze */
     int frozen;  /* what system_frozen says */
+    int allocs;  /* so many succeed; negative: all */
     int fail_clock, fail_entropy, fail_identity, fail_freeze, fail_network; /* errno to return */
 };
 

@@ -338,6 +338,21 @@ static void stdin_beyond_the_window_is_an_error(void **state)
     peer_close(p);
 }
 
+/* Reads STDOUT until it has seen the text. */
+static void wait_for(struct peer *p, const char *text)
+{
+    char seen[4096] = "";
+    size_t len = 0;
+    while (!strstr(seen, text)) {
+        struct sm_wire_frame f;
+        assert_true(peer_next(p, &f));
+        assert_int_equal(f.type, SM_WIRE_STDOUT);
+        assert_true(len + f.len < sizeof(seen));
+        memcpy(seen + len, f.payload, f.len);
+        len += f.len;
+    }
+}
+
 /* ---- time and signals --------------------------------------------------------------------- */
 
 static void a_timeout_kills_the_group(void **state)
@@ -370,10 +385,13 @@ static void a_timeout_with_grace_asks_first(void **state)
     run_free(&r);
 }
 
-static void signals_reach_the_whole_group(void **state)
+/* The command has a child; one signal, then one that kills the whole group. */
+static void signals_reach_the_command_or_the_whole_group(void **state)
 {
     struct agent_test *t = *state;
-    struct sm_wire_exec exec = {.argv = SHELL("sleep 100 & echo $!; wait"), .flags = EXEC_STREAMS};
+    struct sm_wire_exec exec = {
+        .argv = SHELL("trap 'kill -0 $! && echo lives' USR1; sleep 100 & echo $!; wait; wait"),
+        .flags = EXEC_STREAMS};
     struct peer *p = peer_open(t);
     struct sm_wire_frame f;
     struct sm_wire_exit e;
@@ -382,12 +400,43 @@ static void signals_reach_the_whole_group(void **state)
     assert_true(peer_next(p, &f));
     assert_int_equal(f.type, SM_WIRE_STDOUT);
     pid_t child = atoi((const char *)f.payload);
-    peer_put(p, SM_WIRE_SIGNAL, &(struct sm_wire_signal){.signal = SIGINT});
-    peer_put(p, SM_WIRE_SIGNAL, &(struct sm_wire_signal){.signal = SIGKILL});
+    peer_put(p, SM_WIRE_SIGNAL, &(struct sm_wire_signal){.signal = SIGUSR1});
+    wait_for(p, "lives\n");
+    peer_put(p, SM_WIRE_SIGNAL, &(struct sm_wire_signal){.signal = SIGKILL, .group = 1});
     peer_expect(p, SM_WIRE_EXIT, &e);
-    assert_int_not_equal(e.signal, 0);
+    assert_int_equal(e.signal, SIGKILL);
     assert_true(gone(child));
     peer_close(p);
+}
+
+/* STARTED finds no memory: the command ends with its connection, and the next one in the same slot is not its. */
+static void a_command_that_cannot_be_told_of_is_gone(void **state)
+{
+    struct agent_test *t = *state;
+    struct sm_wire_exec exec = {.argv = SHELL("sleep 1; echo stray"), .flags = EXEC_STREAMS};
+    struct peer *p = peer_open(t);
+    t->system->allocs = 1; /* for the request itself */
+    peer_put(p, SM_WIRE_EXEC, &exec);
+    peer_expect_end(p);
+    t->system->allocs = -1;
+    struct run r = {.exec = {.argv = SHELL("sleep 2; echo mine")}};
+    run(t, &r);
+    assert_string_equal(r.out, "mine\n");
+    assert_int_equal(r.exit.code, 0);
+    run_free(&r);
+    peer_close(p);
+}
+
+static void more_arguments_than_before_reach_the_kernel(void **state)
+{
+    enum { COUNT = 100000 };
+    static const char *argv[COUNT + 5] = {"sh", "-c", "echo $#", "sh"};
+    for (size_t i = 0; i < COUNT; i++)
+        argv[4 + i] = "1";
+    struct run r = {.exec = {.argv = {.strv = argv}}};
+    run(*state, &r);
+    assert_string_equal(r.out, "100000\n");
+    run_free(&r);
 }
 
 static void a_lost_connection_ends_the_command(void **state)
@@ -540,21 +589,6 @@ static void a_terminal_has_a_size_and_a_name(void **state)
     run(*state, &r);
     assert_string_equal(r.out, "24 80\r\n");
     run_free(&r);
-}
-
-/* Reads STDOUT until it has seen the text. */
-static void wait_for(struct peer *p, const char *text)
-{
-    char seen[4096] = "";
-    size_t len = 0;
-    while (!strstr(seen, text)) {
-        struct sm_wire_frame f;
-        assert_true(peer_next(p, &f));
-        assert_int_equal(f.type, SM_WIRE_STDOUT);
-        assert_true(len + f.len < sizeof(seen));
-        memcpy(seen + len, f.payload, f.len);
-        len += f.len;
-    }
 }
 
 static void type(struct peer *p, const char *text)
@@ -714,7 +748,9 @@ int main(void)
         TEST(stdin_beyond_the_window_is_an_error),
         TEST(a_timeout_kills_the_group),
         TEST(a_timeout_with_grace_asks_first),
-        TEST(signals_reach_the_whole_group),
+        TEST(signals_reach_the_command_or_the_whole_group),
+        TEST(a_command_that_cannot_be_told_of_is_gone),
+        TEST(more_arguments_than_before_reach_the_kernel),
         TEST(a_lost_connection_ends_the_command),
         TEST(a_detached_command_survives_and_is_taken_up),
         TEST(a_detached_command_may_end_alone),

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include <cmocka.h>
 
 #include "api/exec.h"
+#include "api/vm.h"
 
 /* ---- the fake agent ------------------------------------------------------------------------ */
 
@@ -223,7 +225,8 @@ static void script_cannot_exec(struct agent *a)
 {
     expect(a, SM_WIRE_EXEC);
     put(a, SM_WIRE_ERROR,
-        &(struct sm_wire_error){.kind = SM_WIRE_E_CANNOT_EXEC, .message = "not executable"});
+        &(struct sm_wire_error){
+            .kind = SM_WIRE_E_CANNOT_EXEC, .errnum = ELOOP, .message = "not executable"});
 }
 
 static void script_hang_up(struct agent *a)
@@ -257,7 +260,7 @@ static void test_refusals(void **state)
         const char *message;
     } cases[] = {
         {script_not_found, SM_ENOTFOUND, "no command ?[31m'cmd'"},
-        {script_cannot_exec, SM_ENOEXEC, "not executable"},
+        {script_cannot_exec, SM_ENOEXEC, "not executable: Too many levels of symbolic links"},
         {script_hang_up, SM_EGUEST, "closed"},
         {script_garbage, SM_EPROTOCOL, "no message"},
         {script_wrong_answer, SM_EPROTOCOL, "PONG"},
@@ -275,6 +278,25 @@ static void test_refusals(void **state)
             fail_msg("'%s' lacks '%s'", err.message, cases[i].message);
         pthread_join(a.thread, NULL);
     }
+}
+
+/* A service that could not be taken up is there for the next one who asks. */
+static void test_a_failed_start_leaves_the_service(void **state)
+{
+    int ends[2], fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    sm_image image = {0};
+    sm_vm vm = {.image = &image,
+        .service_pid = 5,
+        .lock = PTHREAD_MUTEX_INITIALIZER,
+        .capturing = PTHREAD_RWLOCK_INITIALIZER};
+    sm_exec *exec = NULL;
+    assert_int_equal(sm_channel_init(&vm.own, ends[0], NULL, NULL), 0);
+    assert_true(sm_exec_start(&vm, &(sm_exec_config){.stdout_fd = fd}, &exec, NULL) < 0);
+    assert_null(exec);
+    assert_int_equal(vm.service_pid, 5);
+    close(ends[1]);
+    close(fd);
 }
 
 static void script_lost_later(struct agent *a)
@@ -411,7 +433,7 @@ static void script_deaf(struct agent *a)
         check(input <= SM_WIRE_STDIN_WINDOW, "more input than was granted");
     }
     struct sm_wire_signal m;
-    check(sm_wire_get_signal(&a->frame, &m) && m.signal == SIGINT, "not SIGINT");
+    check(sm_wire_get_signal(&a->frame, &m) && m.signal == SIGINT && !m.group, "not SIGINT");
     expect(a, SM_WIRE_SIGNAL);
     check(sm_wire_get_signal(&a->frame, &m) && m.signal == SIGQUIT, "not the stop signal");
     put(a, SM_WIRE_EXIT, &(struct sm_wire_exit){.code = -1, .signal = SIGINT});
@@ -485,7 +507,7 @@ static void script_yes(struct agent *a)
         put_data(a, SM_WIRE_STDOUT, block, sizeof(block));
     expect(a, SM_WIRE_SIGNAL);
     struct sm_wire_signal m;
-    check(sm_wire_get_signal(&a->frame, &m) && m.signal == SIGPIPE, "not SIGPIPE");
+    check(sm_wire_get_signal(&a->frame, &m) && m.signal == SIGPIPE && m.group, "not SIGPIPE");
     for (int i = 0; i < 100; i++)
         put_data(a, SM_WIRE_STDOUT, block, sizeof(block)); /* on its way already: dropped */
     put(a, SM_WIRE_EXIT, &(struct sm_wire_exit){.code = -1, .signal = SIGPIPE});
@@ -592,6 +614,7 @@ int main(void)
         cmocka_unit_test(test_streams_and_code),
         cmocka_unit_test(test_signal_result),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_a_failed_start_leaves_the_service),
         cmocka_unit_test(test_lost_connection),
         cmocka_unit_test(test_echo),
         cmocka_unit_test(test_signals_pass_unread_input),

@@ -103,7 +103,7 @@ static size_t example(enum sm_wire_type type, uint8_t *buf, size_t cap)
         sm_wire_put_sockets(&w, &(struct sm_wire_sockets){{some_bytes, SM_WIRE_SOCKET_SIZE}});
         break;
     case SM_WIRE_SIGNAL:
-        sm_wire_put_signal(&w, &(struct sm_wire_signal){15});
+        sm_wire_put_signal(&w, &(struct sm_wire_signal){15, 1});
         break;
     case SM_WIRE_RESIZE:
         sm_wire_put_resize(&w, &(struct sm_wire_resize){31, 32});
