@@ -1,15 +1,19 @@
 /* The way to a VM of another process. See control.h. */
 #include "cli/control.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -17,28 +21,150 @@
 #include "util/cleanup.h"
 
 #define MAX_LINE        (PATH_MAX + 64)
+#define MAX_NAME        63
+#define BACKLOG         64
+#define SWEEP_AT_START  16  /* names that a start looks at: with many VMs it is not to take long */
+#define RETRY_MS        100 /* between two accepts that failed */
 #define REQUEST_TIMEOUT 5   /* seconds for the line to come */
 #define ANSWER_TIMEOUT  600 /* for a snapshot to be written */
 
 struct cli_control {
-    sm_vm *vm;
+    char name[MAX_NAME + 1];
     int fd;
     pthread_t thread;
+    pthread_mutex_t lock; /* of what follows; held while a request is served */
+    sm_vm *vm;            /* NULL: it is being started, or is over */
+    bool closing;
 };
 
-static socklen_t address_of(const char *vm, struct sockaddr_un *address)
+/* ---- names ----------------------------------------------------------------------------------------- */
+
+/* Where the names are, see control.h. */
+static void path_of_names(char *path, size_t size)
 {
-    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    int n = snprintf(address->sun_path + 1, sizeof(address->sun_path) - 1, "supermachine/%u/%.63s",
-        (unsigned)getuid(), vm);
-    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+    const char *runtime = getenv("XDG_RUNTIME_DIR");
+    char mine[64];
+    snprintf(mine, sizeof(mine), "/run/user/%u", (unsigned)geteuid());
+    if (runtime && *runtime == '/')
+        snprintf(path, size, "%s/supermachine", runtime);
+    else if (access(mine, W_OK | X_OK) == 0)
+        snprintf(path, size, "%s/supermachine", mine);
+    else if (geteuid() == 0)
+        snprintf(path, size, "/run/supermachine");
+    else
+        snprintf(path, size, "/tmp/supermachine-%u", (unsigned)geteuid());
 }
+
+/* The directory of the names, which must be ours alone; -1 and errno. */
+static int open_names(bool make)
+{
+    char path[PATH_MAX];
+    path_of_names(path, sizeof(path));
+    if (make && mkdir(path, 0700) && errno != EEXIST)
+        return -1;
+    auto_fd dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat st;
+    if (dir < 0 || fstat(dir, &st))
+        return -1;
+    if (st.st_uid != geteuid() || (st.st_mode & 077)) {
+        errno = EPERM;
+        return -1;
+    }
+    return sm_steal_fd(&dir);
+}
+
+/* A directory's path may be longer than the address of a socket. */
+static struct sockaddr_un address_of(int dir, const char *name)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%.63s", dir, name);
+    return address;
+}
+
+/* Whether somebody listens: a socket file whose owner was killed refuses. */
+static bool is_alive(int dir, const char *name)
+{
+    const struct sockaddr_un address = address_of(dir, name);
+    auto_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 ||
+           errno != ECONNREFUSED;
+}
+
+/* Removes names whose owners were killed; looks at `most` of them. With the directory locked. */
+static void sweep(int dir, unsigned most)
+{
+    int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *list = copy < 0 ? NULL : fdopendir(copy);
+    if (!list) {
+        sm_close(copy);
+        return;
+    }
+    for (const struct dirent *e; most > 0 && (e = readdir(list));) {
+        if (*e->d_name == '.')
+            continue;
+        most--;
+        if (!is_alive(dir, e->d_name))
+            unlinkat(dir, e->d_name, 0);
+    }
+    closedir(list);
+}
+
+/* 1: it is ours, *fd listens; 0: somebody has it; -1 and errno. */
+static int take_name(const char *name, int *fd)
+{
+    auto_fd dir = open_names(true);
+    auto_fd s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (dir < 0 || s < 0 || flock(dir, LOCK_EX))
+        return -1;
+    sweep(dir, SWEEP_AT_START);
+    const struct sockaddr_un address = address_of(dir, name);
+    int rc = bind(s, (const struct sockaddr *)&address, sizeof(address));
+    if (rc && errno == EADDRINUSE && !is_alive(dir, name)) {
+        unlinkat(dir, name, 0);
+        rc = bind(s, (const struct sockaddr *)&address, sizeof(address));
+    }
+    if (rc && errno == EADDRINUSE)
+        return 0;
+    if (rc || listen(s, BACKLOG))
+        return -1;
+    *fd = sm_steal_fd(&s);
+    return 1;
+}
+
+static void give_name_back(const char *name)
+{
+    char path[PATH_MAX];
+    auto_fd dir = open_names(false);
+    if (dir < 0 || flock(dir, LOCK_EX))
+        return;
+    if (*name)
+        unlinkat(dir, name, 0);
+    path_of_names(path, sizeof(path));
+    rmdir(path); /* if it was the last */
+}
+
+/* Of this process, for cli_control_abandon. */
+static char reserved[MAX_NAME + 1];
+
+void cli_control_abandon(void)
+{
+    if (*reserved)
+        give_name_back(reserved);
+}
+
+/* What cannot be a file's name, and so no VM's either. */
+static bool is_plain(const char *name)
+{
+    return *name && *name != '.' && !strchr(name, '/') && strlen(name) <= MAX_NAME;
+}
+
+/* ---- lines ----------------------------------------------------------------------------------------- */
 
 static bool is_same_user(int fd)
 {
     struct ucred peer;
     socklen_t size = sizeof(peer);
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == getuid();
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == geteuid();
 }
 
 static void set_timeout(int fd, int seconds)
@@ -124,69 +250,114 @@ static void serve_ports(sm_vm *vm, int fd)
     send_line(fd, "ok\n");
 }
 
-static void serve(struct cli_control *control, int fd)
+static void answer(struct cli_control *control, int fd, const char *line)
 {
-    struct lines in = {.fd = fd};
     static const char snapshot[] = "snapshot ";
-    set_timeout(fd, REQUEST_TIMEOUT);
-    const char *line = is_same_user(fd) ? read_line(&in) : NULL;
-    if (!line)
-        return;
-    if (strncmp(line, snapshot, sizeof(snapshot) - 1) == 0)
+    pthread_mutex_lock(&control->lock);
+    if (!control->vm)
+        send_line(fd, "error the VM is not up yet, or over\n");
+    else if (strncmp(line, snapshot, sizeof(snapshot) - 1) == 0)
         serve_snapshot(control->vm, fd, line + sizeof(snapshot) - 1);
     else if (strcmp(line, "ports") == 0)
         serve_ports(control->vm, fd);
     else
         send_line(fd, "error this supermachine does not know the request\n");
+    pthread_mutex_unlock(&control->lock);
+}
+
+static void serve(struct cli_control *control, int fd)
+{
+    struct lines in = {.fd = fd};
+    set_timeout(fd, REQUEST_TIMEOUT);
+    const char *line = is_same_user(fd) ? read_line(&in) : NULL;
+    if (line)
+        answer(control, fd, line);
+}
+
+static bool is_closing(struct cli_control *control)
+{
+    pthread_mutex_lock(&control->lock);
+    bool closing = control->closing;
+    pthread_mutex_unlock(&control->lock);
+    return closing;
 }
 
 static void *serve_all(void *arg)
 {
     struct cli_control *control = arg;
-    for (;;) {
+    while (!is_closing(control)) {
         int fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC);
         if (fd >= 0) {
             serve(control, fd);
             close(fd);
-        } else if (errno != EINTR && errno != ECONNABORTED) {
-            return NULL; /* shut down */
+        } else if (errno != EINTR && errno != ECONNABORTED && !is_closing(control)) {
+            poll(NULL, 0, RETRY_MS); /* no descriptor is free: a connection of the VM's may end */
         }
     }
+    return NULL;
 }
 
-struct cli_control *cli_control_open(sm_vm *vm, bool *taken)
+static int start_thread(struct cli_control *control)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(&control->thread, NULL, serve_all, control);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
+struct cli_control *cli_control_reserve(const char *name, bool *taken)
 {
     *taken = false;
+    if (!is_plain(name))
+        return NULL;
     struct cli_control *control = calloc(1, sizeof(*control));
     if (!control)
         return NULL;
-    struct sockaddr_un address;
-    socklen_t size = address_of(sm_vm_name(vm), &address);
-    control->vm = vm;
-    control->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (control->fd >= 0 && bind(control->fd, (struct sockaddr *)&address, size)) {
-        *taken = errno == EADDRINUSE;
-    } else if (control->fd >= 0 && listen(control->fd, 8) == 0) {
-        sigset_t all, before;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        int rc = pthread_create(&control->thread, NULL, serve_all, control);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        if (rc == 0)
-            return control;
+    snprintf(control->name, sizeof(control->name), "%s", name);
+    pthread_mutex_init(&control->lock, NULL);
+    int rc = -1;
+    for (int i = 0; i < 3 && rc < 0; i++) { /* the last VM to end removes the directory */
+        rc = take_name(name, &control->fd);
+        if (rc < 0 && errno != ENOENT)
+            break;
     }
-    sm_close(control->fd);
+    *taken = rc == 0;
+    if (rc == 1 && start_thread(control) == 0) {
+        memcpy(reserved, control->name, sizeof(reserved));
+        return control;
+    }
+    if (rc == 1) {
+        give_name_back(name);
+        close(control->fd);
+    }
     free(control);
     return NULL;
+}
+
+void cli_control_attach(struct cli_control *control, sm_vm *vm)
+{
+    if (!control)
+        return;
+    pthread_mutex_lock(&control->lock);
+    control->vm = vm;
+    pthread_mutex_unlock(&control->lock);
 }
 
 void cli_control_close(struct cli_control *control)
 {
     if (!control)
         return;
+    give_name_back(control->name);
+    *reserved = '\0';
+    pthread_mutex_lock(&control->lock);
+    control->closing = true;
+    pthread_mutex_unlock(&control->lock);
     shutdown(control->fd, SHUT_RDWR);
     pthread_join(control->thread, NULL);
     close(control->fd);
+    pthread_mutex_destroy(&control->lock);
     free(control);
 }
 
@@ -195,11 +366,17 @@ void cli_control_close(struct cli_control *control)
 /* Connects and sends the request; 0, or an exit code after a message. */
 static int ask(const char *vm, const char *request, struct lines *answer)
 {
-    struct sockaddr_un address;
-    socklen_t size = address_of(vm, &address);
+    auto_fd dir = is_plain(vm) ? open_names(false) : -1;
     auto_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, size))
+    struct sockaddr_un address = address_of(dir, vm);
+    if (dir >= 0 && flock(dir, LOCK_EX) == 0) {
+        sweep(dir, UINT_MAX);
+        flock(dir, LOCK_UN);
+    }
+    if (dir < 0 || fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address))) {
+        give_name_back(""); /* the directory, if what was swept was the last */
         return cli_fail("no VM named '%s' runs for this user", vm);
+    }
     if (!is_same_user(fd))
         return cli_fail("somebody else holds the name of the VM '%s'", vm);
     set_timeout(fd, ANSWER_TIMEOUT);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -89,6 +90,7 @@ struct run {
     struct cli_policy policy;
     char *policy_text;
     int stop_timeout_ms;
+    char made_up_name[16];
     bool interactive, timing, quiet;
 };
 
@@ -330,12 +332,46 @@ static void limit_memory(void)
     fclose(in);
 }
 
+/* Whether there is something to run: nobody is to wait for a bake first. */
+static bool has_command(const struct run *run, const sm_image *image)
+{
+    if (run->exec.args || run->exec.entrypoint || run->vm.snapshot)
+        return true;
+    json_t *root = json_loads(sm_image_config(image), 0, NULL);
+    const json_t *config = json_object_get(root, "config");
+    bool has = json_array_size(json_object_get(config, "Entrypoint")) ||
+               json_array_size(json_object_get(config, "Cmd"));
+    json_decref(root);
+    return has;
+}
+
+/* The VM's name is taken before it is started. 0, or the exit code after a message. */
+static int reserve_name(struct run *run, struct cli_control **control)
+{
+    bool taken, named = run->vm.name != NULL;
+    if (!named) {
+        uint32_t random = 0;
+        (void)!getrandom(&random, sizeof(random), 0);
+        snprintf(run->made_up_name, sizeof(run->made_up_name), "vm-%08x", random);
+        run->vm.name = run->made_up_name;
+    }
+    *control = cli_control_reserve(run->vm.name, &taken);
+    if (taken)
+        return cli_fail("a VM named '%s' runs already", run->vm.name);
+    if (!*control && named && errno == EPERM)
+        return cli_fail(
+            "the directory for names of VMs is not only yours; set XDG_RUNTIME_DIR to one "
+            "that is");
+    return 0;
+}
+
 static int run_image(struct run *run)
 {
     sm_error err;
     sm_store *store = NULL;
     sm_image *image = NULL;
     sm_vm *vm = NULL;
+    struct cli_control *control = NULL;
     struct stamps at = {.start = now_us()};
     int status;
 
@@ -352,6 +388,11 @@ static int run_image(struct run *run)
     cli_progress_end();
     at.image = now_us();
     run->vm.progress = run->image_options.progress;
+    status = has_command(run, image)
+                 ? reserve_name(run, &control)
+                 : cli_fail("the image names no command of its own; say what to run");
+    if (status)
+        goto out;
     int rc = sm_vm_start(image, &run->vm, &vm, &err);
     cli_progress_end();
     if (rc) {
@@ -359,12 +400,11 @@ static int run_image(struct run *run)
         goto out;
     }
     limit_memory();
-    bool taken;
-    struct cli_control *control = cli_control_open(vm, &taken);
-    status = taken ? cli_fail("a VM named '%s' runs already", sm_vm_name(vm))
-                   : run_command(run, vm, &at);
-    cli_control_close(control);
+    cli_control_attach(control, vm);
+    status = run_command(run, vm, &at);
+    cli_control_attach(control, NULL);
 out:
+    cli_control_close(control);
     sm_vm_close(vm);
     sm_image_close(image);
     sm_store_close(store);
@@ -393,6 +433,11 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
         goto out;
     if (optind == argc) {
         status = cli_fail_usage(self, "which image?");
+        goto out;
+    }
+    if (run.vm.snapshot && (run.vm.memory_bytes || run.vm.vcpus)) {
+        status =
+            cli_fail_usage(self, "a snapshot has its own memory and CPUs: not --memory or --cpus");
         goto out;
     }
     run.image = argv[optind++];

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/control.h"
 #include "cli/terminal.h"
 #include "util/clock.h"
 
@@ -34,6 +35,7 @@ static bool asks_to_end(int sig)
 static _Noreturn void die(int sig)
 {
     cli_terminal_restore();
+    cli_control_abandon();
     signal(sig, SIG_DFL);
     sigset_t set;
     sigemptyset(&set);

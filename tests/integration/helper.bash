@@ -73,6 +73,8 @@ nothing_left() {
     done
     # shellcheck disable=SC2046 # pids
     [ -z "$left" ] || kill -KILL $(cut -d ' ' -f 1 <<<"$left") 2>/dev/null || true
+    # The name of one that was killed goes when another one looks for a name.
+    [ ! -d "$XDG_RUNTIME_DIR/supermachine" ] || supermachine port nobody >/dev/null 2>&1 || true
     left+=$(find "$XDG_RUNTIME_DIR" "$TMPDIR" -mindepth 1 2>/dev/null)
     left+=$(find "$XDG_DATA_HOME" "$XDG_RUNTIME_DIR" "$TMPDIR" -type s 2>/dev/null)
     if [ -n "$left" ]; then

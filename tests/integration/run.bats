@@ -164,3 +164,12 @@ load helper
         [ "$assists" -eq 0 ]
     fi
 }
+
+@test "an image without a command is refused before anything is baked for it" {
+    local layout=$BATS_TEST_TMPDIR/layout
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    cp -r "$SM_IMAGE_BUSYBOX/oci" "$layout"
+    umoci config --image "$layout:latest" --tag empty --clear=config.cmd --clear=config.entrypoint
+    fails_with 125 'names no command' supermachine run "oci:$layout:empty"
+    [ -z "$(find "$XDG_DATA_HOME/supermachine/snapshots" -type f 2>/dev/null)" ]
+}

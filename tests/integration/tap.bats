@@ -125,8 +125,7 @@ END
     local vm=$!
     wait_for grep -q ready "$BATS_TEST_TMPDIR/out"
     fails_with 125 "'tap0' is in use" inside a supermachine run --network tap:tap0 "$busybox" true
-    # The VM's control socket is of the abstract kind, which a network namespace has of its own.
-    inside a supermachine snapshot create "tap-$$" "$snap"
+    supermachine snapshot create "tap-$$" "$snap"
     kill -KILL "$vm"
     wait "$vm" || true
 

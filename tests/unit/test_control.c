@@ -1,0 +1,174 @@
+/* Names of VMs, and the sockets behind them. No VM is needed: one that is not up yet answers, too. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "cli/cli.h"
+#include "cli/control.h"
+
+static char message[1024], runtime[64];
+
+/* What control.c needs of main.c. */
+int cli_fail(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(message, sizeof(message), fmt, ap);
+    va_end(ap);
+    return CLI_EXIT_FAILURE;
+}
+
+static int setup(void **state)
+{
+    strcpy(runtime, "/tmp/sm-test-XXXXXX");
+    assert_non_null(mkdtemp(runtime));
+    return setenv("XDG_RUNTIME_DIR", runtime, 1);
+}
+
+/* Nothing is left. */
+static int teardown(void **state)
+{
+    return rmdir(runtime);
+}
+
+static struct cli_control *reserve(const char *name)
+{
+    bool taken;
+    struct cli_control *c = cli_control_reserve(name, &taken);
+    assert_false(taken);
+    return c;
+}
+
+/* Asks it, and gets a refusal of these words. */
+static void refuses(const char *name, const char *words)
+{
+    static sm_vm_port ports[SM_VM_MAX_PORTS];
+    size_t n;
+    assert_int_equal(cli_control_ports(name, ports, &n), CLI_EXIT_FAILURE);
+    if (!strstr(message, words))
+        fail_msg("'%s' lacks '%s'", message, words);
+}
+
+static void of_two_with_one_name_the_second_has_none(void **state)
+{
+    bool taken;
+    struct cli_control *web = reserve("web"), *other = reserve("other");
+    assert_true(web && other);
+    assert_null(cli_control_reserve("web", &taken));
+    assert_true(taken);
+    refuses("web", "not up yet");
+    refuses("we", "no VM named 'we'");
+    cli_control_close(web);
+    refuses("web", "no VM named 'web'");
+    web = reserve("web");
+    assert_non_null(web);
+    cli_control_close(web);
+    cli_control_close(other);
+}
+
+static void what_is_no_name_of_a_file_is_no_name(void **state)
+{
+    assert_null(reserve(""));
+    assert_null(reserve(".."));
+    assert_null(reserve("a/b"));
+    refuses("../web", "no VM named");
+    refuses("", "no VM named");
+}
+
+/* A process that has the name is killed. */
+static void leave(const char *name)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        bool taken;
+        raise(cli_control_reserve(name, &taken) ? SIGKILL : SIGTERM);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(WTERMSIG(status), SIGKILL);
+    char path[128];
+    snprintf(path, sizeof(path), "%s/supermachine/%s", runtime, name);
+    assert_int_equal(access(path, F_OK), 0);
+}
+
+static void what_a_killed_owner_left_goes(void **state)
+{
+    leave("web");
+    struct cli_control *web = reserve("web");
+    assert_non_null(web);
+    leave("job");
+    refuses("web", "not up yet"); /* the one that lives is not swept */
+    leave("job-2");
+    cli_control_close(web);
+    leave("job-3");
+    refuses("job-2", "no VM named");
+}
+
+static void a_directory_of_others_is_not_used(void **state)
+{
+    char dir[96];
+    snprintf(dir, sizeof(dir), "%s/supermachine", runtime);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    assert_int_equal(chmod(dir, 0770), 0);
+    assert_null(reserve("web"));
+    assert_int_equal(errno, EPERM);
+    assert_int_equal(rmdir(dir), 0);
+    assert_int_equal(symlink("/tmp", dir), 0);
+    assert_null(reserve("web"));
+    assert_int_equal(unlink(dir), 0);
+}
+
+/* While no descriptor is free nothing can be accepted; then the request is answered. */
+static void descriptors_that_run_out_do_not_end_it(void **state)
+{
+    struct cli_control *web = reserve("web");
+    assert_non_null(web);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/supermachine/web", runtime);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    struct rlimit before, none;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = before;
+    int next = dup(fd);
+    none.rlim_cur = (rlim_t)next;
+    close(next);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    usleep(50000);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    const struct timeval limit = {.tv_sec = 60};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+    assert_int_equal(send(fd, "ports\n", 6, 0), 6);
+    char answer[6] = "";
+    assert_int_equal(recv(fd, answer, 5, MSG_WAITALL), 5);
+    assert_string_equal(answer, "error");
+    close(fd);
+    cli_control_close(web);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(of_two_with_one_name_the_second_has_none),
+        TEST(what_is_no_name_of_a_file_is_no_name),
+        TEST(what_a_killed_owner_left_goes),
+        TEST(a_directory_of_others_is_not_used),
+        TEST(descriptors_that_run_out_do_not_end_it),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
