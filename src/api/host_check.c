@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "hypervisor/hypervisor.h"
+#include "oci/store.h"
 #include "util/cleanup.h"
 #include "util/locate.h"
 
@@ -67,8 +68,10 @@ static void check_file(
     auto_free char *path = NULL;
     sm_error err;
     if (sm_locate(file, env, beside, &path, &err))
-        add(r, name, SM_CHECK_FAILED, "build it with 'make', or install supermachine", "%s",
-            err.message);
+        add(r, name, SM_CHECK_FAILED,
+            err.code == SM_EPERM ? "let everybody read it and search its directories"
+                                 : "build it with 'make', or install supermachine",
+            "%s", err.message);
     else
         add(r, name, SM_CHECK_OK, NULL, "%s", path);
 }
@@ -76,35 +79,28 @@ static void check_file(
 /* The nearest directory above (or at) the store that exists. */
 static void existing_parent(char *path)
 {
-    while (access(path, F_OK) && *path) {
+    while (access(path, F_OK)) {
         char *slash = strrchr(path, '/');
-        if (!slash)
-            break;
-        *slash = '\0';
+        if (!slash) {
+            memcpy(path, ".", 2); /* a relative path's */
+            return;
+        }
+        slash[slash == path] = '\0';
+        if (slash == path)
+            return;
     }
-    if (!*path)
-        memcpy(path, "/", 2);
-}
-
-static char *store_path(const char *dir)
-{
-    char *path = NULL;
-    const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
-    int n;
-    if (dir)
-        n = asprintf(&path, "%s", dir);
-    else if (data && *data == '/')
-        n = asprintf(&path, "%s/supermachine", data);
-    else
-        n = asprintf(&path, "%s/.local/share/supermachine", home ? home : "");
-    return n < 0 ? NULL : path;
 }
 
 static void check_store(struct report *r, const char *dir)
 {
-    auto_free char *path = store_path(dir);
-    auto_free char *parent = path ? strdup(path) : NULL;
-    if (!parent)
+    sm_error err;
+    auto_free char *path = dir ? strdup(dir) : sm_imgstore_default_dir(&err);
+    if (!path && !dir) {
+        add(r, "store", SM_CHECK_FAILED, NULL, "%s", err.message);
+        return;
+    }
+    auto_free char *parent = path && *path ? strdup(path) : strdup(".");
+    if (!parent || !path)
         return;
     existing_parent(parent);
     struct statvfs fs;

@@ -16,11 +16,20 @@
 #define MAX_OPTIONS 48
 #define HELP_ID     0x7fff
 
+/* Whether an argument such as "--name" or "--name=value" has the whole name. */
+static bool is_whole(const char *arg, const char *name)
+{
+    size_t n = strlen(name);
+    return strncmp(arg, "--", 2) == 0 && strncmp(arg + 2, name, n) == 0 &&
+           (arg[2 + n] == '\0' || arg[2 + n] == '=');
+}
+
 int cli_next_option(const struct cli_command *command, int argc, char **argv)
 {
     struct option longs[MAX_OPTIONS + 2] = {0};
     char shorts[2 * MAX_OPTIONS + 3] = "+:";
     size_t n = 0, s = 2;
+    bool own_h = false;
     for (const struct cli_option *o = command->options; o && o->id && n < MAX_OPTIONS; o++) {
         if (o->name)
             longs[n++] = (struct option){
@@ -28,6 +37,7 @@ int cli_next_option(const struct cli_command *command, int argc, char **argv)
                 .has_arg = o->arg ? required_argument : no_argument,
                 .val = o->id,
             };
+        own_h = own_h || o->id == 'h';
         if (o->id < 256) {
             shorts[s++] = (char)o->id;
             if (o->arg)
@@ -35,10 +45,20 @@ int cli_next_option(const struct cli_command *command, int argc, char **argv)
         }
     }
     longs[n] = (struct option){.name = "help", .val = HELP_ID};
+    if (!own_h)
+        shorts[s++] = 'h';
 
     opterr = 0;
     int at = optind ? optind : 1;
-    int id = getopt_long(argc, argv, shorts, longs, NULL);
+    int which = -1;
+    int id = getopt_long(argc, argv, shorts, longs, &which);
+    /* getopt takes abbreviations, which the next option of ours would make ambiguous. */
+    if (which >= 0 && !is_whole(argv[at], longs[which].name)) {
+        cli_fail_usage(command, "unknown option '%s'", argv[at]);
+        return CLI_OPTIONS_ERROR;
+    }
+    if (id == 'h' && !own_h)
+        id = HELP_ID;
     switch (id) {
     case -1:
         return CLI_OPTIONS_END;
@@ -54,7 +74,7 @@ int cli_next_option(const struct cli_command *command, int argc, char **argv)
         else if (optopt)
             cli_fail_usage(command, "unknown option '-%c'", optopt);
         else
-            cli_fail_usage(command, "unknown or ambiguous option '%s'", argv[at]);
+            cli_fail_usage(command, "unknown option '%s'", argv[at]);
         return CLI_OPTIONS_ERROR;
     default:
         return id;

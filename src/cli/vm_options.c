@@ -5,7 +5,9 @@
 
 #include "cli/options.h"
 
-#define PAGE (2ull << 20) /* VMs have whole pages of this size */
+#define PAGE         (2ull << 20) /* VMs have whole pages of this size */
+#define LEAST_MEMORY (32ull << 20)
+#define MOST_MEMORY  (64ull << 30)
 
 bool cli_take_vm_option(const struct cli_command *self, int id, sm_vm_config *config, int *status)
 {
@@ -16,9 +18,10 @@ bool cli_take_vm_option(const struct cli_command *self, int id, sm_vm_config *co
         if (!cli_parse_size(optarg, &number) || !number)
             *status =
                 cli_fail_usage(self, "'--memory %s' is not a size such as 512m or 2g", optarg);
+        else if (number < LEAST_MEMORY || number > MOST_MEMORY)
+            *status = cli_fail_usage(self, "'--memory %s' is not from 32m to 64g", optarg);
         else
-            config->memory_bytes =
-                number > UINT64_MAX - PAGE ? number : (number + PAGE - 1) / PAGE * PAGE;
+            config->memory_bytes = (number + PAGE - 1) / PAGE * PAGE;
         return true;
     case OPT_CPUS:
         if (!cli_parse_number(optarg, 1, 16, &number))

@@ -155,6 +155,7 @@ static int start(char *const argv[], int in, int out, pid_t *pid)
     sigdelset(&all, SIGSTOP);
     if ((rc = posix_spawn_file_actions_adddup2(&actions, in, 0)) == 0 &&
         (rc = posix_spawn_file_actions_adddup2(&actions, out, 1)) == 0 &&
+        (rc = posix_spawn_file_actions_addclosefrom_np(&actions, 3)) == 0 &&
         (rc = posix_spawnattr_setsigmask(&attr, &none)) == 0 &&
         (rc = posix_spawnattr_setsigdefault(&attr, &all)) == 0 &&
         (rc = posix_spawnattr_setpgroup(&attr, 0)) == 0 &&

@@ -17,7 +17,7 @@
 #include "oci/json.h"
 #include "util/error.h"
 
-static char *default_dir(sm_error *err)
+char *sm_imgstore_default_dir(sm_error *err)
 {
     const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
     char *path = NULL;
@@ -50,7 +50,7 @@ static int make_dirs(char *path)
 
 int sm_imgstore_open(struct sm_imgstore **out, const char *dir, sm_error *err)
 {
-    auto_free char *path = dir ? strdup(dir) : default_dir(err);
+    auto_free char *path = dir ? strdup(dir) : sm_imgstore_default_dir(err);
     if (!path)
         return dir ? sm_error_set(err, SM_ENOMEM, "out of memory") : -SM_EINVAL;
     if (make_dirs(path) != 0)

@@ -17,6 +17,7 @@ struct sm_imgstore;
 
 /* Opens (and creates, mode 0700) the store; dir NULL: $XDG_DATA_HOME/supermachine or
  * ~/.local/share/supermachine. */
+char *sm_imgstore_default_dir(sm_error *err); /* malloc'ed; NULL: there is none */
 int sm_imgstore_open(struct sm_imgstore **store, const char *dir, sm_error *err);
 void sm_imgstore_close(struct sm_imgstore *store);
 const char *sm_imgstore_path(const struct sm_imgstore *store);

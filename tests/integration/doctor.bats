@@ -43,6 +43,33 @@ load helper
     [ -n "$command" ]
 }
 
+@test "--version, -h, and the words of other tools" {
+    [ "$(supermachine --version)" = "$(supermachine version)" ]
+    [ "$(supermachine -h)" = "$(supermachine help)" ]
+    [ "$(supermachine doctor -h)" = "$(supermachine help doctor)" ]
+    fails_with 125 "unknown command 'images'; here it is 'image ls'" supermachine images
+    fails_with 125 "unknown option '--vers'" supermachine --vers
+    fails_with 125 'a snapshot has its own memory' supermachine run --snapshot file -m 512m "$busybox"
+    fails_with 125 "'--memory 64k' is not from 32m to 64g" supermachine run -m 64k "$busybox"
+}
+
+@test "what the caller left open is not handed on" {
+    printf '#!/bin/sh\nls -l /proc/self/fd >"%s"\nexit 1\n' "$BATS_TEST_TMPDIR/fds" >"$BATS_TEST_TMPDIR/supermachine-image"
+    chmod +x "$BATS_TEST_TMPDIR/supermachine-image"
+    echo secret >"$BATS_TEST_TMPDIR/secret"
+    XDG_DATA_HOME=$BATS_TEST_TMPDIR/data SUPERMACHINE_LIBEXEC_DIR=$BATS_TEST_TMPDIR \
+        run supermachine pull "$busybox" 9<"$BATS_TEST_TMPDIR/secret"
+    [ "$status" -eq 125 ]
+    [ -s "$BATS_TEST_TMPDIR/fds" ]
+    run ! grep secret "$BATS_TEST_TMPDIR/fds"
+}
+
+@test "doctor without a place for the store says what run says" {
+    run env -u HOME -u XDG_DATA_HOME supermachine doctor
+    [ "$status" -eq 125 ]
+    grep -q '^FAILED *store *neither XDG_DATA_HOME nor HOME is set' <<<"$output"
+}
+
 @test "image ls, inspect, rm" {
     export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
     run --separate-stderr supermachine image ls --format json

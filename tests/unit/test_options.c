@@ -141,7 +141,10 @@ static void test_parsing(void **state)
     assert_string_equal(
         PARSE(W("-ie"), W("A=1"), W("image"), W("-i"), W("--env")), "i e=A=1 | image -i --env");
     assert_string_equal(PARSE(W("--env=B"), W("--timing"), W("--"), W("-x")), "e=B 300 | -x");
-    assert_string_equal(PARSE(W("--timeo"), W("5"), W("x")), "301=5 | x");
+    assert_string_equal(PARSE(W("--timeout"), W("5"), W("x")), "301=5 | x");
+    assert_string_equal(PARSE(W("--timeo"), W("5"), W("x")), "error"); /* no abbreviations */
+    assert_non_null(strstr(usage_message, "unknown option '--timeo'"));
+    assert_string_equal(PARSE(W("--timeo=5"), W("x")), "error");
     assert_string_equal(PARSE(W("--nothing")), "error");
     assert_non_null(strstr(usage_message, "'--nothing'"));
     assert_string_equal(PARSE(W("-iz")), "error");
