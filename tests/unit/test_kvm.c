@@ -21,6 +21,7 @@
 #include "arch/x86_64/state.h"
 #include "guest_code.h"
 #include "hypervisor/hypervisor.h"
+#include "hypervisor/kvm/kvm.h"
 #include "util/bytes.h"
 
 #define RAM     (4u << 20)
@@ -612,6 +613,58 @@ static void incomplete_state_is_refused(void **state)
     drop_vm(&v);
 }
 
+/* KVM would take them: a set from the host's side asks nobody what the guest is offered. */
+static void what_is_not_offered_is_not_restored(void **state)
+{
+    (void)state;
+    static const uint32_t hidden[] = {0x4b564d02, 0x4b564d06, 0x40000000, 0x480, 0xc0010117, 0x186};
+    struct vm v;
+    struct sm_vcpu_state s;
+    make_vm(&v);
+    ok(sm_hv_vcpu_get_state(v.vcpu, &s, &err));
+    for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++) {
+        for (uint32_t j = 0; j < s.sys.n; j++)
+            assert_int_not_equal(s.sys.v[j].id, hidden[i]);
+        struct sm_reg kept = s.sys.v[s.sys.n - 1];
+        s.sys.v[s.sys.n - 1] = (struct sm_reg){.id = hidden[i]};
+        assert_int_equal(sm_hv_vcpu_set_state(v.vcpu, &s, &err), -SM_EUNSUPPORTED);
+        assert_non_null(strstr(err.message, "no guest of ours"));
+        s.sys.v[s.sys.n - 1] = kept;
+    }
+    struct sm_reg first = s.sys.v[0]; /* another order is fine */
+    s.sys.v[0] = s.sys.v[s.sys.n - 1];
+    s.sys.v[s.sys.n - 1] = first;
+    ok(sm_hv_vcpu_set_state(v.vcpu, &s, &err));
+    sm_vcpu_state_clear(&s);
+    drop_vm(&v);
+}
+
+static uint32_t bits_of(const struct kvm_cpuid2 *list, uint32_t function, char reg)
+{
+    for (uint32_t i = 0; i < list->nent; i++) {
+        const struct kvm_cpuid_entry2 *e = &list->entries[i];
+        if (e->function == function)
+            return reg == 'a' ? e->eax | e->ebx | e->edx : reg == 'c' ? e->ecx : e->edx;
+    }
+    return 0;
+}
+
+static void nested_virtualisation_and_counters_are_not_offered(void **state)
+{
+    (void)state;
+    struct vm v;
+    make_vm(&v);
+    const struct kvm_cpuid2 *list = v.hv->cpuid;
+    assert_true(bits_of(list, 1, 'c') & 1u << 31); /* it is the list */
+    assert_int_equal(bits_of(list, 1, 'c') & (1u << 5 | 1u << 15), 0);
+    assert_int_equal(bits_of(list, 7, 'd') & 1u << 19, 0);
+    assert_int_equal(bits_of(list, 0x80000001, 'c') & (1u << 2 | 1u << 23), 0);
+    static const uint32_t empty[] = {0xa, 0x1c, 0x8000000a, 0x80000022};
+    for (size_t i = 0; i < sizeof(empty) / sizeof(empty[0]); i++)
+        assert_int_equal(bits_of(list, empty[i], 'a'), 0);
+    drop_vm(&v);
+}
+
 /* Where the self-test says that no assist is needed, none is counted. */
 static void the_self_test_tells_whether_there_is_an_assist(void **state)
 {
@@ -686,6 +739,8 @@ int main(void)
         cmocka_unit_test(complete_gives_the_guest_its_value),
         cmocka_unit_test(state_goes_round),
         cmocka_unit_test(incomplete_state_is_refused),
+        cmocka_unit_test(what_is_not_offered_is_not_restored),
+        cmocka_unit_test(nested_virtualisation_and_counters_are_not_offered),
         cmocka_unit_test(the_self_test_tells_whether_there_is_an_assist),
         cmocka_unit_test(closing_leaves_nothing_behind),
         cmocka_unit_test(the_digest_is_stable),

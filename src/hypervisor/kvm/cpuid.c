@@ -2,6 +2,10 @@
  * What the guest's CPUID says: what KVM supports, plus the topology of this VM. The digest covers all of
  * it that does not depend on which core asked, and the features of the bare CPU too, because guests of
  * hosts that emulate kernel mode read the real CPUID (see assist.c).
+ *
+ * Not offered, though KVM has them: nested virtualisation and performance counters. Both are much code of the
+ * host's kernel that a guest could reach, and a snapshot holds no state of either. Their MSRs are left
+ * out of snapshots with them (kvm.c).
  */
 #include "hypervisor/kvm/kvm.h"
 
@@ -16,10 +20,15 @@
 #define MAX_ENTRIES 256
 #define SPARE       4 /* room for topology leaves that KVM's list lacks */
 
+#define LEAF1_ECX_VMX          (1u << 5)
+#define LEAF1_ECX_PDCM         (1u << 15)
 #define LEAF1_ECX_TSC_DEADLINE (1u << 24)
 #define LEAF1_ECX_HYPERVISOR   (1u << 31)
 #define LEAF1_EDX_HTT          (1u << 28)
+#define LEAF7_EDX_ARCH_LBR     (1u << 19)
+#define EXT1_ECX_SVM           (1u << 2)
 #define EXT1_ECX_TOPOEXT       (1u << 22)
+#define EXT1_ECX_PERFCTR       (1u << 23 | 1u << 24 | 1u << 28) /* core, northbridge, last level cache */
 
 /* Of KVM's paravirtual features a guest gets: clock (0, 3, 24), no I/O delay (1), steal time (5), EOI (6),
  * TLB flush (9), halt polling control (12). Not those that make it do hypercalls (kicks, IPIs, yields):
@@ -81,10 +90,21 @@ int sm_kvm_cpuid_template(struct sm_hv *hv, sm_error *err)
         switch (e.function) {
         case 1:
             e.ebx &= 0x0000ffff; /* APIC id and count of the core that asked */
+            e.ecx &= ~(LEAF1_ECX_VMX | LEAF1_ECX_PDCM);
             e.ecx |= LEAF1_ECX_HYPERVISOR | (deadline ? LEAF1_ECX_TSC_DEADLINE : 0);
             break;
         case KVM_CPUID_FEATURES:
             e.eax &= PV_FEATURES;
+            break;
+        case 7:
+            if (e.index == 0)
+                e.edx &= ~LEAF7_EDX_ARCH_LBR;
+            break;
+        case 0xa:        /* performance counters */
+        case 0x1c:       /* last branch records */
+        case 0x8000000a: /* SVM */
+        case 0x80000022: /* performance counters, AMD */
+            e.eax = e.ebx = e.ecx = e.edx = 0;
             break;
         case 0xb:
         case 0x1f: /* ours, see below */
@@ -94,7 +114,7 @@ int sm_kvm_cpuid_template(struct sm_hv *hv, sm_error *err)
                 hv->xcr0 = e.eax | (uint64_t)e.edx << 32;
             break;
         case 0x80000001:
-            e.ecx &= ~EXT1_ECX_TOPOEXT;
+            e.ecx &= ~(EXT1_ECX_SVM | EXT1_ECX_TOPOEXT | EXT1_ECX_PERFCTR);
             break;
         case 0x80000008:
             hv->physical_bits = e.eax & 0xff;

@@ -72,11 +72,52 @@ static int check_capabilities(int fd, sm_error *err)
     return 0;
 }
 
-/* MSRs that are left out of snapshots. The wall-clock MSRs are requests to write guest memory, not
- * state; 0x12 is an alias of the newer system-time MSR; Hyper-V's are not offered to our guests. */
+/* MSRs that are left out of snapshots, and refused where one has them all the same. */
 static bool skip_msr(uint32_t index)
 {
-    return index == 0x11 || index == 0x12 || index == 0x4b564d00 || index >> 12 == 0x40000;
+    static const struct {
+        uint32_t first, last;
+    } skipped[] = {
+        {0x11,
+            0x12}, /* KVM's clock: a request to write guest memory, and an alias of the newer one */
+        {0x4b564d00, 0x4b564d00}, /* the newer request */
+        /* Of what our guests are not offered (cpuid.c): */
+        {0x40000000, 0x40000fff}, /* Hyper-V */
+        {0x4b564d02, 0x4b564d02}, /* KVM's asynchronous page faults */
+        {0x4b564d06, 0x4b564d08}, /* theirs, and migration control */
+        {0x480, 0x493},           /* VMX */
+        {0xc0000104, 0xc0000104}, /* SVM: TSC ratio, */
+        {0xc0010114, 0xc0010117}, /* VM_CR to the host's save area */
+        {0xc1, 0xc8},             /* performance counters: general, */
+        {0x186, 0x18d},
+        {0x309, 0x30c}, /* fixed, */
+        {0x345, 0x345}, /* capabilities, */
+        {0x38d, 0x390}, /* control, */
+        {0x3f1, 0x3f2}, /* PEBS */
+        {0x4c1, 0x4c8},
+        {0x600, 0x600},
+        {0x14ce, 0x14cf},         /* last branch records */
+        {0xc0000300, 0xc0000303}, /* AMD's */
+        {0xc0010000, 0xc0010007},
+        {0xc0010200, 0xc001020b},
+    };
+    for (size_t i = 0; i < SM_ARRAY_LEN(skipped); i++) {
+        if (index >= skipped[i].first && index <= skipped[i].last)
+            return true;
+    }
+    return false;
+}
+
+bool sm_kvm_msr_offered(const struct sm_hv *hv, uint32_t index, unsigned *at)
+{
+    const struct kvm_msr_list *list = hv->msrs;
+    for (unsigned tries = 0; tries < list->nmsrs; tries++, (*at)++) {
+        if (*at >= list->nmsrs)
+            *at = 0;
+        if (list->indices[*at] == index)
+            return true;
+    }
+    return false;
 }
 
 static int read_msr_list(struct sm_hv *hv, sm_error *err)

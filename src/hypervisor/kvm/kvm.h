@@ -72,6 +72,10 @@ int sm_kvm_cpuid_template(struct sm_hv *hv, sm_error *err);
 int sm_kvm_cpuid_for(
     const struct sm_hv_vm *vm, unsigned index, struct kvm_cpuid2 **cpuid, sm_error *err);
 
+/* Is this one of the MSRs that a snapshot holds? `at` is where the search begins and where it ended: whoever asks in the
+ * order of the list finds each at once. */
+bool sm_kvm_msr_offered(const struct sm_hv *hv, uint32_t index, unsigned *at);
+
 /* Completes the instruction at RIP that the kernel's emulator gave up on. Fails, naming it, when it is
  * none of those we know. */
 int sm_kvm_assist(struct sm_hv_vcpu *vcpu, sm_error *err);

@@ -443,10 +443,14 @@ static int load_msrs(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state,
     if (!msrs)
         return sm_error_set(err, SM_ENOMEM, "no memory for MSRs");
     struct kvm_msr_entry deadline = {0};
+    unsigned at = 0;
     int rc = 0;
     for (uint32_t i = 0; i < state->sys.n && !rc; i++) {
         const struct sm_reg *r = &state->sys.v[i];
         struct kvm_msr_entry entry = {.index = r->id, .data = r->value};
+        if (!sm_kvm_msr_offered(vcpu->vm->hv, r->id, &at))
+            return sm_error_set(err, SM_EUNSUPPORTED,
+                "the saved vCPU state has MSR %#x, which no guest of ours has here", r->id);
         if (r->id == SM_X86_MSR_TSC_DEADLINE) {
             deadline = entry;
             continue;
