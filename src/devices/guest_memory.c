@@ -31,9 +31,44 @@ int sm_gm_write(const struct sm_guest_memory *gm, uint64_t gpa, const void *buf,
  * Dropping a page of a private file mapping would bring the file's old content back. The guest said
  * only that the page is free, so it could live with that, but a later snapshot could not tell such a
  * page from one that is in use. So anonymous memory is mapped over it. That splits the mapping, and the
- * number of mappings of a process is limited: small pieces, of which a guest could report any number,
- * are left alone (free page reporting comes in blocks of 2 or 4 MiB).
+ * number of mappings of a process is limited (65,530 as a rule, and then nothing in it can map or start a thread): so
+ * it is done by blocks of 2 MiB, as free page reporting comes (or 4), neighbours being one mapping, and each
+ * block once; afterwards it is memory like any other.
  */
+static bool is_replaced(const struct sm_gm_replaced *r, uint64_t block)
+{
+    return block / 64 < SM_ARRAY_LEN(r->blocks) && (r->blocks[block / 64] >> block % 64 & 1);
+}
+
+static int replace_block(const struct sm_gm_region *region, uint64_t block)
+{
+    struct sm_gm_replaced *r = region->replaced;
+    void *start = region->host + block * SM_GM_DISCARD_BLOCK;
+    if (is_replaced(r, block))
+        return madvise(start, SM_GM_DISCARD_BLOCK, MADV_DONTNEED);
+    int runs = 1 - (block > 0 && is_replaced(r, block - 1)) - is_replaced(r, block + 1);
+    if (block / 64 >= SM_ARRAY_LEN(r->blocks) || (runs > 0 && r->runs >= SM_GM_DISCARD_RUNS))
+        return 0;
+    void *fresh = mmap(start, SM_GM_DISCARD_BLOCK, PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    if (fresh == MAP_FAILED)
+        return -1;
+    r->runs = (unsigned)((int)r->runs + runs);
+    r->blocks[block / 64] |= 1ULL << block % 64;
+    return 0;
+}
+
+static int replace(const struct sm_gm_region *region, uint64_t begin, uint64_t end)
+{
+    int rc = 0;
+    if (!region->replaced)
+        return 0;
+    begin = (begin + SM_GM_DISCARD_BLOCK - 1) / SM_GM_DISCARD_BLOCK;
+    for (; begin < end / SM_GM_DISCARD_BLOCK && !rc; begin++)
+        rc = replace_block(region, begin);
+    return rc;
+}
+
 int sm_gm_discard(const struct sm_guest_memory *gm, void *host, uint64_t len, sm_error *err)
 {
     uintptr_t begin = (uintptr_t)host, end;
@@ -59,11 +94,7 @@ int sm_gm_discard(const struct sm_guest_memory *gm, void *host, uint64_t len, sm
         rc = madvise(start, size, MADV_DONTNEED);
         break;
     case SM_GM_PRIVATE_FILE:
-        if (size >= SM_GM_DISCARD_MIN) {
-            void *fresh = mmap(start, size, PROT_READ | PROT_WRITE,
-                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
-            rc = fresh == MAP_FAILED ? -1 : 0;
-        }
+        rc = replace(region, begin - (uintptr_t)region->host, end - (uintptr_t)region->host);
         break;
     case SM_GM_SHARED:
         rc = madvise(start, size, MADV_REMOVE);

@@ -30,6 +30,14 @@ struct sm_gm_region {
     uint64_t size;
     uint8_t *host;
     enum sm_gm_backing backing;
+    struct sm_gm_replaced
+        *replaced; /* of a private file: see sm_gm_discard; NULL: nothing is given back */
+};
+
+/* Blocks of a private file mapping that have been replaced by anonymous memory. Belongs to who discards. */
+struct sm_gm_replaced {
+    unsigned runs;                          /* of neighbouring blocks */
+    uint64_t blocks[64ULL * 1024 / 2 / 64]; /* a bit each, up to 64 GiB */
 };
 
 struct sm_guest_memory {
@@ -53,9 +61,10 @@ int sm_gm_read(const struct sm_guest_memory *gm, uint64_t gpa, void *buf, size_t
 int sm_gm_write(const struct sm_guest_memory *gm, uint64_t gpa, const void *buf, size_t len);
 
 /* Gives the whole pages of [host, host + len), a range that sm_gm_ptr gave, back to the host system; the
- * guest reads zeros there afterwards. Of a private file mapping only ranges of SM_GM_DISCARD_MIN and
- * more are given back, the others stay as they are. */
-#define SM_GM_DISCARD_MIN (2u << 20)
+ * guest reads zeros there afterwards. Of a private file mapping only whole blocks of SM_GM_DISCARD_BLOCK are given
+ * back, and no more than SM_GM_DISCARD_RUNS pieces of it: what is left stays as it is. One thread at a time. */
+#define SM_GM_DISCARD_BLOCK (2u << 20)
+#define SM_GM_DISCARD_RUNS  2048
 int sm_gm_discard(const struct sm_guest_memory *gm, void *host, uint64_t len, sm_error *err);
 
 #endif

@@ -130,6 +130,8 @@ void sm_machine_close(struct sm_machine *m)
     for (unsigned i = 0; i < m->n_vcpus; i++)
         sm_hv_vcpu_close(m->vcpus[i].hv);
     sm_hv_vm_close(m->vm);
+    for (unsigned i = 0; i < m->memory.n; i++)
+        free(m->memory.regions[i].replaced);
     sm_mapping_release(&m->ram);
     sm_mapping_release(&m->rootfs_map);
     sm_hv_close(m->own_hv);

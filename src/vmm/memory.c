@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -94,8 +95,12 @@ int sm_machine_map_snapshot(
     if (rc)
         return rc;
     keep_out(&m->ram);
-    for (unsigned i = 0; i < m->memory.n; i++)
-        m->memory.regions[i].backing = SM_GM_PRIVATE_FILE;
+    for (unsigned i = 0; i < m->memory.n; i++) {
+        struct sm_gm_region *r = &m->memory.regions[i];
+        r->backing = SM_GM_PRIVATE_FILE;
+        if (!r->replaced)
+            r->replaced = calloc(1, sizeof(*r->replaced)); /* without it nothing is given back */
+    }
     return 0;
 }
 

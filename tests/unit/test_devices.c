@@ -124,8 +124,10 @@ static uint8_t *back_ram(struct fixture *f, enum sm_gm_backing backing, int *fd)
     }
     free(fill);
     f->fg.gm.n = 2;
-    f->fg.gm.regions[1] =
-        (struct sm_gm_region){.gpa = 1u << 30, .size = REGION, .host = ram, .backing = backing};
+    static struct sm_gm_replaced replaced;
+    replaced = (struct sm_gm_replaced){0};
+    f->fg.gm.regions[1] = (struct sm_gm_region){
+        .gpa = 1u << 30, .size = REGION, .host = ram, .backing = backing, .replaced = &replaced};
     return ram;
 }
 
@@ -165,6 +167,48 @@ static void reported_pages_read_as_zeros(void **state)
             munmap(ram, REGION);
             close(fd);
         }
+}
+
+static size_t count_mappings(void)
+{
+    FILE *f = fopen("/proc/self/maps", "re");
+    size_t n = 0;
+    for (int c; (c = fgetc(f)) != EOF;)
+        n += c == '\n';
+    fclose(f);
+    return n;
+}
+
+/* More pieces than a process may have mappings. */
+static void giving_back_splits_a_mapping_only_so_often(void **state)
+{
+    (void)state;
+    const uint64_t size = 64ULL << 30;
+    int fd = memfd_create("ram", MFD_CLOEXEC);
+    assert_int_equal(ftruncate(fd, (off_t)size), 0);
+    uint8_t *ram = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+    assert_ptr_not_equal(ram, MAP_FAILED);
+    struct sm_gm_replaced replaced = {0};
+    const struct sm_guest_memory gm = {.n = 1,
+        .regions = {
+            {.size = size, .host = ram, .backing = SM_GM_PRIVATE_FILE, .replaced = &replaced}}};
+    size_t before = count_mappings();
+    for (uint64_t at = 0; at < size - SM_GM_DISCARD_BLOCK; at += SM_GM_DISCARD_BLOCK + 4096)
+        assert_int_equal(sm_gm_discard(&gm, ram + at, SM_GM_DISCARD_BLOCK, NULL), 0);
+    for (uint64_t at = 0; at < size; at += 2 * SM_GM_DISCARD_BLOCK)
+        assert_int_equal(sm_gm_discard(&gm, ram + at, SM_GM_DISCARD_BLOCK, NULL), 0);
+    assert_true(count_mappings() <= before + 2 * SM_GM_DISCARD_RUNS + 16);
+
+    ram[5] = 1; /* a block that was given back before is given back again */
+    assert_int_equal(sm_gm_discard(&gm, ram, SM_GM_DISCARD_BLOCK, NULL), 0);
+    assert_int_equal(ram[5], 0);
+    /* what lies between two pieces makes one of them, and room for others */
+    unsigned runs = replaced.runs;
+    assert_int_equal(runs, SM_GM_DISCARD_RUNS);
+    assert_int_equal(sm_gm_discard(&gm, ram, 9 * SM_GM_DISCARD_BLOCK, NULL), 0);
+    assert_int_equal(replaced.runs, runs - 4);
+    munmap(ram, size);
+    close(fd);
 }
 
 static void a_guest_that_poisons_keeps_its_pages(void **state)
@@ -551,6 +595,7 @@ int main(void)
         T(inflated_pages_are_given_back),
         T(blk_reads_and_writes),
         T(blk_refuses_what_is_out_of_bounds),
+        T(giving_back_splits_a_mapping_only_so_often),
         T(blk_discards_and_zeroes),
         T(blk_read_only_stays_as_it_is),
         cmocka_unit_test(serial_keeps_the_tail),
