@@ -1,12 +1,15 @@
 /* Where our files are. See locate.h. */
 #include "util/locate.h"
 
+#include <dlfcn.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/error.h"
 
@@ -15,7 +18,7 @@
 static char *readable(const char *dir, const char *sub, const char *name, char **denied)
 {
     char *path;
-    if (asprintf(&path, "%s/%s%s%s", dir, sub, *sub ? "/" : "", name) < 0)
+    if (!dir || asprintf(&path, "%s/%s%s%s", dir, sub, *sub ? "/" : "", name) < 0)
         return NULL;
     if (access(path, R_OK) == 0)
         return path;
@@ -24,6 +27,39 @@ static char *readable(const char *dir, const char *sub, const char *name, char *
     else
         free(path);
     return NULL;
+}
+
+/* The directory of the running program. An upgrade may have replaced its file: then the kernel adds a word to the name,
+ * and what belongs to us is still where it was. */
+static char *program_dir(void)
+{
+    static const char gone[] = " (deleted)";
+    char path[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+    if (n <= 0)
+        return NULL;
+    path[n] = '\0';
+    size_t word = sizeof(gone) - 1;
+    if ((size_t)n > word && strcmp(path + n - word, gone) == 0 && access(path, F_OK) < 0)
+        path[(size_t)n - word] = '\0';
+    char *slash = strrchr(path, '/');
+    if (!slash)
+        return NULL;
+    *slash = '\0';
+    return strdup(path);
+}
+
+/* The directory of the shared library that we are in; NULL: we are in the program itself. */
+static char *library_dir(void)
+{
+    static const char marker;
+    Dl_info us;
+    if (!dladdr(&marker, &us) || !us.dli_fname || *us.dli_fname != '/')
+        return NULL;
+    char *path = realpath(us.dli_fname, NULL);
+    if (path)
+        *strrchr(path, '/') = '\0';
+    return path;
 }
 
 int sm_locate(const char *name, const char *env, const char *beside, char **path, sm_error *err)
@@ -37,20 +73,22 @@ int sm_locate(const char *name, const char *env, const char *beside, char **path
         return sm_error_set(
             err, SM_ENOTFOUND, "there is no readable %s in '%s', which %s names", name, dir, env);
     }
-    auto_free char *exe = realpath("/proc/self/exe", NULL);
-    if (exe) { /* else the program was replaced while it runs */
-        *strrchr(exe, '/') = '\0';
-        *path = readable(exe, beside, name, &denied);
+    auto_free char *program = program_dir();
+    auto_free char *library = library_dir();
+    const struct {
+        const char *dir, *sub;
+    } places[] = {{program, beside}, {program, "../" SM_PKGLIBDIR_IN_PREFIX}, {library, beside},
+        {library, "supermachine"}, {SM_PKGLIBDIR, ""}};
+    for (size_t i = 0; i < SM_ARRAY_LEN(places); i++) {
+        *path = readable(places[i].dir, places[i].sub, name, &denied);
         if (*path)
             return 0;
     }
-    *path = readable(SM_PKGLIBDIR, "", name, &denied);
-    if (*path)
-        return 0;
     if (denied)
         return sm_error_set(err, SM_EPERM, "this user may not read '%s'", denied);
     return sm_error_set(err, SM_ENOTFOUND,
-        "%s is neither in '%s%s%s' nor in '" SM_PKGLIBDIR "'; install supermachine, or name its "
-        "directory in %s",
-        name, exe ? exe : "the directory of this program", *beside ? "/" : "", beside, env);
+        "%s is neither in '%s%s%s', where the program is, nor in its prefix, beside the library or "
+        "in "
+        "'" SM_PKGLIBDIR "'; install supermachine, or name its directory in %s",
+        name, program ? program : "?", *beside ? "/" : "", beside, env);
 }
