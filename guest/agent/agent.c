@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <linux/vm_sockets.h>
+
 #include "system.h"
 
 #define EVENTS_PER_TURN 32
@@ -117,10 +119,27 @@ struct conn *agent_add_conn(struct agent *a, int fd)
     return NULL;
 }
 
+bool agent_trusts(const struct sockaddr_vm *peer)
+{
+    return peer->svm_family != AF_VSOCK || peer->svm_cid == VMADDR_CID_HOST;
+}
+
+int agent_accept(int listener)
+{
+    struct sockaddr_vm peer = {0};
+    socklen_t len = sizeof(peer);
+    int fd = accept4(listener, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC);
+    if (fd < 0 || agent_trusts(&peer))
+        return fd;
+    close(fd);
+    errno = EPERM;
+    return -1;
+}
+
 /* The host mostly sends its request right behind the connection: it is read at once. */
 static void accept_conn(struct agent *a)
 {
-    int fd = accept4(a->listener, NULL, NULL, SOCK_CLOEXEC);
+    int fd = agent_accept(a->listener);
     if (fd < 0)
         return;
     struct conn *c = agent_add_conn(a, fd);

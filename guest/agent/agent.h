@@ -145,6 +145,11 @@ int agent_listen(struct agent *a, int listener);
 int agent_listen_proxy(struct agent *a, int listener);
 /* Takes a connected stream socket over. NULL: no slot is free; the socket is closed. */
 struct conn *agent_add_conn(struct agent *a, int fd);
+/* accept(2) of the host alone: who connects is root here, and with a kernel that has vsock's loopback any process of
+ * the guest could. (The tests' listeners are unix sockets.) */
+int agent_accept(int listener);
+struct sockaddr_vm;
+bool agent_trusts(const struct sockaddr_vm *peer);
 /* Serves until a POWER_OFF was answered (agent.stop). */
 int agent_run(struct agent *a);
 

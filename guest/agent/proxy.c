@@ -313,7 +313,7 @@ void proxy_event(struct agent *a, unsigned index, uint32_t generation, uint32_t 
 
 void proxy_accept(struct agent *a, int listener)
 {
-    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    int fd = agent_accept(listener);
     if (fd < 0 && errno == EMFILE)
         spawn_raise_files(); /* the listener is readable still */
     if (fd < 0)

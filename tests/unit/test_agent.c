@@ -15,6 +15,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <linux/vm_sockets.h>
+
+#include "agent.h"
+
 #define SEED_LEN   32
 #define MACHINE_ID "0123456789abcdef0123456789abcdef"
 
@@ -663,10 +667,23 @@ static void a_new_command_is_looked_after_soon(void **state)
     peer_close(p);
 }
 
+static void only_the_host_is_answered(void **state)
+{
+    (void)state;
+    struct sockaddr_vm peer = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST};
+    assert_true(agent_trusts(&peer));
+    static const uint32_t others[] = {VMADDR_CID_LOCAL, VMADDR_CID_HYPERVISOR, 3, VMADDR_CID_ANY};
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        peer.svm_cid = others[i];
+        assert_false(agent_trusts(&peer));
+    }
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, agent_setup, agent_teardown)
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(only_the_host_is_answered),
         TEST(ping_tells_the_boot_and_counts),
         TEST(requests_are_answered_in_order_without_waiting),
         TEST(a_request_may_come_byte_by_byte),
