@@ -11,6 +11,7 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/signals.h"
 #include "vmm/machine.h"
 
 static char *note_text(const sm_vm *vm, const struct sm_capture_note *note)
@@ -91,7 +92,7 @@ int sm_capture_write(struct sm_capture *capture, const char *path, int base_fd, 
     if (!capture->path)
         return sm_error_set(err, SM_ENOMEM, "no memory for a path");
     sigset_t all, before;
-    sigfillset(&all);
+    sm_signals_fill(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int rc = pthread_create(&capture->thread, NULL, write_file, capture);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -13,6 +13,7 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/signals.h"
 
 #define THREAD_STACK (256 * 1024)
 
@@ -137,7 +138,7 @@ static int start_thread(sm_exec *e, sm_error *err)
         return sm_error_errno(err, errno, "cannot make an eventfd");
     /* Signals are for the caller's threads; a blocked SIGPIPE is what makes EPIPE quiet. */
     sigset_t all, before;
-    sigfillset(&all);
+    sm_signals_fill(&all);
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, THREAD_STACK);

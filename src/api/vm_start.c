@@ -294,6 +294,8 @@ int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_er
     vm->timing.found_us = since_start(vm, sm_now_ns());
     int rc = sm_snapshot_open(path, &fd, err);
     if (!rc)
+        rc = sm_snapshot_own(&fd, sm_imgstore_path(vm->image->store->images), err);
+    if (!rc)
         rc = sm_snapshot_load_meta(fd, path, &s, err);
     if (!rc)
         rc = check_builds(vm, s, path, err);

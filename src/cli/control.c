@@ -19,6 +19,7 @@
 
 #include "cli/cli.h"
 #include "util/cleanup.h"
+#include "util/signals.h"
 
 #define MAX_LINE        (PATH_MAX + 64)
 #define MAX_NAME        63
@@ -300,7 +301,7 @@ static void *serve_all(void *arg)
 static int start_thread(struct cli_control *control)
 {
     sigset_t all, before;
-    sigfillset(&all);
+    sm_signals_fill(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int rc = pthread_create(&control->thread, NULL, serve_all, control);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

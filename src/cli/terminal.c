@@ -39,6 +39,12 @@ void cli_terminal_restore(void)
     pthread_mutex_unlock(&lock);
 }
 
+void cli_terminal_restore_now(void)
+{
+    if (raw_fd >= 0)
+        tcsetattr(raw_fd, TCSANOW, &saved);
+}
+
 void cli_terminal_continue(void)
 {
     pthread_mutex_lock(&lock);

@@ -9,6 +9,8 @@
 bool cli_terminal_raw(int fd);
 /* Puts it back now; any thread, any number of times. */
 void cli_terminal_restore(void);
+/* The same for a signal handler after which nothing else runs: no lock. */
+void cli_terminal_restore_now(void);
 /* Again raw, if it was raw before the process was stopped. */
 void cli_terminal_continue(void);
 /* Rows and columns of the terminal that is stdin, stdout or stderr. */

@@ -29,6 +29,7 @@
 #include "oci/store_internal.h"
 #include "util/bytes.h"
 #include "util/error.h"
+#include "util/signals.h"
 
 enum {
     THREADS = 3,
@@ -245,7 +246,7 @@ static int start_thread(struct registry *r, sm_error *err)
     if (r->thread_count == THREADS)
         return 0;
     sigset_t all, old;
-    sigfillset(&all);
+    sm_signals_fill(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int rc = pthread_create(&r->threads[r->thread_count], NULL, run_downloads, r);
     pthread_sigmask(SIG_SETMASK, &old, NULL);

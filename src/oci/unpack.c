@@ -21,6 +21,7 @@
 #include "util/bytes.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/signals.h"
 
 enum {
     PROGRESS_MS = 100,
@@ -356,7 +357,7 @@ static int write_layer(struct layer_writer *w, struct sm_rootfs *rootfs, sm_erro
 static int start_thread(struct pipeline *p, pthread_t *thread)
 {
     sigset_t all, old;
-    sigfillset(&all);
+    sm_signals_fill(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int rc = pthread_create(thread, NULL, read_layers, p);
     pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -16,6 +16,7 @@
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/error.h"
+#include "util/signals.h"
 
 #define MAX_THREADS 64
 
@@ -102,7 +103,7 @@ int sm_snapshot_parallel(const struct sm_snapshot_io *io, unsigned threads, size
     sigset_t all, before;
 
     /* The caller's signal handlers stay on the caller's threads. */
-    sigfillset(&all);
+    sm_signals_fill(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
     while (started + 1 < threads && started + 1 < n && started < MAX_THREADS &&
            io->thread(&others[started], work, &pool) == 0)

@@ -17,6 +17,10 @@
 /* Opens a regular file for reading. */
 int sm_snapshot_open(const char *path, int *fd, sm_error *err);
 
+/* A file under a running VM must not change, so one that somebody else may write (another user's but root's, or by its
+ * mode) is replaced by a copy without a name in the directory `dir`: a reflink where there are such, else of its data. */
+int sm_snapshot_own(int *fd, const char *dir, sm_error *err);
+
 /* Everything but RAM. `name` is for messages. */
 int sm_snapshot_load_meta(int fd, const char *name, struct sm_snapshot **snapshot, sm_error *err);
 

@@ -21,6 +21,7 @@
 
 #include "util/bytes.h"
 #include "util/error.h"
+#include "util/signals.h"
 
 #define EVENTS_PER_WAIT 64
 #define DEFAULT_WAIT_MS 10000
@@ -475,7 +476,7 @@ int sm_loop_start(struct sm_loop *loop, const char *name, sm_error *err)
         rc = sm_error_set(err, SM_EINVAL, "the event loop runs already");
     } else {
         sigset_t all, old;
-        sigfillset(&all);
+        sm_signals_fill(&all);
         pthread_sigmask(SIG_SETMASK, &all, &old);
         loop->stop = false;
         loop->name = name;

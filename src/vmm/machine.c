@@ -100,7 +100,7 @@ int sm_machine_create(
     struct sm_machine *fresh = calloc(1, sizeof(*fresh));
     if (!fresh)
         return sm_error_set(err, SM_ENOMEM, "no memory for a machine");
-    fresh->end_fd = fresh->ram_fd = -1;
+    fresh->end_fd = fresh->ram_fd = fresh->rootfs_fd = -1;
     init_sync(fresh);
     SM_CLEANUP(sm_machine_close_cleanup) struct sm_machine *m = fresh;
     m->timing.start_ns = start;
@@ -137,6 +137,7 @@ void sm_machine_close(struct sm_machine *m)
     sm_hv_close(m->own_hv);
     sm_close(m->end_fd);
     sm_close(m->ram_fd);
+    sm_close(m->rootfs_fd);
     pthread_mutex_destroy(&m->control);
     pthread_mutex_destroy(&m->lock);
     pthread_cond_destroy(&m->changed);

@@ -68,6 +68,8 @@ struct sm_machine {
     struct sm_guest_memory memory;
     int ram_fd;          /* the snapshot file that RAM is mapped from; -1: anonymous */
     uint64_t ram_offset; /* of RAM in it */
+    int rootfs_fd;       /* of its file; -1: there is none */
+    uint64_t rootfs_bytes;
     struct sm_loop *loop;
     struct sm_bus mmio, pio;
     struct sm_serial *serial;
@@ -103,6 +105,8 @@ int sm_machine_map_rootfs(struct sm_machine *m, sm_error *err);
 /* Puts the mappings into memory slots. */
 int sm_machine_set_slots(struct sm_machine *m, sm_error *err);
 void sm_mapping_release(struct sm_mapping *map);
+/* Whether one of the mapped files has become shorter than it was: puts its name into `name`. */
+bool sm_machine_lost_file(const struct sm_machine *m, char *name, size_t size);
 
 /* devices.c: makes all devices and puts them on the buses; connects them to the VM. */
 int sm_machine_make_devices(

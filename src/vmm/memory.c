@@ -4,9 +4,14 @@
  * RAM is one mapping: its first 3 GiB are at GPA 0, the rest at 4 GiB, so the snapshot file holds one
  * range. The root filesystem is mapped from the page cache, read-only, rounded up to what pmem wants;
  * what is behind the end of the file is zero pages of ours, since a touch there would be a SIGBUS.
+ *
+ * A file that is cut short under its mapping takes pages away. The guest's access to one ends the machine (KVM_RUN
+ * fails, or the guest dies of it) with a sentence. An access of ours (devices, captures, the assist) is a SIGBUS:
+ * a handler is the process's, so the library has none; the command has one (cli/lost_file.h).
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -126,7 +131,27 @@ int sm_machine_map_rootfs(struct sm_machine *m, sm_error *err)
         return sm_error_errno(err, errno, "cannot map the root filesystem %s", m->rootfs);
     keep_out(map);
     map->gpa = ROOTFS_GPA;
+    m->rootfs_fd = sm_steal_fd(&fd);
+    m->rootfs_bytes = (uint64_t)st.st_size;
     return 0;
+}
+
+static bool is_cut(int fd, uint64_t bytes, char *name, size_t size)
+{
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0 || (uint64_t)st.st_size >= bytes)
+        return false;
+    char link[64];
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, name, size - 1);
+    name[n < 0 ? 0 : n] = '\0';
+    return true;
+}
+
+bool sm_machine_lost_file(const struct sm_machine *m, char *name, size_t size)
+{
+    return is_cut(m->ram_fd, m->ram_offset + m->ram.bytes, name, size) ||
+           is_cut(m->rootfs_fd, m->rootfs_bytes, name, size);
 }
 
 int sm_machine_set_slots(struct sm_machine *m, sm_error *err)

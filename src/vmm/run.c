@@ -26,6 +26,8 @@
 #include "util/bytes.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/signals.h"
+#include "util/text.h"
 #include "vmm/machine_internal.h"
 
 #define PAUSE_MS      1000
@@ -47,6 +49,18 @@ static void append_console(struct sm_machine *m, char *message, size_t size)
         snprintf(message + used, size - used, "%s%s", title, tail);
 }
 
+/* A guest whose memory is gone ends in any way: where KVM emulates, it even takes a fault of its own. */
+static void blame_lost_file(const struct sm_machine *m, struct sm_machine_end *end)
+{
+    char file[512];
+    if (!sm_machine_lost_file(m, file, sizeof(file)))
+        return;
+    end->how = SM_VM_INTERNAL_ERROR;
+    snprintf(end->message, sizeof(end->message), "the file '%s' was cut short while the VM used it",
+        file);
+    sm_text_clean(end->message, false);
+}
+
 static void reset_devices(void *arg)
 {
     struct sm_machine *m = arg;
@@ -64,8 +78,10 @@ void sm_machine_finish(struct sm_machine *m, enum sm_vm_end how, const char *fmt
     va_start(ap, fmt);
     vsnprintf(end.message, sizeof(end.message), fmt, ap);
     va_end(ap);
-    if (how != SM_VM_POWERED_OFF && how != SM_VM_KILLED)
+    if (how != SM_VM_POWERED_OFF && how != SM_VM_KILLED) {
+        blame_lost_file(m, &end);
         append_console(m, end.message, sizeof(end.message));
+    }
 
     pthread_mutex_lock(&m->lock);
     bool first = m->state != MACHINE_ENDED;
@@ -266,7 +282,7 @@ int sm_machine_start_vcpus(struct sm_machine *m, sm_error *err)
         v->index = i;
     }
     sigset_t all, before;
-    sigfillset(&all);
+    sm_signals_fill(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before); /* the threads inherit it */
     int e = 0;
     for (unsigned i = 0; i < m->n_vcpus && !e; i++) {

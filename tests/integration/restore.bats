@@ -320,3 +320,37 @@ check='
     run supermachine run "$busybox" true
     [ "$status" -eq 0 ]
 }
+
+# A restore maps the file: what becomes of the VM when it is cut short meanwhile?
+@test "a snapshot cut short under its VM is named, and one that others may write is copied" {
+    local base
+    supermachine run "$busybox" true
+    base=$(supermachine snapshot ls --format json | jq -r '[.[] | select(.state == "base")][0].path')
+    cp "$base" "$BATS_TEST_TMPDIR/mine.snap"
+    cp "$base" "$BATS_TEST_TMPDIR/others.snap"
+    chmod 600 "$BATS_TEST_TMPDIR/mine.snap"
+    chmod 666 "$BATS_TEST_TMPDIR/others.snap"
+    # Begun, they wait for a line; then memory is used that was not before.
+    for name in mine others; do
+        mkfifo "$BATS_TEST_TMPDIR/$name.in"
+        supermachine run -i --snapshot "$BATS_TEST_TMPDIR/$name.snap" "$busybox" \
+            sh -c 'echo begun; read line; ls -lR /bin /etc /usr >/dev/null; echo "$line"' \
+            <"$BATS_TEST_TMPDIR/$name.in" >"$BATS_TEST_TMPDIR/$name.out" 2>"$BATS_TEST_TMPDIR/$name.err" 3>&- &
+        local pid=$!
+        exec 8>"$BATS_TEST_TMPDIR/$name.in"
+        wait_for 600 grep -q begun "$BATS_TEST_TMPDIR/$name.out"
+        truncate -s 64K "$BATS_TEST_TMPDIR/$name.snap"
+        echo "$name went on" >&8
+        exec 8>&-
+        status=0
+        wait "$pid" || status=$?
+        cat "$BATS_TEST_TMPDIR/$name.out" "$BATS_TEST_TMPDIR/$name.err"
+        if [ "$name" = others ]; then
+            [ "$status" -eq 0 ]
+            grep -q "others went on" "$BATS_TEST_TMPDIR/others.out"
+        else
+            [ "$status" -eq 125 ]
+            grep -q "mine.snap' was cut short" "$BATS_TEST_TMPDIR/mine.err"
+        fi
+    done
+}

@@ -440,6 +440,27 @@ static void a_restored_machine_can_be_captured(void **state)
     unlink(second);
 }
 
+static void a_file_that_is_cut_short_is_named(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/sm-test-XXXXXX";
+    close(mkstemp(path));
+    struct sm_machine *m = counting(1), *r;
+    wait_for(m, 1);
+    capture(m, path);
+    sm_machine_close(m);
+    ok(restored(path, false, &r, &err));
+    assert_int_equal(truncate(path, 4096), 0);
+    ok(sm_machine_start(r, &err));
+    struct sm_machine_end end;
+    ok(sm_machine_wait(r, 20000, &end, &err));
+    assert_int_equal(end.how, SM_VM_INTERNAL_ERROR);
+    if (!strstr(end.message, path) || !strstr(end.message, "cut short"))
+        fail_msg("%s", end.message);
+    sm_machine_close(r);
+    unlink(path);
+}
+
 /* Changes one thing of a good snapshot, which must then be refused with these words. */
 static void refused(
     struct sm_snapshot *s, int fd, const struct sm_machine_config *config, const char *words)
@@ -517,6 +538,7 @@ int main(void)
         cmocka_unit_test(several_machines_at_once),
         cmocka_unit_test(a_restored_machine_goes_on),
         cmocka_unit_test(a_restored_machine_can_be_captured),
+        cmocka_unit_test(a_file_that_is_cut_short_is_named),
         cmocka_unit_test(what_does_not_fit_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
