@@ -176,11 +176,20 @@ static bool plain_allowed(const struct sm_http *h, const char *url)
     return h->insecure || sm_url_is_local(url);
 }
 
+/* A handle for one attempt. On one that is used again Debian 12's libcurl (7.88) reads memory that it has freed when an answer's
+ * first header looks like the continuation of another (curl's issue 11101): a registry must not have that in its hands. The
+ * price is a connection that is not used again, within one request: behind a 401, which a session sees once. */
+static int renew(CURL **curl)
+{
+    curl_easy_cleanup(*curl);
+    *curl = curl_easy_init();
+    return *curl ? 0 : -SM_ENOMEM;
+}
+
 static void set_common(struct attempt *a, const char *url, bool small)
 {
     struct sm_http *h = a->http;
     CURL *c = a->curl;
-    curl_easy_reset(c); /* keeps connections */
     curl_easy_setopt(c, CURLOPT_URL, url);
     curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, plain_allowed(h, url) ? "http,https" : "https");
     curl_easy_setopt(c, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
@@ -334,9 +343,8 @@ static int ask_for_token(
         }
     }
     struct body body = {0};
-    struct attempt a = {
-        .http = h, .curl = curl, .sink = take_body, .arg = &body, .small = true, .err = err};
-    if (rc) {
+    struct attempt a = {.http = h, .sink = take_body, .arg = &body, .small = true, .err = err};
+    if (rc || renew(&a.curl) != 0) {
         rc = sm_error_set(err, SM_ENOMEM, "out of memory");
     } else {
         rc = run(&a, url, NULL, basic, post);
@@ -356,6 +364,7 @@ static int ask_for_token(
         if (rc == 0)
             rc = sm_token_parse(body.data ? body.data : "", body.size, token, err);
     }
+    curl_easy_cleanup(a.curl);
     free(body.data);
     free(url);
     if (post)
@@ -594,6 +603,8 @@ static int request(struct request *r)
     struct sm_http *h = r->http;
     int rc = restart(r);
     while (rc == 0) {
+        if (renew(&r->curl) != 0)
+            return sm_error_set(r->err, SM_ENOMEM, "out of memory");
         struct attempt a = {.http = h,
             .curl = r->curl,
             .sink = r->get->sink,
@@ -626,8 +637,8 @@ static int request(struct request *r)
 
 int sm_http_get(struct sm_http *http, struct sm_http_get *get, sm_error *err)
 {
-    struct request r = {.http = http, .get = get, .err = err, .curl = curl_easy_init()};
-    int rc = r.curl ? request(&r) : sm_error_set(err, SM_ENOMEM, "out of memory");
+    struct request r = {.http = http, .get = get, .err = err};
+    int rc = request(&r);
     curl_easy_cleanup(r.curl);
     free(r.url);
     return rc;
