@@ -38,8 +38,8 @@ static void list_one(void *arg, const sm_store_image *image)
     if (!l->images) {
         for (const char *const *name = image->names; *name; name++)
             print_row(*name, image);
-        if (!*image->names)
-            print_row(image->source, image);
+        if (!*image->names) /* its name has moved, or it was asked for by its digest */
+            print_row("<none>", image);
         return;
     }
     json_t *names = json_array();

@@ -66,7 +66,7 @@ void sm_image_list_clear(struct sm_image_list *list)
 {
     for (size_t i = 0; i < list->count; i++) {
         sm_image_info_clear(&list->entries[i].info);
-        for (char **name = list->entries[i].names; name && *name; name++)
+        for (char **name = list->entries[i].names; *name; name++)
             free(*name);
         free(list->entries[i].names);
     }
@@ -77,7 +77,7 @@ void sm_image_list_clear(struct sm_image_list *list)
 static int add_name(struct sm_image_entry *entry, const char *name)
 {
     size_t n = 0;
-    while (entry->names && entry->names[n])
+    while (entry->names[n])
         n++;
     char **grown = reallocarray(entry->names, n + 2, sizeof(*grown));
     if (!grown)
@@ -151,12 +151,15 @@ static int read_images(struct sm_imgstore *store, struct sm_image_list *list, sm
             sm_store_get_image(store, digest, NULL, false, &info, NULL) != 0)
             continue;
         struct sm_image_entry *grown = reallocarray(list->entries, list->count + 1, sizeof(*grown));
-        if (!grown) {
+        if (grown)
+            list->entries = grown;
+        char **no_names = calloc(1, sizeof(*no_names));
+        if (!grown || !no_names) {
+            free(no_names);
             sm_image_info_clear(&info);
             return sm_error_set(err, SM_ENOMEM, "out of memory");
         }
-        list->entries = grown;
-        grown[list->count++] = (struct sm_image_entry){.info = info};
+        grown[list->count++] = (struct sm_image_entry){.info = info, .names = no_names};
     }
     return 0;
 }

@@ -183,7 +183,7 @@ static int remove_unnamed(struct prune *p)
     for (size_t i = 0; i < p->images.count; i++) {
         const struct sm_image_entry *entry = &p->images.entries[i];
         bool named = false;
-        for (char **name = entry->names; name && *name; name++) {
+        for (char **name = entry->names; *name; name++) {
             auto_reference ref = NULL;
             named = named ||
                     (sm_reference_parse(*name, &ref, NULL) == 0 && ref->kind == SM_REF_REGISTRY);

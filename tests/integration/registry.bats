@@ -275,9 +275,11 @@ cli() {
     local from=localhost:$REG_PORT/cli:1 how=(--tls-ca "$REG/cert.pem" --authfile "$REG/auth.json") data=$BATS_TEST_TMPDIR/data
     export XDG_DATA_HOME=$data
     fails_with 125 "does not have it|has no image" supermachine run --pull never "${how[@]}" "$from" true
+    cli image ls --format json | jq -e '. == []'
     run --separate-stderr cli pull "${how[@]}" "$from"
     [ "$status" -eq 0 ]
     [[ $output == sha256:* && $stderr == *"unpacking layer 1 of 1"* ]]
+    local first=$output
     run --separate-stderr cli pull -q "${how[@]}" "$from"
     [ -z "$stderr" ]
     cli image tag "$from" example.com/mine
@@ -287,13 +289,19 @@ cli() {
     cli cache ls | grep -q '^rootfs  *1  *[0-9.]* MB$'
     # the name moves: a pull follows, a run does not
     to_registry "$debian" cli:1
-    [ "$(cli pull -q "${how[@]}" "$from")" != "$output" ]
+    [ "$(cli pull -q "${how[@]}" "$from")" != "$first" ]
     # garbage: the old image still has a name
     cli image prune
     cli image inspect example.com/mine >/dev/null
     cli image rm example.com/mine
     run cli image prune
     [[ $output == *" 3 blobs: "* ]]
+    # asked for by its digest it has no name
+    cli pull -q "${how[@]}" "localhost:$REG_PORT/cli@$first"
+    cli image ls | grep -q "^<none>  *${first:0:19} "
+    cli image ls --format json | jq -e --arg first "$first" 'map(select(.digest == $first).names) == [[]]'
+    cli image rm "$first"
+    cli image prune
     cli image inspect "$from" >/dev/null
     cli image rm "$from"
     cli image prune --all

@@ -1,0 +1,167 @@
+/* The lists of the public API: of an empty store, with one, with many; and what they promise of each row. */
+#include "snapshot_util.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "api/internal.h"
+#include "oci/store_internal.h"
+#include "util/bytes.h"
+
+static sm_error err;
+static char *dir;
+static sm_store *store;
+
+static int open_store(void **state)
+{
+    dir = make_dir();
+    assert_int_equal(sm_store_open(&store, dir, &err), 0);
+    return 0;
+}
+
+static int close_store(void **state)
+{
+    sm_store_close(store);
+    remove_dir(dir);
+    return 0;
+}
+
+/* The digest of image number i. */
+static const char *digest_of(unsigned i)
+{
+    static char digest[SM_DIGEST_LEN + 1];
+    snprintf(digest, sizeof(digest), "sha256:%064x", i);
+    return digest;
+}
+
+static void put_image(unsigned i, const char *source)
+{
+    char digest[SM_DIGEST_LEN + 1], rootfs[SM_STORE_NAME_MAX];
+    snprintf(digest, sizeof(digest), "%s", digest_of(i));
+    sm_store_rootfs_name(digest, rootfs);
+    char platform[] = "linux/amd64", config[] = "{}";
+    const struct sm_image_info info = {.digest = digest,
+        .platform = platform,
+        .config = config,
+        .source = (char *)(uintptr_t)source,
+        .rootfs_path = rootfs,
+        .rootfs_size = 2 << 20,
+        .created = 1000 + i};
+    assert_int_equal(sm_store_put_image(store->images, &info, &err), 0);
+}
+
+static void put_name(const char *name, const char *digest)
+{
+    auto_reference ref = NULL;
+    assert_int_equal(sm_reference_parse(name, &ref, &err), 0);
+    assert_int_equal(sm_store_put_tag(store->images, ref, digest, &err), 0);
+}
+
+struct rows {
+    unsigned count, names, strings;
+    char last[200]; /* name, of the last row that has one */
+};
+
+static void count_image(void *arg, const sm_store_image *image)
+{
+    struct rows *rows = arg;
+    rows->count++;
+    assert_non_null(image->names);
+    for (const char *const *name = image->names; *name; name++, rows->names++)
+        snprintf(rows->last, sizeof(rows->last), "%s", *name);
+    assert_true(strlen(image->digest) && strlen(image->platform) && strlen(image->source));
+}
+
+static struct rows images(void)
+{
+    struct rows rows = {0};
+    assert_int_equal(sm_store_list(store, count_image, &rows, &err), 0);
+    return rows;
+}
+
+static void images_are_listed_with_no_one_and_many_names(void **state)
+{
+    assert_int_equal(images().count, 0);
+    put_image(1, "localhost:5000/app:1");
+    struct rows rows = images(); /* its name has moved, or it was pulled by its digest */
+    assert_int_equal(rows.count, 1);
+    assert_int_equal(rows.names, 0);
+    put_name("localhost:5000/app:1", digest_of(2)); /* of an image that is not here */
+    assert_int_equal(images().names, 0);
+    put_name("localhost:5000/app:1", digest_of(1));
+    rows = images();
+    assert_int_equal(rows.names, 1);
+    assert_string_equal(rows.last, "localhost:5000/app:1");
+    for (unsigned i = 2; i < 40; i++)
+        put_image(i, i % 2 ? "localhost:5000/other:1" : "oci:/layout:a");
+    for (unsigned i = 0; i < 30; i++) {
+        char name[40];
+        snprintf(name, sizeof(name), "example.com/app%u:1", i);
+        put_name(name, digest_of(3));
+    }
+    rows = images();
+    assert_int_equal(rows.count, 39);
+    assert_int_equal(rows.names, 1 + 19 + 30);
+    sm_prune_result result;
+    assert_int_equal(sm_store_prune_images(store, true, &result, &err), 0);
+    assert_int_equal(result.images, 37);
+    assert_int_equal(images().count, 2);
+    assert_int_equal(sm_store_remove(store, digest_of(1), &err), 0);
+    assert_int_equal(sm_store_remove(store, digest_of(3), &err), 0);
+    assert_int_equal(images().count, 0);
+}
+
+static void damaged_names_lead_nowhere(void **state)
+{
+    put_image(1, "localhost:5000/app:1");
+    static const char *const damaged[] = {"", "\n", "sha256:", "sha256:0\n", "md5:1", "/etc/passwd"};
+    char name[SM_STORE_NAME_MAX];
+    for (unsigned i = 0; i < SM_ARRAY_LEN(damaged); i++) {
+        snprintf(name, sizeof(name), "refs/localhost:5000/app/:%u", i);
+        assert_int_equal(
+            sm_store_write(store->images, name, damaged[i], strlen(damaged[i]), &err), 0);
+    }
+    struct rows rows = images();
+    assert_int_equal(rows.count, 1);
+    assert_int_equal(rows.names, 0);
+}
+
+static void count_snapshot(void *arg, const sm_store_snapshot *s)
+{
+    struct rows *rows = arg;
+    rows->count++;
+    assert_non_null(s->digest);
+    assert_non_null(s->source);
+    assert_string_equal(s->state, "damaged");
+    assert_true(strlen(s->key) && strlen(s->path));
+}
+
+static void snapshots_are_listed_whatever_they_hold(void **state)
+{
+    struct rows rows = {0};
+    assert_int_equal(sm_store_snapshots(store, count_snapshot, &rows, &err), 0);
+    assert_int_equal(rows.count, 0);
+    for (unsigned n = 1; n < 40; n++) {
+        char name[40];
+        snprintf(name, sizeof(name), "snapshots/key%u.snap", n);
+        free(make_file(dir, name, "no snapshot", n % 3 ? 11 : 0));
+        rows.count = 0;
+        assert_int_equal(sm_store_snapshots(store, count_snapshot, &rows, &err), 0);
+        assert_int_equal(rows.count, n);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(
+            images_are_listed_with_no_one_and_many_names, open_store, close_store),
+        cmocka_unit_test_setup_teardown(damaged_names_lead_nowhere, open_store, close_store),
+        cmocka_unit_test_setup_teardown(
+            snapshots_are_listed_whatever_they_hold, open_store, close_store),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
