@@ -22,6 +22,7 @@
 #include "oci/store_internal.h"
 #include "oci/unpack.h"
 #include "util/error.h"
+#include "util/file.h"
 
 enum {
     WAIT_STEP_MS = 500,
@@ -145,35 +146,24 @@ static bool rootfs_is_there(struct build *b, int *fd)
     return true;
 }
 
-/* Opens NAME.partial and locks it. *fd stays -1 when somebody else has finished meanwhile. */
-static int begin_partial(struct build *b, const char *partial, int *fd)
+/* Opens NAME.partial; *file stays closed when somebody else has finished meanwhile. */
+static int begin_partial(struct build *b, struct sm_partial *file)
 {
-    for (int step = 0; step < WAIT_STEPS; step++) {
-        auto_fd f = openat(b->store->fd, partial, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-        if (f < 0)
-            return sm_error_errno(b->err, errno, "cannot write into the store %s", b->store->path);
-        int rc = sm_store_flock(f, LOCK_EX, WAIT_STEP_MS, b->err);
-        if (rc == -SM_EBUSY) {
+    int rc = -SM_EBUSY;
+    for (int step = 0; rc == -SM_EBUSY && step < WAIT_STEPS; step++) {
+        if (step > 0)
             tell(b, "waiting for another process that makes the same image", 0, 0);
-            continue;
-        }
-        if (rc)
-            return rc;
-        struct stat ours, there;
-        if (fstat(f, &ours) != 0 || fstatat(b->store->fd, partial, &there, 0) != 0 ||
-            ours.st_ino != there.st_ino)
-            continue; /* it was renamed or removed before we had the lock */
-        if (faccessat(b->store->fd, b->rootfs, F_OK, 0) == 0) {
-            unlinkat(b->store->fd, partial, 0);
-            return 0;
-        }
-        if (ftruncate(f, 0) != 0)
-            return sm_error_errno(b->err, errno, "cannot write into the store %s", b->store->path);
-        *fd = sm_steal_fd(&f);
-        return 0;
+        rc = sm_partial_open(file, b->store->fd, b->rootfs,
+            &(struct sm_partial_options){.wait_ms = WAIT_STEP_MS}, b->err);
     }
-    return sm_error_set(
-        b->err, SM_ETIMEOUT, "another process has been making the same image for an hour");
+    if (rc == -SM_EBUSY)
+        return sm_error_set(
+            b->err, SM_ETIMEOUT, "another process has been making the same image for an hour");
+    if (rc)
+        return sm_error_prefix(b->err, rc, "the image store %s", b->store->path);
+    if (faccessat(b->store->fd, b->rootfs, F_OK, 0) == 0)
+        sm_partial_close(file);
+    return 0;
 }
 
 /* What layers may unpack to bounds what they may be, too: nothing else does where an endless blob never unpacks to
@@ -226,39 +216,33 @@ static int fill_partial(struct build *b, int fd, const char *partial)
     return rc ? rc : sm_rootfs_finish(rootfs, id, b->err);
 }
 
-static int sync_dir(int dirfd, const char *name)
+/* From here on the file is whole; its lock becomes the one of a user before it has its name. */
+static int publish(struct build *b, struct sm_partial *file)
 {
-    auto_fd fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return fd < 0 ? -1 : fsync(fd);
+    if (fchmod(file->fd, 0400) != 0 || flock(file->fd, LOCK_SH | LOCK_NB) != 0)
+        return sm_error_errno(
+            b->err, errno, "cannot put the root filesystem into the store %s", b->store->path);
+    return sm_partial_commit(file, SM_PARTIAL_SYNC_ALL, b->err);
 }
 
 /* *fd holds the shared lock on the finished file. */
 static int make_rootfs(struct build *b, int *fd)
 {
-    char partial[SM_STORE_NAME_MAX + 8];
-    snprintf(partial, sizeof(partial), "%s.partial", b->rootfs);
     if (mkdirat(b->store->fd, "rootfs", 0700) != 0 && errno != EEXIST)
         return sm_error_errno(b->err, errno, "cannot write into the store %s", b->store->path);
     for (int attempt = 0; attempt < 3; attempt++) {
         if (rootfs_is_there(b, fd))
             return 0;
-        auto_fd f = -1;
-        int rc = begin_partial(b, partial, &f);
+        auto_partial file = SM_PARTIAL_NONE;
+        int rc = begin_partial(b, &file);
+        if (rc == 0 && file.fd < 0)
+            continue;
+        if (rc == 0)
+            rc = fill_partial(b, file.fd, file.partial);
+        if (rc == 0)
+            rc = publish(b, &file);
         if (rc)
             return rc;
-        if (f < 0)
-            continue;
-        rc = fill_partial(b, f, partial);
-        /* From here on the file is whole; its lock becomes the one of a user before it has its name. */
-        if (rc == 0 && (fchmod(f, 0400) != 0 || flock(f, LOCK_SH | LOCK_NB) != 0 ||
-                           renameat(b->store->fd, partial, b->store->fd, b->rootfs) != 0 ||
-                           sync_dir(b->store->fd, "rootfs") != 0))
-            rc = sm_error_errno(
-                b->err, errno, "cannot put the root filesystem into the store %s", b->store->path);
-        if (rc) {
-            unlinkat(b->store->fd, partial, 0);
-            return rc;
-        }
     }
     return rootfs_is_there(b, fd) ? 0
                                   : sm_error_set(b->err, SM_EBUSY,

@@ -7,18 +7,22 @@
 #include "oci/credentials.h"
 
 #include <fcntl.h>
+#include <libgen.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "oci/credential_helper.h"
 #include "oci/http_auth.h"
 #include "oci/json.h"
 #include "util/bytes.h"
 #include "util/error.h"
+#include "util/file.h"
 
-enum { MAX_PLACES = 4 };
+enum {
+    MAX_PLACES = 4,
+    LOCK_WAIT_MS = 10000, /* for another login; helpers may ask the user something */
+};
 
 #define DOCKER_IO_KEY "https://index.docker.io/v1/"
 
@@ -185,95 +189,94 @@ int sm_credentials_find(const char *host, const char *repository, const char *au
 
 /* ---- changing ---------------------------------------------------------------------------------- */
 
-static int make_parent(const char *path)
-{
-    auto_free char *dir = strdup(path);
-    if (!dir)
-        return -1;
-    for (char *p = strchr(dir + 1, '/'); p; p = strchr(p + 1, '/')) {
-        *p = '\0';
-        if (mkdir(dir, 0700) != 0 && errno != EEXIST)
-            return -1;
-        *p = '/';
-    }
-    return 0;
-}
+/* A credentials file that is being changed. Its partial file is there, and locked, before it is read: of two
+ * logins at once the second sees what the first has written. */
+struct change {
+    char *path;
+    json_t *root;
+    struct sm_partial file;
+};
 
-/* Whole or not at all, and never readable for others. */
-static int save(const char *path, const json_t *root, sm_error *err)
+static void change_clear(struct change *c)
 {
-    auto_free char *text = json_dumps(root, JSON_INDENT(4));
-    auto_free char *tmp = NULL;
-    if (!text || asprintf(&tmp, "%s.XXXXXX", path) < 0) {
-        tmp = NULL;
-        return sm_error_set(err, SM_ENOMEM, "out of memory");
-    }
-    if (make_parent(path) != 0)
-        return sm_error_errno(err, errno, "cannot make the directory of %s", path);
-    auto_fd fd = mkostemp(tmp, O_CLOEXEC);
-    size_t n = strlen(text);
-    int rc = 0;
-    if (fd < 0 || write(fd, text, n) != (ssize_t)n || fsync(fd) != 0 || rename(tmp, path) != 0) {
-        rc = sm_error_errno(err, errno, "cannot write the credentials file %s", path);
-        if (fd >= 0)
-            unlink(tmp);
-    }
-    explicit_bzero(text, n);
-    return rc;
+    json_decref(c->root);
+    sm_partial_close(&c->file);
+    free(c->path);
 }
+#define auto_change SM_CLEANUP(change_clear) struct change
 
-/* The file that login changes: the named one, or the first place. */
-static int load_first(const char *authfile, char **path, json_t **root, sm_error *err)
+/* Of the file that login changes: the named one, or the first place. */
+static int change_begin(struct change *c, const char *authfile, sm_error *err)
 {
     struct places p = {0};
     find_places(&p, authfile);
     if (p.count == 0)
         return sm_error_set(
             err, SM_EINVAL, "there is no place for credentials: set HOME, or name a file");
-    *path = p.paths[0];
-    p.paths[0] = NULL;
+    c->path = sm_steal_ptr(&p.paths[0]);
     places_clear(&p);
-    int rc = sm_json_load_at(AT_FDCWD, *path, root, err);
+    auto_free char *copy = strdup(c->path);
+    if (!copy || sm_make_dirs(dirname(copy)) != 0)
+        return sm_error_errno(err, errno, "cannot make the directory of %s", c->path);
+    int rc = sm_partial_open(
+        &c->file, AT_FDCWD, c->path, &(struct sm_partial_options){.wait_ms = LOCK_WAIT_MS}, err);
+    if (rc)
+        return rc;
+    rc = sm_json_load_at(AT_FDCWD, c->path, &c->root, err);
     if (rc == -SM_ENOTFOUND) {
-        *root = json_object();
-        rc = *root ? 0 : sm_error_set(err, SM_ENOMEM, "out of memory");
+        c->root = json_object();
+        rc = c->root ? 0 : sm_error_set(err, SM_ENOMEM, "out of memory");
     }
+    return rc;
+}
+
+/* Whole or not at all, and never readable for others. */
+static int change_end(struct change *c, sm_error *err)
+{
+    auto_free char *text = json_dumps(c->root, JSON_INDENT(4));
+    if (!text)
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    size_t n = strlen(text);
+    int rc = sm_write_all(c->file.fd, text, n) == 0
+                 ? sm_partial_commit(&c->file, SM_PARTIAL_SYNC_FILE, err)
+                 : sm_error_errno(err, errno, "cannot write the credentials file %s", c->path);
+    explicit_bzero(text, n);
     return rc;
 }
 
 int sm_credentials_store(
     const char *host, const char *user, const char *password, const char *authfile, sm_error *err)
 {
-    auto_free char *path = NULL;
-    auto_json *root = NULL;
-    int rc = load_first(authfile, &path, &root, err);
+    auto_change c = {.file = SM_PARTIAL_NONE};
+    int rc = change_begin(&c, authfile, err);
     if (rc)
         return rc;
-    const char *helper = json_string_value(find_entry(json_object_get(root, "credHelpers"), host));
+    const char *helper =
+        json_string_value(find_entry(json_object_get(c.root, "credHelpers"), host));
     if (helper)
         return sm_helper_store(helper, helper_key(host), user, password, err);
     auto_free char *pair = sm_basic_credentials(user, password);
-    json_t *auths = json_object_get(root, "auths");
-    if (pair && !auths && json_object_set_new(root, "auths", json_object()) == 0)
-        auths = json_object_get(root, "auths");
+    json_t *auths = json_object_get(c.root, "auths");
+    if (pair && !auths && json_object_set_new(c.root, "auths", json_object()) == 0)
+        auths = json_object_get(c.root, "auths");
     if (!pair || !json_is_object(auths) ||
         json_object_set_new(auths, host, json_pack("{s:s}", "auth", pair)) != 0)
-        return sm_error_set(err, SM_ENOMEM, "cannot add credentials to %s", path);
+        return sm_error_set(err, SM_ENOMEM, "cannot add credentials to %s", c.path);
     explicit_bzero(pair, strlen(pair));
-    return save(path, root, err);
+    return change_end(&c, err);
 }
 
 int sm_credentials_erase(const char *host, const char *authfile, sm_error *err)
 {
-    auto_free char *path = NULL;
-    auto_json *root = NULL;
-    int rc = load_first(authfile, &path, &root, err);
+    auto_change c = {.file = SM_PARTIAL_NONE};
+    int rc = change_begin(&c, authfile, err);
     if (rc)
         return rc;
-    const char *helper = json_string_value(find_entry(json_object_get(root, "credHelpers"), host));
+    const char *helper =
+        json_string_value(find_entry(json_object_get(c.root, "credHelpers"), host));
     if (helper)
         return sm_helper_erase(helper, helper_key(host), err);
-    json_t *auths = json_object_get(root, "auths");
+    json_t *auths = json_object_get(c.root, "auths");
     const char *key;
     json_t *value;
     void *next;
@@ -286,6 +289,6 @@ int sm_credentials_erase(const char *host, const char *authfile, sm_error *err)
         }
     }
     if (!found)
-        return sm_error_set(err, SM_ENOTFOUND, "nobody is logged in to %s (%s)", host, path);
-    return save(path, root, err);
+        return sm_error_set(err, SM_ENOTFOUND, "nobody is logged in to %s (%s)", host, c.path);
+    return change_end(&c, err);
 }

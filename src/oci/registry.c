@@ -102,10 +102,11 @@ static int take_bytes(void *arg, const void *data, size_t size, sm_error *err)
 }
 
 /* Waits for who has the blob's partial file; see sm_store_claim_blob. */
-static int claim(struct registry *r, struct download *dl, int *fd, bool *done, sm_error *err)
+static int claim(
+    struct registry *r, struct download *dl, struct sm_partial *file, int *fd, sm_error *err)
 {
     while (!r->stop) {
-        int rc = sm_store_claim_blob(r->store, &dl->d, LOCK_WAIT_MS, fd, done, err);
+        int rc = sm_store_claim_blob(r->store, &dl->d, LOCK_WAIT_MS, file, fd, err);
         if (rc != -SM_EBUSY)
             return rc;
     }
@@ -176,33 +177,36 @@ static void set_state(struct registry *r, struct download *dl, enum state state)
     pthread_mutex_unlock(&r->lock);
 }
 
+/* What broke off goes on later; what is wrong must not. */
+static bool can_go_on(const struct download *dl, int rc)
+{
+    return dl->have > 0 && (rc == -SM_ENETWORK || rc == -SM_ECANCELLED);
+}
+
 static int download(struct registry *r, struct download *dl, sm_error *err)
 {
-    char name[SM_STORE_NAME_MAX], partial[SM_STORE_NAME_MAX];
-    bool done = false;
-    auto_fd fd = -1;
-    sm_store_blob_name(dl->d.digest, name);
-    sm_store_partial_name(dl->d.digest, partial);
-    int rc = claim(r, dl, &fd, &done, err);
-    if (rc == 0 && !done)
-        rc = sum_rest(dl, fd, err);
+    auto_partial file = SM_PARTIAL_NONE;
+    auto_fd there = -1;
+    int rc = claim(r, dl, &file, &there, err);
+    if (rc == 0 && there < 0)
+        rc = sum_rest(dl, file.fd, err);
     if (rc)
         return rc;
-    dl->fd = sm_steal_fd(&fd);
-    if (done) {
+    if (there >= 0) {
+        dl->fd = sm_steal_fd(&there);
         dl->have = dl->d.size;
         return 0;
     }
+    dl->fd = fcntl(file.fd, F_DUPFD_CLOEXEC, 3); /* readers have it for longer */
+    if (dl->fd < 0)
+        return sm_error_errno(err, errno, "cannot open a blob");
     set_state(r, dl, RUNNING);
     rc = fetch(r, dl, err);
-    if (rc == 0 &&
-        (fdatasync(dl->fd) != 0 || renameat(r->store->fd, partial, r->store->fd, name) != 0))
-        rc = sm_error_errno(err, errno, "cannot write into the store %s", r->store->path);
-    /* What broke off goes on later; what is wrong must not. */
-    if (rc && rc != -SM_ENETWORK && rc != -SM_ECANCELLED)
-        unlinkat(r->store->fd, partial, 0);
-    else if (rc && dl->have == 0)
-        unlinkat(r->store->fd, partial, 0);
+    if (rc == 0)
+        rc = sm_partial_commit(&file, SM_PARTIAL_SYNC_FILE, err);
+    if (rc && can_go_on(dl, rc))
+        sm_partial_leave(&file);
+    sm_partial_close(&file);
     flock(dl->fd, LOCK_UN);
     return rc;
 }

@@ -16,12 +16,13 @@
 #include "oci/builder.h"
 #include "oci/json.h"
 #include "util/error.h"
+#include "util/file.h"
 
 char *sm_imgstore_default_dir(sm_error *err)
 {
     const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
     char *path = NULL;
-    int n = -1;
+    int n = 0;
     if (data && *data == '/')
         n = asprintf(&path, "%s/supermachine", data);
     else if (home && *home == '/')
@@ -30,40 +31,32 @@ char *sm_imgstore_default_dir(sm_error *err)
         sm_error_set(err, SM_EINVAL,
             "neither XDG_DATA_HOME nor HOME is set, so there is no place "
             "for the image store: set one of them or name a store");
-    return n < 0 ? NULL : path;
-}
-
-static int make_dirs(char *path)
-{
-    for (char *p = strchr(path + 1, '/'); p; p = strchr(p + 1, '/')) {
-        *p = '\0';
-        int rc = mkdir(path, 0700);
-        int saved = errno;
-        *p = '/';
-        if (rc != 0 && saved != EEXIST) {
-            errno = saved;
-            return -1;
-        }
+    if (n < 0) {
+        sm_error_set(err, SM_ENOMEM, "no memory for a path");
+        path = NULL;
     }
-    return mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : -1;
+    return path;
 }
 
 int sm_imgstore_open(struct sm_imgstore **out, const char *dir, sm_error *err)
 {
-    auto_free char *path = dir ? strdup(dir) : sm_imgstore_default_dir(err);
+    sm_error why;
+    auto_free char *path = dir ? strdup(dir) : sm_imgstore_default_dir(&why);
+    auto_fd fd = -1;
+    if (!path && dir)
+        return sm_error_set(err, SM_ENOMEM, "no memory for a path");
     if (!path)
-        return dir ? sm_error_set(err, SM_ENOMEM, "out of memory") : -SM_EINVAL;
-    if (make_dirs(path) != 0)
-        return sm_error_errno(err, errno, "cannot make the image store %s", path);
-    auto_fd fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return sm_error_errno(err, errno, "cannot open the image store %s", path);
+        return sm_error_set(err, why.code, "%s", why.message);
+    int rc = sm_open_private_dir(path, "image store", &fd, err);
+    if (rc)
+        return rc;
     struct sm_imgstore *store = calloc(1, sizeof(*store));
     char *absolute = realpath(path, NULL);
     if (!store || !absolute) {
+        rc = sm_error_errno(err, errno, "cannot open the image store %s", path);
         free(store);
         free(absolute);
-        return sm_error_errno(err, errno, "cannot open the image store %s", path);
+        return rc;
     }
     store->path = absolute;
     store->fd = sm_steal_fd(&fd);

@@ -31,20 +31,6 @@ static int make_parents(int dirfd, const char *name, sm_error *err)
     return 0;
 }
 
-static int write_all(int fd, const char *data, size_t size)
-{
-    while (size > 0) {
-        ssize_t n = write(fd, data, size);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -1;
-        data += n;
-        size -= (size_t)n;
-    }
-    return 0;
-}
-
 int sm_store_write(
     struct sm_imgstore *store, const char *name, const char *data, size_t size, sm_error *err)
 {
@@ -58,15 +44,13 @@ int sm_store_write(
         rc = make_parents(store->fd, tmp, err);
     if (rc)
         return rc;
-    auto_fd fd = openat(store->fd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return sm_error_errno(err, errno, "cannot write into the store %s", store->path);
-    if (write_all(fd, data, size) != 0 || fsync(fd) != 0 ||
-        renameat(store->fd, tmp, store->fd, name) != 0) {
-        rc = sm_error_errno(err, errno, "cannot write %s in the store %s", name, store->path);
-        unlinkat(store->fd, tmp, 0);
-    }
-    return rc;
+    auto_partial file = SM_PARTIAL_NONE;
+    rc = sm_partial_open(&file, store->fd, name, &(struct sm_partial_options){.partial = tmp}, err);
+    if (rc == 0 && sm_write_all(file.fd, data, size) != 0)
+        rc = sm_error_errno(err, errno, "cannot write %s", name);
+    if (rc == 0)
+        rc = sm_partial_commit(&file, SM_PARTIAL_SYNC_FILE, err);
+    return rc ? sm_error_prefix(err, rc, "the image store %s", store->path) : 0;
 }
 
 int sm_store_flock(int fd, int operation, int timeout_ms, sm_error *err)
@@ -94,11 +78,6 @@ void sm_store_blob_name(const char *digest, char name[SM_STORE_NAME_MAX])
     snprintf(name, SM_STORE_NAME_MAX, "blobs/sha256/%s", digest + 7);
 }
 
-void sm_store_partial_name(const char *digest, char name[SM_STORE_NAME_MAX])
-{
-    snprintf(name, SM_STORE_NAME_MAX, "blobs/sha256/%s.partial", digest + 7);
-}
-
 int sm_store_open_blob(struct sm_imgstore *store, const struct sm_descriptor *d)
 {
     char name[SM_STORE_NAME_MAX];
@@ -111,29 +90,23 @@ int sm_store_open_blob(struct sm_imgstore *store, const struct sm_descriptor *d)
 }
 
 int sm_store_claim_blob(struct sm_imgstore *store, const struct sm_descriptor *d, int wait_ms,
-    int *fd, bool *done, sm_error *err)
+    struct sm_partial *file, int *fd, sm_error *err)
 {
-    char partial[SM_STORE_NAME_MAX];
-    sm_store_partial_name(d->digest, partial);
-    while (true) {
-        *fd = sm_store_open_blob(store, d);
-        *done = *fd >= 0;
-        if (*done)
-            return 0;
-        auto_fd f = openat(store->fd, partial, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-        if (f < 0)
-            return sm_error_errno(err, errno, "cannot write into the store %s", store->path);
-        int rc = sm_store_flock(f, LOCK_EX, wait_ms, err);
-        if (rc)
-            return rc;
-        /* What was locked may have been renamed or removed before. */
-        struct stat ours, there;
-        if (fstat(f, &ours) == 0 && fstatat(store->fd, partial, &there, 0) == 0 &&
-            ours.st_ino == there.st_ino) {
-            *fd = sm_steal_fd(&f);
-            return 0;
-        }
-    }
+    char name[SM_STORE_NAME_MAX];
+    sm_store_blob_name(d->digest, name);
+    *file = SM_PARTIAL_NONE;
+    *fd = sm_store_open_blob(store, d);
+    if (*fd >= 0)
+        return 0;
+    int rc = sm_partial_open(file, store->fd, name,
+        &(struct sm_partial_options){.wait_ms = wait_ms, .resume = true}, err);
+    if (rc)
+        return sm_error_prefix(err, rc, "the image store %s", store->path);
+    /* Whoever was waited for may have finished it. */
+    *fd = sm_store_open_blob(store, d);
+    if (*fd >= 0)
+        sm_partial_close(file);
+    return 0;
 }
 
 int sm_store_hold_blobs(struct sm_imgstore *store, int *fd, sm_error *err)

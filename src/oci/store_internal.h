@@ -5,6 +5,7 @@
 
 #include "oci/index.h"
 #include "oci/store.h"
+#include "util/file.h"
 
 struct sm_imgstore {
     int fd;
@@ -64,13 +65,12 @@ int sm_store_resolve(struct sm_imgstore *store, const struct sm_reference *ref,
 
 /* blobs/sha256/HEX */
 void sm_store_blob_name(const char *digest, char name[SM_STORE_NAME_MAX]);
-void sm_store_partial_name(const char *digest, char name[SM_STORE_NAME_MAX]);
 /* The blob, if it is there and has its size; -1 otherwise. */
 int sm_store_open_blob(struct sm_imgstore *store, const struct sm_descriptor *d);
-/* Opens and locks (exclusively) the partial file of a blob, in which an earlier writer may have left something; SM_EBUSY
- * when somebody else has held it for wait_ms. *done: there is nothing to do, *fd is the finished blob. */
+/* The blob where it is there: *fd, and nothing to do. Else its partial file, in which an earlier writer may have left
+ * something; SM_EBUSY when somebody else has held it for wait_ms. *file must be closed in both cases. */
 int sm_store_claim_blob(struct sm_imgstore *store, const struct sm_descriptor *d, int wait_ms,
-    int *fd, bool *done, sm_error *err);
+    struct sm_partial *file, int *fd, sm_error *err);
 /* Makes blobs/ and takes the shared lock on it that keeps `prune` away from blobs that no image leads to yet. The
  * lock goes with the descriptor. */
 int sm_store_hold_blobs(struct sm_imgstore *store, int *fd, sm_error *err);

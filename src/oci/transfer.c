@@ -18,6 +18,7 @@
 #include "oci/plan.h"
 #include "oci/store_internal.h"
 #include "util/error.h"
+#include "util/file.h"
 
 enum {
     COPY_SIZE = 256 << 10,
@@ -235,27 +236,25 @@ static int write_archive(struct saver *s, const struct sm_plan *plan, const char
     return rc;
 }
 
+static int save_to(
+    struct sm_source *source, const struct sm_plan *plan, const char *name, int fd, sm_error *err)
+{
+    auto_free char *buf = malloc(COPY_SIZE);
+    struct saver s = {.tar = archive_write_new(), .source = source, .buf = buf, .err = err};
+    int rc = buf && s.tar ? write_archive(&s, plan, name, fd)
+                          : sm_error_set(err, SM_ENOMEM, "out of memory");
+    archive_write_free(s.tar);
+    return rc;
+}
+
 static int save_plan(struct sm_source *source, const struct sm_plan *plan, const char *name,
     const char *path, sm_error *err)
 {
-    auto_free char *partial = NULL;
-    auto_free char *buf = malloc(COPY_SIZE);
-    if (asprintf(&partial, "%s.partial", path) < 0)
-        partial = NULL;
-    struct saver s = {.tar = archive_write_new(), .source = source, .buf = buf, .err = err};
-    if (!partial || !buf || !s.tar) {
-        archive_write_free(s.tar);
-        return sm_error_set(err, SM_ENOMEM, "out of memory");
-    }
-    auto_fd fd = open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    int rc = fd < 0 ? sm_error_errno(err, errno, "cannot write %s", partial)
-                    : write_archive(&s, plan, name, fd);
-    archive_write_free(s.tar);
-    if (rc == 0 && (fsync(fd) != 0 || rename(partial, path) != 0))
-        rc = sm_error_errno(err, errno, "cannot write %s", path);
-    if (rc && fd >= 0)
-        unlink(partial);
-    return rc;
+    auto_partial file = SM_PARTIAL_NONE;
+    int rc = sm_partial_open(&file, AT_FDCWD, path, NULL, err);
+    if (rc == 0)
+        rc = save_to(source, plan, name, file.fd, err);
+    return rc ? rc : sm_partial_commit(&file, SM_PARTIAL_SYNC_FILE, err);
 }
 
 int sm_image_save(struct sm_imgstore *store, const char *reference, const char *path, sm_error *err)
@@ -301,32 +300,25 @@ struct loader {
 
 static int take_for_file(void *arg, const void *data, size_t size)
 {
-    return fwrite(data, 1, size, arg) == size ? 0 : -SM_EIO;
+    const int *fd = arg;
+    return sm_write_all(*fd, data, size) == 0 ? 0 : -SM_EIO;
 }
 
 /* Copies a blob into the store, as sm_store_write does with what is in memory. */
 static int keep_blob(
     struct loader *l, struct sm_source *source, const struct sm_descriptor *d, char *buf)
 {
-    char name[SM_STORE_NAME_MAX], tmp[SM_STORE_NAME_MAX];
-    sm_store_blob_name(d->digest, name);
-    sm_store_partial_name(d->digest, tmp);
-    auto_fd fd = -1;
-    bool done;
-    int rc = sm_store_claim_blob(l->store, d, LOCK_WAIT_MS, &fd, &done, l->err);
-    if (rc || done)
+    auto_partial file = SM_PARTIAL_NONE;
+    auto_fd there = -1;
+    int rc = sm_store_claim_blob(l->store, d, LOCK_WAIT_MS, &file, &there, l->err);
+    if (rc || there >= 0)
         return rc;
-    auto_file f = ftruncate(fd, 0) == 0 ? fdopen(fd, "w") : NULL;
-    if (!f)
+    if (ftruncate(file.fd, 0) != 0)
         return sm_error_errno(l->err, errno, "cannot write into the store %s", l->store->path);
-    sm_steal_fd(&fd);
-    rc = copy_blob(source, d, buf, take_for_file, f, l->err);
-    if (rc == -SM_EIO || (rc == 0 && (fflush(f) != 0 || fsync(fileno(f)) != 0 ||
-                                         renameat(l->store->fd, tmp, l->store->fd, name) != 0)))
-        rc = sm_error_errno(l->err, errno, "cannot write into the store %s", l->store->path);
-    if (rc)
-        unlinkat(l->store->fd, tmp, 0);
-    return rc;
+    rc = copy_blob(source, d, buf, take_for_file, &file.fd, l->err);
+    if (rc == -SM_EIO)
+        return sm_error_errno(l->err, errno, "cannot write into the store %s", l->store->path);
+    return rc ? rc : sm_partial_commit(&file, SM_PARTIAL_SYNC_FILE, l->err);
 }
 
 static int keep_blobs(struct loader *l, struct sm_source *source, const struct sm_descriptor *top,

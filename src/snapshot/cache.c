@@ -7,9 +7,9 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-#include "snapshot/io.h"
 #include "util/bytes.h"
 #include "util/error.h"
+#include "util/file.h"
 
 #define SUFFIX         ".snap"
 #define LOCK_SUFFIX    ".lock"
@@ -27,26 +27,8 @@ struct sm_snapshot_lock {
     int fd;
 };
 
-static int make_dirs(const char *dir)
-{
-    auto_free char *path = strdup(dir);
-    if (!path) {
-        errno = ENOMEM;
-        return -1;
-    }
-    for (char *slash = path; (slash = strchr(slash + 1, '/'));) {
-        *slash = '\0';
-        if (mkdir(path, 0700) && errno != EEXIST)
-            return -1;
-        *slash = '/';
-    }
-    return mkdir(path, 0700) && errno != EEXIST ? -1 : 0;
-}
-
 int sm_snapshot_cache_open(const char *dir, struct sm_snapshot_cache **out, sm_error *err)
 {
-    if (make_dirs(dir))
-        return sm_error_errno(err, errno, "cannot make the snapshot directory %s", dir);
     SM_CLEANUP(sm_snapshot_cache_close_cleanup)
     struct sm_snapshot_cache *cache = calloc(1, sizeof(*cache));
     if (!cache)
@@ -55,9 +37,9 @@ int sm_snapshot_cache_open(const char *dir, struct sm_snapshot_cache **out, sm_e
     cache->dir = strdup(dir);
     if (!cache->dir)
         return sm_error_set(err, SM_ENOMEM, "no memory to open the snapshot directory");
-    cache->fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (cache->fd < 0)
-        return sm_error_errno(err, errno, "cannot open the snapshot directory %s", dir);
+    int rc = sm_open_private_dir(dir, "snapshot directory", &cache->fd, err);
+    if (rc)
+        return rc;
     *out = sm_steal_ptr(&cache);
     return 0;
 }

@@ -3,18 +3,13 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 
-#include "util/bytes.h"
-#include "util/cleanup.h"
 #include "util/error.h"
 #include "util/signals.h"
 
@@ -47,7 +42,7 @@ const struct sm_snapshot_io sm_snapshot_io_real = {
     .clone = real_clone,
     .copy = real_copy,
     .sync = fdatasync,
-    .rename = rename,
+    .rename = renameat,
     .thread = real_thread,
 };
 
@@ -118,65 +113,9 @@ int sm_snapshot_parallel(const struct sm_snapshot_io *io, unsigned threads, size
     return rc;
 }
 
-/* ---- PATH.partial -------------------------------------------------------------------------- */
-
-int sm_partial_open(
+int sm_snapshot_partial_open(
     struct sm_partial *p, const char *path, const struct sm_snapshot_io *io, sm_error *err)
 {
-    auto_free char *name = strdup(path), *partial = NULL;
-    if (!name || asprintf(&partial, "%s.partial", path) < 0)
-        return sm_error_set(err, SM_ENOMEM, "no memory for a path");
-    /* Not O_TRUNC: it may be another's who is at work. The lock tells, and dies with its owner. */
-    auto_fd fd = open(partial, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
-    if (fd < 0)
-        return sm_error_errno(err, errno, "cannot make %s", partial);
-    struct stat opened, there;
-    if (flock(fd, LOCK_EX | LOCK_NB) || fstat(fd, &opened) || stat(partial, &there) ||
-        opened.st_ino != there.st_ino)
-        return sm_error_set(err, SM_EBUSY, "%s is being written by somebody else", path);
-    if (!S_ISREG(opened.st_mode))
-        return sm_error_set(err, SM_EINVAL, "%s is in the way: remove it", partial);
-    if (io->truncate(fd, 0)) {
-        int saved = errno;
-        unlink(partial);
-        return sm_error_errno(err, saved, "cannot empty %s", partial);
-    }
-    *p = (struct sm_partial){.io = io,
-        .path = sm_steal_ptr(&name),
-        .partial = sm_steal_ptr(&partial),
-        .fd = sm_steal_fd(&fd)};
-    return 0;
-}
-
-static int sync_directory_of(const char *path)
-{
-    auto_free char *copy = strdup(path);
-    if (!copy)
-        return -1;
-    auto_fd fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return fd < 0 ? -1 : fsync(fd);
-}
-
-int sm_partial_commit(struct sm_partial *p, bool sync, sm_error *err)
-{
-    if (sync && p->io->sync(p->fd))
-        return sm_error_errno(err, errno, "cannot bring %s to disk", p->partial);
-    if (p->io->rename(p->partial, p->path))
-        return sm_error_errno(err, errno, "cannot rename %s to %s", p->partial, p->path);
-    /* From here on the file is there; a directory that cannot be flushed only delays durability. */
-    free(p->partial);
-    p->partial = NULL;
-    if (sync)
-        (void)sync_directory_of(p->path);
-    return 0;
-}
-
-void sm_partial_close(struct sm_partial *p)
-{
-    if (p->partial)
-        unlink(p->partial);
-    sm_close(p->fd);
-    free(p->partial);
-    free(p->path);
-    *p = (struct sm_partial){.fd = -1};
+    return sm_partial_open(p, AT_FDCWD, path,
+        &(struct sm_partial_options){.calls = {.sync = io->sync, .rename = io->rename}}, err);
 }

@@ -13,6 +13,8 @@
 
 #include <supermachine.h>
 
+#include "util/file.h"
+
 struct sm_snapshot_io {
     ssize_t (*pwrite)(int fd, const void *buf, size_t len, off_t at);
     int (*truncate)(int fd, off_t bytes);
@@ -20,7 +22,7 @@ struct sm_snapshot_io {
     int (*clone)(int to, int from);            /* FICLONE */
     ssize_t (*copy)(int from, off_t *from_at, int to, off_t *to_at, size_t len);
     int (*sync)(int fd);
-    int (*rename)(const char *from, const char *to);
+    int (*rename)(int from_dir, const char *from, int to_dir, const char *to);
     int (*thread)(pthread_t *thread, void *(*fn)(void *), void *arg);
 };
 
@@ -37,19 +39,8 @@ typedef int sm_snapshot_task(void *arg, size_t i, sm_error *err);
 int sm_snapshot_parallel(const struct sm_snapshot_io *io, unsigned threads, size_t n,
     sm_snapshot_task *task, void *arg, sm_error *err);
 
-/* A file that is made under PATH.partial and appears under PATH when it is whole. */
-struct sm_partial {
-    const struct sm_snapshot_io *io;
-    char *path, *partial;
-    int fd; /* -1: none */
-};
-
-/* SM_EBUSY when another writer is at it; leftovers of one that died are overwritten. */
-int sm_partial_open(
+/* sm_partial_open with these calls; nobody is waited for. */
+int sm_snapshot_partial_open(
     struct sm_partial *p, const char *path, const struct sm_snapshot_io *io, sm_error *err);
-/* Flushes to disk (unless told not to), renames, flushes the directory. */
-int sm_partial_commit(struct sm_partial *p, bool sync, sm_error *err);
-/* Removes what was not committed, and frees. For every opened one, at the end. */
-void sm_partial_close(struct sm_partial *p);
 
 #endif

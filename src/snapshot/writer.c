@@ -109,7 +109,7 @@ int sm_snapshot_out_open(struct sm_snapshot_out *out, const char *path,
     if (ram_offset == 0 && s.arch != SM_SNAPSHOT_UNMARKED &&
         padding(meta, out->ram_offset) < ROOM_FOR_DIFFS)
         out->ram_offset += SM_SNAPSHOT_RAM_ALIGN;
-    return sm_partial_open(&out->file, path, out->options.io, err);
+    return sm_snapshot_partial_open(&out->file, path, out->options.io, err);
 }
 
 int sm_snapshot_out_size(struct sm_snapshot_out *out, sm_error *err)
@@ -179,7 +179,8 @@ int sm_snapshot_out_commit(struct sm_snapshot_out *out, sm_error *err)
         (rc = sm_snapshot_encode(&s, out->ram_offset, &meta, &bytes, err)) ||
         (rc = sm_snapshot_write_at(out->options.io, out->file.fd, meta, bytes, 0, err)))
         return sm_error_prefix(err, rc, "%s", out->file.partial);
-    return sm_partial_commit(&out->file, !out->options.no_sync, err);
+    return sm_partial_commit(
+        &out->file, out->options.no_sync ? SM_PARTIAL_NO_SYNC : SM_PARTIAL_SYNC_ALL, err);
 }
 
 void sm_snapshot_out_close(struct sm_snapshot_out *out)

@@ -158,3 +158,25 @@ l.image("a", a)'
     [ "$(cat "$BATS_TEST_TMPDIR"/out.* | grep -c '"writing the file system"')" -eq 1 ]
     [ "$(find "$BATS_TEST_TMPDIR/store/rootfs" -type f | wc -l)" -eq 1 ]
 }
+
+@test "what another user planted beside a target is left alone, and so is a store of his" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root: a second user"
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    local shared=$BATS_TEST_TMPDIR/shared
+    mkdir -m 0777 "$shared"
+    echo secret >"$BATS_TEST_TMPDIR/secret"
+    supermachine image inspect "$busybox" >/dev/null
+    supermachine image save -o "$shared/out.tar" "$busybox"
+    [ "$(stat -c %a "$shared/out.tar")" = 600 ]
+    rm "$shared/out.tar"
+    ln -s ../secret "$shared/out.tar.partial"
+    chown -h 65534 "$shared/out.tar.partial"
+    fails_with 125 "out.tar.partial is in the way" supermachine image save -o "$shared/out.tar" "$busybox"
+    [ "$(cat "$BATS_TEST_TMPDIR/secret")" = secret ]
+    [ ! -e "$shared/out.tar" ]
+    chown 65534 "$XDG_DATA_HOME/supermachine"
+    fails_with 125 "image store .* belongs to another user" supermachine image ls
+    chown 0 "$XDG_DATA_HOME/supermachine"
+    chmod 0777 "$XDG_DATA_HOME/supermachine"
+    fails_with 125 "others may write into the image store" supermachine image ls
+}

@@ -547,7 +547,7 @@ static void leftovers_are_overwritten_and_writers_exclude_each_other(void **stat
     ok(sm_snapshot_save_plain(path, s, ram, &fast, NULL, &err));
     expect_absent(partial);
     struct sm_partial p;
-    ok(sm_partial_open(&p, path, &sm_snapshot_io_real, &err));
+    ok(sm_snapshot_partial_open(&p, path, &sm_snapshot_io_real, &err));
     assert_int_equal(sm_snapshot_save_plain(path, s, ram, &fast, NULL, &err), -SM_EBUSY);
     sm_partial_close(&p);
     expect_absent(partial);

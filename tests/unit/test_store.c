@@ -117,7 +117,8 @@ static void images_are_listed_with_no_one_and_many_names(void **state)
 static void damaged_names_lead_nowhere(void **state)
 {
     put_image(1, "localhost:5000/app:1");
-    static const char *const damaged[] = {"", "\n", "sha256:", "sha256:0\n", "md5:1", "/etc/passwd"};
+    static const char *const damaged[] = {
+        "", "\n", "sha256:", "sha256:0\n", "md5:1", "/etc/passwd"};
     char name[SM_STORE_NAME_MAX];
     for (unsigned i = 0; i < SM_ARRAY_LEN(damaged); i++) {
         snprintf(name, sizeof(name), "refs/localhost:5000/app/:%u", i);

@@ -1,0 +1,265 @@
+/*
+ * Files that are made beside their place: what others have put there is neither followed nor overwritten, what
+ * fails leaves nothing, of two writers one works. And places that are ours alone.
+ */
+#include "snapshot_util.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "util/bytes.h"
+#include "util/file.h"
+
+#define STRANGER 65534
+
+static sm_error err;
+static char *dir;
+static int dir_fd;
+
+static int set_up(void **state)
+{
+    dir = make_dir();
+    dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return dir_fd < 0;
+}
+
+static int tear_down(void **state)
+{
+    close(dir_fd);
+    remove_dir(dir);
+    return 0;
+}
+
+static void expect_text(const char *name, const char *text)
+{
+    char path[512];
+    size_t len;
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    uint8_t *data = slurp(path, &len);
+    assert_int_equal(len, strlen(text));
+    assert_memory_equal(data, text, len);
+    free(data);
+}
+
+static bool has(const char *name)
+{
+    return faccessat(dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* The whole of it, as who has a file to write does it. */
+static int put(const char *name, const char *text)
+{
+    auto_partial p = SM_PARTIAL_NONE;
+    int rc = sm_partial_open(&p, dir_fd, name, NULL, &err);
+    if (rc)
+        return rc;
+    assert_int_equal(sm_write_all(p.fd, text, strlen(text)), 0);
+    return sm_partial_commit(&p, SM_PARTIAL_SYNC_ALL, &err);
+}
+
+static void a_file_appears_when_it_is_whole(void **state)
+{
+    struct sm_partial p;
+    struct stat st;
+    free(make_file(dir, "target", "old", 3));
+    assert_int_equal(sm_partial_open(&p, dir_fd, "target", NULL, &err), 0);
+    assert_int_equal(fstat(p.fd, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0600);
+    assert_int_equal(sm_write_all(p.fd, "new!", 4), 0);
+    expect_text("target", "old");
+    assert_int_equal(sm_partial_commit(&p, SM_PARTIAL_SYNC_ALL, &err), 0);
+    sm_partial_close(&p);
+    expect_text("target", "new!");
+    assert_false(has("target.partial"));
+    assert_int_equal(sm_partial_open(&p, dir_fd, "target", NULL, &err), 0);
+    sm_partial_close(&p); /* given up */
+    expect_text("target", "new!");
+    assert_false(has("target.partial"));
+}
+
+static void leftovers_are_made_anew_or_gone_on_with(void **state)
+{
+    struct sm_partial p;
+    struct stat st;
+    free(make_file(dir, "a.partial", "left", 4));
+    int kept_open = openat(dir_fd, "a.partial", O_RDONLY | O_CLOEXEC);
+    assert_int_equal(put("a", "secret"), 0);
+    assert_int_equal(fstat(kept_open, &st), 0);
+    assert_int_equal(st.st_size, 4); /* who had it open sees nothing of the new one */
+    close(kept_open);
+
+    const struct sm_partial_options resume = {.resume = true};
+    free(make_file(dir, "b.partial", "left", 4));
+    assert_int_equal(sm_partial_open(&p, dir_fd, "b", &resume, &err), 0);
+    assert_int_equal(lseek(p.fd, 0, SEEK_END), 4);
+    sm_partial_leave(&p);
+    assert_true(has("b.partial"));
+    assert_int_equal(fchmodat(dir_fd, "b.partial", 0644, 0), 0); /* others may have it open */
+    assert_int_equal(sm_partial_open(&p, dir_fd, "b", &resume, &err), 0);
+    assert_int_equal(lseek(p.fd, 0, SEEK_END), 0);
+    sm_partial_close(&p);
+    assert_false(has("b.partial"));
+}
+
+static void of_two_writers_one_works(void **state)
+{
+    struct sm_partial first, second;
+    assert_int_equal(sm_partial_open(&first, dir_fd, "x", NULL, &err), 0);
+    assert_int_equal(sm_partial_open(&second, dir_fd, "x", NULL, &err), -SM_EBUSY);
+    assert_int_equal(second.fd, -1);
+    assert_int_equal(
+        sm_partial_open(&second, dir_fd, "x", &(struct sm_partial_options){.wait_ms = 30}, &err),
+        -SM_EBUSY);
+    pid_t child = fork();
+    if (child == 0) {
+        sm_close(first.fd); /* the lock is our parent's alone */
+        struct sm_partial p;
+        int rc =
+            sm_partial_open(&p, dir_fd, "x", &(struct sm_partial_options){.wait_ms = 20000}, &err);
+        if (rc || sm_write_all(p.fd, "child", 5) || sm_partial_commit(&p, SM_PARTIAL_NO_SYNC, &err))
+            _exit(1);
+        _exit(0);
+    }
+    usleep(20000);
+    assert_int_equal(sm_write_all(first.fd, "parent", 6), 0);
+    assert_int_equal(sm_partial_commit(&first, SM_PARTIAL_NO_SYNC, &err), 0);
+    sm_partial_close(&first);
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    expect_text("x", "child");
+    assert_false(has("x.partial"));
+}
+
+/* Another user has been there before us. */
+static void what_others_planted_is_left_alone(void **state)
+{
+    if (geteuid() != 0)
+        skip();
+    static const char *const names[] = {"file", "link", "hard", "fifo", "directory"};
+    char *secret = make_file(dir, "secret", "ours", 4);
+    assert_int_equal(fchmod(dir_fd, 0777), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        if (setgroups(0, NULL) || setgid(STRANGER) || setuid(STRANGER))
+            _exit(77);
+        umask(0);
+        int fd = openat(dir_fd, "file.partial", O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        int bad = fd < 0 || symlinkat("secret", dir_fd, "link.partial") ||
+                  mkfifoat(dir_fd, "fifo.partial", 0666) ||
+                  mkdirat(dir_fd, "directory.partial", 0777);
+        _exit(bad);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(linkat(dir_fd, "secret", dir_fd, "hard.partial", 0), 0);
+    for (size_t i = 0; i < SM_ARRAY_LEN(names); i++) {
+        char partial[64];
+        snprintf(partial, sizeof(partial), "%s.partial", names[i]);
+        assert_int_equal(put(names[i], "new"), -SM_EEXIST);
+        assert_non_null(strstr(err.message, partial));
+        assert_non_null(strstr(err.message, "remove it"));
+        assert_false(has(names[i]));
+        assert_true(has(partial));
+    }
+    expect_text("secret", "ours");
+    expect_text("file.partial", "");
+    /* a lock of theirs holds nobody up */
+    int theirs = openat(dir_fd, "file.partial", O_RDONLY | O_CLOEXEC);
+    assert_int_equal(flock(theirs, LOCK_EX), 0);
+    assert_int_equal(put("file", "new"), -SM_EEXIST);
+    close(theirs);
+    free(secret);
+}
+
+static void what_was_put_in_its_place_gets_no_name(void **state)
+{
+    struct sm_partial p;
+    assert_int_equal(sm_partial_open(&p, dir_fd, "x", NULL, &err), 0);
+    assert_int_equal(unlinkat(dir_fd, "x.partial", 0), 0);
+    free(make_file(dir, "x.partial", "theirs", 6));
+    assert_int_equal(sm_partial_commit(&p, SM_PARTIAL_SYNC_FILE, &err), -SM_EBUSY);
+    sm_partial_close(&p);
+    assert_false(has("x"));
+    expect_text("x.partial", "theirs");
+}
+
+static int full(int fd)
+{
+    errno = ENOSPC;
+    return -1;
+}
+
+static int refused(int from_dir, const char *from, int to_dir, const char *to)
+{
+    errno = EDQUOT;
+    return -1;
+}
+
+static void a_full_disk_leaves_nothing(void **state)
+{
+    static const struct sm_partial_calls calls[] = {{.sync = full}, {.rename = refused}};
+    for (size_t i = 0; i < SM_ARRAY_LEN(calls); i++) {
+        struct sm_partial p;
+        assert_int_equal(
+            sm_partial_open(&p, dir_fd, "x", &(struct sm_partial_options){.calls = calls[i]}, &err),
+            0);
+        assert_int_equal(sm_partial_commit(&p, SM_PARTIAL_SYNC_FILE, &err), -SM_ENOSPC);
+        sm_partial_close(&p);
+        assert_false(has("x") || has("x.partial"));
+    }
+}
+
+static void a_private_place_is_its_owners(void **state)
+{
+    char path[512];
+    struct stat st;
+    int fd = -1;
+    snprintf(path, sizeof(path), "%s/a/b//c", dir);
+    assert_int_equal(sm_open_private_dir(path, "place", &fd, &err), 0);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0700);
+    assert_int_equal(fchmod(fd, 0755), 0);
+    close(fd);
+    assert_int_equal(sm_open_private_dir(path, "place", &fd, &err), 0);
+    assert_int_equal(fchmod(fd, 0770), 0);
+    close(fd);
+    fd = -1;
+    assert_int_equal(sm_open_private_dir(path, "place", &fd, &err), -SM_EPERM);
+    assert_non_null(strstr(err.message, "others may write into the place"));
+    assert_int_equal(chmod(path, 0700), 0);
+    if (geteuid() == 0) {
+        assert_int_equal(chown(path, STRANGER, STRANGER), 0);
+        assert_int_equal(sm_open_private_dir(path, "place", &fd, &err), -SM_EPERM);
+        assert_non_null(strstr(err.message, "belongs to another user"));
+    }
+    assert_int_equal(fd, -1);
+    free(make_file(dir, "file", "", 0));
+    snprintf(path, sizeof(path), "%s/file", dir);
+    assert_int_not_equal(sm_open_private_dir(path, "place", &fd, &err), 0);
+    snprintf(path, sizeof(path), "%s/file/below", dir);
+    assert_int_not_equal(sm_open_private_dir(path, "place", &fd, &err), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_file_appears_when_it_is_whole, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(leftovers_are_made_anew_or_gone_on_with, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(of_two_writers_one_works, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_others_planted_is_left_alone, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_was_put_in_its_place_gets_no_name, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_full_disk_leaves_nothing, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_private_place_is_its_owners, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
