@@ -105,6 +105,35 @@ static int read_xattrs(struct reader *r, struct sm_inode *inode, const char *pat
     return 0;
 }
 
+/* The permissions. Of an access ACL libarchive puts the owning group's rights in the place of the group bits, which are
+ * the mask's where there is one (acl(5)), as the archive's header has them. */
+static uint32_t read_permissions(struct reader *r)
+{
+    uint32_t mode = archive_entry_perm(r->entry) & 07777;
+    int type, rights, tag, id;
+    const char *name;
+    if (archive_entry_acl_reset(r->entry, ARCHIVE_ENTRY_ACL_TYPE_ACCESS) == 0)
+        return mode;
+    while (archive_entry_acl_next(r->entry, ARCHIVE_ENTRY_ACL_TYPE_ACCESS, &type, &rights, &tag,
+               &id, &name) == ARCHIVE_OK)
+        if (tag == ARCHIVE_ENTRY_ACL_MASK)
+            mode = (mode & ~070u) | (uint32_t)(rights & 7) << 3;
+    return mode;
+}
+
+/* PAX has "-5.25" for 5.25 s before 1970; libarchive gives the parts as they stand there. (Of "-0.25" it loses the
+ * sign, for which there is no remedy.) */
+static void read_time(struct reader *r, struct sm_inode *inode)
+{
+    inode->mtime = archive_entry_mtime(r->entry);
+    long nsec = archive_entry_mtime_nsec(r->entry);
+    inode->mtime_nsec = nsec >= 0 && nsec < 1000000000 ? (uint32_t)nsec : 0;
+    if (inode->mtime < 0 && inode->mtime_nsec > 0 && inode->mtime > INT64_MIN) {
+        inode->mtime--;
+        inode->mtime_nsec = 1000000000 - inode->mtime_nsec;
+    }
+}
+
 static int read_attributes(struct reader *r, struct sm_inode *inode, const char *path)
 {
     int64_t uid = archive_entry_uid(r->entry), gid = archive_entry_gid(r->entry);
@@ -112,12 +141,9 @@ static int read_attributes(struct reader *r, struct sm_inode *inode, const char 
         return bad(r, SM_ECORRUPT, path, "has an owner or a group that is out of range");
     inode->uid = (uint32_t)uid;
     inode->gid = (uint32_t)gid;
-    inode->mode |= archive_entry_perm(r->entry) & 07777;
-    if (archive_entry_mtime_is_set(r->entry)) {
-        inode->mtime = archive_entry_mtime(r->entry);
-        long nsec = archive_entry_mtime_nsec(r->entry);
-        inode->mtime_nsec = nsec >= 0 && nsec < 1000000000 ? (uint32_t)nsec : 0;
-    }
+    inode->mode |= read_permissions(r);
+    if (archive_entry_mtime_is_set(r->entry))
+        read_time(r, inode);
     return read_xattrs(r, inode, path);
 }
 
