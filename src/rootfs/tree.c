@@ -54,8 +54,11 @@ void sm_inode_put(struct sm_tree *tree, struct sm_inode *inode)
 int sm_tree_init(
     struct sm_tree *tree, size_t max_count, sm_inode_gone_fn *gone, void *arg, sm_error *err)
 {
-    *tree = (struct sm_tree){
-        .table_size = FIRST_TABLE, .max_count = max_count, .gone = gone, .gone_arg = arg};
+    *tree = (struct sm_tree){.table_size = FIRST_TABLE,
+        .max_count = max_count,
+        .steps_left = SM_TREE_MAX_STEPS,
+        .gone = gone,
+        .gone_arg = arg};
     tree->table = calloc(FIRST_TABLE, sizeof(struct sm_node *));
     tree->root = calloc(1, sizeof(*tree->root));
     struct sm_inode *inode = sm_inode_new(S_IFDIR | 0755);
@@ -253,6 +256,11 @@ static int walk_path(struct walk *w, const char *path, size_t len)
         const char *slash = memchr(path, '/', (size_t)(end - path));
         size_t n = (size_t)((slash ? slash : end) - path);
         int rc = 0;
+        if (w->links && !w->tree->steps_left--) {
+            w->tree->steps_left = 0;
+            return sm_error_set(w->err, SM_ELIMIT,
+                "the layers' paths lead through too many symbolic links, last: %.*s", (int)n, path);
+        }
         if (n == 2 && memcmp(path, "..", 2) == 0) {
             w->at = w->at->parent;
         } else if (n > 0 && !(n == 1 && *path == '.')) {

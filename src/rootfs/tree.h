@@ -18,6 +18,10 @@ enum {
     SM_TREE_MAX_SYMLINKS = 40,
 };
 
+/* Components of link targets that an image may have walked in all, over all its layers: a second of work. A path may
+ * lead through 40 links of 2000 components, so a layer of some kilobytes could ask for hours. */
+#define SM_TREE_MAX_STEPS (128ull << 20)
+
 /* Blocks of 4 KiB: file blocks logical.. are the image's phys... */
 struct sm_extent {
     uint32_t logical, phys, count;
@@ -64,6 +68,7 @@ struct sm_tree {
     struct sm_node *root;
     struct sm_node **table;
     size_t table_size, count, max_count;
+    uint64_t steps_left; /* of SM_TREE_MAX_STEPS */
     sm_inode_gone_fn *gone;
     void *gone_arg;
 };

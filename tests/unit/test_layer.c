@@ -13,6 +13,7 @@
 
 #include "layer_util.h"
 #include "oci/digest.h"
+#include "rootfs/tree.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 
@@ -322,6 +323,31 @@ static void what_is_too_long_or_deep_is_refused(void **state)
     expect_error(SM_ELIMIT, "longer than 4096", tar, NULL);
 }
 
+/* Links that lead through long targets cost what they walk: there is a bound on all of it. */
+static void walks_through_links_are_bounded(void **state)
+{
+    struct sm_tree tree;
+    sm_error err = {0};
+    const char *name;
+    struct sm_node *found, *node;
+    assert_int_equal(sm_tree_init(&tree, 100, NULL, NULL, &err), 0);
+    struct sm_inode *link = sm_inode_new(S_IFLNK | 0777);
+    link->target = strdup("./././././././././././././././././././.");
+    assert_int_equal(sm_tree_add(&tree, tree.root, "l", 1, link, &node, &err), 0);
+    sm_inode_put(&tree, link);
+    tree.steps_left = 1000;
+    unsigned walks = 0;
+    int rc;
+    while ((rc = sm_tree_parent(&tree, "l/l/x", false, &found, &name, &err)) == 0 && walks < 100)
+        walks++;
+    assert_int_equal(rc, -SM_ELIMIT);
+    assert_in_range(walks, 20, 30); /* 40 components each */
+    assert_non_null(strstr(err.message, "too many symbolic links"));
+    assert_int_equal(sm_tree_parent(&tree, "a/x", false, &found, &name, &err), 0);
+    assert_int_equal(sm_tree_parent(&tree, "l/x", false, &found, &name, &err), -SM_ELIMIT);
+    sm_tree_clear(&tree);
+}
+
 static void large_directories_are_indexed(void **state)
 {
     struct tar *tar = tar_new();
@@ -497,6 +523,7 @@ int main(void)
         cmocka_unit_test(too_many_attributes_are_refused),
         cmocka_unit_test(long_names_and_links),
         cmocka_unit_test(what_is_too_long_or_deep_is_refused),
+        cmocka_unit_test(walks_through_links_are_bounded),
         cmocka_unit_test(large_directories_are_indexed),
         cmocka_unit_test(sparse_and_large_files),
         cmocka_unit_test(replaced_contents_are_given_back),
