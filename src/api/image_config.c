@@ -80,7 +80,7 @@ int sm_signal_number(const char *name)
     if (strncasecmp(name, "RTMIN", 5) == 0 || strncasecmp(name, "RTMAX", 5) == 0) {
         bool min = strncasecmp(name, "RTMIN", 5) == 0;
         long offset = strtol(name + 5, &end, 10);
-        if (*end)
+        if (*end || offset < rtmin - rtmax || offset > rtmax - rtmin)
             return 0;
         long at = (min ? rtmin : rtmax) + offset;
         return at >= rtmin && at <= rtmax ? (int)at : 0;

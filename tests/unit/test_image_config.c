@@ -131,6 +131,9 @@ static void test_signals(void **state)
     assert_int_equal(sm_signal_number("SIGRTMIN+3"), 37);
     assert_int_equal(sm_signal_number("RTMAX-1"), 63);
     assert_int_equal(sm_signal_number("SIGRTMIN+40"), 0);
+    assert_int_equal(sm_signal_number("SIGRTMIN+9223372036854775807"), 0);
+    assert_int_equal(sm_signal_number("SIGRTMAX-9223372036854775808"), 0);
+    assert_int_equal(sm_signal_number("SIGRTMIN+30"), 64);
     assert_int_equal(sm_signal_number("0"), 0);
     assert_int_equal(sm_signal_number("99"), 0);
     assert_int_equal(sm_signal_number("-3"), 0);
