@@ -23,7 +23,14 @@ struct sm_snapshot_cache {
     int fd;
 };
 
+/* KEY and suffix; the buffer has room for any valid key. */
+struct name {
+    char text[MAX_KEY + sizeof(PARTIAL_SUFFIX)];
+};
+
 struct sm_snapshot_lock {
+    struct sm_snapshot_cache *cache;
+    struct name name;
     int fd;
 };
 
@@ -58,11 +65,6 @@ static bool key_is_valid(const char *key, size_t len)
     static const char good[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
     return len >= 1 && len <= MAX_KEY && key[0] != '.' && strspn(key, good) >= len;
 }
-
-/* KEY and suffix; the buffer has room for any valid key. */
-struct name {
-    char text[MAX_KEY + sizeof(PARTIAL_SUFFIX)];
-};
 
 static int make_name(const char *key, const char *suffix, struct name *name, sm_error *err)
 {
@@ -108,8 +110,8 @@ int sm_snapshot_cache_find(
 
 /* ---- locks --------------------------------------------------------------------------------- */
 
-/* 0: locked; 1: somebody else has it. The lock file is never removed while somebody may hold it: who
- * has waited checks that the file it locked is still the one of that name. */
+/* 0: locked; 1: somebody else has it. The lock file is only removed by who holds it: who has waited checks that
+ * the file it locked is still the one of that name. */
 static int try_lock(
     struct sm_snapshot_cache *cache, const struct name *name, int *fd, sm_error *err)
 {
@@ -139,15 +141,15 @@ static uint64_t now_ms(void)
 int sm_snapshot_cache_lock(struct sm_snapshot_cache *cache, const char *key, int timeout_ms,
     struct sm_snapshot_lock **out, sm_error *err)
 {
-    struct name name;
-    int rc = make_name(key, LOCK_SUFFIX, &name, err);
-    if (rc)
-        return rc;
     auto_free struct sm_snapshot_lock *lock = calloc(1, sizeof(*lock));
     if (!lock)
         return sm_error_set(err, SM_ENOMEM, "no memory for a lock");
+    lock->cache = cache;
+    int rc = make_name(key, LOCK_SUFFIX, &lock->name, err);
+    if (rc)
+        return rc;
     uint64_t end = now_ms() + (timeout_ms < 0 ? LOCK_WAIT_MS : (uint64_t)timeout_ms);
-    while ((rc = try_lock(cache, &name, &lock->fd, err)) == 1) {
+    while ((rc = try_lock(cache, &lock->name, &lock->fd, err)) == 1) {
         uint64_t now = now_ms();
         if (now >= end)
             return sm_error_set(
@@ -165,6 +167,7 @@ void sm_snapshot_cache_unlock(struct sm_snapshot_lock *lock)
 {
     if (!lock)
         return;
+    unlinkat(lock->cache->fd, lock->name.text, 0);
     sm_close(lock->fd);
     free(lock);
 }
@@ -179,15 +182,14 @@ static bool ends_with(const char *text, const char *end, size_t *stem)
 }
 
 /* A second descriptor: reading a directory moves the position of the first. */
-static DIR *read_dir(struct sm_snapshot_cache *cache, sm_error *err)
+static int read_dir(struct sm_snapshot_cache *cache, DIR **d, sm_error *err)
 {
     auto_fd fd = openat(cache->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    if (!d)
-        sm_error_errno(err, errno, "cannot list the snapshots in %s", cache->dir);
-    else
-        sm_steal_fd(&fd);
-    return d;
+    *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!*d)
+        return sm_error_errno(err, errno, "cannot list the snapshots in %s", cache->dir);
+    sm_steal_fd(&fd);
+    return 0;
 }
 
 static int by_use(const void *a, const void *b)
@@ -203,9 +205,10 @@ static int by_use(const void *a, const void *b)
 int sm_snapshot_cache_list(struct sm_snapshot_cache *cache, struct sm_snapshot_entry **entries,
     size_t *n_out, sm_error *err)
 {
-    auto_dir d = read_dir(cache, err);
-    if (!d)
-        return -SM_EIO;
+    auto_dir d = NULL;
+    int rc = read_dir(cache, &d, err);
+    if (rc)
+        return rc;
     struct sm_snapshot_entry *list = NULL;
     size_t n = 0, room = 0;
     for (struct dirent *e; (e = readdir(d));) {
@@ -266,33 +269,62 @@ int sm_snapshot_cache_remove(struct sm_snapshot_cache *cache, const char *key, s
 
 /* ---- prune --------------------------------------------------------------------------------- */
 
-/* Removes what belongs to a key that nobody works on: the snapshot if `all`, otherwise leftovers. True
- * if nobody did. */
-static bool remove_idle(struct sm_snapshot_cache *cache, const char *key, bool all)
+/* What is left, and the first thing that went wrong: one file that cannot be removed does not keep the others. */
+struct pruning {
+    struct sm_snapshot_cache *cache;
+    int rc;
+    sm_error *err;
+};
+
+static void cannot(struct pruning *p, const char *name)
 {
-    struct name name, lock_name;
-    int fd;
-    if (make_name(key, LOCK_SUFFIX, &lock_name, NULL) || try_lock(cache, &lock_name, &fd, NULL))
-        return false;
-    if (all && !make_name(key, SUFFIX, &name, NULL))
-        unlinkat(cache->fd, name.text, 0);
-    if (!make_name(key, PARTIAL_SUFFIX, &name, NULL)) {
-        /* a writer that did not take the key's lock still holds its own on the file */
-        auto_fd partial =
-            openat(cache->fd, name.text, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-        if (partial >= 0 && !flock(partial, LOCK_EX | LOCK_NB))
-            unlinkat(cache->fd, name.text, 0);
-    }
-    unlinkat(cache->fd, lock_name.text, 0);
-    sm_close(fd);
-    return true;
+    if (errno != ENOENT && !p->rc)
+        p->rc = sm_error_errno(p->err, errno, "cannot remove %s/%s", p->cache->dir, name);
 }
 
-static int remove_leftovers(struct sm_snapshot_cache *cache, sm_error *err)
+/* Removes what belongs to a key that nobody works on: the snapshot if `all`, otherwise leftovers. True if the
+ * snapshot is gone. */
+static bool remove_idle(struct pruning *p, const char *key, bool all)
 {
-    auto_dir d = read_dir(cache, err);
-    if (!d)
-        return -SM_EIO;
+    struct name name, lock_name;
+    int dir = p->cache->fd;
+    auto_fd fd = -1;
+    if (make_name(key, LOCK_SUFFIX, &lock_name, NULL))
+        return false;
+    sm_error why;
+    int rc = try_lock(p->cache, &lock_name, &fd, &why);
+    if (rc < 0 && !p->rc) {
+        p->rc = rc;
+        if (p->err)
+            *p->err = why;
+    }
+    if (rc)
+        return false;
+    bool gone = false;
+    if (all && !make_name(key, SUFFIX, &name, NULL)) {
+        gone = unlinkat(dir, name.text, 0) == 0;
+        if (!gone)
+            cannot(p, name.text);
+    }
+    if (!make_name(key, PARTIAL_SUFFIX, &name, NULL)) {
+        /* a writer that did not take the key's lock still holds its own on the file */
+        auto_fd partial = openat(dir, name.text, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        if (partial >= 0 && !flock(partial, LOCK_EX | LOCK_NB) && unlinkat(dir, name.text, 0))
+            cannot(p, name.text);
+    }
+    if (unlinkat(dir, lock_name.text, 0))
+        cannot(p, lock_name.text);
+    return gone;
+}
+
+static void remove_leftovers(struct pruning *p)
+{
+    auto_dir d = NULL;
+    int rc = p->rc ? p->rc : read_dir(p->cache, &d, p->err);
+    if (rc) {
+        p->rc = rc;
+        return;
+    }
     for (struct dirent *e; (e = readdir(d));) {
         size_t stem;
         if ((ends_with(e->d_name, PARTIAL_SUFFIX, &stem) ||
@@ -300,10 +332,9 @@ static int remove_leftovers(struct sm_snapshot_cache *cache, sm_error *err)
             key_is_valid(e->d_name, stem)) {
             char key[MAX_KEY + 1];
             snprintf(key, sizeof(key), "%.*s", (int)stem, e->d_name);
-            remove_idle(cache, key, false);
+            remove_idle(p, key, false);
         }
     }
-    return 0;
 }
 
 int sm_snapshot_cache_prune(struct sm_snapshot_cache *cache, uint64_t max_bytes, uint64_t max_age_s,
@@ -315,12 +346,15 @@ int sm_snapshot_cache_prune(struct sm_snapshot_cache *cache, uint64_t max_bytes,
     int rc = sm_snapshot_cache_list(cache, &entries, &n, err);
     if (rc)
         return rc;
+    struct pruning p = {.cache = cache, .err = err};
     time_t now = time(NULL);
     for (size_t i = 0; i < n; i++) { /* most recently used first */
         const struct sm_snapshot_entry *e = &entries[i];
         uint64_t age = now > e->used.tv_sec ? (uint64_t)(now - e->used.tv_sec) : 0;
-        bool fits = e->disk_bytes <= max_bytes && kept <= max_bytes - e->disk_bytes;
-        if ((fits && age <= max_age_s) || !remove_idle(cache, e->key, true)) {
+        /* A snapshot is never empty: such a file is damage, of which nothing is to be kept. */
+        bool fits = e->bytes && max_bytes && e->disk_bytes <= max_bytes &&
+                    kept <= max_bytes - e->disk_bytes;
+        if ((fits && age <= max_age_s) || !remove_idle(&p, e->key, true)) {
             kept += e->disk_bytes;
         } else {
             freed += e->disk_bytes;
@@ -328,8 +362,9 @@ int sm_snapshot_cache_prune(struct sm_snapshot_cache *cache, uint64_t max_bytes,
         }
     }
     sm_snapshot_entries_free(entries, n);
-    if ((rc = remove_leftovers(cache, err)))
-        return rc;
+    remove_leftovers(&p);
+    if (p.rc)
+        return p.rc;
     if (removed)
         *removed = count;
     if (freed_bytes)

@@ -193,6 +193,57 @@ static void pruning_keeps_what_was_used_last(void **state)
     assert_true(has("stranger"));
 }
 
+static void a_lock_file_goes_with_its_lock(void **state)
+{
+    (void)state;
+    struct sm_snapshot_lock *lock = NULL, *second = NULL;
+    assert_int_equal(sm_snapshot_cache_lock(cache, "once", 0, &lock, &err), 0);
+    assert_true(has("once.lock"));
+    assert_int_equal(sm_snapshot_cache_lock(cache, "once", 30, &second, &err), -SM_EBUSY);
+    sm_snapshot_cache_unlock(lock);
+    assert_false(has("once.lock"));
+    assert_int_equal(sm_snapshot_cache_lock(cache, "once", 0, &second, &err), 0);
+    sm_snapshot_cache_unlock(second);
+}
+
+static void empty_files_are_no_snapshots(void **state)
+{
+    (void)state;
+    time_t now = time(NULL);
+    size_t removed = 0;
+    put("empty", 0, now);
+    put("good", 65536, now);
+    assert_int_equal(
+        sm_snapshot_cache_prune(cache, UINT64_MAX, UINT64_MAX, &removed, NULL, &err), 0);
+    assert_int_equal(removed, 1);
+    assert_false(has("empty.snap"));
+    assert_int_equal(sm_snapshot_cache_prune(cache, 0, UINT64_MAX, &removed, NULL, &err), 0);
+    assert_int_equal(removed, 1);
+    assert_false(has("good.snap"));
+}
+
+/* A directory that is called like a snapshot's partial file, and one like a lock: neither can be unlinked or locked. */
+static void what_cannot_be_removed_is_told_and_not_counted(void **state)
+{
+    (void)state;
+    char path[512];
+    size_t removed = 99;
+    uint64_t freed = 99;
+    time_t now = time(NULL);
+    put("stuck", 65536, now - 100);
+    put("loose", 65536, now - 200);
+    snprintf(path, sizeof(path), "%s/stuck.lock", dir);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_not_equal(sm_snapshot_cache_prune(cache, 0, UINT64_MAX, &removed, &freed, &err), 0);
+    assert_non_null(strstr(err.message, "stuck.lock"));
+    assert_int_equal(removed, 99);
+    assert_true(has("stuck.snap"));
+    assert_false(has("loose.snap")); /* the others went */
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(sm_snapshot_cache_prune(cache, 0, UINT64_MAX, &removed, &freed, &err), 0);
+    assert_int_equal(removed, 1);
+}
+
 static void the_directory_is_made_for_its_owner(void **state)
 {
     (void)state;
@@ -231,6 +282,9 @@ int main(void)
         cmocka_unit_test(of_many_bakers_one_works),
         cmocka_unit_test(a_killed_baker_does_not_hold_its_lock),
         cmocka_unit_test(pruning_keeps_what_was_used_last),
+        cmocka_unit_test(a_lock_file_goes_with_its_lock),
+        cmocka_unit_test(empty_files_are_no_snapshots),
+        cmocka_unit_test(what_cannot_be_removed_is_told_and_not_counted),
         cmocka_unit_test(the_directory_is_made_for_its_owner),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
