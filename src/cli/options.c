@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -268,8 +269,25 @@ bool cli_env_add(struct cli_strings *env, const char *text)
     return true;
 }
 
+/* What keeps a line of an environment file from being one, as docker has it; NULL: nothing. */
+static const char *env_line_fault(const char *line, size_t size)
+{
+    json_t *text = json_stringn(line, size);
+    bool is_utf8 = text && strlen(line) == size;
+    json_decref(text);
+    if (!is_utf8)
+        return "is no text in UTF-8";
+    size_t name = strcspn(line, "=");
+    if (name == 0)
+        return "has no name before the '='";
+    if (strcspn(line, " \t") < name)
+        return "has white space in the variable's name";
+    return NULL;
+}
+
 int cli_env_add_file(struct cli_strings *env, const char *path)
 {
+    static const char bom[] = "\xef\xbb\xbf";
     auto_file file = fopen(path, "re");
     if (!file)
         return cli_fail("cannot read the environment file '%s': %s", path, strerror(errno));
@@ -277,15 +295,18 @@ int cli_env_add_file(struct cli_strings *env, const char *path)
     size_t size = 0, number = 0;
     ssize_t n;
     while ((n = getline(&line, &size, file)) >= 0) {
-        number++;
         while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r'))
             line[--n] = '\0';
-        const char *text = line + strspn(line, " \t");
-        if (!*text || *text == '#')
+        const char *text = line;
+        if (number++ == 0 && strncmp(text, bom, strlen(bom)) == 0)
+            text += strlen(bom);
+        text += strspn(text, " \t");
+        if ((!*text && text == line + n) || *text == '#')
             continue;
-        if (strlen(line) != (size_t)n || !cli_env_add(env, text))
-            return cli_fail(
-                "line %zu of the environment file '%s' is not NAME=VALUE", number, path);
+        const char *fault = env_line_fault(text, (size_t)(line + n - text));
+        if (fault)
+            return cli_fail("line %zu of the environment file '%s' %s", number, path, fault);
+        cli_env_add(env, text);
     }
     if (ferror(file))
         return cli_fail("cannot read the environment file '%s': %s", path, strerror(errno));
@@ -294,11 +315,11 @@ int cli_env_add_file(struct cli_strings *env, const char *path)
 
 const char *cli_format_size(uint64_t bytes, char buf[32])
 {
-    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
     double v = (double)bytes;
     size_t i = 0;
     for (; v >= 999.5 && i + 1 < SM_ARRAY_LEN(units); i++)
-        v /= 1000;
+        v /= 1024;
     snprintf(buf, 32, i && v < 9.95 ? "%.1f %s" : "%.0f %s", v, units[i]);
     return buf;
 }

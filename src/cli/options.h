@@ -58,10 +58,11 @@ void cli_strings_free(struct cli_strings *list);
 
 /* --env: "NAME=VALUE", or "NAME" for the value it has here (nothing where it has none). */
 bool cli_env_add(struct cli_strings *env, const char *text);
-/* --env-file: one per line; empty lines and lines that begin with # are skipped. */
+/* --env-file, as docker reads it: one per line; empty lines and lines that begin with # are skipped, so is a byte
+ * order mark; names with white space in them and what is not UTF-8 are refused. */
 int cli_env_add_file(struct cli_strings *env, const char *path);
 
-/* "1.5 GB" for people. */
+/* "1.5 GiB" for people: the units in which memory is asked for. */
 const char *cli_format_size(uint64_t bytes, char buf[32]);
 
 /* One line on stdout about a snapshot that was made. */

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "cli/options.h"
+#include "util/bytes.h"
 
 /* What options.c needs of main.c. */
 const struct cli_command cli_root = {.name = ""};
@@ -182,13 +183,61 @@ static void test_env_file(void **state)
     assert_int_equal(cli_env_add_file(&env, path), CLI_EXIT_FAILURE);
 }
 
+static int env_file_of(const char *text, size_t size, struct cli_strings *env)
+{
+    char path[] = "/tmp/sm-test-env-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, size), size);
+    close(fd);
+    int status = cli_env_add_file(env, path);
+    unlink(path);
+    return status;
+}
+
+/* What docker makes of the same files. */
+static void test_env_file_as_docker(void **state)
+{
+    static const struct {
+        const char *text;
+        const char *first; /* NULL: refused */
+    } files[] = {
+        {"\xef\xbb\xbf"
+         "BOM=1\n",
+            "BOM=1"},
+        {"\xef\xbb\xbf# comment\nX=1\n", "X=1"},
+        {"  LEFT=1 \n", "LEFT=1 "},
+        {"A= x=y", "A= x=y"},
+        {"\xc3\xa4=\xc3\xb6\n", "\xc3\xa4=\xc3\xb6"},
+        {"export I=5\n", NULL},
+        {"J =x\n", NULL},
+        {"K\t=x\n", NULL},
+        {"TWO WORDS\n", NULL},
+        {"=x\n", NULL},
+        {"X=1\n\xef\xbb\xbfY=2\n", "X=1"}, /* no mark: a name that docker takes, too */
+        {"L=\xe4\n", NULL},
+    };
+    for (size_t i = 0; i < SM_ARRAY_LEN(files); i++) {
+        struct cli_strings env = {0};
+        int status = env_file_of(files[i].text, strlen(files[i].text), &env);
+        assert_int_equal(status, files[i].first ? CLI_EXIT_OK : CLI_EXIT_FAILURE);
+        if (files[i].first)
+            assert_string_equal(env.items[0], files[i].first);
+        cli_strings_free(&env);
+    }
+    struct cli_strings env = {0};
+    assert_int_equal(env_file_of("N=a\0b\n", 6, &env), CLI_EXIT_FAILURE);
+    assert_int_equal(env_file_of("\0hidden\n", 8, &env), CLI_EXIT_FAILURE);
+    cli_strings_free(&env);
+}
+
 static void test_format_size(void **state)
 {
     char buf[32];
     assert_string_equal(cli_format_size(0, buf), "0 B");
     assert_string_equal(cli_format_size(999, buf), "999 B");
-    assert_string_equal(cli_format_size(1500, buf), "1.5 kB");
-    assert_string_equal(cli_format_size(123456789, buf), "123 MB");
+    assert_string_equal(cli_format_size(1500, buf), "1.5 KiB");
+    assert_string_equal(cli_format_size(123456789, buf), "118 MiB");
 }
 
 int main(void)
@@ -199,6 +248,7 @@ int main(void)
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_parsing),
         cmocka_unit_test(test_env_file),
+        cmocka_unit_test(test_env_file_as_docker),
         cmocka_unit_test(test_format_size),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
