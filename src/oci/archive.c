@@ -17,6 +17,7 @@
 #include "rootfs/tree.h"
 #include "util/bytes.h"
 #include "util/error.h"
+#include "util/file.h"
 
 enum {
     MAX_MEMBERS = 20000,
@@ -182,16 +183,32 @@ static int index_tar(struct tar_source *tar, sm_error *err)
     return rc;
 }
 
+int sm_compression_of(const unsigned char magic[SM_MAGIC_BYTES])
+{
+    uint32_t word = sm_load_le32(magic);
+    if (magic[0] == 0x1f && magic[1] == 0x8b)
+        return ARCHIVE_FILTER_GZIP;
+    if (word == 0xfd2fb528 || (word & 0xfffffff0) == 0x184d2a50)
+        return ARCHIVE_FILTER_ZSTD;
+    if (memcmp(magic,
+            "\xfd"
+            "7zXZ",
+            SM_MAGIC_BYTES) == 0)
+        return ARCHIVE_FILTER_XZ;
+    if (memcmp(magic, "BZh", 3) == 0 && magic[3] >= '1' && magic[3] <= '9')
+        return ARCHIVE_FILTER_BZIP2;
+    return ARCHIVE_FILTER_NONE;
+}
+
 /* A compressed archive is unpacked into a file that has no name, since its members are read in the
  * order in which the image needs them. */
 static int unpack(struct sm_imgstore *store, int *fd, sm_error *err)
 {
-    unsigned char magic[4] = {0};
+    unsigned char magic[SM_MAGIC_BYTES] = {0};
     if (pread(*fd, magic, sizeof(magic), 0) < 0)
         return sm_error_errno(err, errno, "cannot read it");
-    uint32_t word = sm_load_le32(magic);
-    bool gzip = magic[0] == 0x1f && magic[1] == 0x8b;
-    if (!gzip && word != 0xfd2fb528)
+    int filter = sm_compression_of(magic);
+    if (filter == ARCHIVE_FILTER_NONE)
         return 0;
     auto_fd tmp = open(sm_imgstore_path(store), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     auto_free char *buf = malloc(COPY_BUFFER);
@@ -202,7 +219,7 @@ static int unpack(struct sm_imgstore *store, int *fd, sm_error *err)
         return sm_error_errno(err, errno, "cannot make a temporary file in the store");
     }
     archive_read_support_format_raw(a);
-    archive_read_append_filter(a, gzip ? ARCHIVE_FILTER_GZIP : ARCHIVE_FILTER_ZSTD);
+    archive_read_append_filter(a, filter);
     int rc = archive_read_open_fd(a, *fd, 65536) == ARCHIVE_OK &&
                      archive_read_next_header(a, &e) == ARCHIVE_OK
                  ? 0
@@ -217,7 +234,7 @@ static int unpack(struct sm_imgstore *store, int *fd, sm_error *err)
         else if ((total += (uint64_t)n) > MAX_UNPACKED)
             rc = sm_error_set(
                 err, SM_ELIMIT, "it unpacks to more than %llu GiB", MAX_UNPACKED >> 30);
-        else if (write(tmp, buf, (size_t)n) != n)
+        else if (sm_write_all(tmp, buf, (size_t)n) != 0)
             rc = sm_error_errno(err, errno, "cannot write a temporary file in the store");
     }
     archive_read_free(a);

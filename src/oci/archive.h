@@ -7,6 +7,11 @@
 #include "oci/source.h"
 #include "oci/store.h"
 
+/* libarchive's filter for what begins so (gzip, zstd, xz, bzip2), ARCHIVE_FILTER_NONE for anything else. The bytes
+ * count, not a media type or a file's name: they disagree often enough. */
+#define SM_MAGIC_BYTES 6
+int sm_compression_of(const unsigned char magic[SM_MAGIC_BYTES]);
+
 /* *index is the layout's index.json. */
 int sm_oci_archive_open(struct sm_imgstore *store, const char *path, struct sm_source **source,
     json_t **index, sm_error *err);

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "oci/archive.h"
 #include "oci/digest.h"
 #include "util/bytes.h"
 #include "util/clock.h"
@@ -129,17 +130,13 @@ static int check_digest(struct layer_reader *r, const struct sm_descriptor *d)
         &r->p->why, SM_ECORRUPT, "the blob %s has the digest %s: it is damaged", d->digest, digest);
 }
 
-/* What the bytes say counts, not the media type: the two disagree often enough. */
 static int filter_of(struct layer_reader *r, int *filter)
 {
-    unsigned char magic[4] = {0};
+    unsigned char magic[SM_MAGIC_BYTES] = {0};
     ssize_t n = sm_blob_read(&r->blob, 0, magic, sizeof(magic), &r->p->why);
     if (n < 0)
         return (int)n;
-    uint32_t word = sm_load_le32(magic);
-    *filter = magic[0] == 0x1f && magic[1] == 0x8b                      ? ARCHIVE_FILTER_GZIP
-              : word == 0xfd2fb528 || (word & 0xfffffff0) == 0x184d2a50 ? ARCHIVE_FILTER_ZSTD
-                                                                        : ARCHIVE_FILTER_NONE;
+    *filter = sm_compression_of(magic);
     return 0;
 }
 
