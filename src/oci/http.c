@@ -52,10 +52,12 @@ struct sm_http {
     char *user, *password, *identity_token, *tls_ca;
     bool insecure;
     unsigned stall_s;
-    pthread_mutex_t lock; /* of what follows */
-    bool plain;           /* the registry does not speak TLS */
-    char *authorization;  /* value of the header, or NULL */
-    unsigned auth_serial; /* counts changes of it */
+    pthread_mutex_t lock;      /* of what follows */
+    pthread_mutex_t near_lock; /* of nearness alone: a token is asked for under `lock` */
+    int nearness;              /* of the registry, as sm_address_nearness has it */
+    bool plain;                /* the registry does not speak TLS */
+    char *authorization;       /* value of the header, or NULL */
+    unsigned auth_serial;      /* counts changes of it */
     _Atomic bool stop;
 };
 
@@ -68,6 +70,8 @@ struct attempt {
     uint64_t *from; /* the byte that the sink wants next; NULL: all */
     uint64_t at;    /* the byte that comes next */
     bool small;     /* no ranges are asked for, and there is a bound on the whole time */
+    bool named;     /* the registry has named the place */
+    bool too_near;
     sm_error *err;
     int rc; /* of the sink */
     size_t headers;
@@ -167,6 +171,22 @@ static int on_progress(void *arg, curl_off_t dt, curl_off_t dn, curl_off_t ut, c
     return a->http->stop;
 }
 
+/* Makes the socket, unless a place that the registry has named is nearer to us than the registry itself. Of a proxy
+ * this sees the proxy, which is as near for both. */
+static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
+{
+    struct attempt *a = arg;
+    struct sm_http *h = a->http;
+    int nearness = sm_address_nearness(&to->addr);
+    pthread_mutex_lock(&h->near_lock);
+    if (!a->named && nearness > h->nearness)
+        h->nearness = nearness;
+    a->too_near = nearness > h->nearness;
+    pthread_mutex_unlock(&h->near_lock);
+    return a->too_near ? CURL_SOCKET_BAD
+                       : socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+}
+
 /* ---- one attempt --------------------------------------------------------------------------------- */
 
 /* Plain HTTP is for this machine, and for who said that it will do. That a registry is here says nothing about the
@@ -208,6 +228,8 @@ static void set_common(struct attempt *a, const char *url, bool small)
     curl_easy_setopt(c, CURLOPT_BUFFERSIZE, 256L << 10);
     curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(c, CURLOPT_HEADERDATA, a);
+    curl_easy_setopt(c, CURLOPT_OPENSOCKETFUNCTION, on_socket);
+    curl_easy_setopt(c, CURLOPT_OPENSOCKETDATA, a);
     curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(c, CURLOPT_WRITEDATA, a);
     curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, on_progress);
@@ -297,20 +319,29 @@ static int append_parameter(
     return 0;
 }
 
-/* The token server may be another host: the registry names it, over a connection that we trust. */
-static bool realm_allowed(const struct sm_http *h, const char *realm)
+static const char nearer[] = "a place that is nearer to this machine than itself";
+
+/* Why we do not go to a place that the registry names (for a token, by a redirect); NULL: we do. Requests of ours
+ * must not become the registry's way to services of this machine. Names that only resolve to such a place are found
+ * when the connection is made (on_socket). */
+static const char *place_refused(const struct sm_http *h, const char *url)
 {
-    return sm_url_is_tls(realm) ||
-           (strncasecmp(realm, "http://", 7) == 0 && plain_allowed(h, realm));
+    bool tls = sm_url_is_tls(url);
+    if (!tls && strncasecmp(url, "http:", 5) != 0)
+        return "what is not HTTP";
+    if (sm_url_is_local(url) && !sm_host_is_local(h->host))
+        return "this machine";
+    return tls || plain_allowed(h, url) ? NULL : "a place without TLS";
 }
 
 /* GET with basic credentials, or, with an identity token, the OAuth2 POST. */
 static int ask_for_token(
     struct sm_http *h, CURL *curl, const struct sm_challenge *ch, char **token, sm_error *err)
 {
-    if (!realm_allowed(h, ch->realm))
-        return sm_error_set(err, SM_EPROTOCOL,
-            "the registry %s sends us for a token to a place without TLS", h->host);
+    const char *refused = place_refused(h, ch->realm);
+    if (refused)
+        return sm_error_set(
+            err, SM_EPROTOCOL, "the registry %s sends us for a token to %s", h->host, refused);
     auto_free char *fallback = NULL;
     if (asprintf(&fallback, "repository:%s:pull", h->repository) < 0) {
         fallback = NULL;
@@ -343,13 +374,17 @@ static int ask_for_token(
         }
     }
     struct body body = {0};
-    struct attempt a = {.http = h, .sink = take_body, .arg = &body, .small = true, .err = err};
+    struct attempt a = {
+        .http = h, .sink = take_body, .arg = &body, .small = true, .named = true, .err = err};
     if (rc || renew(&a.curl) != 0) {
         rc = sm_error_set(err, SM_ENOMEM, "out of memory");
     } else {
         rc = run(&a, url, NULL, basic, post);
         if (a.rc)
             rc = a.rc;
+        else if (rc > 0 && a.too_near)
+            rc = sm_error_set(
+                err, SM_EPROTOCOL, "the registry %s sends us for a token to %s", h->host, nearer);
         else if (rc > 0)
             rc = sm_error_set(err, h->stop ? SM_ECANCELLED : SM_ENETWORK,
                 "cannot get a token for the registry %s: %s", h->host,
@@ -450,13 +485,12 @@ static int follow(struct request *r)
         return sm_error_set(r->err, SM_EPROTOCOL,
             "the registry %s redirects us more than %d times for %s", r->http->host, MAX_REDIRECTS,
             r->get->what);
-    bool is_tls = sm_url_is_tls(to);
-    if (!is_tls && strncasecmp(to, "http:", 5) != 0)
-        return sm_error_set(r->err, SM_EPROTOCOL,
-            "the registry %s redirects us to what is not HTTP", r->http->host);
-    if (!is_tls && (sm_url_is_tls(r->url) || !plain_allowed(r->http, to)))
-        return sm_error_set(r->err, SM_EPROTOCOL,
-            "the registry %s redirects us to a place without TLS", r->http->host);
+    const char *refused = place_refused(r->http, to);
+    if (!refused && sm_url_is_tls(r->url) && !sm_url_is_tls(to))
+        refused = "a place without TLS";
+    if (refused)
+        return sm_error_set(
+            r->err, SM_EPROTOCOL, "the registry %s redirects us to %s", r->http->host, refused);
     auto_free char *home = origin_url(r->http, r->get->path);
     auto_free char *ours = home ? sm_url_origin(home) : NULL;
     auto_free char *theirs = sm_url_origin(to);
@@ -528,6 +562,9 @@ static int broken(struct request *r, const struct attempt *a, uint64_t before, i
         pthread_mutex_unlock(&h->lock);
         return restart(r);
     }
+    if (a->too_near)
+        return sm_error_set(
+            r->err, SM_EPROTOCOL, "the registry %s redirects us to %s", h->host, nearer);
     long proxy = 0;
     curl_easy_getinfo(r->curl, CURLINFO_HTTP_CONNECTCODE, &proxy);
     bool proxy_refuses = proxy >= 300;
@@ -611,6 +648,7 @@ static int request(struct request *r)
             .arg = r->get->arg,
             .from = &r->get->from,
             .small = r->get->accept,
+            .named = !r->at_origin,
             .err = r->err};
         uint64_t before = r->get->from;
         pthread_mutex_lock(&h->lock);
@@ -657,8 +695,12 @@ int sm_http_check_login(struct sm_http *http, sm_error *err)
 {
     size_t total = 0;
     struct sm_http_get get = {
-        .what = "its root", .accept = "*/*", .sink = ignore_body, .arg = &total};
-    return sm_http_get(http, &get, err);
+        .what = "an answer", .accept = "*/*", .sink = ignore_body, .arg = &total};
+    int rc = sm_http_get(http, &get, err);
+    return rc == -SM_EPERM
+               ? sm_error_set(err, SM_EPERM,
+                     "the registry %s refuses access: user or password is wrong", http->host)
+               : rc;
 }
 
 /* ---- sessions ------------------------------------------------------------------------------------ */
@@ -675,6 +717,7 @@ int sm_http_new(const struct sm_http_options *o, struct sm_http **out, sm_error 
     if (!h)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     pthread_mutex_init(&h->lock, NULL);
+    pthread_mutex_init(&h->near_lock, NULL);
     h->insecure = o->insecure;
     h->stall_s = o->stall_s ? o->stall_s : STALL_S;
     if (!copy(&h->host, o->host) || !copy(&h->repository, o->repository) ||
@@ -699,6 +742,7 @@ void sm_http_free(struct sm_http *h)
     if (!h)
         return;
     pthread_mutex_destroy(&h->lock);
+    pthread_mutex_destroy(&h->near_lock);
     free(h->host);
     free(h->repository);
     free(h->user);

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "util/bytes.h"
+
 bool sm_host_is_local(const char *host)
 {
     if (strncmp(host, "[::1]", 5) == 0)
@@ -20,6 +22,45 @@ bool sm_host_is_local(const char *host)
     memcpy(text, host, n);
     text[n] = '\0';
     return inet_pton(AF_INET, text, &addr) == 1 && ntohl(addr.s_addr) >> 24 == 127;
+}
+
+static int nearness_of_v4(uint32_t ip)
+{
+    static const struct {
+        uint32_t net;
+        int bits, nearness;
+    } nets[] = {
+        {0x00000000, 8, 2}, /* 0.0.0.0 is this machine for connect(2) */
+        {0x7f000000, 8, 2},
+        {0xa9fe0000, 16, 2},
+        {0x0a000000, 8, 1},
+        {0x64400000, 10, 1},
+        {0xac100000, 12, 1},
+        {0xc0a80000, 16, 1},
+    };
+    for (size_t i = 0; i < SM_ARRAY_LEN(nets); i++)
+        if (ip >> (32 - nets[i].bits) == nets[i].net >> (32 - nets[i].bits))
+            return nets[i].nearness;
+    return 0;
+}
+
+int sm_address_nearness(const struct sockaddr *address)
+{
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+    if (address->sa_family == AF_INET) {
+        memcpy(&v4, address, sizeof(v4));
+        return nearness_of_v4(ntohl(v4.sin_addr.s_addr));
+    }
+    if (address->sa_family != AF_INET6)
+        return 2;
+    memcpy(&v6, address, sizeof(v6));
+    const struct in6_addr *ip = &v6.sin6_addr;
+    if (IN6_IS_ADDR_V4MAPPED(ip) || (IN6_IS_ADDR_V4COMPAT(ip) && !IN6_IS_ADDR_LOOPBACK(ip)))
+        return nearness_of_v4(ntohl(ip->s6_addr32[3]));
+    if (IN6_IS_ADDR_UNSPECIFIED(ip) || IN6_IS_ADDR_LOOPBACK(ip) || IN6_IS_ADDR_LINKLOCAL(ip))
+        return 2;
+    return (ip->s6_addr[0] & 0xfe) == 0xfc;
 }
 
 bool sm_url_is_tls(const char *url)

@@ -4,6 +4,7 @@
 
 #include <curl/curl.h>
 #include <stdbool.h>
+#include <sys/socket.h>
 
 #include "util/cleanup.h"
 
@@ -11,6 +12,10 @@
 bool sm_host_is_local(const char *host);
 bool sm_url_is_local(const char *url);
 bool sm_url_is_tls(const char *url);
+
+/* How near an address is to us: 0 anywhere, 1 in a private network, 2 this machine or its link (where clouds have
+ * their metadata). */
+int sm_address_nearness(const struct sockaddr *address);
 
 /* Scheme, host and port as libcurl understands them, as one text; NULL for what is no URL. malloc'ed. */
 char *sm_url_origin(const char *url);

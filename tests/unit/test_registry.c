@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "oci/credentials.h"
 #include "oci/http_auth.h"
 #include "oci/http_url.h"
+#include "util/bytes.h"
 
 static char dir[64];
 
@@ -184,6 +186,32 @@ static void this_machine(void **state)
     assert_false(sm_url_is_local("http://example.com/?localhost"));
 }
 
+static int nearness_of(const char *ip)
+{
+    struct sockaddr_in v4 = {.sin_family = AF_INET};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+    if (inet_pton(AF_INET, ip, &v4.sin_addr) == 1)
+        return sm_address_nearness((struct sockaddr *)&v4);
+    assert_int_equal(inet_pton(AF_INET6, ip, &v6.sin6_addr), 1);
+    return sm_address_nearness((struct sockaddr *)&v6);
+}
+
+static void nearness(void **state)
+{
+    static const char *const far[] = {"8.8.8.8", "172.32.0.1", "172.15.255.255", "100.128.0.1",
+        "11.0.0.1", "192.167.0.1", "169.253.1.1", "2001:db8::1", "::ffff:8.8.8.8", "64:ff9b::1"};
+    static const char *const private[] = {"10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.9.9",
+        "100.64.0.1", "100.127.255.255", "fd00::1", "fc12::1", "::ffff:10.0.0.1"};
+    static const char *const here[] = {"127.0.0.1", "127.255.0.1", "0.0.0.0", "0.1.2.3",
+        "169.254.169.254", "::1", "::", "fe80::1", "::ffff:127.0.0.1"};
+    for (size_t i = 0; i < SM_ARRAY_LEN(far); i++)
+        assert_int_equal(nearness_of(far[i]), 0);
+    for (size_t i = 0; i < SM_ARRAY_LEN(private); i++)
+        assert_int_equal(nearness_of(private[i]), 1);
+    for (size_t i = 0; i < SM_ARRAY_LEN(here); i++)
+        assert_int_equal(nearness_of(here[i]), 2);
+}
+
 static void origins(void **state)
 {
     static const struct {
@@ -216,6 +244,7 @@ int main(void)
         cmocka_unit_test(broken_files_are_errors),
         cmocka_unit_test(stored_and_erased),
         cmocka_unit_test(this_machine),
+        cmocka_unit_test(nearness),
         cmocka_unit_test(origins),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
