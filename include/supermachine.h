@@ -134,7 +134,8 @@ typedef struct sm_store_image {
     const char *digest;       /* of the manifest */
     const char *platform;     /* "linux/amd64" */
     const char *source;       /* the reference it was made from */
-    uint64_t size_bytes;      /* of its root filesystem; the file is sparse */
+    uint64_t size_bytes;      /* of its root filesystem; the file is sparse: */
+    uint64_t disk_bytes;      /* what it takes on the disk; images of the same layers share it */
     int64_t created;          /* when it was made ready, seconds since 1970 */
 } sm_store_image;
 
@@ -150,8 +151,13 @@ SM_API int sm_store_remove(sm_store *store, const char *reference, sm_error *err
 /* Gives the image a further name, "[HOST/]NAME[:TAG]". */
 SM_API int sm_store_tag(sm_store *store, const char *reference, const char *name, sm_error *err);
 
+/* Reads the image's whole root filesystem and compares it with what was built. SM_ECORRUPT: it is damaged; it is
+ * made anew, from the layers, when the image is opened next. (What is cheap is compared at every sm_image_open.) */
+SM_API int sm_store_verify(sm_store *store, const char *reference, sm_error *err);
+
 /* Writes an image as an oci-archive, and makes all images of an oci-archive or docker-archive ready under
- * the names they have in it; *names, malloc'ed, lists them (digests of those without), a line each. */
+ * the names they have in it; *names, malloc'ed, lists them (digests of those without), a line each. The path "-" is
+ * the standard output or input of this process. */
 SM_API int sm_store_save(sm_store *store, const char *reference, const char *path, sm_error *err);
 SM_API int sm_store_load(sm_store *store, const char *path, const sm_image_options *options,
     char **names, sm_error *err);
@@ -351,6 +357,10 @@ typedef struct sm_exec_result {
     uint64_t wall_us; /* measured in the guest */
 } sm_exec_result;
 
+/* What is wrong with a command can be told before there is a VM to run it in: that neither the caller nor the image
+ * names one, a relative working directory and the like. sm_exec_start checks the same. */
+SM_API int sm_exec_check(const sm_image *image, const sm_exec_config *config, sm_error *err);
+
 /* Starts a command. In a VM that was restored as a service (sm_vm_config.service), a configuration that has
  * nothing but streams for output gives the command that runs already instead, once.
  * SM_ENOTFOUND: no such command (exit code 127 of a shell), SM_ENOEXEC: cannot be executed (126). */
@@ -437,7 +447,8 @@ SM_API int sm_store_snapshots(sm_store *store, sm_store_snapshot_fn *fn, void *a
 SM_API int sm_store_snapshot_remove(sm_store *store, const char *key, sm_error *err);
 
 /* Removes snapshots that were not used for max_age_s seconds, then the least recently used until at most
- * max_bytes are left; UINT64_MAX: no such bound. What it removed is told where asked for. */
+ * max_bytes are left; UINT64_MAX: no such bound. What it removed is told where asked for. It fails when something could
+ * not be removed, after it has removed the others. */
 SM_API int sm_store_prune(sm_store *store, uint64_t max_bytes, uint64_t max_age_s, size_t *removed,
     uint64_t *freed_bytes, sm_error *err);
 

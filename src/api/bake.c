@@ -304,8 +304,11 @@ static int bake(struct bake *b, enum state state, sm_error *err)
     auto_free char *base_path = NULL;
     struct sm_capture base = {0};
     uint32_t pid = 0;
+    int rc = sm_image_verify(b->image, err);
+    if (rc)
+        return rc;
     bool restored = state != BASE && find(b, BASE, &base_path, NULL) == 0;
-    int rc = restored ? restore_base(b, base_path, err) : boot_and_capture(b, &base, err);
+    rc = restored ? restore_base(b, base_path, err) : boot_and_capture(b, &base, err);
     if (!rc && state != BASE && !restored)
         rc = sm_machine_resume(b->vm->machine, SM_PAUSE_CAPTURE, err);
     if (!rc && state != BASE)
@@ -382,7 +385,9 @@ int sm_image_bake(sm_image *image, const sm_vm_config *config, const sm_bake_opt
                        : b.options->warmup               ? WARM
                                                          : BASE;
     bool did = false;
-    int rc = find_keys(&b, err);
+    int rc = state == SERVICE ? sm_exec_check(image, &(sm_exec_config){0}, err) : 0;
+    if (!rc)
+        rc = find_keys(&b, err);
     if (!rc)
         rc = sm_store_snapshot_cache(image->store, &b.cache, err);
     if (rc)

@@ -211,6 +211,14 @@ static bool takes_service(const sm_exec_config *c)
            c->stdin_fd == SM_FD_NULL && c->timeout_ms <= 0;
 }
 
+int sm_exec_check(const sm_image *image, const sm_exec_config *config, sm_error *err)
+{
+    auto_strv argv = {0};
+    auto_strv env = {0};
+    struct sm_wire_exec exec;
+    return sm_exec_describe(&image->config, config, &argv, &env, &exec, err);
+}
+
 int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err)
 {
     const struct sm_image_config *image = sm_vm_image_config(vm);

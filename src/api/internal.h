@@ -17,6 +17,9 @@ struct sm_image {
     struct sm_image_config config;
 };
 
+/* Compares the whole root filesystem with its seal (oci/seal.h): what is baked lives long. */
+int sm_image_verify(const sm_image *image, sm_error *err);
+
 struct sm_snapshot_cache;
 
 /* The store's snapshots; the caller closes it. */

@@ -1,5 +1,6 @@
 /* sm_store and sm_image: the public face of the image store. */
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "api/internal.h"
 #include "oci/builder.h"
@@ -36,12 +37,15 @@ int sm_store_list(sm_store *store, sm_store_list_fn *fn, void *arg, sm_error *er
         return rc;
     for (size_t i = 0; i < list.count; i++) {
         const struct sm_image_entry *e = &list.entries[i];
+        struct stat st = {0};
+        (void)stat(e->info.rootfs_path, &st);
         fn(arg, &(sm_store_image){
                     .names = (const char *const *)e->names,
                     .digest = e->info.digest,
                     .platform = e->info.platform,
                     .source = e->info.source,
                     .size_bytes = e->info.rootfs_size,
+                    .disk_bytes = (uint64_t)st.st_blocks * 512,
                     .created = e->info.created,
                 });
     }
@@ -62,6 +66,22 @@ int sm_store_tag(sm_store *store, const char *reference, const char *name, sm_er
 int sm_store_prune_images(sm_store *store, bool all, sm_prune_result *result, sm_error *err)
 {
     return sm_imgstore_prune(store->images, all, result, err);
+}
+
+int sm_store_verify(sm_store *store, const char *reference, sm_error *err)
+{
+    sm_image *image = NULL;
+    int rc =
+        sm_image_open(store, reference, &(sm_image_options){.pull = SM_PULL_NEVER}, &image, err);
+    if (!rc)
+        rc = sm_image_verify(image, err);
+    sm_image_close(image);
+    return rc;
+}
+
+int sm_image_verify(const sm_image *image, sm_error *err)
+{
+    return sm_imgstore_verify(image->store->images, &image->info, err);
 }
 
 void sm_store_measure(sm_store *store, sm_store_usage *usage)

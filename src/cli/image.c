@@ -1,4 +1,4 @@
-/* supermachine image ls|inspect|rm: the images of the store. */
+/* supermachine image ls|inspect|verify|rm: the images of the store. */
 #include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -29,7 +29,7 @@ static void print_row(const char *name, const sm_store_image *image)
     if (localtime_r(&created, &tm))
         strftime(when, sizeof(when), "%Y-%m-%d %H:%M", &tm);
     cli_print("%-40s %-*.*s %-14s %9s  %s\n", name, SHORT_DIGEST, SHORT_DIGEST, image->digest,
-        image->platform, cli_format_size(image->size_bytes, size), when);
+        image->platform, cli_format_size(image->disk_bytes, size), when);
 }
 
 static void list_one(void *arg, const sm_store_image *image)
@@ -45,10 +45,11 @@ static void list_one(void *arg, const sm_store_image *image)
     json_t *names = json_array();
     for (const char *const *name = image->names; *name; name++)
         json_array_append_new(names, json_string(*name));
-    json_array_append_new(l->images,
-        json_pack("{s:o, s:s, s:s, s:s, s:I, s:I}", "names", names, "digest", image->digest,
-            "platform", image->platform, "source", image->source, "size_bytes",
-            (json_int_t)image->size_bytes, "created", (json_int_t)image->created));
+    json_array_append_new(
+        l->images, json_pack("{s:o, s:s, s:s, s:s, s:I, s:I, s:I}", "names", names, "digest",
+                       image->digest, "platform", image->platform, "source", image->source,
+                       "size_bytes", (json_int_t)image->size_bytes, "disk_bytes",
+                       (json_int_t)image->disk_bytes, "created", (json_int_t)image->created));
 }
 
 static int ls(const struct cli_command *self, int argc, char **argv)
@@ -98,11 +99,12 @@ static int inspect(const struct cli_command *self, int argc, char **argv)
     sm_store *store = cli_open_store();
     if (!store)
         return CLI_EXIT_FAILURE;
+    const sm_image_options how = {.pull = SM_PULL_NEVER};
     json_t *all = json_array();
     int status = CLI_EXIT_OK;
     for (int i = optind; i < argc && !status; i++) {
         sm_image *image = NULL;
-        if (sm_image_open(store, argv[i], NULL, &image, &err)) {
+        if (sm_image_open(store, argv[i], &how, &image, &err)) {
             status = cli_fail_error(&err);
             break;
         }
@@ -126,6 +128,49 @@ static const struct cli_command image_inspect = {
     .run = inspect,
 };
 
+struct verifying {
+    sm_store *store;
+    int status;
+};
+
+static void verify_one(struct verifying *v, const char *shown, const char *reference)
+{
+    sm_error err;
+    if (sm_store_verify(v->store, reference, &err))
+        v->status = cli_fail_error(&err);
+    else
+        cli_print("%s: ok\n", shown);
+}
+
+static void verify_listed(void *arg, const sm_store_image *image)
+{
+    verify_one(arg, *image->names ? *image->names : image->digest, image->digest);
+}
+
+static int verify(const struct cli_command *self, int argc, char **argv)
+{
+    int id = cli_next_option(self, argc, argv);
+    if (id != CLI_OPTIONS_END)
+        return cli_options_exit(id);
+    sm_error err;
+    struct verifying v = {cli_open_store(), CLI_EXIT_OK};
+    if (!v.store)
+        return CLI_EXIT_FAILURE;
+    for (int i = optind; i < argc; i++)
+        verify_one(&v, argv[i], argv[i]);
+    if (optind == argc && sm_store_list(v.store, verify_listed, &v, &err))
+        v.status = cli_fail_error(&err);
+    sm_store_close(v.store);
+    return v.status;
+}
+
+static const struct cli_command image_verify = {
+    .name = "image verify",
+    .synopsis = "[IMAGE...]",
+    .summary = "Compare root filesystems with what was built; all where no image is named.",
+    .run = verify,
+};
+
 static int rm(const struct cli_command *self, int argc, char **argv)
 {
     return cli_remove_each(self, argc, argv, "which image?", sm_store_remove);
@@ -144,6 +189,7 @@ static const struct cli_command *const commands[] = {
     &cli_image_history,
     &cli_image_tag,
     &image_rm,
+    &image_verify,
     &cli_image_prune,
     &cli_image_save,
     &cli_image_load,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/options.h"
@@ -140,7 +141,7 @@ const struct cli_command cli_image_history = {
 };
 
 static const struct cli_option save_options[] = {
-    {'o', "output", "FILE", "the archive to write"},
+    {'o', "output", "FILE", "the archive to write (-: standard output, which must be no terminal)"},
     {0},
 };
 
@@ -155,7 +156,9 @@ static int save(const struct cli_command *self, int argc, char **argv)
     if (argc - optind != 1)
         return cli_fail_usage(self, "which image?");
     if (!output)
-        return cli_fail_usage(self, "--output is needed");
+        output = "-";
+    if (strcmp(output, "-") == 0 && isatty(STDOUT_FILENO))
+        return cli_fail_usage(self, "an archive is nothing for a terminal: use --output");
     sm_error err;
     sm_store *store = cli_open_store();
     if (!store)
@@ -174,7 +177,7 @@ const struct cli_command cli_image_save = {
 };
 
 static const struct cli_option load_options[] = {
-    {'i', "input", "FILE", "the archive to read"},
+    {'i', "input", "FILE", "the archive to read (-: standard input, which must be no terminal)"},
     {'q', "quiet", NULL, "no progress"},
     {0},
 };
@@ -194,7 +197,9 @@ static int load(const struct cli_command *self, int argc, char **argv)
         return cli_options_exit(id);
     if (!input && argc - optind == 1)
         input = argv[optind++];
-    if (!input || optind < argc)
+    if (!input)
+        input = "-";
+    if (optind < argc || (strcmp(input, "-") == 0 && isatty(STDIN_FILENO)))
         return cli_fail_usage(self, "one archive is needed");
     sm_error err;
     sm_store *store = cli_open_store();
@@ -214,7 +219,7 @@ static int load(const struct cli_command *self, int argc, char **argv)
 
 const struct cli_command cli_image_load = {
     .name = "image load",
-    .synopsis = "FILE",
+    .synopsis = "[FILE]",
     .summary = "Make the images of an OCI or docker archive ready, under their names.",
     .options = load_options,
     .run = load,

@@ -387,6 +387,11 @@ static int run_image(struct run *run)
     }
     cli_progress_end();
     at.image = now_us();
+    /* Before a bake, which takes its time. What runs in a snapshot of the user's is not known here. */
+    if (!run->vm.snapshot && sm_exec_check(image, &run->exec, &err)) {
+        status = cli_fail_error(&err);
+        goto out;
+    }
     run->vm.progress = run->image_options.progress;
     status = has_command(run, image)
                  ? reserve_name(run, &control)
@@ -474,9 +479,10 @@ const struct cli_command cli_run = {
     .name = "run",
     .synopsis = "IMAGE [COMMAND [ARG...]]",
     .summary = "Run a command in a new microVM.",
-    .notes = "IMAGE is oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], or an "
+    .notes = "IMAGE is oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], an "
              "image of\n"
-             "'supermachine image ls'. Without COMMAND the image's own command is run.\n"
+             "'supermachine image ls', or a registry's [HOST/]NAME[:TAG][@DIGEST]. Without COMMAND "
+             "the image's own command is run.\n"
              "\n"
              "The first run boots once and bakes a snapshot; from then on runs restore it in "
              "milliseconds.\n"

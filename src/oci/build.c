@@ -19,7 +19,9 @@
 #include "oci/json.h"
 #include "oci/plan.h"
 #include "oci/registry.h"
+#include "oci/seal.h"
 #include "oci/store_internal.h"
+#include "oci/stored.h"
 #include "oci/unpack.h"
 #include "util/error.h"
 #include "util/file.h"
@@ -36,6 +38,7 @@ struct build {
     struct sm_platform platform;
     struct sm_source *source;
     struct sm_plan plan;
+    bool again; /* the image is in the store, and made anew */
     char *path; /* local kinds: absolute */
     struct sm_file_stamp stamp;
     char rootfs[SM_STORE_NAME_MAX];
@@ -103,22 +106,16 @@ static int plan_registry(struct build *b)
     return rc ? rc : sm_plan_oci(b->source, &top, &b->platform, &b->plan, b->err);
 }
 
-static int make_plan(struct build *b)
+static int plan_local(struct build *b)
 {
     auto_json *root = NULL;
-    int rc;
-    if (b->ref->kind == SM_REF_DIGEST)
-        return sm_error_set(b->err, SM_ENOTFOUND, "the store has no image %s", b->ref->digest);
-    if (b->ref->kind == SM_REF_REGISTRY)
-        return plan_registry(b);
     b->path = realpath(b->ref->path, NULL);
     if (!b->path)
         return sm_error_errno(b->err, errno, "cannot open %s", b->ref->path);
+    int rc;
     if (b->ref->kind == SM_REF_OCI_DIR) {
         rc = sm_layout_open(b->path, &b->source, &root, b->err);
-        if (rc == 0)
-            rc = plan_layout(b, root);
-        return rc;
+        return rc ? rc : plan_layout(b, root);
     }
     rc = sm_store_stamp(b->path, &b->stamp, b->err);
     if (rc)
@@ -131,9 +128,69 @@ static int make_plan(struct build *b)
     return rc ? rc : sm_plan_docker(b->source, root, b->ref->name, &b->platform, &b->plan, b->err);
 }
 
+/* The reference becomes the one that the image came from; a registry is asked by the digest, since the name may lead
+ * elsewhere by now. */
+static int take_origin(struct build *b, const struct sm_image_info *info)
+{
+    struct sm_reference *origin = NULL;
+    int rc = sm_reference_parse(info->source, &origin, b->err);
+    if (rc)
+        return rc;
+    sm_reference_free(b->ref);
+    b->ref = origin;
+    if (origin->kind != SM_REF_REGISTRY)
+        return 0;
+    free(origin->tag);
+    free(origin->digest);
+    origin->tag = NULL;
+    origin->digest = strdup(info->digest);
+    return origin->digest ? 0 : sm_error_set(b->err, SM_ENOMEM, "out of memory");
+}
+
+/* An image that the store has a record of, once more: from where it came, or from blobs that were loaded. */
+static int plan_again(struct build *b)
+{
+    struct sm_image_info info;
+    int rc = sm_store_resolve(b->store, b->ref, &b->platform, false, &info, b->err);
+    if (rc)
+        return rc;
+    b->again = true;
+    rc = sm_platform_parse(info.platform, &b->platform, b->err);
+    if (rc == 0)
+        rc = take_origin(b, &info);
+    if (rc == 0 && b->ref->kind == SM_REF_REGISTRY) {
+        rc = plan_registry(b);
+    } else if (rc == 0) {
+        rc = sm_stored_open(b->store, &info, &b->platform, &b->source, &b->plan, b->err);
+        if (rc == -SM_ENOTFOUND) {
+            sm_source_free(b->source);
+            sm_plan_clear(&b->plan);
+            b->source = NULL;
+            rc = plan_local(b);
+        }
+    }
+    if (rc == 0 && strcmp(b->plan.digest, info.digest) != 0)
+        rc = sm_error_set(
+            b->err, SM_ENOTFOUND, "what it was made from (%.200s) has changed since", info.source);
+    sm_image_info_clear(&info);
+    return rc;
+}
+
+static int make_plan(struct build *b)
+{
+    switch (b->ref->kind) {
+    case SM_REF_DIGEST:
+        return plan_again(b);
+    case SM_REF_REGISTRY:
+        return plan_registry(b);
+    default:
+        return plan_local(b);
+    }
+}
+
 /* ---- the root filesystem ------------------------------------------------------------------------ */
 
-/* Whether the finished file is there; it is then locked (shared) by *fd. */
+/* Whether the finished file is there, and whole; it is then locked (shared) by *fd. */
 static bool rootfs_is_there(struct build *b, int *fd)
 {
     auto_fd f = openat(b->store->fd, b->rootfs, O_RDONLY | O_CLOEXEC);
@@ -141,12 +198,16 @@ static bool rootfs_is_there(struct build *b, int *fd)
     if (f < 0 || sm_store_flock(f, LOCK_SH, 5000, NULL) != 0 || fstat(f, &st) != 0 ||
         st.st_nlink == 0)
         return false;
+    if (sm_seal_check(b->store, b->rootfs, f, SM_SEAL_WHOLE, NULL) != 0) {
+        tell(b, "the root filesystem is damaged: making it anew", 0, 0);
+        return false;
+    }
     b->rootfs_size = (uint64_t)st.st_size;
     *fd = sm_steal_fd(&f);
     return true;
 }
 
-/* Opens NAME.partial; *file stays closed when somebody else has finished meanwhile. */
+/* Opens NAME.partial, which makes us the only one who may put a file in its place. */
 static int begin_partial(struct build *b, struct sm_partial *file)
 {
     int rc = -SM_EBUSY;
@@ -159,11 +220,7 @@ static int begin_partial(struct build *b, struct sm_partial *file)
     if (rc == -SM_EBUSY)
         return sm_error_set(
             b->err, SM_ETIMEOUT, "another process has been making the same image for an hour");
-    if (rc)
-        return sm_error_prefix(b->err, rc, "the image store %s", b->store->path);
-    if (faccessat(b->store->fd, b->rootfs, F_OK, 0) == 0)
-        sm_partial_close(file);
-    return 0;
+    return rc ? sm_error_prefix(b->err, rc, "the image store %s", b->store->path) : 0;
 }
 
 /* What layers may unpack to bounds what they may be, too: nothing else does where an endless blob never unpacks to
@@ -216,13 +273,23 @@ static int fill_partial(struct build *b, int fd, const char *partial)
     return rc ? rc : sm_rootfs_finish(rootfs, id, b->err);
 }
 
-/* From here on the file is whole; its lock becomes the one of a user before it has its name. */
-static int publish(struct build *b, struct sm_partial *file)
+/* Seals it, and gives it its name. Its lock becomes the one of a user before that. A file that it takes the place of
+ * is damaged; who runs from that goes on with what he has. */
+static int publish(struct build *b, struct sm_partial *file, int *fd)
 {
-    if (fchmod(file->fd, 0400) != 0 || flock(file->fd, LOCK_SH | LOCK_NB) != 0)
+    struct stat st;
+    if (fchmod(file->fd, 0400) != 0 || fstat(file->fd, &st) != 0 ||
+        flock(file->fd, LOCK_SH | LOCK_NB) != 0)
         return sm_error_errno(
             b->err, errno, "cannot put the root filesystem into the store %s", b->store->path);
-    return sm_partial_commit(file, SM_PARTIAL_SYNC_ALL, b->err);
+    int rc = sm_seal_make(b->store, b->rootfs, file->fd, b->err);
+    if (rc == 0)
+        rc = sm_partial_commit(file, SM_PARTIAL_SYNC_ALL, b->err);
+    if (rc)
+        return rc;
+    b->rootfs_size = (uint64_t)st.st_size;
+    *fd = sm_steal_fd(&file->fd);
+    return 0;
 }
 
 /* *fd holds the shared lock on the finished file. */
@@ -230,27 +297,36 @@ static int make_rootfs(struct build *b, int *fd)
 {
     if (mkdirat(b->store->fd, "rootfs", 0700) != 0 && errno != EEXIST)
         return sm_error_errno(b->err, errno, "cannot write into the store %s", b->store->path);
-    for (int attempt = 0; attempt < 3; attempt++) {
-        if (rootfs_is_there(b, fd))
-            return 0;
-        auto_partial file = SM_PARTIAL_NONE;
-        int rc = begin_partial(b, &file);
-        if (rc == 0 && file.fd < 0)
-            continue;
-        if (rc == 0)
-            rc = fill_partial(b, file.fd, file.partial);
-        if (rc == 0)
-            rc = publish(b, &file);
-        if (rc)
-            return rc;
-    }
-    return rootfs_is_there(b, fd) ? 0
-                                  : sm_error_set(b->err, SM_EBUSY,
-                                        "the image is removed again and again "
-                                        "by somebody else");
+    if (rootfs_is_there(b, fd))
+        return 0;
+    auto_partial file = SM_PARTIAL_NONE;
+    int rc = begin_partial(b, &file);
+    /* Whoever was waited for may have made it. */
+    if (rc || rootfs_is_there(b, fd))
+        return rc;
+    rc = fill_partial(b, file.fd, file.partial);
+    return rc ? rc : publish(b, &file, fd);
 }
 
 /* ---- records ------------------------------------------------------------------------------------ */
+
+/* Whether the image can still be made from where it came from. */
+static bool source_is_there(const char *source)
+{
+    auto_reference ref = NULL;
+    return sm_reference_parse(source, &ref, NULL) == 0 &&
+           (ref->kind == SM_REF_REGISTRY || access(ref->path, R_OK) == 0);
+}
+
+/* An image that the store has already stays what it is: where it came from, and when. */
+static void keep_origin(struct build *b, struct sm_image_info *info, struct sm_image_info *old)
+{
+    if (sm_store_get_image(b->store, info->digest, NULL, false, old, NULL) != 0 ||
+        (!b->again && !source_is_there(old->source)))
+        return;
+    info->source = old->source;
+    info->created = old->created;
+}
 
 static int record(struct build *b)
 {
@@ -262,21 +338,29 @@ static int record(struct build *b)
     auto_free char *source = sm_reference_format(&absolute);
     if (!source)
         return sm_error_set(b->err, SM_ENOMEM, "out of memory");
-    const struct sm_image_info info = {
-        .digest = b->plan.digest,
-        .platform = platform,
-        .config = b->plan.config,
-        .source = source,
-        .rootfs_path = b->rootfs,
-        .rootfs_size = b->rootfs_size,
-        .created = time(NULL),
-    };
+    if (b->options->source) {
+        free(source);
+        source = strdup(b->options->source);
+        if (!source)
+            return sm_error_set(b->err, SM_ENOMEM, "out of memory");
+    }
+    struct sm_image_info old = {.rootfs_fd = -1}, info = {
+                                                      .digest = b->plan.digest,
+                                                      .platform = platform,
+                                                      .config = b->plan.config,
+                                                      .source = source,
+                                                      .rootfs_path = b->rootfs,
+                                                      .rootfs_size = b->rootfs_size,
+                                                      .created = time(NULL),
+                                                  };
+    keep_origin(b, &info, &old);
     int rc = sm_store_put_image(b->store, &info, b->err);
+    sm_image_info_clear(&old);
     if (rc == 0 && strcmp(b->plan.top, b->plan.digest) != 0)
         rc = sm_store_put_choice(b->store, b->plan.top, &b->platform, b->plan.digest, b->err);
     if (rc == 0 && b->ref->kind == SM_REF_REGISTRY && !b->ref->digest)
         rc = sm_store_put_tag(b->store, b->ref, b->plan.top, b->err);
-    if (rc == 0 && (b->ref->kind == SM_REF_OCI_ARCHIVE || b->ref->kind == SM_REF_DOCKER_ARCHIVE))
+    if (rc == 0 && b->path && !b->options->source && b->ref->kind != SM_REF_OCI_DIR)
         rc = sm_store_put_archive(
             b->store, b->ref, b->path, &b->platform, &b->stamp, b->plan.digest, b->err);
     return rc;

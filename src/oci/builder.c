@@ -135,8 +135,8 @@ static int listen_to(
 }
 
 /* Starts the program in a process group of its own, so that a terminal's Ctrl-C reaches the caller
- * alone, which decides. */
-static int start(char *const argv[], int in, int out, pid_t *pid)
+ * alone, which decides. It gets no descriptor of ours but these; `stream` (or -1) is above them. */
+static int start(char *const argv[], int in, int out, int stream, pid_t *pid)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
@@ -155,7 +155,10 @@ static int start(char *const argv[], int in, int out, pid_t *pid)
     sigdelset(&all, SIGSTOP);
     if ((rc = posix_spawn_file_actions_adddup2(&actions, in, 0)) == 0 &&
         (rc = posix_spawn_file_actions_adddup2(&actions, out, 1)) == 0 &&
-        (rc = posix_spawn_file_actions_addclosefrom_np(&actions, 3)) == 0 &&
+        (stream < 0 ||
+            (rc = posix_spawn_file_actions_adddup2(&actions, stream, SM_BUILDER_STREAM)) == 0) &&
+        (rc = posix_spawn_file_actions_addclosefrom_np(
+             &actions, SM_BUILDER_STREAM + (stream >= 0))) == 0 &&
         (rc = posix_spawnattr_setsigmask(&attr, &none)) == 0 &&
         (rc = posix_spawnattr_setsigdefault(&attr, &all)) == 0 &&
         (rc = posix_spawnattr_setpgroup(&attr, 0)) == 0 &&
@@ -200,8 +203,8 @@ static void add_option(struct args *args, const char *name, const char *value)
 }
 
 /* Runs the program to its end; `input` is what it can read. */
-static int run(struct args *args, const char *input, const struct sm_ensure_options *options,
-    struct lines *lines, sm_error *err)
+static int run(struct args *args, const char *input, int stream_fd,
+    const struct sm_ensure_options *options, struct lines *lines, sm_error *err)
 {
     auto_free char *path = NULL;
     int rc = options->builder
@@ -231,8 +234,13 @@ static int run(struct args *args, const char *input, const struct sm_ensure_opti
     args->list[2] = "--parent";
     args->list[3] = args->parent;
     args->list[args->count + 2] = NULL;
+    /* Above the descriptors that it is to be moved to. */
+    auto_fd stream = stream_fd < 0 ? -1 : fcntl(stream_fd, F_DUPFD_CLOEXEC, SM_BUILDER_STREAM + 1);
+    if (stream_fd >= 0 && stream < 0)
+        return sm_error_errno(err, errno, "cannot use the standard %s",
+            stream_fd == STDIN_FILENO ? "input" : "output");
     pid_t pid;
-    rc = start((char *const *)(uintptr_t)args->list, input_read, out, &pid);
+    rc = start((char *const *)(uintptr_t)args->list, input_read, out, stream, &pid);
     if (rc)
         return sm_error_errno(err, rc, "cannot start %s", args->list[0]);
     sm_close(sm_steal_fd(&out));
@@ -248,7 +256,16 @@ static int run(struct args *args, const char *input, const struct sm_ensure_opti
 /* What differs between the commands. */
 struct command {
     const char *verb, *store, *user, *output, *operand, *input;
+    bool loads; /* the operand is a file */
 };
+
+/* Which of our descriptors the program is to have. */
+static int stream_of(const struct command *c)
+{
+    if (c->loads && strcmp(c->operand, "-") == 0)
+        return STDIN_FILENO;
+    return c->output && strcmp(c->output, "-") == 0 ? STDOUT_FILENO : -1;
+}
 
 static int run_command(const struct command *c, const struct sm_ensure_options *options,
     struct lines *lines, sm_error *err)
@@ -263,7 +280,7 @@ static int run_command(const struct command *c, const struct sm_ensure_options *
     if (options->insecure_registry)
         args.list[args.count++] = "--insecure-registry";
     add_option(&args, "--", c->operand);
-    return run(&args, c->input ? c->input : "", options, lines, err);
+    return run(&args, c->input ? c->input : "", stream_of(c), options, lines, err);
 }
 
 static int run_simple(
@@ -310,7 +327,8 @@ int sm_builder_load(struct sm_imgstore *store, const char *path,
         o.progress_arg = options->progress_arg;
         o.cancel_fd = options->cancel_fd;
     }
-    const struct command c = {.verb = "load", .store = sm_imgstore_path(store), .operand = path};
+    const struct command c = {
+        .verb = "load", .store = sm_imgstore_path(store), .operand = path, .loads = true};
     int rc = run_command(&c, &o, lines, err);
     char *text = rc ? NULL : strdup(lines->loaded);
     if (rc == 0 && !text)

@@ -10,7 +10,10 @@
 int sm_builder_run(struct sm_imgstore *store, const char *reference,
     const struct sm_ensure_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err);
 
-/* `supermachine-image save` and `load`, see transfer.h. */
+/* The descriptor at which the program finds the stream that is meant by the path "-". */
+#define SM_BUILDER_STREAM 3
+
+/* `supermachine-image save` and `load`, see transfer.h. The path "-" means our standard output or input. */
 int sm_builder_save(
     struct sm_imgstore *store, const char *reference, const char *path, sm_error *err);
 int sm_builder_load(struct sm_imgstore *store, const char *path,

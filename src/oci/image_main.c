@@ -7,7 +7,7 @@
  *     supermachine-image save --store DIR --output FILE REFERENCE
  *     supermachine-image load --store DIR [OPTION...] FILE
  *
- * Progress and the result go to standard output as JSON lines (src/oci/builder.c describes them). With
+ * FILE may be "-": descriptor 3. Progress and the result go to standard output as JSON lines (src/oci/builder.c describes them). With
  * --parent it ends when that process does.
  */
 #include <curl/curl.h>
@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "oci/build.h"
+#include "oci/builder.h"
 #include "oci/credentials.h"
 #include "oci/http.h"
 #include "oci/transfer.h"
@@ -112,6 +113,12 @@ static int finish(sm_error *err, int rc, json_t *result)
     return 0;
 }
 
+/* "-" is the caller's standard input or output. */
+static int stream_of(const char *path)
+{
+    return strcmp(path, "-") == 0 ? SM_BUILDER_STREAM : -1;
+}
+
 static int with_store(struct job *job)
 {
     sm_error err = {0};
@@ -125,10 +132,10 @@ static int with_store(struct job *job)
         rc = sm_build(store, job->operand, &job->how, digest, &err);
         result = rc ? NULL : json_pack("{s:s}", "digest", digest);
     } else if (rc == 0 && job->verb == LOAD) {
-        rc = sm_image_load(store, job->operand, &job->how, &loaded, &err);
+        rc = sm_image_load(store, job->operand, stream_of(job->operand), &job->how, &loaded, &err);
         result = rc ? NULL : json_pack("{s:s}", "loaded", loaded);
     } else if (rc == 0) {
-        rc = sm_image_save(store, job->operand, job->output, &err);
+        rc = sm_image_save(store, job->operand, job->output, stream_of(job->output), &err);
         result = json_object();
     }
     sm_imgstore_close(store);

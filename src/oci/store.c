@@ -177,25 +177,30 @@ static int find_name(const struct search *s)
         s->ref->repository, s->ref->tag);
 }
 
+static int resolve(const struct search *s)
+{
+    char digest[SM_DIGEST_LEN + 1];
+    int rc;
+    switch (s->ref->kind) {
+    case SM_REF_OCI_DIR:
+        return find_layout(s);
+    case SM_REF_OCI_ARCHIVE:
+    case SM_REF_DOCKER_ARCHIVE:
+        return find_archive(s);
+    case SM_REF_REGISTRY:
+        return find_name(s);
+    case SM_REF_DIGEST:
+        rc = complete_digest(s->store, s->ref->digest, digest, s->err);
+        return rc ? rc : found(s, digest);
+    }
+    return sm_error_set(s->err, SM_EINVAL, "unknown kind of reference");
+}
+
 int sm_store_resolve(struct sm_imgstore *store, const struct sm_reference *ref,
     const struct sm_platform *platform, bool to_run, struct sm_image_info *info, sm_error *err)
 {
     const struct search s = {store, ref, platform, to_run, info, err};
-    char digest[SM_DIGEST_LEN + 1];
-    int rc;
-    switch (ref->kind) {
-    case SM_REF_OCI_DIR:
-        return find_layout(&s);
-    case SM_REF_OCI_ARCHIVE:
-    case SM_REF_DOCKER_ARCHIVE:
-        return find_archive(&s);
-    case SM_REF_REGISTRY:
-        return find_name(&s);
-    case SM_REF_DIGEST:
-        rc = complete_digest(store, ref->digest, digest, err);
-        return rc ? rc : found(&s, digest);
-    }
-    return sm_error_set(err, SM_EINVAL, "unknown kind of reference");
+    return resolve(&s);
 }
 
 int sm_imgstore_find(struct sm_imgstore *store, const char *reference, const char *platform,
@@ -209,6 +214,34 @@ int sm_imgstore_find(struct sm_imgstore *store, const char *reference, const cha
     return rc ? rc : sm_store_resolve(store, ref, &plat, true, info, err);
 }
 
+/* Has the image made anew; `damage` is what is wrong with it. */
+static int heal(
+    const struct search *s, const struct sm_ensure_options *options, const sm_error *damage)
+{
+    struct sm_image_info bad;
+    struct search look = *s;
+    char digest[SM_DIGEST_LEN + 1];
+    look.to_run = false;
+    look.info = &bad;
+    int rc = resolve(&look);
+    if (rc)
+        return rc;
+    auto_reference origin = NULL;
+    if (options->pull == SM_PULL_NEVER &&
+        (sm_reference_parse(bad.source, &origin, NULL) != 0 || origin->kind == SM_REF_REGISTRY)) {
+        rc = sm_error_set(s->err, damage->code, "%.600s; pull it again", damage->message);
+        sm_image_info_clear(&bad);
+        return rc;
+    }
+    rc = sm_builder_run(s->store, bad.digest, options, digest, s->err);
+    if (rc)
+        sm_error_prefix(s->err, rc, "%.300s; making it anew", damage->message);
+    else
+        rc = sm_store_get_image(s->store, bad.digest, s->platform, true, s->info, s->err);
+    sm_image_info_clear(&bad);
+    return rc;
+}
+
 int sm_imgstore_ensure(struct sm_imgstore *store, const char *reference,
     const struct sm_ensure_options *options, struct sm_image_info *info, sm_error *err)
 {
@@ -217,19 +250,29 @@ int sm_imgstore_ensure(struct sm_imgstore *store, const char *reference,
         options = &defaults;
     auto_reference ref = NULL;
     struct sm_platform plat;
+    sm_error why = {0};
     int rc = sm_reference_parse(reference, &ref, err);
     if (rc == 0)
         rc = sm_platform_parse(options->platform, &plat, err);
     if (rc)
         return rc;
-    bool ask_registry =
-        ref->kind == SM_REF_REGISTRY && !ref->digest && options->pull == SM_PULL_ALWAYS;
-    if (!ask_registry) {
-        rc = sm_store_resolve(store, ref, &plat, true, info, err);
-        bool can_build = ref->kind != SM_REF_DIGEST &&
-                         !(ref->kind == SM_REF_REGISTRY && options->pull == SM_PULL_NEVER);
-        if (rc == 0 || !can_build || (rc != -SM_ENOTFOUND && rc != -SM_ECORRUPT))
+    bool registry = ref->kind == SM_REF_REGISTRY;
+    if (!registry || ref->digest || options->pull != SM_PULL_ALWAYS) {
+        const struct search s = {store, ref, &plat, true, info, &why};
+        rc = resolve(&s);
+        bool can_heal = rc == -SM_ECORRUPT || (rc == -SM_ENOTFOUND && ref->kind == SM_REF_DIGEST);
+        if (can_heal) {
+            sm_error damage = why;
+            if (heal(&s, options, &damage) == 0)
+                return 0;
+        }
+        bool can_build =
+            ref->kind != SM_REF_DIGEST && !(registry && options->pull == SM_PULL_NEVER);
+        if (rc == 0 || !can_build || (rc != -SM_ENOTFOUND && rc != -SM_ECORRUPT)) {
+            if (rc && err)
+                *err = why;
             return rc;
+        }
     }
     char digest[SM_DIGEST_LEN + 1];
     rc = sm_builder_run(store, reference, options, digest, err);

@@ -58,7 +58,7 @@ struct sm_ensure_options {
     const char *authfile;   /* NULL: where container tools look */
 };
 
-/* As sm_imgstore_find; what is missing is pulled and built first. options may be NULL. */
+/* As sm_imgstore_find; what is missing is pulled and built first, what is damaged made anew. options may be NULL. */
 int sm_imgstore_ensure(struct sm_imgstore *store, const char *reference,
     const struct sm_ensure_options *options, struct sm_image_info *info, sm_error *err);
 
@@ -81,6 +81,10 @@ void sm_image_list_clear(struct sm_image_list *list);
  * NULL) gets the digest when the image itself went, else NULL; the caller frees it. */
 int sm_imgstore_remove(
     struct sm_imgstore *store, const char *reference, char **removed, sm_error *err);
+
+/* Reads the whole root filesystem that `info` holds open. SM_ECORRUPT: it is damaged, and from now on made anew by
+ * whoever wants to use it. */
+int sm_imgstore_verify(struct sm_imgstore *store, const struct sm_image_info *info, sm_error *err);
 
 /* Names and garbage, as the public functions of these names. */
 int sm_imgstore_tag(

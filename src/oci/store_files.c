@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "oci/json.h"
+#include "oci/seal.h"
 #include "util/bytes.h"
 #include "util/error.h"
 
@@ -31,24 +32,40 @@ static int make_parents(int dirfd, const char *name, sm_error *err)
     return 0;
 }
 
+/* A file of tmp/ that is to become `name`. */
+static int open_tmp(
+    struct sm_imgstore *store, const char *name, struct sm_partial *file, sm_error *err)
+{
+    uint64_t random;
+    char tmp[64];
+    *file = SM_PARTIAL_NONE;
+    if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+        return sm_error_errno(err, errno, "cannot get random bytes");
+    snprintf(tmp, sizeof(tmp), "tmp/%016" PRIx64 ".partial", random);
+    int rc = make_parents(store->fd, tmp, err);
+    if (rc == 0)
+        rc = sm_partial_open(
+            file, store->fd, name, &(struct sm_partial_options){.partial = tmp}, err);
+    return rc ? sm_error_prefix(err, rc, "the image store %s", store->path) : 0;
+}
+
+int sm_store_open_tmp(struct sm_imgstore *store, struct sm_partial *file, sm_error *err)
+{
+    return open_tmp(store, "tmp/unnamed", file, err);
+}
+
 int sm_store_write(
     struct sm_imgstore *store, const char *name, const char *data, size_t size, sm_error *err)
 {
-    uint64_t random;
-    if (getrandom(&random, sizeof(random), 0) != sizeof(random))
-        return sm_error_errno(err, errno, "cannot get random bytes");
-    char tmp[64];
-    snprintf(tmp, sizeof(tmp), "tmp/%016" PRIx64 ".partial", random);
+    auto_partial file = SM_PARTIAL_NONE;
     int rc = make_parents(store->fd, name, err);
     if (rc == 0)
-        rc = make_parents(store->fd, tmp, err);
+        rc = open_tmp(store, name, &file, err);
     if (rc)
         return rc;
-    auto_partial file = SM_PARTIAL_NONE;
-    rc = sm_partial_open(&file, store->fd, name, &(struct sm_partial_options){.partial = tmp}, err);
-    if (rc == 0 && sm_write_all(file.fd, data, size) != 0)
+    if (sm_write_all(file.fd, data, size) != 0)
         rc = sm_error_errno(err, errno, "cannot write %s", name);
-    if (rc == 0)
+    else
         rc = sm_partial_commit(&file, SM_PARTIAL_SYNC_FILE, err);
     return rc ? sm_error_prefix(err, rc, "the image store %s", store->path) : 0;
 }
@@ -125,7 +142,8 @@ int sm_store_hold_blobs(struct sm_imgstore *store, int *fd, sm_error *err)
 
 void sm_store_rootfs_name(const char *chain_id, char name[SM_STORE_NAME_MAX])
 {
-    snprintf(name, SM_STORE_NAME_MAX, "rootfs/sha256-%s.v%d.ext4", chain_id + 7, SM_ROOTFS_FORMAT);
+    snprintf(name, SM_STORE_NAME_MAX, "rootfs/sha256-%s.v%d" SM_ROOTFS_SUFFIX, chain_id + 7,
+        SM_ROOTFS_FORMAT);
 }
 
 void sm_image_info_clear(struct sm_image_info *info)
@@ -191,7 +209,7 @@ static int read_record(
 
 /* Opens the root filesystem and takes the shared lock that keeps it. A file that is unlinked between
  * the two is as good as never there. */
-static int hold_rootfs(struct sm_image_info *info, sm_error *err)
+static int hold_rootfs(struct sm_imgstore *store, struct sm_image_info *info, sm_error *err)
 {
     auto_fd fd = open(info->rootfs_path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -202,9 +220,11 @@ static int hold_rootfs(struct sm_image_info *info, sm_error *err)
     struct stat st;
     if (fstat(fd, &st) != 0)
         return sm_error_errno(err, errno, "cannot read %s", info->rootfs_path);
-    if (st.st_nlink == 0 || (uint64_t)st.st_size != info->rootfs_size)
-        return sm_error_set(err, SM_ENOTFOUND,
-            "the root filesystem %s is gone or not as it was built", info->rootfs_path);
+    if (st.st_nlink == 0)
+        return sm_error_set(err, SM_ENOTFOUND, "the root filesystem %s is gone", info->rootfs_path);
+    rc = sm_seal_check(store, info->rootfs_path, fd, SM_SEAL_GLANCE, err);
+    if (rc)
+        return rc;
     info->rootfs_fd = sm_steal_fd(&fd);
     return 0;
 }
@@ -225,12 +245,22 @@ int sm_store_get_image(struct sm_imgstore *store, const char *digest,
         }
     }
     if (rc == 0 && lock)
-        rc = hold_rootfs(&info, err);
+        rc = hold_rootfs(store, &info, err);
     if (rc)
         sm_image_info_clear(&info);
     else
         *out = info;
     return rc;
+}
+
+int sm_imgstore_verify(struct sm_imgstore *store, const struct sm_image_info *info, sm_error *err)
+{
+    int rc = sm_seal_check(store, info->rootfs_path, info->rootfs_fd, SM_SEAL_WHOLE, err);
+    if (rc != -SM_ECORRUPT)
+        return rc;
+    sm_seal_break(store, info->rootfs_path);
+    return sm_error_prefix(
+        err, rc, "the image %.19s is made anew when it is used next", info->digest);
 }
 
 /* ---- choices of an index ---------------------------------------------------------------------- */

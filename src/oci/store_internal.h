@@ -24,6 +24,9 @@ struct sm_file_stamp {
 int sm_store_write(
     struct sm_imgstore *store, const char *name, const char *data, size_t size, sm_error *err);
 
+/* A file in tmp/, to be committed nowhere. */
+int sm_store_open_tmp(struct sm_imgstore *store, struct sm_partial *file, sm_error *err);
+
 /* images/sha256/HEX.json */
 void sm_store_image_name(const char *digest, char name[SM_STORE_NAME_MAX]);
 int sm_store_put_image(struct sm_imgstore *store, const struct sm_image_info *info, sm_error *err);
@@ -76,7 +79,8 @@ int sm_store_claim_blob(struct sm_imgstore *store, const struct sm_descriptor *d
 int sm_store_hold_blobs(struct sm_imgstore *store, int *fd, sm_error *err);
 
 /* rootfs/sha256-HEX.vFORMAT.ext4 of a chain ID. The number is that of the builder's format. */
-#define SM_ROOTFS_FORMAT 1
+#define SM_ROOTFS_FORMAT 2
+#define SM_ROOTFS_SUFFIX ".ext4"
 void sm_store_rootfs_name(const char *chain_id, char name[SM_STORE_NAME_MAX]);
 
 /* Takes the lock without waiting for longer than timeout_ms. SM_EBUSY when it is held. */

@@ -9,6 +9,7 @@
 #include <sys/file.h>
 
 #include "oci/json.h"
+#include "oci/seal.h"
 #include "util/error.h"
 
 /* ---- names --------------------------------------------------------------------------------- */
@@ -240,8 +241,11 @@ static int remove_image(struct sm_imgstore *store, const struct sm_image_info *i
     sm_store_image_name(info->digest, name);
     if (rc == 0 && unlinkat(store->fd, name, 0) != 0 && errno != ENOENT)
         rc = -SM_EIO;
-    if (rc == 0 && !shared && unlink(info->rootfs_path) != 0 && errno != ENOENT)
-        rc = -SM_EIO;
+    if (rc == 0 && !shared) {
+        sm_seal_break(store, info->rootfs_path);
+        if (unlink(info->rootfs_path) != 0 && errno != ENOENT)
+            rc = -SM_EIO;
+    }
     return rc ? sm_error_errno(err, errno, "cannot remove the image %.19s", info->digest) : 0;
 }
 

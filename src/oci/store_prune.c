@@ -12,10 +12,11 @@
 #include <time.h>
 
 #include "oci/json.h"
+#include "oci/seal.h"
 #include "oci/store_internal.h"
 #include "util/error.h"
 
-enum { OLD_S = 60 * 60 }; /* a file in tmp/ lives for moments */
+enum { OLD_S = 60 * 60 }; /* what is younger may be in the making */
 
 struct prune {
     struct sm_imgstore *store;
@@ -45,6 +46,13 @@ static bool ends_with(const char *text, const char *end)
 {
     size_t n = strlen(text), m = strlen(end);
     return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+static bool is_old(const struct prune *p, const char *path)
+{
+    struct stat st;
+    return fstatat(p->store->fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+           st.st_mtime + OLD_S < time(NULL);
 }
 
 static bool remove_file(struct prune *p, const char *path)
@@ -90,8 +98,21 @@ static void prune_rootfs(struct prune *p, const char *dir, const char *name)
     bool needed =
         !partial && (sm_imgstore_list(p->store, &now, NULL) != 0 || has_rootfs(&now, path));
     sm_image_list_clear(&now);
-    if (!needed && remove_file(p, path))
+    if (needed)
+        return;
+    sm_seal_break(p->store, path);
+    if (remove_file(p, path))
         p->result->rootfs++;
+}
+
+/* The seal of a file that is gone. A builder writes it before the file has its name: young ones stay. */
+static void prune_seal(struct prune *p, const char *dir, const char *name)
+{
+    char path[SM_STORE_NAME_MAX], rootfs[SM_STORE_NAME_MAX];
+    snprintf(path, sizeof(path), "%s/%.300s", dir, name);
+    snprintf(rootfs, sizeof(rootfs), "rootfs/%.300s" SM_ROOTFS_SUFFIX, name);
+    if (faccessat(p->store->fd, rootfs, F_OK, AT_SYMLINK_NOFOLLOW) != 0 && is_old(p, path))
+        remove_file(p, path);
 }
 
 static void prune_blob(struct prune *p, const char *dir, const char *name)
@@ -108,10 +129,8 @@ static void prune_blob(struct prune *p, const char *dir, const char *name)
 static void prune_tmp(struct prune *p, const char *dir, const char *name)
 {
     char path[SM_STORE_NAME_MAX];
-    struct stat st;
     snprintf(path, sizeof(path), "%s/%.300s", dir, name);
-    if (fstatat(p->store->fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-        st.st_mtime + OLD_S < time(NULL))
+    if (is_old(p, path))
         remove_file(p, path);
 }
 
@@ -224,6 +243,7 @@ int sm_imgstore_prune(
     if (rc == 0) {
         each_file(&p, "rootfs", prune_rootfs);
         prune_blobs(&p);
+        each_file(&p, "seals", prune_seal);
         each_file(&p, "tmp", prune_tmp);
         each_file(&p, "indexes/sha256", prune_choice);
         each_file(&p, "archives", prune_archive);

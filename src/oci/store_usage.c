@@ -43,7 +43,7 @@ static void add_dir(int dirfd, const char *name, int depth, sm_disk_usage *part)
 
 void sm_imgstore_usage(struct sm_imgstore *store, struct sm_store_usage *usage)
 {
-    static const char *const records[] = {"images", "indexes", "archives", "refs", "tmp"};
+    static const char *const records[] = {"images", "indexes", "archives", "refs", "seals", "tmp"};
     *usage = (struct sm_store_usage){0};
     add_dir(store->fd, "blobs", 0, &usage->blobs);
     add_dir(store->fd, "rootfs", 0, &usage->rootfs);

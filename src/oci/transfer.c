@@ -16,6 +16,7 @@
 #include "oci/digest.h"
 #include "oci/json.h"
 #include "oci/plan.h"
+#include "oci/stored.h"
 #include "oci/store_internal.h"
 #include "util/error.h"
 #include "util/file.h"
@@ -25,56 +26,11 @@ enum {
     LOCK_WAIT_MS = 10 * 60 * 1000, /* for another process that writes the same blob */
 };
 
-/* ---- the store's blobs as a source ------------------------------------------------------------- */
+#define MAX_STREAM (64ull << 30)
 
-struct stored {
-    struct sm_source source;
-    struct sm_imgstore *store;
-};
+/* ---- saving ------------------------------------------------------------------------------------ */
 
-static int open_stored(struct sm_source *source, const struct sm_descriptor *d, const char *name,
-    struct sm_blob *blob, sm_error *err)
-{
-    const struct stored *s = (const struct stored *)(const void *)source;
-    char path[SM_STORE_NAME_MAX];
-    sm_store_blob_name(d->digest, path);
-    auto_fd fd = sm_store_open_blob(s->store, d);
-    if (fd < 0 && faccessat(s->store->fd, path, F_OK, 0) != 0)
-        return sm_error_errno(err, errno, "the store does not have the blob %s", d->digest);
-    if (fd < 0)
-        return sm_error_set(err, SM_ECORRUPT,
-            "the blob %s of the store is damaged, prune or pull again", d->digest);
-    *blob = (struct sm_blob){.fd = sm_steal_fd(&fd), .size = d->size};
-    return 0;
-}
-
-static void free_stored(struct sm_source *source)
-{
-    free(source);
-}
-
-/* The manifest of an image whose blobs the store has. */
-static int plan_from_store(struct sm_imgstore *store, const struct sm_image_info *info,
-    const struct sm_platform *platform, struct sm_source **source, struct sm_plan *plan,
-    sm_error *err)
-{
-    struct sm_descriptor top = {.is_manifest = true};
-    char path[SM_STORE_NAME_MAX];
-    struct stat st;
-    memcpy(top.digest, info->digest, sizeof(top.digest));
-    sm_store_blob_name(info->digest, path);
-    if (fstatat(store->fd, path, &st, 0) != 0)
-        return sm_error_errno(err, errno, "the store does not have the manifest %s", info->digest);
-    top.size = (uint64_t)st.st_size;
-    struct stored *s = calloc(1, sizeof(*s));
-    if (!s)
-        return sm_error_set(err, SM_ENOMEM, "out of memory");
-    *s = (struct stored){{.open = open_stored, .free = free_stored}, store};
-    *source = &s->source;
-    return sm_plan_oci(*source, &top, platform, plan, err);
-}
-
-/* The same from the layout or archive that the image was made from. */
+/* The plan from the layout or archive that the image was made from, where the store has no blobs of it. */
 static int plan_from_origin(struct sm_imgstore *store, const struct sm_image_info *info,
     const struct sm_platform *platform, struct sm_source **source, struct sm_plan *plan,
     sm_error *err)
@@ -103,8 +59,6 @@ static int plan_from_origin(struct sm_imgstore *store, const struct sm_image_inf
             info->source);
     return rc;
 }
-
-/* ---- saving ------------------------------------------------------------------------------------ */
 
 struct saver {
     struct archive *tar;
@@ -257,7 +211,8 @@ static int save_plan(struct sm_source *source, const struct sm_plan *plan, const
     return rc ? rc : sm_partial_commit(&file, SM_PARTIAL_SYNC_FILE, err);
 }
 
-int sm_image_save(struct sm_imgstore *store, const char *reference, const char *path, sm_error *err)
+int sm_image_save(
+    struct sm_imgstore *store, const char *reference, const char *path, int stream, sm_error *err)
 {
     auto_reference ref = NULL;
     auto_source source = NULL;
@@ -273,7 +228,7 @@ int sm_image_save(struct sm_imgstore *store, const char *reference, const char *
         return rc;
     rc = sm_platform_parse(info.platform, &platform, err);
     if (rc == 0)
-        rc = plan_from_store(store, &info, &platform, &source, &plan, err);
+        rc = sm_stored_open(store, &info, &platform, &source, &plan, err);
     if (rc == -SM_ENOTFOUND) {
         sm_source_free(source);
         source = NULL;
@@ -282,7 +237,8 @@ int sm_image_save(struct sm_imgstore *store, const char *reference, const char *
     auto_free char *name =
         ref->kind == SM_REF_REGISTRY && !ref->digest ? sm_reference_format(ref) : NULL;
     if (rc == 0)
-        rc = save_plan(source, &plan, name, path, err);
+        rc = stream >= 0 ? save_to(source, &plan, name, stream, err)
+                         : save_plan(source, &plan, name, path, err);
     sm_plan_clear(&plan);
     sm_image_info_clear(&info);
     return rc;
@@ -294,6 +250,7 @@ struct loader {
     struct sm_imgstore *store;
     const struct sm_build_options *options;
     const char *path;
+    bool streamed; /* the path will be gone */
     FILE *loaded;
     sm_error *err;
 };
@@ -344,11 +301,16 @@ static int load_one(
     struct loader *l, const char *transport, size_t i, char digest[SM_DIGEST_LEN + 1])
 {
     auto_free char *reference = NULL;
-    if (asprintf(&reference, "%s:%s:@%zu", transport, l->path, i) < 0) {
+    auto_free char *streamed = NULL;
+    if (asprintf(&reference, "%s:%s:@%zu", transport, l->path, i) < 0)
         reference = NULL;
+    if (asprintf(&streamed, "%s:-:@%zu", transport, i) < 0)
+        streamed = NULL;
+    if (!reference || !streamed)
         return sm_error_set(l->err, SM_ENOMEM, "out of memory");
-    }
-    return sm_build(l->store, reference, l->options, digest, l->err);
+    struct sm_build_options options = *l->options;
+    options.source = l->streamed ? streamed : NULL;
+    return sm_build(l->store, reference, &options, digest, l->err);
 }
 
 /* Names like "latest", which say nothing without the layout they are in, are none. */
@@ -411,26 +373,60 @@ static int load_docker(struct loader *l, const json_t *manifest)
     return rc;
 }
 
-int sm_image_load(struct sm_imgstore *store, const char *path,
-    const struct sm_build_options *options, char **loaded, sm_error *err)
+static int load_all(struct loader *l)
 {
     auto_source source = NULL;
     auto_json *root = NULL;
+    int rc = sm_oci_archive_open(l->store, l->path, &source, &root, l->err);
+    if (rc == 0)
+        return load_oci(l, source, root);
+    if (rc == -SM_ECORRUPT &&
+        sm_docker_archive_open(l->store, l->path, &source, &root, l->err) == 0)
+        return load_docker(l, root);
+    return rc;
+}
+
+/* An archive is read here and there, so what comes from a stream is kept in the store's tmp/ meanwhile. */
+static int load_stream(struct loader *l, int stream)
+{
+    auto_partial file = SM_PARTIAL_NONE;
+    auto_free char *buf = malloc(COPY_SIZE);
+    auto_free char *path = NULL;
+    int rc = buf ? sm_store_open_tmp(l->store, &file, l->err)
+                 : sm_error_set(l->err, SM_ENOMEM, "out of memory");
+    uint64_t total = 0;
+    ssize_t n = 1;
+    while (rc == 0 && n != 0) {
+        n = read(stream, buf, COPY_SIZE);
+        if (n < 0 && errno != EINTR)
+            rc = sm_error_errno(l->err, errno, "cannot read the archive");
+        else if (n > 0 && (total += (uint64_t)n) > MAX_STREAM)
+            rc = sm_error_set(
+                l->err, SM_ELIMIT, "the archive is larger than %llu GiB", MAX_STREAM >> 30);
+        else if (n > 0 && sm_write_all(file.fd, buf, (size_t)n) != 0)
+            rc = sm_error_errno(l->err, errno, "cannot write into the store %s", l->store->path);
+    }
+    if (rc == 0 && asprintf(&path, "%s/%s", l->store->path, file.partial) < 0) {
+        path = NULL;
+        rc = sm_error_set(l->err, SM_ENOMEM, "out of memory");
+    }
+    l->path = path;
+    l->streamed = true;
+    return rc ? rc : load_all(l);
+}
+
+int sm_image_load(struct sm_imgstore *store, const char *path, int stream,
+    const struct sm_build_options *options, char **loaded, sm_error *err)
+{
     char *text = NULL;
     size_t size;
-    if (strchr(path, ':'))
+    if (stream < 0 && strchr(path, ':'))
         return sm_error_set(
             err, SM_EINVAL, "the file name %.200s has a ':' in it, rename it", path);
-    struct loader l = {store, options, path, open_memstream(&text, &size), err};
+    struct loader l = {store, options, path, false, open_memstream(&text, &size), err};
     if (!l.loaded)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
-    int rc = sm_oci_archive_open(store, path, &source, &root, err);
-    if (rc == 0) {
-        rc = load_oci(&l, source, root);
-    } else if (rc == -SM_ECORRUPT &&
-               sm_docker_archive_open(store, path, &source, &root, err) == 0) {
-        rc = load_docker(&l, root);
-    }
+    int rc = stream >= 0 ? load_stream(&l, stream) : load_all(&l);
     fclose(l.loaded);
     if (rc)
         free(text);

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 
 #include "snapshot/codec.h"
-#include "snapshot/crc32c.h"
+#include "util/crc32c.h"
 #include "snapshot/format.h"
 #include "util/bytes.h"
 #include "util/error.h"

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "snapshot/codec.h"
-#include "snapshot/crc32c.h"
+#include "util/crc32c.h"
 #include "snapshot/format.h"
 #include "snapshot/reader.h"
 #include "util/bytes.h"

@@ -35,6 +35,23 @@ l.image("latest", [base, second, third])'
     grep -q '^/attr .* xattr:user.one=31 xattr:user.two=7a776569$' "$BATS_TEST_TMPDIR/ours"
 }
 
+@test "modes beside ACLs, and times before 1970 with fractions" {
+    layout '
+acl = "SCHILY.acl.access"
+l.image("latest", [l.layer([
+    ("f", "named", b"x", {"mode": 0o660, "pax_headers": {acl: "user::rw-,user:1000:rw-,group::---,mask::rw-,other::---"}}),
+    ("f", "masked", b"x", {"mode": 0o606, "pax_headers": {acl: "user::rw-,user:1000:rw-,group::rw-,mask::---,other::rw-"}}),
+    ("f", "minimal", b"x", {"mode": 0o640, "pax_headers": {acl: "user::rw-,group::r--,other::---"}}),
+    ("f", "special", b"x", {"mode": 0o6570, "pax_headers": {acl: "user::r-x,user:0:r-x,group::r--,mask::rwx,other::---"}}),
+    ("f", "before", b"x", {"pax_headers": {"mtime": "-5.25"}}),
+    ("f", "long-before", b"x", {"pax_headers": {"mtime": "-1000000000.000000001"}}),
+    ("f", "whole", b"x", {"pax_headers": {"mtime": "-7"}}),
+    ("f", "after", b"x", {"pax_headers": {"mtime": "5.75"}})])])'
+    built "oci:$BATS_TEST_TMPDIR/layout"
+    same_as_umoci "$BATS_TEST_TMPDIR/layout:latest"
+    grep -q '^/masked [^ ]* 0*606 ' "$BATS_TEST_TMPDIR/ours" || { cat "$BATS_TEST_TMPDIR/ours"; false; }
+}
+
 @test "the same layers give the same bytes, whoever packed them" {
     built "$busybox"
     cp "$rootfs" "$BATS_TEST_TMPDIR/first"
@@ -44,6 +61,14 @@ l.image("latest", [base, second, third])'
     rm -rf "$BATS_TEST_TMPDIR/store"
     gzip -c "$SM_IMAGE_BUSYBOX/docker.tar" >"$BATS_TEST_TMPDIR/docker.tar.gz"
     built "docker-archive:$BATS_TEST_TMPDIR/docker.tar.gz:busybox"
+    cmp "$rootfs" "$BATS_TEST_TMPDIR/first"
+    rm -rf "$BATS_TEST_TMPDIR/store"
+    xz -c -0 "$SM_IMAGE_BUSYBOX/docker.tar" >"$BATS_TEST_TMPDIR/docker.tar.xz"
+    built "docker-archive:$BATS_TEST_TMPDIR/docker.tar.xz"
+    cmp "$rootfs" "$BATS_TEST_TMPDIR/first"
+    rm -rf "$BATS_TEST_TMPDIR/store"
+    bzip2 -c -1 "$SM_IMAGE_BUSYBOX/docker.tar" >"$BATS_TEST_TMPDIR/docker.tar.bz2"
+    built "docker-archive:$BATS_TEST_TMPDIR/docker.tar.bz2"
     cmp "$rootfs" "$BATS_TEST_TMPDIR/first"
     built "oci-archive:$SM_IMAGE_BUSYBOX/oci.tar:latest"
     cmp "$rootfs" "$BATS_TEST_TMPDIR/first"
@@ -179,4 +204,76 @@ l.image("a", a)'
     chown 0 "$XDG_DATA_HOME/supermachine"
     chmod 0777 "$XDG_DATA_HOME/supermachine"
     fails_with 125 "others may write into the image store" supermachine image ls
+}
+
+# changed DAMAGE...: the root filesystem is damaged so, and made anew by whatever uses the image next (as a user's command
+# would: by its name, or by its digest).
+changed() {
+    cp --preserve=all "$rootfs" "$BATS_TEST_TMPDIR/whole"
+    chmod 600 "$rootfs"
+    "$@"
+    run ! cmp -s "$rootfs" "$BATS_TEST_TMPDIR/whole"
+    for by in "$busybox" "${digest:7:12}"; do
+        supermachine image inspect "$by" >/dev/null
+        cmp "$rootfs" "$BATS_TEST_TMPDIR/whole"
+    done
+    [ "$(stat -c %a "$rootfs")" = 400 ]
+    [ "$(supermachine image verify)" = "$busybox: ok" ]
+}
+
+# What a program does that writes into it, and what a disk does: the file's time stays.
+flip() { printf '\001' | dd of="$rootfs" bs=1 seek="$1" conv=notrunc status=none; }
+flip_silently() { flip "$1"; touch -r "$BATS_TEST_TMPDIR/whole" "$rootfs"; }
+# Nobody looks at all of it at each start.
+rot() { flip_silently "$1"; fails_with 125 "is damaged: bytes .* have changed" supermachine image verify "$busybox"; }
+
+@test "a damaged root filesystem is found, and made anew" {
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    store=$XDG_DATA_HOME/supermachine built "$busybox"
+    local last
+    supermachine image verify "$busybox"
+    # the last byte that is no hole
+    last=$(python3 -c 'import os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+at = 0
+while True:
+    try: data = os.lseek(fd, at, os.SEEK_DATA)
+    except OSError: break
+    at = os.lseek(fd, data, os.SEEK_HOLE)
+print(at - 1)' "$rootfs")
+    changed flip "$last"
+    changed flip_silently 1150
+    changed truncate -s 2M "$rootfs"
+    changed truncate -s 0 "$rootfs"
+    changed truncate -s +2M "$rootfs"
+    changed rot "$last"
+    # what is whole stays, whatever its time is, and is not read again and again for that
+    local inode
+    inode=$(stat -c %i "$rootfs")
+    touch "$rootfs"
+    supermachine image inspect "$busybox" >/dev/null
+    [ "$(stat -c %i "$rootfs")" = "$inode" ]
+    [ "$(stat -c %y "$rootfs")" = "$(stat -c %y "$BATS_TEST_TMPDIR/whole")" ]
+    # no seal: it could be anything
+    rm "$XDG_DATA_HOME"/supermachine/seals/*
+    supermachine image inspect "$busybox" >/dev/null
+    [ "$(supermachine image verify "$busybox")" = "$busybox: ok" ]
+    # where it came from is gone: that is told, beside what is wrong
+    cp -r "$SM_IMAGE_BUSYBOX/oci" "$BATS_TEST_TMPDIR/oci"
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data2
+    supermachine image inspect "oci:$BATS_TEST_TMPDIR/oci:latest" >/dev/null
+    rm -r "$BATS_TEST_TMPDIR/oci"
+    truncate -s 0 "$XDG_DATA_HOME"/supermachine/rootfs/*.ext4
+    fails_with 125 "damaged: .*making it anew.*cannot open .*/oci" supermachine image inspect "${digest:7:12}"
+    # and removal takes the seal along
+    supermachine image rm "$digest"
+    [ -z "$(find "$XDG_DATA_HOME/supermachine/seals" -type f)" ]
+}
+
+@test "an image that names no command, where none is given, is told before anything is booted" {
+    layout 'l.image("latest", [l.layer([("f", "x")])], config={"WorkingDir": "/"})'
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    fails_with 125 "names no command of its own" supermachine run --kernel /dev/null "oci:$BATS_TEST_TMPDIR/layout"
+    fails_with 125 "names no command of its own" supermachine bake --until idle "oci:$BATS_TEST_TMPDIR/layout"
+    [ -z "$(find "$XDG_DATA_HOME" -name '*.snap*')" ]
 }

@@ -178,6 +178,14 @@ SH
     [ ! -e "$HOSTILE/leaks" ]
 }
 
+@test "a registry elsewhere cannot send us to this machine" {
+    local proxy
+    proxy=http://127.0.0.1:$(cat "$HOSTILE/proxy")
+    export HTTP_PROXY=$proxy https_proxy=$proxy
+    refused "sends us for a token to this machine" --insecure-registry "plain.test:${HOSTILE_AT#*:}/auth-loop/x"
+    refused "redirects us to this machine" --insecure-registry "plain.test:${HOSTILE_AT#*:}/unauthorized-elsewhere/x"
+}
+
 @test "Retry-After is honoured" {
     SECONDS=0
     built "$HOSTILE_AT/too-many/x"
@@ -286,7 +294,7 @@ cli() {
     cli image ls --format json | jq -e '.[0].names | sort == ["example.com/mine:latest", "'"$from"'"]'
     cli image history --format json example.com/mine
     cli cache ls --format json | jq -e '.blobs.files == 3 and .blobs.bytes > 0 and .rootfs.files == 1 and .snapshots.files == 0'
-    cli cache ls | grep -q '^rootfs  *1  *[0-9.]* MB$'
+    cli cache ls | grep -q '^rootfs  *1  *[0-9.]* MiB$'
     # the name moves: a pull follows, a run does not
     to_registry "$debian" cli:1
     [ "$(cli pull -q "${how[@]}" "$from")" != "$first" ]
@@ -351,9 +359,10 @@ cli() {
     certs
     unset XDG_RUNTIME_DIR
     local auth=$HOME/.config/containers/auth.json
-    run supermachine login --tls-ca "$REG/cert.pem" -u user --password-stdin "localhost:$REG_PORT" <<<wrong
+    run supermachine login --tls-ca "$REG/cert.pem" -u user --password-stdin "localhost:$REG_PORT" <<<hidden
     [ "$status" -eq 125 ]
-    [[ $output == *"refuses access"* && $output != *wrong* ]]
+    [[ $output == *"refuses access: user or password is wrong" && $output != *hidden* ]]
+    fails_with 125 "cannot get an answer from the registry 127.0.0.1:9: .*connect" supermachine login -u user --password-stdin 127.0.0.1:9 <<<x
     [ ! -e "$auth" ]
     supermachine login --tls-ca "$REG/cert.pem" -u user --password-stdin "localhost:$REG_PORT" <<<geheim
     [ "$(stat -c %a "$auth")" = 600 ]
@@ -402,6 +411,26 @@ cli() {
     rm -r "$BATS_TEST_TMPDIR/oci"
     fails_with 125 "cannot open the OCI layout" supermachine image save -o "$BATS_TEST_TMPDIR/no.tar" "${digest:7:12}"
     [ -z "$(find "$BATS_TEST_TMPDIR" -name 'no.tar*')" ]
+    # an image that is here stays what it is; a damaged one is made anew from the blobs, whatever its name leads to now
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data2
+    supermachine image tag "$from" example.com/again
+    supermachine image load -q "$BATS_TEST_TMPDIR/again.tar" # the archive that it came from is gone
+    cp "$BATS_TEST_TMPDIR/again.tar" "$BATS_TEST_TMPDIR/copy.tar"
+    supermachine image load -q "$BATS_TEST_TMPDIR/copy.tar"
+    supermachine image ls --format json | jq -e --arg d "$digest" \
+        'map(select(.digest == $d)) | length == 1 and (.[0].source | startswith("oci-archive:") and endswith("again.tar:@0"))' ||
+        { supermachine image ls --format json; false; }
+    truncate -s 0 "$XDG_DATA_HOME"/supermachine/rootfs/*.ext4
+    supermachine image inspect "${digest:7:12}" >/dev/null
+    supermachine image verify
+    # through pipes
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data5
+    (XDG_DATA_HOME=$BATS_TEST_TMPDIR/data2 supermachine image save "$from") | supermachine image load -q >"$BATS_TEST_TMPDIR/loaded"
+    [ "$(cat "$BATS_TEST_TMPDIR/loaded")" = "$from" ]
+    supermachine image save -o - "$from" >"$BATS_TEST_TMPDIR/piped.tar"
+    cmp "$BATS_TEST_TMPDIR/piped.tar" "$BATS_TEST_TMPDIR/again.tar"
+    [ -z "$(find "$XDG_DATA_HOME/supermachine/tmp" -type f)" ]
+    fails_with 125 "not a valid tar archive" supermachine image load -i - </etc/passwd
     # what docker save wrote
     export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data4
     [ "$(supermachine image load "$SM_IMAGE_BUSYBOX/docker.tar")" = docker.io/library/busybox:latest ]

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "snapshot/codec.h"
-#include "snapshot/crc32c.h"
+#include "util/crc32c.h"
 #include "util/bytes.h"
 
 static const char *const all[] = {"aarch64-1cpu", "aarch64-2cpu", "x86_64-4cpu"};

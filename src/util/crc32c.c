@@ -1,5 +1,5 @@
 /* CRC32C. See crc32c.h. */
-#include "snapshot/crc32c.h"
+#include "util/crc32c.h"
 
 #include <string.h>
 

@@ -1,9 +1,9 @@
 /*
  * CRC32C (Castagnoli), by the CPU's instruction where there is one. It finds damage, not attackers:
- * who can write a snapshot file can also write its checksum.
+ * who can write a file can also write its checksum.
  */
-#ifndef SM_SNAPSHOT_CRC32C_H
-#define SM_SNAPSHOT_CRC32C_H
+#ifndef SM_UTIL_CRC32C_H
+#define SM_UTIL_CRC32C_H
 
 #include <stddef.h>
 #include <stdint.h>
