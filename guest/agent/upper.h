@@ -7,7 +7,7 @@
 
 struct upper_dir {
     const char *lower, *upper; /* where the layers are mounted */
-    char real[UPPER_PATH];       /* the directory's path in both */
+    char real[UPPER_PATH];     /* the directory's path in both */
 };
 
 /* Makes the directory that `path` (below UPPER_PATH) leads to in the image, and those on the way; *fd is for what is to be
