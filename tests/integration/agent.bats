@@ -82,14 +82,14 @@ PY
 
 # bats test_tags=all-native
 @test "an image's own /etc, /proc, /sys, /dev and /tmp: kept, followed where they are links, made where they are missing" {
-    odd_image links '[("d", "nix/store/x/etc", b"", {"mode": 0o711, "uid": 5, "gid": 6, "mtime": 1000}), ("l", "etc", "/nix/store/x/etc"),
+    odd_image links '[("d", "nix/store/x/etc", b"", {"mode": 0o715, "uid": 5, "gid": 6, "mtime": 1000}), ("l", "etc", "/nix/store/x/etc"),
         ("f", "nix/store/x/etc/passwd", b"www:x:33:33::/:/bin/sh\n"), ("d", "d"), ("l", "dev", "/d"), ("l", "proc", "nix/p"), ("d", "nix/p"),
         ("f", "tmp", b"mine")]'
     run --separate-stderr supermachine run --cold -u www "$layout:links" sh -c \
         'id -u; stat -c "%a %u:%g %Y" /etc/.; ls /etc; cat /tmp; echo; ls -d /proc/self/fd /sys/kernel /d/null; [ -L /etc ] && [ -L /proc ] && [ -L /dev ]'
     echo "$output $stderr"
     [ "$status" -eq 0 ]
-    [ "$output" = $'33\n711 5:6 1000\nhostname\nhosts\nmachine-id\npasswd\nresolv.conf\nmine\n/d/null\n/proc/self/fd\n/sys/kernel' ]
+    [ "$output" = $'33\n715 5:6 1000\nhostname\nhosts\nmachine-id\npasswd\nresolv.conf\nmine\n/d/null\n/proc/self/fd\n/sys/kernel' ]
     # What cannot be has a reason, whatever has become of /dev by then.
     odd_image file '[("f", "proc", b"")]'
     fails_with 125 "supermachine agent: the image has something else than a directory at /proc" \
