@@ -440,11 +440,6 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
         status = cli_fail_usage(self, "which image?");
         goto out;
     }
-    if (run.vm.snapshot && (run.vm.memory_bytes || run.vm.vcpus)) {
-        status =
-            cli_fail_usage(self, "a snapshot has its own memory and CPUs: not --memory or --cpus");
-        goto out;
-    }
     run.image = argv[optind++];
     if (optind < argc)
         run.exec.args = (const char *const *)(argv + optind);

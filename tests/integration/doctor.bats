@@ -49,7 +49,6 @@ load helper
     [ "$(supermachine doctor -h)" = "$(supermachine help doctor)" ]
     fails_with 125 "unknown command 'images'; here it is 'image ls'" supermachine images
     fails_with 125 "unknown option '--vers'" supermachine --vers
-    fails_with 125 'a snapshot has its own memory' supermachine run --snapshot file -m 512m "$busybox"
     fails_with 125 "'--memory 64k' is not from 32m to 64g" supermachine run -m 64k "$busybox"
 }
 
