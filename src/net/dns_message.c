@@ -35,7 +35,8 @@ static size_t put_label(char *text, size_t used, const uint8_t *label, size_t n)
 
 /*
  * Reads the name at *pos and steps behind it; text may be NULL. Compression pointers must point in
- * front of the part that held them, so the walk ends; 255 octets are the bound of RFC 1035.
+ * front of the part that held them, so the walk ends, but not into the header, which changes on the way;
+ * in the question there is nothing that they could point at. 255 octets are the bound of RFC 1035.
  */
 static bool read_name(const uint8_t *msg, size_t len, size_t *pos, char text[SM_DNS_NAME_TEXT])
 {
@@ -61,7 +62,7 @@ static bool read_name(const uint8_t *msg, size_t len, size_t *pos, char text[SM_
             if (at + 2 > len)
                 return false;
             to = sm_load_be16(msg + at) & 0x3fffu;
-            if (to >= limit)
+            if (to >= limit || to < SM_DNS_HEADER)
                 return false;
             if (!jumped)
                 *pos = at + 2;

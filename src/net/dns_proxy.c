@@ -23,12 +23,9 @@ struct pending {
     uint16_t id; /* of the question that we sent */
     unsigned tries;
     uint64_t deadline_ms;
-    size_t asked;  /* bytes of the query that TCP has taken */
-    size_t filled; /* bytes of the answer that TCP has brought */
-    uint8_t *answer;
     struct sm_dns_question question;
     size_t query_len;
-    uint8_t query[]; /* two bytes of length, as TCP wants it, then the message */
+    uint8_t query[];
 };
 
 struct sm_dns_proxy {
@@ -115,7 +112,6 @@ static void hang_up(struct pending *p)
     p->watch = NULL;
     sm_close(p->fd);
     p->fd = -1;
-    p->asked = p->filled = 0;
 }
 
 static void drop(struct pending *p)
@@ -125,7 +121,6 @@ static void drop(struct pending *p)
     if (p->next)
         p->next->link = p->link;
     p->proxy->n_pending--;
-    free(p->answer);
     free(p);
 }
 
@@ -136,31 +131,31 @@ static void finish(struct pending *p, uint8_t *msg, size_t len)
     struct sm_dns_client client = p->client;
 
     len = enforce(proxy, &p->question, msg, len);
-    if (!client.tcp && len > p->question.udp_size)
+    if (len > p->question.udp_size)
         len = sm_dns_truncate(msg, &p->question);
-    msg[0] = (uint8_t)(p->question.id >> 8);
-    msg[1] = (uint8_t)p->question.id;
+    sm_store_be16(msg, p->question.id);
     proxy->answer(proxy->arg, &client, msg, len);
     drop(p);
 }
 
 static void give_up(struct pending *p)
 {
-    size_t len = sm_dns_make_error(p->query + 2, &p->question, SM_DNS_RCODE_SERVFAIL);
+    size_t len = sm_dns_make_error(p->query, &p->question, SM_DNS_RCODE_SERVFAIL);
 
-    p->query[2] = (uint8_t)(p->question.id >> 8);
-    p->query[3] = (uint8_t)p->question.id;
-    p->proxy->answer(p->proxy->arg, &p->client, p->query + 2, len);
+    sm_store_be16(p->query, p->question.id);
+    p->proxy->answer(p->proxy->arg, &p->client, p->query, len);
     drop(p);
 }
 
 static void ask_next_server(struct pending *p);
 
-static void on_udp(struct pending *p)
+static void on_answer(void *arg, uint32_t events)
 {
+    struct pending *p = arg;
     struct sm_dns_proxy *proxy = p->proxy;
     ssize_t n = recv(p->fd, proxy->buf, sizeof(proxy->buf), MSG_DONTWAIT);
 
+    (void)events;
     if (n < 0) {
         if (errno != EAGAIN && errno != EINTR)
             ask_next_server(p); /* refused, unreachable */
@@ -169,77 +164,15 @@ static void on_udp(struct pending *p)
     }
 }
 
-/* One byte stream: the query with its length, then the answer with its length. */
-static void on_tcp(struct pending *p)
-{
-    size_t total = p->query_len + 2;
-    size_t want;
-    ssize_t n;
-
-    if (p->asked < total) {
-        n = send(p->fd, p->query + p->asked, total - p->asked, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (n > 0)
-            p->asked += (size_t)n;
-        else if (errno != EAGAIN && errno != EINTR)
-            ask_next_server(p);
-        else
-            return;
-        if (p->fd >= 0 && p->asked == total)
-            sm_loop_modify(p->watch, EPOLLIN);
-        return;
-    }
-    if (!p->answer)
-        p->answer = malloc(SM_DNS_MAX_MESSAGE + 2);
-    if (!p->answer) {
-        give_up(p);
-        return;
-    }
-    want = p->filled < 2 ? 2 : 2u + (size_t)(p->answer[0] << 8 | p->answer[1]);
-    n = recv(p->fd, p->answer + p->filled, want - p->filled, MSG_DONTWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (n <= 0) {
-        ask_next_server(p);
-        return;
-    }
-    p->filled += (size_t)n;
-    if (p->filled < 2)
-        return;
-    want = 2u + (size_t)(p->answer[0] << 8 | p->answer[1]);
-    if (p->filled < want)
-        return;
-    if (sm_dns_is_answer(p->answer + 2, want - 2, p->id, &p->question))
-        finish(p, p->answer + 2, want - 2);
-    else
-        ask_next_server(p);
-}
-
-static void on_event(void *arg, uint32_t events)
-{
-    struct pending *p = arg;
-
-    (void)events;
-    if (p->client.tcp)
-        on_tcp(p);
-    else
-        on_udp(p);
-}
-
 static bool start(struct pending *p, const struct sockaddr_storage *server)
 {
-    int type = p->client.tcp ? SOCK_STREAM : SOCK_DGRAM;
     socklen_t len =
         server->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 
-    p->fd = socket(server->ss_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (p->fd < 0)
-        return false;
-    if (connect(p->fd, (const struct sockaddr *)server, len) && errno != EINPROGRESS)
-        return false;
-    if (!p->client.tcp && send(p->fd, p->query + 2, p->query_len, MSG_NOSIGNAL) < 0)
-        return false;
-    return sm_loop_add(p->proxy->loop, p->fd, p->client.tcp ? EPOLLOUT : EPOLLIN, on_event, p,
-               &p->watch, NULL) == 0;
+    p->fd = socket(server->ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return p->fd >= 0 && connect(p->fd, (const struct sockaddr *)server, len) == 0 &&
+           send(p->fd, p->query, p->query_len, MSG_NOSIGNAL) >= 0 &&
+           sm_loop_add(p->proxy->loop, p->fd, EPOLLIN, on_answer, p, &p->watch, NULL) == 0;
 }
 
 static void ask_next_server(struct pending *p)
@@ -298,7 +231,7 @@ void sm_dns_proxy_ask(
         answer_error(proxy, client, msg, &question, SM_DNS_RCODE_NXDOMAIN);
         return;
     }
-    p = proxy->n_pending < SM_DNS_MAX_PENDING ? calloc(1, sizeof(*p) + 2 + len) : NULL;
+    p = proxy->n_pending < SM_DNS_MAX_PENDING ? calloc(1, sizeof(*p) + len) : NULL;
     if (!p || getrandom(&p->id, sizeof(p->id), 0) != (ssize_t)sizeof(p->id)) {
         free(p);
         answer_error(proxy, client, msg, &question, SM_DNS_RCODE_SERVFAIL);
@@ -309,11 +242,8 @@ void sm_dns_proxy_ask(
     p->question = question;
     p->fd = -1;
     p->query_len = len;
-    p->query[0] = (uint8_t)(len >> 8);
-    p->query[1] = (uint8_t)len;
-    memcpy(p->query + 2, msg, len);
-    p->query[2] = (uint8_t)(p->id >> 8);
-    p->query[3] = (uint8_t)p->id;
+    memcpy(p->query, msg, len);
+    sm_store_be16(p->query, p->id);
     p->next = proxy->pending;
     p->link = &proxy->pending;
     if (p->next)

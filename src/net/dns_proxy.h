@@ -8,7 +8,8 @@
  *
  * Each question goes out from a socket of its own, connected to the resolver, with a fresh random id:
  * answers can be neither spoofed from aside nor mixed up. Questions under way are bounded in number and
- * time; resolv.conf is read again when it has changed. Questions that came by TCP are asked by TCP.
+ * time; resolv.conf is read again when it has changed. By UDP alone: an answer of more than
+ * SM_DNS_MAX_UDP bytes comes cut, with the flag that says so.
  */
 #ifndef SM_NET_DNS_PROXY_H
 #define SM_NET_DNS_PROXY_H
@@ -23,9 +24,8 @@
 
 /* Who asked; handed back with the answer. */
 struct sm_dns_client {
-    bool v6, tcp;
+    bool v6;
     uint16_t port;
-    uint64_t cookie; /* the asker's own use */
 };
 
 typedef void sm_dns_answer_fn(

@@ -61,6 +61,13 @@ static void record(struct msg *m, unsigned type, uint32_t ttl, const void *data,
     put(m, data, n);
 }
 
+static bool count_record(void *arg, const struct sm_dns_record *r)
+{
+    (void)r;
+    ++*(size_t *)arg;
+    return true;
+}
+
 static void test_query(void **state)
 {
     struct msg m = question(0x0100, 0, SM_DNS_TYPE_A);
@@ -158,6 +165,23 @@ static bool see(void *arg, const struct sm_dns_record *r)
     return true;
 }
 
+/* The id and the flags change on the way to the resolver: a name that lies in them is judged as one and asked as
+ * another. In an answer likewise, where the header is not a place for names. */
+static void test_name_in_the_header(void **state)
+{
+    struct msg m = {.len = 0};
+    struct sm_dns_question q;
+    size_t n = 0;
+
+    (void)state;
+    put(&m, "\1a\0\0\0\1\0\0\0\0\0\0\xc0\0\0\1\0\1", 18);
+    assert_false(sm_dns_parse_query(m.b, m.len, &q));
+    m = question(0x8180, 1, SM_DNS_TYPE_CNAME);
+    record(&m, SM_DNS_TYPE_CNAME, 60, "\1x\xc0\x04", 4);
+    assert_false(sm_dns_walk(m.b, m.len, count_record, &n));
+    assert_int_equal(n, 0);
+}
+
 static void test_answer(void **state)
 {
     struct msg query = question(0x0100, 0, SM_DNS_TYPE_A);
@@ -245,6 +269,7 @@ int main(void)
         cmocka_unit_test(test_query),
         cmocka_unit_test(test_names_are_unambiguous),
         cmocka_unit_test(test_name_bounds),
+        cmocka_unit_test(test_name_in_the_header),
         cmocka_unit_test(test_answer),
         cmocka_unit_test(test_bad_records),
         cmocka_unit_test(test_error_and_truncation),
