@@ -69,6 +69,8 @@ static bool check_record(void *arg, const struct sm_dns_record *record)
 
     if (record->target)
         v = sm_policy_decide_alias(&proxy->egress->policy, record->target);
+    else if (record->addr && sm_own_address_has(proxy->egress->own, record->addr, c->now_ms))
+        v = sm_policy_decide_own(&proxy->egress->policy, record->addr, SM_ANY_PORT, NULL);
     else if (record->addr)
         v = sm_policy_decide_answer(&proxy->egress->policy, record->addr);
     if (v != SM_VERDICT_ALLOW) {

@@ -52,6 +52,8 @@ void sm_egress_clear(struct sm_egress *egress)
 {
     sm_policy_clear(&egress->policy);
     sm_names_clear(&egress->names);
+    sm_own_address_destroy(egress->own);
+    egress->own = NULL;
 }
 
 void sm_egress_deny(struct sm_egress *egress, const struct sm_denial *denial, uint64_t now_ms)
@@ -149,6 +151,14 @@ static enum sm_egress_action judge_neighbour(struct sm_egress *egress, const str
     return dns ? SM_EGRESS_REJECT : unsupported(egress);
 }
 
+enum sm_verdict sm_egress_decide(struct sm_egress *egress, const struct sm_ip *ip, int port,
+    const struct sm_name_set *names, uint64_t now_ms)
+{
+    if (sm_own_address_has(egress->own, ip, now_ms))
+        return sm_policy_decide_own(&egress->policy, ip, port, names);
+    return sm_policy_decide(&egress->policy, ip, port, names);
+}
+
 enum sm_egress_action sm_egress_judge(
     struct sm_egress *egress, const uint8_t *frame, size_t len, uint64_t now_ms, struct sm_frame *f)
 {
@@ -178,6 +188,6 @@ enum sm_egress_action sm_egress_judge(
         return unsupported(egress);
     names = f->protocol == SM_IP_UDP ? sm_names_touch(&egress->names, &f->dst, now_ms)
                                      : sm_names_find(&egress->names, &f->dst, now_ms);
-    v = sm_policy_decide(&egress->policy, &f->dst, has_ports(f) ? f->dport : SM_NO_PORT, names);
+    v = sm_egress_decide(egress, &f->dst, has_ports(f) ? f->dport : SM_NO_PORT, names, now_ms);
     return v == SM_VERDICT_ALLOW ? pass(egress) : deny(egress, f, v, now_ms);
 }

@@ -20,6 +20,7 @@
 
 #include "net/frame.h"
 #include "net/names.h"
+#include "net/own_address.h"
 #include "net/policy.h"
 #include "util/rate.h"
 
@@ -50,6 +51,7 @@ struct sm_egress_counters {
 struct sm_egress {
     struct sm_policy policy;
     struct sm_names names;
+    struct sm_own_address *own; /* owned; NULL: the host's addresses are like others */
     bool user; /* behind us is our user-mode network: only the virtual subnet's guest may speak, and
                 * there is connection state behind us; else every segment and fragment is judged */
     /* not user: IPv6 neighbours are those of this network; prefix 0: there is none */
@@ -67,6 +69,10 @@ enum sm_egress_action {
     SM_EGRESS_PASS,
     SM_EGRESS_DNS, /* a UDP datagram for our name server: never to be passed on */
 };
+
+/* What the policy says of an address that is none of the virtual subnet's, this host's addresses set apart. */
+enum sm_verdict sm_egress_decide(struct sm_egress *egress, const struct sm_ip *ip, int port,
+    const struct sm_name_set *names, uint64_t now_ms);
 
 /* Takes the policy over (leaves an empty one behind). */
 void sm_egress_init(struct sm_egress *egress, struct sm_policy *policy, bool user,

@@ -16,6 +16,7 @@ const char *sm_verdict_text(enum sm_verdict verdict)
     static const char *const texts[SM_VERDICT_COUNT] = {
         [SM_VERDICT_ALLOW] = "allowed",
         [SM_VERDICT_LOOPBACK] = "loopback of the host",
+        [SM_VERDICT_OWN] = "address of this host",
         [SM_VERDICT_PRIVATE] = "private or reserved range",
         [SM_VERDICT_RULE] = "deny rule",
         [SM_VERDICT_UNLISTED] = "not on the allow list",

@@ -8,7 +8,9 @@
  *
  * Within a layer, first match decides:
  *   1. loopback and unspecified addresses: denied, by whatever disguise. The one way to the host's
- *      loopback is the gateway address, for ports that every layer allows with `host-loopback`.
+ *      loopback is the gateway address, for ports that every layer allows with `host-loopback`. Other
+ *      addresses of this host, which the parser of rules cannot know, are decided by themselves
+ *      (sm_policy_decide_own).
  *   2. deny rules, also for the IPv4 address inside of a translated or tunnelled IPv6 one;
  *   3. allow rules for addresses;
  *   4. allow rules for names: an address that our DNS gave for a matching name, as long as that entry
@@ -73,7 +75,8 @@ struct sm_name_set {
 
 enum sm_verdict {
     SM_VERDICT_ALLOW = 0,
-    SM_VERDICT_LOOPBACK, /* the host itself */
+    SM_VERDICT_LOOPBACK, /* the host itself, */
+    SM_VERDICT_OWN,      /* by another of its addresses */
     SM_VERDICT_PRIVATE,  /* a range that the mode denies */
     SM_VERDICT_RULE,     /* a deny rule */
     SM_VERDICT_UNLISTED, /* mode none and no allow rule */
@@ -84,7 +87,8 @@ enum sm_verdict {
 };
 const char *sm_verdict_text(enum sm_verdict verdict);
 
-#define SM_NO_PORT (-1)
+#define SM_NO_PORT  (-1)
+#define SM_ANY_PORT (-2) /* some port at all */
 
 void sm_policy_clear(struct sm_policy *policy);
 #define auto_policy SM_CLEANUP(sm_policy_clear) struct sm_policy
@@ -106,6 +110,11 @@ int sm_policy_format(const struct sm_policy *policy, char **text, sm_error *err)
 /* May the guest talk to this address? `names`: the name rules the address was learned for, or NULL. */
 enum sm_verdict sm_policy_decide(const struct sm_policy *policy, const struct sm_ip *ip, int port,
     const struct sm_name_set *names);
+
+/* The same for an address of this host (own_address.h): every layer has to open it, by a rule for this very
+ * address or by `host-loopback`. */
+enum sm_verdict sm_policy_decide_own(const struct sm_policy *policy, const struct sm_ip *ip,
+    int port, const struct sm_name_set *names);
 
 /* May the guest reach this port of the host's loopback? */
 enum sm_verdict sm_policy_decide_host(const struct sm_policy *policy, int port);

@@ -12,8 +12,10 @@ static bool all_ports(const struct sm_egress_rule *rule)
 
 static bool port_matches(const struct sm_egress_rule *rule, int port)
 {
-    if (port == SM_NO_PORT)
+    if (port == SM_NO_PORT || (port == SM_ANY_PORT && !rule->allow))
         return all_ports(rule);
+    if (port == SM_ANY_PORT)
+        return true;
     return port >= rule->port_lo && port <= rule->port_hi;
 }
 
@@ -89,6 +91,38 @@ enum sm_verdict sm_policy_decide(const struct sm_policy *policy, const struct sm
             return v;
     }
     return SM_VERDICT_ALLOW;
+}
+
+static enum sm_verdict decide_own_layer(const struct sm_policy *p, unsigned layer,
+    const struct sm_ip *ip, int port, const struct sm_name_set *names)
+{
+    bool opened = false;
+
+    for (size_t i = 0; i < p->n_rules; i++) {
+        const struct sm_egress_rule *rule = &p->rules[i];
+        bool match = rule->kind == SM_TARGET_HOST || net_matches(rule, ip);
+
+        if (rule->layer != layer || !port_matches(rule, port))
+            continue;
+        if (!rule->allow && (match || in_set(names, i)))
+            return SM_VERDICT_RULE;
+        /* A range is not meant to open the host that happens to be in it. */
+        opened = opened ||
+                 (rule->allow && match && (rule->kind == SM_TARGET_HOST || rule->prefix == 128));
+    }
+    return opened ? SM_VERDICT_ALLOW : SM_VERDICT_OWN;
+}
+
+enum sm_verdict sm_policy_decide_own(const struct sm_policy *policy, const struct sm_ip *ip,
+    int port, const struct sm_name_set *names)
+{
+    enum sm_verdict v = policy->n_layers ? SM_VERDICT_ALLOW : SM_VERDICT_OWN;
+
+    if (sm_ip_classify(ip) == SM_IP_THIS_HOST)
+        return SM_VERDICT_LOOPBACK;
+    for (unsigned layer = 0; layer < policy->n_layers && v == SM_VERDICT_ALLOW; layer++)
+        v = decide_own_layer(policy, layer, ip, port, names);
+    return v;
 }
 
 enum sm_verdict sm_policy_decide_host(const struct sm_policy *policy, int port)

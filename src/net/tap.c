@@ -262,10 +262,13 @@ int sm_tap_create(struct sm_loop *loop, const struct sm_tap_config *config,
         .destroy = tap_destroy,
     };
     auto_free struct tap *tap = calloc(1, sizeof(*tap));
+    SM_CLEANUP(sm_own_address_destroy_cleanup) struct sm_own_address *own = NULL;
     int rc;
 
     if (!tap)
         return sm_error_set(err, SM_ENOMEM, "no memory for the tap interface");
+    if (config->policy && (rc = sm_own_address_create(&own, err)))
+        return rc;
     /* The card can carry what it can in the user-mode network, so that a snapshot fits both; the
      * interface's own MTU is told to the guest by the agent. */
     tap->base = (struct sm_net_backend){.ops = &ops, .mtu = SM_NET_MTU, .link_up = true};
@@ -277,6 +280,7 @@ int sm_tap_create(struct sm_loop *loop, const struct sm_tap_config *config,
     tap->judged = config->policy != NULL;
     if (tap->judged)
         sm_egress_init(&tap->egress, config->policy, false, config->denied, config->denied_arg);
+    tap->egress.own = sm_steal_ptr(&own);
     tap->egress.link = config->link;
     tap->egress.link_prefix = config->link_prefix;
     *backend = &sm_steal_ptr(&tap)->base;

@@ -785,6 +785,7 @@ int sm_user_net_create(struct sm_loop *loop, const struct sm_user_net_config *co
         .destroy = user_destroy,
     };
     auto_free struct user_net *un = calloc(1, sizeof(*un));
+    SM_CLEANUP(sm_own_address_destroy_cleanup) struct sm_own_address *own = NULL;
     struct sm_policy open = {0};
     int rc;
 
@@ -800,7 +801,9 @@ int sm_user_net_create(struct sm_loop *loop, const struct sm_user_net_config *co
     un->trouble_arg = config->trouble_arg;
     un->max_sockets = config->max_sockets ? config->max_sockets : SM_USER_NET_SOCKETS;
     un->backlog_end = &un->backlog;
-    rc = sm_loop_timer_create(loop, pump, un, &un->pump_timer, err);
+    rc = sm_own_address_create(&own, err);
+    if (!rc)
+        rc = sm_loop_timer_create(loop, pump, un, &un->pump_timer, err);
     if (rc)
         return rc;
     rc = sm_dns_proxy_create(
@@ -811,6 +814,7 @@ int sm_user_net_create(struct sm_loop *loop, const struct sm_user_net_config *co
     }
     sm_egress_init(&un->egress, config->policy ? config->policy : &open, true, config->denied,
         config->denied_arg);
+    un->egress.own = sm_steal_ptr(&own);
     *backend = &sm_steal_ptr(&un)->base;
     return 0;
 }

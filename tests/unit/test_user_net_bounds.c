@@ -15,11 +15,11 @@
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
-#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 
 #include "net/flows.h"
+#include "own_network.h"
 #include "user_net_guest.h"
 
 #define SLACK      (64u << 20)  /* of the bound, ... */
@@ -494,33 +494,6 @@ static void test_room_for_tcp(void **state)
     close(server.fd);
 }
 
-/* ---- a network of our own ------------------------------------------------------------------- */
-
-static bool write_text(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-    if (fd >= 0)
-        close(fd);
-    return done;
-}
-
-static bool enter_own_network(void)
-{
-    char map[64];
-    uid_t uid = geteuid();
-
-    if (unshare(uid ? CLONE_NEWUSER | CLONE_NEWNET : CLONE_NEWNET))
-        return false;
-    snprintf(map, sizeof(map), "0 %u 1\n", uid);
-    if (uid && !write_text("/proc/self/uid_map", map))
-        return false;
-    return write_text("/proc/sys/net/ipv4/tcp_wmem", "4096 4096 4096") &&
-           write_text("/proc/sys/net/ipv4/tcp_rmem", "4096 4096 4096") &&
-           system("ip link set lo up") == 0;
-}
-
 /* A tunnel whose end nobody reads, and echo requests for everybody. */
 static bool make_swallow(void)
 {
@@ -552,7 +525,9 @@ int main(void)
         setrlimit(RLIMIT_NOFILE, &files);
     }
     at_start = allocated();
-    own_network = enter_own_network();
+    own_network = enter_own_network() &&
+                  write_text("/proc/sys/net/ipv4/tcp_wmem", "4096 4096 4096") &&
+                  write_text("/proc/sys/net/ipv4/tcp_rmem", "4096 4096 4096");
     swallows = own_network && make_swallow();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
