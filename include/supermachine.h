@@ -301,16 +301,17 @@ SM_API void sm_vm_get_timing(const sm_vm *vm, sm_vm_timing *timing);
 SM_API void sm_vm_get_counters(const sm_vm *vm, sm_vm_counters *counters);
 
 /* Makes a port of the guest reachable at a port of the host: "[[IP:]HOST:]GUEST[/tcp|udp]". Without IP it is
- * 127.0.0.1; without HOST, or an empty one, any free port. The guest's service may listen on its
- * loopback alone. Open connections end with the VM. */
+ * 127.0.0.1; without HOST, or an empty one, any free port. For this user, and root, over the host's loopback
+ * the guest's service may listen on its loopback alone; others reach what is bound to any address. Open
+ * connections end with the VM. */
 SM_API int sm_vm_publish(sm_vm *vm, const char *port, sm_error *err);
 
 typedef struct sm_vm_port {
     char host_ip[46];
     uint16_t host_port, guest_port;
     bool udp;
-    /* not published: something listens on it in the guest, and is reached at 127.0.0.1. It goes
-     * when nothing listens there any more. */
+    /* not published: something listens on it in the guest, on all addresses, and is reached at 127.0.0.1 by
+     * this user and root. It goes when nothing listens there any more. */
     bool found;
 } sm_vm_port;
 

@@ -217,6 +217,11 @@ static void settle(struct place *p, const struct sm_wire_bytes *address, uint16_
     memcpy(p->gateway, gateway->data, gateway->len);
 }
 
+const uint8_t *system_card_address(bool v6)
+{
+    return places[v6].given ? places[v6].address : NULL;
+}
+
 int system_set_network(const struct sm_wire_set_network *m, const char **what)
 {
     struct requests r = {.len = 0};

@@ -1,5 +1,6 @@
 /*
- * The port proxy: connections of the host to ports of the guest's loopback (wire.h, "Ports").
+ * The port proxy: connections of the host to ports of the guest (wire.h, "Ports"): on its loopback for the VM's
+ * owner, at the card's address for others.
  *
  * A link has two ends, the host's stream and the socket of the guest. What one end brings is handed to
  * the other at once, through one buffer that all links share; only what the other does not take stays in
@@ -42,7 +43,8 @@ struct side {
 struct link {
     enum link_state state;
     bool udp, tried6;
-    bool say_ok; /* the host waits for "OK PORT" */
+    bool say_ok;  /* the host waits for "OK PORT" */
+    bool outside; /* not the owner's */
     uint16_t port;
     uint32_t generation;
     struct side side[2];
@@ -192,28 +194,55 @@ static bool resume(struct agent *a, struct link *l, enum end end)
 
 /* ---- connecting ---------------------------------------------------------------------------- */
 
-static bool begin(struct link *l, bool v6)
+/* Where the link leads to. False: nowhere. */
+static bool destination(
+    const struct link *l, bool v6, struct sockaddr_in *a4, struct sockaddr_in6 *a6)
 {
-    const struct sockaddr_in a4 = {.sin_family = AF_INET,
+    const uint8_t *card = l->outside ? system_card_address(v6) : NULL;
+
+    if (l->outside && !card)
+        return false;
+    *a4 = (struct sockaddr_in){.sin_family = AF_INET,
         .sin_port = htons(l->port),
         .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    const struct sockaddr_in6 a6 = {
+    *a6 = (struct sockaddr_in6){
         .sin6_family = AF_INET6, .sin6_port = htons(l->port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    if (card && v6)
+        memcpy(&a6->sin6_addr, card, 16);
+    else if (card)
+        memcpy(&a4->sin_addr, card, 4);
+    return true;
+}
+
+static bool begin(struct link *l, bool v6)
+{
+    struct sockaddr_in a4;
+    struct sockaddr_in6 a6;
     struct side *s = &l->side[GUEST];
     int one = 1;
 
     if (s->fd >= 0)
         close(s->fd);
+    s->fd = -1;
     s->interest = 0;
     l->tried6 = v6;
+    if (!destination(l, v6, &a4, &a6))
+        return false;
     s->fd = socket(v6 ? AF_INET6 : AF_INET,
         (l->udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (s->fd < 0)
         return false;
     if (!l->udp)
         (void)setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    int rc = v6 ? connect(s->fd, (const struct sockaddr *)&a6, sizeof(a6))
-                : connect(s->fd, (const struct sockaddr *)&a4, sizeof(a4));
+    const struct sockaddr *to = v6 ? (const struct sockaddr *)&a6 : (const struct sockaddr *)&a4;
+    socklen_t len = v6 ? sizeof(a6) : sizeof(a4);
+    if (l->outside) { /* from there, too */
+        a4.sin_port = a6.sin6_port = 0;
+        if (bind(s->fd, to, len) != 0)
+            return false;
+        a4.sin_port = a6.sin6_port = htons(l->port);
+    }
+    int rc = connect(s->fd, to, len);
     l->state = rc == 0 ? LINK_OPEN : LINK_CONNECTING;
     return rc == 0 || errno == EINPROGRESS;
 }
@@ -263,6 +292,8 @@ static bool read_first(struct link *l)
         return false;
     l->port = sm_load_le16(first);
     uint16_t protocol = sm_load_le16(first + 2);
+    l->outside = protocol & SM_WIRE_PROXY_OUTSIDE;
+    protocol &= (uint16_t)~SM_WIRE_PROXY_OUTSIDE;
     l->udp = protocol == SM_WIRE_PROXY_UDP;
     l->say_ok = protocol == (SM_WIRE_PROXY_TCP | SM_WIRE_PROXY_SAY_OK);
     return (l->udp || l->say_ok || protocol == SM_WIRE_PROXY_TCP) && l->port != 0 && begin_any(l);

@@ -29,6 +29,8 @@ int system_set_identity(const char *hostname, const char *machine_id, const char
 /* Sets the network card up anew; lengths and prefixes have been checked. */
 struct sm_wire_set_network;
 int system_set_network(const struct sm_wire_set_network *m, const char **what);
+/* The address that it has from us, of 4 or 16 bytes; NULL: none. */
+const uint8_t *system_card_address(bool v6);
 /* The part of it that is a file. */
 int system_set_resolver(const char *text, const char **what);
 

@@ -50,9 +50,11 @@ int sm_vsock_listen(
  * guest and the other way round, half close and back-pressure included, until both have ended. The guest
  * gets the `len` bytes at `first` (at most SM_VSOCK_FIRST) before anything else. fd is taken over in any
  * case, made non-blocking by the caller, and closed when the guest does not answer within a minute. False:
- * too many streams. The loop's thread only. */
+ * too many streams; `stranger`: strangers have half of them, so that the owner is not kept out. The loop's thread
+ * only. */
 #define SM_VSOCK_FIRST 8
-bool sm_vsock_bridge(struct sm_vsock *vsock, uint32_t port, int fd, const void *first, size_t len);
+bool sm_vsock_bridge(
+    struct sm_vsock *vsock, uint32_t port, int fd, const void *first, size_t len, bool stranger);
 
 /* Where a client of the front door is connected to: a vsock port, which gets the bytes at `first` first. */
 struct sm_vsock_target {
@@ -61,7 +63,7 @@ struct sm_vsock_target {
 };
 
 enum sm_vsock_route {
-    SM_VSOCK_NOWHERE, /* the client is sent away */
+    SM_VSOCK_NOWHERE, /* the client is sent away, with an ERR */
     SM_VSOCK_NOT_YET, /* asked again in a while, ten seconds at most */
     SM_VSOCK_THERE,
 };
@@ -74,7 +76,8 @@ typedef enum sm_vsock_route sm_vsock_route_fn(
 /* Opens the front door, a unix socket at `path` (mode 0600; "@NAME": in the abstract namespace, for the same
  * user only). A client that sends "CONNECT PORT\n" is connected to where `route` says; so is one that begins
  * with anything else, or says nothing for half a second, without having named a port. After
- * "CONNECT vsock:PORT\n" it gets "OK HOSTPORT\n" and is connected to that vsock port of the guest.
+ * "CONNECT vsock:PORT\n" it gets "OK HOSTPORT\n" and is connected to that vsock port of the guest. One that
+ * says CONNECT and one word that is no port gets a line that begins with ERR.
  *
  * Where the directory is the caller's own with mode 0700, guest connections to a host port P without an
  * in-process listener go to the unix socket "PATH_P".

@@ -104,6 +104,7 @@ void sm_vsock_connect_done(
         link = &(*link)->door_next;
     *link = c->door_next;
     vsock->n_door_connects--;
+    vsock->n_strangers -= c->stranger;
     if (code == SM_OK && c->say_ok) {
         char line[LINE_BYTES];
         int n = snprintf(line, sizeof(line), "OK %u\n", s->host_port);
@@ -141,6 +142,8 @@ static void begin(struct sm_vsock *vsock, struct vsock_connect *c)
         return;
     }
     s->connect = c;
+    s->stranger = c->stranger;
+    c->stranger = false;
     c->stream = s;
     s->first_len = c->first_len;
     memcpy(s->first, c->first, sizeof(s->first));
@@ -306,10 +309,11 @@ static void tick_later(struct sm_vsock *vsock)
 
 /* Connects fd, which is taken over. False: too many streams, or the guest has ended. */
 static bool connect_through(struct sm_vsock *vsock, int fd, const struct sm_vsock_target *target,
-    bool say_ok, uint64_t deadline_ms)
+    bool say_ok, bool stranger, uint64_t deadline_ms)
 {
     struct vsock_connect *c = NULL;
-    if (!vsock->ended && vsock->n_streams + vsock->n_door_connects < vsock->max_streams)
+    if (!vsock->ended && vsock->n_streams + vsock->n_door_connects < vsock->max_streams &&
+        (!stranger || vsock->n_strangers < vsock->max_streams / 2))
         c = calloc(1, sizeof(*c));
     if (!c) {
         sm_close(fd);
@@ -318,6 +322,7 @@ static bool connect_through(struct sm_vsock *vsock, int fd, const struct sm_vsoc
     *c = (struct vsock_connect){.port = target->port,
         .front_door = true,
         .say_ok = say_ok,
+        .stranger = stranger,
         .fd = fd,
         .door_next = vsock->door_connects,
         .deadline_ms = deadline_ms,
@@ -325,6 +330,7 @@ static bool connect_through(struct sm_vsock *vsock, int fd, const struct sm_vsoc
     memcpy(c->first, target->first, sizeof(c->first));
     vsock->door_connects = c;
     vsock->n_door_connects++;
+    vsock->n_strangers += stranger;
     tick_later(vsock);
     enqueue(vsock, c);
     begin_waiting(vsock);
@@ -343,7 +349,7 @@ static int end_handshake(struct vsock_handshake *h)
 }
 
 struct wish {
-    enum { UNKNOWN, UNNAMED, NAMED, NAMED_VSOCK } kind;
+    enum { UNKNOWN, UNNAMED, NAMED, NAMED_VSOCK, WRONG } kind;
     uint32_t port;
     size_t len; /* of the line that says so */
 };
@@ -374,7 +380,21 @@ static struct wish read_wish(const char *line, size_t have, bool ended)
         good = line[at] >= '0' && line[at] <= '9' && value <= UINT32_MAX;
     }
     wish.port = (uint32_t)value;
-    return good ? wish : (struct wish){.kind = UNNAMED};
+    /* More words are another protocol's: a request to an HTTP proxy begins so. */
+    if (!good && memchr(line + word_len, ' ', wish.len - word_len))
+        return (struct wish){.kind = UNNAMED};
+    if (!good)
+        wish.kind = WRONG;
+    return wish;
+}
+
+/* The last that a client hears that has asked for what is no port. */
+static void refuse(int fd)
+{
+    static const char line[] =
+        "ERR that is no port; write CONNECT PORT, from 1 to 65535, or CONNECT vsock:PORT\n";
+    (void)!send(fd, line, sizeof(line) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    sm_close(fd);
 }
 
 enum client {
@@ -400,18 +420,19 @@ static void look_at(struct vsock_handshake *h, enum client client)
     if (wish.kind == UNKNOWN)
         return;
     struct sm_vsock_target target = {.port = wish.port};
-    enum sm_vsock_route route =
-        wish.kind == NAMED_VSOCK
-            ? SM_VSOCK_THERE
-            : vsock->door_route(vsock->door_route_arg, wish.kind == NAMED, wish.port, &target);
+    enum sm_vsock_route route = SM_VSOCK_THERE;
+    if (wish.kind == WRONG)
+        route = SM_VSOCK_NOWHERE;
+    else if (wish.kind != NAMED_VSOCK)
+        route = vsock->door_route(vsock->door_route_arg, wish.kind == NAMED, wish.port, &target);
     if (route == SM_VSOCK_NOT_YET)
         return;
     int fd = end_handshake(h);
     bool taken = wish.len == 0 || recv(fd, line, wish.len, MSG_DONTWAIT) == (ssize_t)wish.len;
     if (route == SM_VSOCK_THERE && taken)
-        connect_through(vsock, fd, &target, wish.kind == NAMED_VSOCK, h->deadline_ms);
+        connect_through(vsock, fd, &target, wish.kind == NAMED_VSOCK, false, h->deadline_ms);
     else
-        sm_close(fd);
+        refuse(fd);
 }
 
 static void on_handshake(void *arg, uint32_t events)
@@ -493,7 +514,8 @@ static void on_door_timer(void *arg)
         tick_later(vsock);
 }
 
-bool sm_vsock_bridge(struct sm_vsock *vsock, uint32_t port, int fd, const void *first, size_t len)
+bool sm_vsock_bridge(
+    struct sm_vsock *vsock, uint32_t port, int fd, const void *first, size_t len, bool stranger)
 {
     struct sm_vsock_target target = {.port = port, .first_len = (uint8_t)len};
     if (len > sizeof(target.first)) {
@@ -501,7 +523,7 @@ bool sm_vsock_bridge(struct sm_vsock *vsock, uint32_t port, int fd, const void *
         return false;
     }
     memcpy(target.first, first, len);
-    return connect_through(vsock, fd, &target, false, now_ms() + BRIDGE_MS);
+    return connect_through(vsock, fd, &target, false, stranger, now_ms() + BRIDGE_MS);
 }
 
 /* `path` fits into a socket address. Is the directory the caller's alone? */

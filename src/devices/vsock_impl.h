@@ -70,6 +70,7 @@ struct vsock_stream {
     bool guest_eof;                /* the guest sends no more */
     bool guest_deaf;               /* the guest receives no more */
     struct vsock_connect *connect; /* who waits for the RESPONSE */
+    bool stranger;                 /* counted as such */
 
     unsigned send;            /* 1 << op: packets without data that are to be sent */
     unsigned shut, shut_sent; /* VSOCK_SHUTDOWN_*: what the guest is to know, and knows */
@@ -95,6 +96,7 @@ struct vsock_connect {
     int fd;          /* the caller's end; front door: its socket, until it is the stream's */
     bool front_door; /* from malloc, and in door_connects: */
     bool say_ok;     /* and its client waits for an OK from us */
+    bool stranger;   /* counted as such, as long as there is no stream */
     uint8_t first[SM_VSOCK_FIRST], first_len;
     struct vsock_connect *door_next;
     uint64_t deadline_ms;
@@ -164,6 +166,7 @@ struct sm_vsock {
     struct vsock_connect
         *door_connects; /* waiting or begun; with the streams at most max_streams */
     unsigned n_door_connects;
+    unsigned n_strangers; /* of the streams and connects */
     struct sm_loop_timer *door_timer;
     bool door_ticking;
 

@@ -110,6 +110,7 @@ void sm_vsock_stream_free(struct vsock_stream *s)
     if (s->next)
         s->next->link = s->link;
     s->vsock->n_streams--;
+    s->vsock->n_strangers -= s->stranger;
     free(s);
 }
 

@@ -30,21 +30,20 @@ struct sm_listeners {
 
 /* ---- what counts ----------------------------------------------------------------------------- */
 
-static bool reachable(const struct sm_wire_socket *s)
+/* Offered to others than the guest itself: bound to any address. What is bound to its loopback has said that it is
+ * not. */
+static bool is_offered(const struct sm_wire_socket *s)
 {
     static const uint8_t zeros[16], mapped[12] = {[10] = 0xff, [11] = 0xff};
-    static const uint8_t loopback4[4] = {127, 0, 0, 1}, loopback6[16] = {[15] = 1};
-    const uint8_t *v4 = s->family == 4 ? s->address : s->address + 12;
 
     if (s->protocol == SM_WIRE_PROXY_UDP && s->port >= SM_LISTENERS_CLIENT_PORTS)
         return false;
     if (s->port == 0 || (s->protocol != SM_WIRE_PROXY_TCP && s->protocol != SM_WIRE_PROXY_UDP))
         return false;
-    if (s->family == 6 && memcmp(s->address, mapped, sizeof(mapped)) != 0)
-        return memcmp(s->address, zeros, 16) == 0 || memcmp(s->address, loopback6, 16) == 0;
-    if (s->family != 4 && s->family != 6)
-        return false;
-    return memcmp(v4, zeros, 4) == 0 || memcmp(v4, loopback4, 4) == 0;
+    if (s->family == 6 && memcmp(s->address, mapped, sizeof(mapped)) == 0)
+        return memcmp(s->address + 12, zeros, 4) == 0;
+    return (s->family == 4 && memcmp(s->address, zeros, 4) == 0) ||
+           (s->family == 6 && memcmp(s->address, zeros, 16) == 0);
 }
 
 static int compare(const void *a, const void *b)
@@ -66,7 +65,7 @@ size_t sm_listeners_pick(
         const struct sm_listener l = {
             .port = s.port, .protocol = (uint8_t)s.protocol, .family = (uint8_t)s.family};
 
-        if (!reachable(&s))
+        if (!is_offered(&s))
             continue;
         for (i = 0; i < n && compare(&found[i], &l) != 0; i++)
             ;
@@ -181,9 +180,11 @@ static void open_watch(struct sm_listeners *l)
     l->fd = pair[0];
     sm_wire_data_header(request, SM_WIRE_WATCH, 0);
     _Static_assert(sizeof(request) <= SM_VSOCK_FIRST, "the request fits");
-    if (!sm_vsock_bridge(l->vsock, SM_WIRE_PORT, pair[1], request, sizeof(request)) ||
-        sm_loop_add(l->loop, l->fd, EPOLLIN, on_agent, l, &l->watch, NULL))
-        end_watch(l); /* the guest has ended, or there are too many streams */
+    if (!sm_vsock_bridge(l->vsock, SM_WIRE_PORT, pair[1], request, sizeof(request), false) ||
+        sm_loop_add(l->loop, l->fd, EPOLLIN, on_agent, l, &l->watch, NULL)) {
+        end_watch(l); /* there are too many streams, or the guest has ended */
+        wait_for(l, SM_LISTENERS_RETRY_MS);
+    }
 }
 
 static void on_timer(void *arg)

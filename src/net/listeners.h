@@ -29,8 +29,8 @@ struct sm_listener {
     uint8_t family;   /* 4 or 6 */
 };
 
-/* Of all that listens, what the proxy reaches: bound to any address or to 127.0.0.1 or ::1. Each port once, in
- * order: TCP first, then the lower port. Returns how many. */
+/* Of all that listens, what is offered to others: bound to any address, not to the guest's loopback. Each port once,
+ * in order: TCP first, then the lower port. Returns how many. */
 size_t sm_listeners_pick(
     const struct sm_wire_sockets *sockets, struct sm_listener found[SM_LISTENERS_MAX]);
 

@@ -47,15 +47,45 @@ static void on_tick(void *arg)
         sm_ports_tick_later(ports);
 }
 
+bool sm_ports_may_enter(struct sm_ports *ports, const struct port *port, bool stranger)
+{
+    if (!stranger || !port->spec.found)
+        return true;
+    ports->counters.strangers++;
+    return false;
+}
+
+/* Hands a connection over to the guest's proxy. */
+static void let_in(struct port *port, int fd, const struct sockaddr_storage *from)
+{
+    struct sm_ports *ports = port->ports;
+    struct sockaddr_storage at = {0};
+    socklen_t len = sizeof(at);
+    uint8_t first[SM_WIRE_PROXY_FIRST];
+    bool stranger;
+    int one = 1;
+
+    stranger = getsockname(fd, (struct sockaddr *)&at, &len) != 0 ||
+               !sm_peer_owner_is_us(&ports->owner, SM_WIRE_PROXY_TCP, from, &at);
+    if (!sm_ports_may_enter(ports, port, stranger)) {
+        sm_close(fd);
+        return;
+    }
+    sm_ports_first(
+        port->spec.guest_port, SM_WIRE_PROXY_TCP | (stranger ? SM_WIRE_PROXY_OUTSIDE : 0), first);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    if (sm_vsock_bridge(ports->vsock, SM_WIRE_PROXY_PORT, fd, first, sizeof(first), stranger))
+        ports->counters.connections++;
+    else
+        ports->counters.refused++;
+    sm_ports_log(ports, from, port->spec.guest_port, port->spec.protocol);
+}
+
 static void on_connection(void *arg, uint32_t events)
 {
     struct port *port = arg;
-    struct sm_ports *ports = port->ports;
-    uint8_t first[SM_WIRE_PROXY_FIRST];
-    int one = 1;
 
     (void)events;
-    sm_ports_first(port->spec.guest_port, port->spec.protocol, first);
     for (int i = 0; i < ACCEPT_BATCH; i++) {
         struct sockaddr_storage from = {0};
         socklen_t len = sizeof(from);
@@ -65,22 +95,17 @@ static void on_connection(void *arg, uint32_t events)
             if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
                 /* Out of descriptors, most likely: the backlog holds them until there are some. */
                 sm_loop_modify(port->watch, 0);
-                sm_ports_tick_later(ports);
+                sm_ports_tick_later(port->ports);
             }
             return;
         }
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-        if (sm_vsock_bridge(ports->vsock, SM_WIRE_PROXY_PORT, fd, first, sizeof(first)))
-            ports->counters.connections++;
-        else
-            ports->counters.refused++;
-        sm_ports_log(ports, &from, port->spec.guest_port, port->spec.protocol);
+        let_in(port, fd, &from);
     }
 }
 
 /* ---- addresses ------------------------------------------------------------------------------- */
 
-static socklen_t to_sockaddr(const struct sm_port_spec *spec, struct sockaddr_storage *addr)
+socklen_t sm_ports_sockaddr(const struct sm_port_spec *spec, struct sockaddr_storage *addr)
 {
     struct sockaddr_in *v4 = (struct sockaddr_in *)(void *)addr;
     struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)(void *)addr;
@@ -138,7 +163,7 @@ static int open_socket(struct sm_port_spec *spec, int *out, sm_error *err)
 {
     bool tcp = spec->protocol == SM_WIRE_PROXY_TCP;
     struct sockaddr_storage addr;
-    socklen_t len = to_sockaddr(spec, &addr);
+    socklen_t len = sm_ports_sockaddr(spec, &addr);
     char text[SM_IP_TEXT];
     int one = 1;
     auto_fd fd =
@@ -324,6 +349,7 @@ static void do_destroy(void *arg)
         close_port(port);
     }
     sm_loop_timer_destroy(ports->timer);
+    sm_peer_owner_close(&ports->owner);
     free(ports);
 }
 

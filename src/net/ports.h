@@ -1,13 +1,17 @@
 /*
  * Ports of the host that lead into the guest.
  *
- * TCP: a connection to the host's listener is bridged to a vsock stream of the agent's port proxy, which
- * connects to the port on the guest's loopback: services that are bound to 127.0.0.1 are reached, no
- * address of the guest is needed, and half close and back-pressure are those of the stream. The bytes
- * are moved by the vsock device itself.
+ * TCP: a connection to the host's listener is bridged to a vsock stream of the agent's port proxy. Half close
+ * and back-pressure are those of the stream; the bytes are moved by the vsock device itself.
+ *
+ * Who comes: the owner (this user or root, over the host's loopback: peer_owner.h) is led to the port on the guest's
+ * loopback, so services that are bound to 127.0.0.1 are reached. Anybody else is a stranger: led to the port at the
+ * card's address, and from there, so that no service of the loopback is reached and none takes him for its own
+ * machine's; and sent away from a port that nobody has asked for. Strangers have half of the streams.
+ *
  * UDP: each sender (address and port) is a session, one stream with framed datagrams; at most
- * SM_PORTS_SESSIONS of them, closed after a minute without traffic. A datagram for which there is no
- * room is dropped.
+ * SM_PORTS_SESSIONS of them (three quarters for strangers), closed after a minute without traffic. A datagram
+ * for which there is no room is dropped.
  *
  * Threads: the listeners live on the loop's thread; the functions may be called from any other.
  */
@@ -64,6 +68,7 @@ size_t sm_ports_list(struct sm_ports *ports, struct sm_port_spec *specs, size_t 
 
 struct sm_ports_counters {
     uint64_t connections, sessions, datagrams_dropped, refused;
+    uint64_t strangers; /* sent away from ports that were found: connections, datagrams */
 };
 void sm_ports_get_counters(struct sm_ports *ports, struct sm_ports_counters *counters);
 

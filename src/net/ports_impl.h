@@ -4,6 +4,7 @@
 
 #include <sys/socket.h>
 
+#include "net/peer_owner.h"
 #include "net/ports.h"
 #include "util/loop.h"
 #include "util/rate.h"
@@ -16,8 +17,8 @@ struct port {
     struct sm_port_spec spec;
     int fd;
     struct sm_loop_watch *watch;
-    struct udp_session *sessions; /* UDP, the last used first */
-    unsigned n_sessions;
+    struct udp_session *sessions;     /* UDP, the last used first */
+    unsigned n_sessions, n_strangers; /* of them */
 };
 
 struct sm_ports {
@@ -30,11 +31,16 @@ struct sm_ports {
     struct sm_rate log_rate;
     struct sm_loop_timer *timer; /* listeners that had no descriptor left; idle sessions */
     struct sm_ports_counters counters;
+    struct sm_peer_owner owner;
     uint8_t datagram[2 + 65536];
 };
 
-/* What the guest's proxy reads first. */
+/* What the guest's proxy reads first; protocol: with SM_WIRE_PROXY_*. */
 void sm_ports_first(uint16_t guest_port, uint16_t protocol, uint8_t first[4]);
+/* A stranger may not come in at a port that nobody has published. */
+bool sm_ports_may_enter(struct sm_ports *ports, const struct port *port, bool stranger);
+/* The host's end as the socket interface has it; returns its length. */
+socklen_t sm_ports_sockaddr(const struct sm_port_spec *spec, struct sockaddr_storage *addr);
 /* Tells the log; from: NULL for the front door. */
 void sm_ports_log(struct sm_ports *ports, const struct sockaddr_storage *from, uint16_t guest_port,
     uint8_t protocol);

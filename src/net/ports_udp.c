@@ -25,6 +25,7 @@ struct udp_session {
     int fd;
     struct sm_loop_watch *watch;
     int64_t used_ms;
+    bool stranger;
     uint8_t *out; /* the end of a frame that the stream did not take yet, or NULL */
     size_t out_start, out_len;
     uint8_t *in; /* the beginning of a frame from the guest, or NULL */
@@ -39,6 +40,7 @@ static void close_session(struct port *port, struct udp_session *s)
         link = &(*link)->next;
     *link = s->next;
     port->n_sessions--;
+    port->n_strangers -= s->stranger;
     sm_loop_remove(s->watch);
     sm_close(s->fd);
     free(s->out);
@@ -154,14 +156,15 @@ static struct udp_session *find(
 }
 
 static struct udp_session *open_session(
-    struct port *port, const struct sockaddr_storage *peer, socklen_t len)
+    struct port *port, const struct sockaddr_storage *peer, socklen_t len, bool stranger)
 {
     struct sm_ports *ports = port->ports;
     struct udp_session *s;
     uint8_t first[SM_WIRE_PROXY_FIRST];
     int pair[2];
 
-    if (port->n_sessions == SM_PORTS_SESSIONS)
+    if (port->n_sessions == SM_PORTS_SESSIONS ||
+        (stranger && port->n_strangers == SM_PORTS_SESSIONS / 4 * 3))
         return NULL;
     s = calloc(1, sizeof(*s));
     if (!s)
@@ -170,10 +173,16 @@ static struct udp_session *open_session(
         free(s);
         return NULL;
     }
-    *s = (struct udp_session){
-        .port = port, .fd = pair[0], .peer = *peer, .peer_len = len, .next = port->sessions};
-    sm_ports_first(port->spec.guest_port, port->spec.protocol, first);
-    if (!sm_vsock_bridge(ports->vsock, SM_WIRE_PROXY_PORT, pair[1], first, sizeof(first)) ||
+    *s = (struct udp_session){.port = port,
+        .fd = pair[0],
+        .peer = *peer,
+        .peer_len = len,
+        .stranger = stranger,
+        .next = port->sessions};
+    sm_ports_first(
+        port->spec.guest_port, SM_WIRE_PROXY_UDP | (stranger ? SM_WIRE_PROXY_OUTSIDE : 0), first);
+    if (!sm_vsock_bridge(
+            ports->vsock, SM_WIRE_PROXY_PORT, pair[1], first, sizeof(first), stranger) ||
         sm_loop_add(ports->loop, s->fd, EPOLLIN, on_stream, s, &s->watch, NULL)) {
         sm_close(s->fd);
         free(s);
@@ -181,6 +190,7 @@ static struct udp_session *open_session(
     }
     port->sessions = s;
     port->n_sessions++;
+    port->n_strangers += stranger;
     ports->counters.sessions++;
     sm_ports_log(ports, peer, port->spec.guest_port, port->spec.protocol);
     sm_ports_tick_later(ports);
@@ -211,6 +221,41 @@ static bool pass_on(struct udp_session *s, const uint8_t *frame, size_t len)
     return true;
 }
 
+/* Where datagrams of the host's loopback arrive, if the port is on all addresses. */
+static struct sockaddr_storage local_end(
+    const struct port *port, const struct sockaddr_storage *peer)
+{
+    struct sm_port_spec spec = port->spec;
+    struct sockaddr_storage local;
+    static const struct sm_ip any6 = {{0}}, loopback6 = {{[15] = 1}};
+    struct sm_ip any4 = sm_ip_from_v4(0);
+
+    if (peer->ss_family == AF_INET && sm_ip_equal(&spec.ip, &any4))
+        spec.ip = sm_ip_from_v4(0x7f000001);
+    else if (sm_ip_equal(&spec.ip, &any6))
+        spec.ip = loopback6;
+    sm_ports_sockaddr(&spec, &local);
+    return local;
+}
+
+/* The session of this sender, who is told anew with each datagram: a port can change hands. */
+static struct udp_session *session_of(
+    struct port *port, const struct sockaddr_storage *peer, socklen_t len)
+{
+    struct sockaddr_storage local = local_end(port, peer);
+    bool stranger = !sm_peer_owner_is_us(&port->ports->owner, SM_WIRE_PROXY_UDP, peer, &local);
+    struct udp_session *s;
+
+    if (!sm_ports_may_enter(port->ports, port, stranger))
+        return NULL;
+    s = find(port, peer, len);
+    if (s && s->stranger != stranger) {
+        close_session(port, s);
+        s = NULL;
+    }
+    return s ? s : open_session(port, peer, len, stranger);
+}
+
 void sm_ports_udp_event(void *arg, uint32_t events)
 {
     struct port *port = arg;
@@ -226,9 +271,7 @@ void sm_ports_udp_event(void *arg, uint32_t events)
 
         if (n < 0)
             return;
-        s = find(port, &peer, len);
-        if (!s)
-            s = open_session(port, &peer, len);
+        s = session_of(port, &peer, len);
         sm_store_le16(ports->datagram, (uint16_t)n);
         if (!s || !pass_on(s, ports->datagram, 2 + (size_t)n))
             ports->counters.datagrams_dropped++;

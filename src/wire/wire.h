@@ -51,6 +51,9 @@
  * by itself; a connection that cannot be made just ends. UDP: each datagram is preceded by its length
  * (u16); one connection is one sender. With SM_WIRE_PROXY_SAY_OK added to the protocol of TCP the agent sends
  * "OK PORT\n" once it is connected, before all else: the answer that clients of a front door wait for.
+ * With SM_WIRE_PROXY_OUTSIDE added (TCP, UDP) somebody else than the VM's owner comes: the agent connects to the
+ * port at the card's address, from there: services that are bound to the loopback are not reached, and none takes
+ * it for its own machine's.
  *
  * Values: u16, u32, u64, i32 as they are. Strings: u32 length, the bytes, a NUL (not counted); no
  * NUL inside. Bytes: u32 length, the bytes. String lists: u32 count, u32 total length, then that
@@ -74,10 +77,11 @@
     (8u << 20) /* of anything; only EXEC may come near it: a kernel takes 6 MiB */
 #define SM_WIRE_STDIN_WINDOW 65536u
 
-#define SM_WIRE_PROXY_FIRST  4u
-#define SM_WIRE_PROXY_TCP    6u
-#define SM_WIRE_PROXY_UDP    17u
-#define SM_WIRE_PROXY_SAY_OK 0x100u
+#define SM_WIRE_PROXY_FIRST   4u
+#define SM_WIRE_PROXY_TCP     6u
+#define SM_WIRE_PROXY_UDP     17u
+#define SM_WIRE_PROXY_SAY_OK  0x100u
+#define SM_WIRE_PROXY_OUTSIDE 0x200u
 
 #define SM_WIRE_MAX_PATH       4095u
 #define SM_WIRE_MAX_HOSTNAME   64u

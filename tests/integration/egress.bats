@@ -68,12 +68,13 @@ reached_exactly() {
 }
 
 # bats test_tags=all-native
-@test "the host's own loopback is reached by no form of address, and by the gateway's only where it was opened" {
+@test "the host itself is reached by no form of its addresses, and by the gateway's or its own only where they were opened" {
     witnessed x.test=10.1.2.3
-    reach --egress all -- "${never[@]}" 127.0.0.1 127.1.2.3 ::1 ::ffff:127.0.0.1 0.0.0.0 :: 10.0.2.2 fd73:6d6e:6574::2
+    serve_host "$saw" python3 "$repo/tests/tools/witness.py"
+    reach --egress all -- "${never[@]}" 127.0.0.1 127.1.2.3 ::1 ::ffff:127.0.0.1 0.0.0.0 :: 10.0.2.2 fd73:6d6e:6574::2 10.254.254.1 fdfe::1
     reached_exactly
-    reach --allow host-loopback:8000 -- 127.0.0.1 10.0.2.2
-    reached_exactly 10.0.2.2
+    reach --allow host-loopback:8000 --allow 10.254.254.1:8000 --allow fdfe::/64 -- 127.0.0.1 10.0.2.2 10.254.254.1
+    reached_exactly 10.0.2.2 10.254.254.1
 }
 
 # bats test_tags=all-native

@@ -121,19 +121,28 @@ is_emulated() { is_native && { [ -e /sys/module/kvm_pvm ] || grep -q '^kvm_pvm '
 
 net_jobs=()
 
-# own_network ADDRESS...: a network namespace with these addresses beside loopback's. They all belong to lo: a local address is
-# judged by what it is, not by the interface that has it. Nothing leaves it; teardown calls end_own_network.
+# own_network ADDRESS...: a network namespace whose network has a peer with these addresses, in a namespace of its own: addresses
+# of the host itself are not judged by their kind. Nothing else leaves it; teardown calls end_own_network.
 own_network() {
     local address
     [ "$(id -u)" -eq 0 ] || skip "needs root: network namespaces"
     netns=sm-$$-own
     ip netns add "$netns"
-    ip -n "$netns" link set lo up
+    ip netns add "$netns-peer"
+    ip -n "$netns" link add net0 type veth peer name net0 netns "$netns-peer"
+    ip -n "$netns" addr add 10.254.254.1/32 dev net0
+    ip -n "$netns" addr add fdfe::1/128 dev net0 nodad
     for address; do
         case $address in
-        *:*) ip -n "$netns" addr add "$address/128" dev lo nodad ;;
-        *) ip -n "$netns" addr add "$address/32" dev lo ;;
+        *:*) ip -n "$netns-peer" addr add "$address/128" dev net0 nodad ;;
+        *) ip -n "$netns-peer" addr add "$address/32" dev net0 ;;
         esac
+    done
+    for address in "$netns" "$netns-peer"; do
+        ip -n "$address" link set lo up
+        ip -n "$address" link set net0 up
+        ip -n "$address" route add default dev net0
+        ip -n "$address" -6 route add default dev net0
     done
     echo 'nameserver 10.1.2.3' >"$BATS_TEST_TMPDIR/resolv.conf"
     ip netns exec "$netns" sh -c 'echo 0 2147483647 >/proc/sys/net/ipv4/ping_group_range'
@@ -145,18 +154,24 @@ in_network() {
     ip netns exec "$netns" sh -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' "$BATS_TEST_TMPDIR/resolv.conf" "$@"
 }
 
-# serve_network OUTPUT COMMAND...: in there, in the background until the end of the test. OUTPUT may be emptied meanwhile.
+# serve_network OUTPUT COMMAND...: at the peer, in the background until the end of the test. OUTPUT may be emptied meanwhile.
 serve_network() {
+    ip netns exec "$netns-peer" "${@:2}" >>"$1" 2>&1 3>&- &
+    net_jobs+=($!)
+}
+
+# The same on the host of the VM.
+serve_host() {
     ip netns exec "$netns" "${@:2}" >>"$1" 2>&1 3>&- &
     net_jobs+=($!)
 }
 
-# network_listens PORT [udp]
+# network_listens PORT [udp]: at the peer.
 network_listens() {
-    ip netns exec "$netns" cat "/proc/net/${2:-tcp}" "/proc/net/${2:-tcp}6" | grep -qi ":$(printf %04X "$1") 0*:0000 0[A7]"
+    ip netns exec "$netns-peer" cat "/proc/net/${2:-tcp}" "/proc/net/${2:-tcp}6" | grep -qi ":$(printf %04X "$1") 0*:0000 0[A7]"
 }
 
 end_own_network() {
     [ "${#net_jobs[@]}" -eq 0 ] || kill "${net_jobs[@]}" 2>/dev/null || true
-    [ -z "${netns:-}" ] || ip netns del "$netns"
+    [ -z "${netns:-}" ] || { ip netns del "$netns" && ip netns del "$netns-peer"; }
 }

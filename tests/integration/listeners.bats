@@ -40,10 +40,10 @@ service_image() {
 @test "what begins to listen gets a port, and loses it; the front door leads to it, by name and without" {
     local vm=found-$$ door=$XDG_RUNTIME_DIR/door in=$BATS_TEST_TMPDIR/in get=$'GET /none HTTP/1.0\n' pid
     mkfifo "$in"
-    # A service that speaks first, later one at 127.0.0.1 that does not; it has nothing to give.
+    # A service that speaks first, later one that does not and has nothing to give, and one for the guest itself.
     supermachine run -i --name "$vm" --socket "$door" "$busybox" sh -c '
         nc -ll -p 7000 -e sh -c "echo hello; exec cat" & first=$!
-        read -r _; httpd -f -p 127.0.0.1:7001 -h /proc &
+        read -r _; httpd -f -p 127.0.0.1:7003 -h /proc & httpd -f -p 7001 -h /proc &
         read -r _; kill "$first"
         read -r _' <"$in" 3>&- &
     pid=$!
@@ -59,12 +59,20 @@ service_image() {
     [ "$(supermachine port --format json "$vm" | jq -c '[.[] | [.guest_port, .protocol, .host_ip, .found]]')" = \
         '[[7000,"tcp","127.0.0.1",true],[7001,"tcp","127.0.0.1",true]]' ]
     fails_with 125 "port 53/udp" supermachine port "$vm" 53/udp
+    # Another user of this host is sent away from what nobody has published.
+    if [ "$(id -u)" -eq 0 ]; then
+        [ -z "$(setpriv --reuid 65534 --clear-groups bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$0" && timeout 60 cat <&3' \
+            "$(port_of "$vm" 7000)" 2>/dev/null)" ]
+    fi
 
     # The client waits for the service to speak; it speaks at once; it names a port; one that nobody listens on.
     [ "$(talk "$door")" = hello ]
     [ "$(talk "$door" ping)" = $'hello\nping' ]
     [[ $(talk "$door" 'CONNECT 7001' "$get") == $'OK 7001\nHTTP/1.'?" 404"* ]]
     [ -z "$(talk "$door" 'CONNECT 7002' 2>/dev/null)" ]
+    [[ $(talk "$door" 'CONNECT 7003' "$get") == $'OK 7003\nHTTP/1.'?" 404"* ]]
+    [[ $(talk "$door" 'CONNECT abc') == "ERR "* ]]
+    [[ $(talk "$door" 'CONNECT 99999') == "ERR "* ]]
 
     echo >&4
     wait_for leads_nowhere "$vm" 7000

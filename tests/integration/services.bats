@@ -148,3 +148,22 @@ PY
     kill -KILL "$pid"
     wait "$pid" || true
 }
+
+@test "PostgreSQL that trusts its own machine does not take for it who comes from outside to a published port" {
+    needs_services
+    own_network 10.1.2.3
+    local url="host=10.254.254.1 user=postgres connect_timeout=120" pid
+    in_network supermachine run -p 0.0.0.0:5432:5432 "$services:postgres" >"$BATS_TEST_TMPDIR/log" 2>&1 3>&- &
+    pid=$!
+    wait_for in_network psql -h 127.0.0.1 -U postgres -Atc 'SELECT 6*7'
+    run ip netns exec "$netns-peer" psql "$url" -Atc 'SELECT 6*7'
+    echo "$output"
+    [ "$status" -ne 0 ]
+    run in_network psql "$url" -Atc 'SELECT 6*7' # nor by this host's other address
+    [ "$status" -ne 0 ]
+    [ "$(in_network setpriv --reuid 65534 --clear-groups psql -h 127.0.0.1 -U postgres -Atc 'SELECT 6*7' 2>/dev/null)" != 42 ]
+    [ "$(in_network psql -h 127.0.0.1 -U postgres -Atc 'SELECT 6*7')" = 42 ]
+    kill -KILL "$pid"
+    wait "$pid" 2>/dev/null || true
+    end_own_network
+}

@@ -112,6 +112,46 @@ static void test_tcp_v6(void **state)
     test_tcp_on(*state, true);
 }
 
+/* Who is not the owner gets to what any address leads to, from the card's address, and not to the loopback's. */
+static void test_outside(void **state)
+{
+    struct sockaddr_in any = {.sin_family = AF_INET}, from;
+    socklen_t len = sizeof(any);
+    uint16_t port;
+    int loopback = service(SOCK_STREAM, false, &port), loopback6, guest;
+    int fd = host(*state, port, SM_WIRE_PROXY_TCP | SM_WIRE_PROXY_OUTSIDE);
+
+    expect_end(fd);
+    close(fd);
+    loopback6 = service(SOCK_STREAM, true, &port);
+    fd = host(*state, port, SM_WIRE_PROXY_TCP | SM_WIRE_PROXY_OUTSIDE);
+    expect_end(fd);
+    close(fd);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&any, sizeof(any)), 0);
+    assert_int_equal(listen(listener, 4), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&any, &len), 0);
+    fd = host(*state, ntohs(any.sin_port), SM_WIRE_PROXY_TCP | SM_WIRE_PROXY_OUTSIDE);
+    guest = accept4(listener, (struct sockaddr *)&from, &len, SOCK_CLOEXEC);
+    assert_true(guest >= 0);
+    assert_int_equal(ntohl(from.sin_addr.s_addr), 0x7f070707);
+    assert_int_equal(send(guest, "hello", 5, 0), 5);
+    expect_bytes(fd, "hello");
+    close(guest);
+    close(fd);
+    int udp = service(SOCK_DGRAM, false, &port);
+    fd = host(*state, port, SM_WIRE_PROXY_UDP | SM_WIRE_PROXY_OUTSIDE);
+    assert_int_equal(send(fd, "\1\0x", 3, 0), 3);
+    usleep(100000);
+    char c;
+    assert_int_equal(recv(udp, &c, 1, MSG_DONTWAIT), -1);
+    close(fd);
+    close(udp);
+    close(listener);
+    close(loopback6);
+    close(loopback);
+}
+
 static void test_nobody_listens(void **state)
 {
     uint16_t port;
@@ -242,6 +282,7 @@ int main(void)
         T(test_tcp_v6),
         T(test_says_ok),
         T(test_nobody_listens),
+        T(test_outside),
         T(test_pressure),
         T(test_many),
         T(test_udp),

@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <poll.h>
 #include <stdio.h>
+#include <sys/fsuid.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -59,6 +60,19 @@ static struct sm_port_spec publish(struct ports_fixture *f, const char *text)
         fail_msg("%s", err.message);
     assert_true(spec.host_port != 0);
     return spec;
+}
+
+static int client(const struct sm_port_spec *spec);
+
+/* A socket belongs to who made it. */
+static int other_users_client(const struct sm_port_spec *spec)
+{
+    int fd;
+
+    setfsuid(65534);
+    fd = client(spec);
+    setfsuid(0);
+    return fd;
 }
 
 static int client(const struct sm_port_spec *spec)
@@ -150,6 +164,63 @@ static void test_udp(void **state)
     close(two);
 }
 
+/* At a port that is published another user comes from outside; the owner does not. */
+static void test_strangers(void **state)
+{
+    struct ports_fixture *f = *state;
+    struct sm_port_spec tcp = publish(f, "0.0.0.0::80"), udp = publish(f, "53/udp");
+    int fd;
+
+    if (geteuid() != 0)
+        skip();
+    for (int round = 0; round < 2; round++) {
+        fd = other_users_client(&tcp);
+        ports_answer(f, 80, 6 | SM_WIRE_PROXY_OUTSIDE);
+        close(fd);
+        ports_packet(f);
+        fd = client(&tcp);
+        ports_answer(f, 80, 6);
+        close(fd);
+        ports_packet(f);
+    }
+    fd = other_users_client(&udp);
+    assert_int_equal(send(fd, "x", 1, 0), 1);
+    ports_answer(f, 53, 17 | SM_WIRE_PROXY_OUTSIDE);
+    close(fd);
+}
+
+/* At one that was found he is sent away, and the guest hears nothing of it. */
+static void test_strangers_at_found(void **state)
+{
+    struct ports_fixture *f = *state;
+    struct sm_port_spec tcp = {.ip = sm_ip_from_v4(0x7f000001), .guest_port = 80, .found = true};
+    struct sm_port_spec udp = tcp;
+    struct sm_ports_counters counters;
+    struct vg_packet p;
+    char c;
+    int fd;
+
+    if (geteuid() != 0)
+        skip();
+    tcp.protocol = 6;
+    udp.protocol = 17;
+    assert_int_equal(sm_ports_publish(f->ports, &tcp, NULL), 0);
+    assert_int_equal(sm_ports_publish(f->ports, &udp, NULL), 0);
+    fd = other_users_client(&tcp);
+    assert_true(recv(fd, &c, 1, 0) <= 0);
+    close(fd);
+    fd = other_users_client(&udp);
+    assert_int_equal(send(fd, "x", 1, 0), 1);
+    usleep(100000);
+    close(fd);
+    assert_false(vg_recv(&f->g, &p));
+    sm_ports_get_counters(f->ports, &counters);
+    assert_int_equal(counters.strangers, 2);
+    fd = client(&tcp);
+    ports_answer(f, 80, 6);
+    close(fd);
+}
+
 static void test_taken_and_withdrawn(void **state)
 {
     struct ports_fixture *f = *state;
@@ -178,6 +249,8 @@ int main(void)
         T(test_tcp),
         T(test_guest_refuses),
         T(test_udp),
+        T(test_strangers),
+        T(test_strangers_at_found),
         T(test_taken_and_withdrawn),
     };
 

@@ -1,0 +1,118 @@
+/* Whose the other end of a connection over the loopback is: asked of the kernel, and read from its lists. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <unistd.h>
+
+#include "net/peer_owner.h"
+
+struct pair {
+    int here, peer;
+    struct sockaddr_storage local, from;
+};
+
+static void name(int fd, struct sockaddr_storage *addr)
+{
+    socklen_t len = sizeof(*addr);
+
+    memset(addr, 0, sizeof(*addr));
+    assert_int_equal(getsockname(fd, (struct sockaddr *)addr, &len), 0);
+}
+
+static int bound(int family, int type)
+{
+    struct sockaddr_in a4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in6 a6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    int fd = socket(family, type | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0);
+    assert_int_equal(family == AF_INET ? bind(fd, (struct sockaddr *)&a4, sizeof(a4))
+                                       : bind(fd, (struct sockaddr *)&a6, sizeof(a6)),
+        0);
+    return fd;
+}
+
+/* A connection that user `uid` has made; UDP: a socket that has sent, connected or not. */
+static struct pair make(int family, int type, unsigned uid, bool connected)
+{
+    struct pair p = {.here = bound(family, type)};
+    int listener = p.here;
+
+    name(p.here, &p.local);
+    if (type == SOCK_STREAM)
+        assert_int_equal(listen(listener, 1), 0);
+    setfsuid(uid);
+    p.peer = bound(family, type);
+    setfsuid(geteuid());
+    if (connected)
+        assert_int_equal(connect(p.peer, (struct sockaddr *)&p.local, sizeof(p.local)), 0);
+    name(p.peer, &p.from);
+    if (type == SOCK_STREAM) {
+        p.here = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        close(listener);
+    }
+    return p;
+}
+
+static void check(bool lists)
+{
+    struct sm_peer_owner o = {.lists = lists};
+
+    for (int i = 0; i < 12; i++) {
+        int family = i % 2 ? AF_INET6 : AF_INET, type = i < 6 ? SOCK_STREAM : SOCK_DGRAM;
+        uint8_t protocol = type == SOCK_STREAM ? 6 : 17;
+        bool stranger = i % 6 / 2 == 1, connected = type == SOCK_STREAM || i % 6 / 2 == 2;
+
+        if (stranger && geteuid() != 0)
+            continue;
+        struct pair p = make(family, type, stranger ? 65534 : geteuid(), connected);
+        assert_int_equal(sm_peer_owner_is_us(&o, protocol, &p.from, &p.local), !stranger);
+        close(p.peer); /* who has closed it is nobody */
+        assert_false(sm_peer_owner_is_us(&o, protocol, &p.from, &p.local));
+        close(p.here);
+    }
+    sm_peer_owner_close(&o);
+}
+
+static void test_asked(void **state)
+{
+    (void)state;
+    check(false);
+}
+
+static void test_listed(void **state)
+{
+    (void)state;
+    check(true);
+}
+
+static void test_not_loopback(void **state)
+{
+    struct sm_peer_owner o = {.lists = false};
+    struct pair p = make(AF_INET, SOCK_STREAM, geteuid(), true);
+
+    (void)state;
+    ((struct sockaddr_in *)(void *)&p.from)->sin_addr.s_addr = htonl(0x0a000001);
+    assert_false(sm_peer_owner_is_us(&o, 6, &p.from, &p.local));
+    close(p.peer);
+    close(p.here);
+    sm_peer_owner_close(&o);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_asked),
+        cmocka_unit_test(test_listed),
+        cmocka_unit_test(test_not_loopback),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
