@@ -64,6 +64,20 @@ static int parse_mode(struct sm_vm_network *network, const char *mode, sm_error 
     return 0;
 }
 
+/* What would do nothing must not look as if it did. */
+static int check_unplugged(const sm_vm_config *config, sm_error *err)
+{
+    if (config->publish && *config->publish)
+        return sm_error_set(err, SM_EINVAL,
+            "a port (%.100s) cannot be published without a network; leave out the network 'none'",
+            *config->publish);
+    if (config->publish_exposed)
+        return sm_error_set(err, SM_EINVAL,
+            "the image's ports cannot be published without a network; leave out the network "
+            "'none'");
+    return 0;
+}
+
 /* What a tap interface cannot enforce must not look as if it were. */
 static int check_policy(const struct sm_vm_network *network, sm_error *err)
 {
@@ -87,6 +101,8 @@ int sm_vm_network_init(struct sm_vm_network *network, const sm_vm_config *config
 
     *network = (struct sm_vm_network){.notice = config->notice, .notice_arg = config->notice_arg};
     rc = parse_mode(network, config->network ? config->network : "user", err);
+    if (!rc && network->mode == SM_NETWORK_NONE)
+        rc = check_unplugged(config, err);
     for (const char *const *port = config->publish; port && *port && !rc; port++)
         rc = sm_port_spec_parse(*port, &(struct sm_port_spec){0}, err);
     if (!rc && config->egress)

@@ -68,6 +68,9 @@ int sm_vm_network_publish(struct sm_vm_network *network, const char *port, sm_er
     struct sm_port_spec spec;
     int rc = sm_port_spec_parse(port, &spec, err);
 
+    if (!rc && network->mode == SM_NETWORK_NONE)
+        return sm_error_set(
+            err, SM_EINVAL, "port %u cannot be published: the VM has no network", spec.guest_port);
     return rc ? rc : sm_ports_publish(network->ports, &spec, err);
 }
 

@@ -10,10 +10,14 @@ void cli_policy_rule(struct cli_policy *policy, bool allow, const char *target)
 {
     char line[512];
 
-    /* What is longer, or more than one word, is no target; the library says so. */
-    snprintf(line, sizeof(line), "%s %.400s", allow ? "allow" : "deny",
-        strpbrk(target, "\n \t") ? "?" : target);
+    /* What is longer, or more than one word, is no target; the library says so, and of which option. */
+    snprintf(line, sizeof(line), "--%s %.400s", allow ? "allow" : "deny", target);
+    for (char *c = line; *c; c++) {
+        if (*c == '\n')
+            *c = '?';
+    }
     cli_strings_add(&policy->rules, line);
+    policy->allows = policy->allows || allow;
     if (allow && strncmp(target, HOST_LOOPBACK, strlen(HOST_LOOPBACK)) != 0)
         policy->allows_other = true;
 }
@@ -37,7 +41,7 @@ char *cli_policy_text(const struct cli_policy *policy)
     out = open_memstream(&text, &size);
     if (!out)
         out_of_memory();
-    fprintf(out, "layer %s\n", mode);
+    fprintf(out, "%s %.100s\n", policy->mode ? "--egress" : "layer", mode);
     for (size_t i = 0; i < policy->rules.count; i++)
         fprintf(out, "%s\n", policy->rules.items[i]);
     if (fclose(out))

@@ -6,7 +6,8 @@
 
 struct cli_policy {
     const char *mode;  /* --egress; NULL: not given */
-    bool allows_other; /* --allow with anything but host-loopback */
+    bool allows;       /* --allow */
+    bool allows_other; /* the same with anything but host-loopback */
     struct cli_strings rules;
 };
 

@@ -423,6 +423,18 @@ static void print_notice(void *arg, const char *line)
     fprintf(stderr, "supermachine: %s\n", line);
 }
 
+/* Options that would do nothing. */
+static int check_unplugged(const struct cli_command *self, const struct run *run)
+{
+    const char *option = run->publish.count        ? "--publish"
+                         : run->vm.publish_exposed ? "--publish-all"
+                         : run->policy.allows      ? "--allow"
+                                                   : NULL;
+    if (!option || !run->vm.network || strcmp(run->vm.network, "none") != 0)
+        return 0;
+    return cli_fail_usage(self, "%s needs a network; leave out --network none", option);
+}
+
 static int main_run(const struct cli_command *self, int argc, char **argv)
 {
     struct run run = {.stop_timeout_ms = STOP_TIMEOUT_MS};
@@ -448,6 +460,9 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
     run.exec.env = (const char *const *)run.file_env.items;
     run.vm.publish = (const char *const *)run.publish.items;
     run.vm.egress = run.policy_text = cli_policy_text(&run.policy);
+    status = check_unplugged(self, &run);
+    if (status)
+        goto out;
     run.vm.notice = print_notice;
     /* For people; a command's own screen is left alone. */
     run.vm.log_ports = isatty(STDERR_FILENO) && !run.quiet && !run.exec.tty;

@@ -8,6 +8,7 @@
 #include "util/error.h"
 
 #define HOST_LOOPBACK "host-loopback"
+#define OPTION        "--"
 
 static const char *const mode_names[] = {"all", "public", "none"};
 
@@ -296,9 +297,11 @@ static int parse_line(struct sm_policy *policy, char *line, sm_error *err)
 
     if (!word || word[0] == '#')
         return 0;
+    if (strncmp(word, OPTION, strlen(OPTION)) == 0)
+        word += strlen(OPTION);
     if (!value || strtok_r(NULL, " \t\r", &save))
         return sm_error_set(err, SM_EINVAL, "'%.40s' takes one value", word);
-    if (strcmp(word, "layer") == 0) {
+    if (strcmp(word, "layer") == 0 || strcmp(word, "egress") == 0) {
         if (!sm_egress_mode_parse(value, &mode))
             return sm_error_set(
                 err, SM_EINVAL, "'%.40s' is no mode; it is all, public or none", value);
@@ -324,12 +327,16 @@ int sm_policy_parse(const char *text, size_t len, struct sm_policy *policy, sm_e
     if (!copy)
         return sm_error_set(err, SM_ENOMEM, "out of memory for the network policy");
     for (char *line = copy, *next; line; line = next, number++) {
+        char option[128];
         int rc;
 
         next = strchr(line, '\n');
         if (next)
             *next++ = '\0';
+        snprintf(option, sizeof(option), "%s", line);
         rc = parse_line(&result, line, err);
+        if (rc && strncmp(option, OPTION, strlen(OPTION)) == 0)
+            return sm_error_prefix(err, rc, "%s", option);
         if (rc)
             return sm_error_prefix(err, rc, "network policy, line %u", number);
     }

@@ -24,6 +24,8 @@
  * Text form, one item a line; also the form that is stored:
  *     layer all|public|none
  *     allow|deny TARGET
+ * The words may be written as the command's options (--egress MODE, --allow TARGET, --deny TARGET), which is what
+ * messages say then.
  * TARGET: CIDR, ADDRESS, [V6-CIDR], NAME or *.NAME, host-loopback, each with an optional :PORT[-PORT];
  * an IPv6 target with ports is written in brackets.
  */

@@ -423,6 +423,33 @@ static void test_table(void **state)
     sm_names_clear(&names);
 }
 
+/* What the command makes of its options: messages name them. */
+static void test_options_in_messages(void **state)
+{
+    static const struct {
+        const char *text, *message;
+    } cases[] = {
+        {"--egress some\n", "--egress some: 'some' is no mode"},
+        {"layer none\n--allow bad/target\n",
+            "--allow bad/target: 'bad/target' is no network target"},
+        {"layer all\n--deny \n", "--deny : 'deny' takes one value"},
+        {"layer all\ndeny\n", "network policy, line 2: 'deny' takes one value"},
+    };
+    struct sm_policy policy;
+    sm_error err;
+
+    (void)state;
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        assert_int_equal(
+            sm_policy_parse(cases[i].text, strlen(cases[i].text), &policy, &err), -SM_EINVAL);
+        if (strncmp(err.message, cases[i].message, strlen(cases[i].message)) != 0)
+            fail_msg("%s", err.message);
+    }
+    assert_int_equal(sm_policy_parse("--egress none\n--allow 1.2.3.4", 29, &policy, NULL), 0);
+    assert_int_equal(policy.n_rules, 1);
+    sm_policy_clear(&policy);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -436,6 +463,7 @@ int main(void)
         cmocka_unit_test(test_layers_only_narrow),
         cmocka_unit_test(test_bad_text),
         cmocka_unit_test(test_table),
+        cmocka_unit_test(test_options_in_messages),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
