@@ -62,3 +62,36 @@ setup() {
     [ "$status" -eq 1 ]
     [ "$output" = "no /dev/kvm on this machine" ]
 }
+
+@test "nested: with --count the clock counts instructions, whatever else this machine does" {
+    local busy=() i
+    for i in 1 2; do
+        (while :; do :; done) >/dev/null 2>&1 3>&- &
+        busy+=($!)
+    done
+    # shellcheck disable=SC2016 # for the bash there
+    run "$nested" run --count -t 600 -- bash -c 'for ((i = 0; i < 6; i++)); do a=${EPOCHREALTIME/./}
+        for ((n = 0; n < 20000; n++)); do :; done; echo $((${EPOCHREALTIME/./} - a)); done'
+    kill "${busy[@]}"
+    [ "$status" -eq 0 ]
+    echo "$output"
+    # The first one also fetches code; the others differ by a timer's interrupts.
+    echo "$output" | tail -n 5 | sort -n | awk 'NR == 1 { least = $1 } { most = $1 } END { exit !(NR == 5 && most < least * 1.03) }'
+}
+
+@test "testbed: a QEMU that cannot be fetched is told, and an installed one has to do" {
+    mkdir bin
+    printf '#!/bin/sh\necho "E: no network here" >&2\nexit 100\n' >bin/apt-get
+    printf '#!/bin/sh\n' >bin/qemu-system-x86_64
+    chmod +x bin/*
+    export SM_TESTBED_CACHE=$PWD/cache SM_TESTBED_QEMU=
+    PATH=$PWD/bin:$PATH run "$BATS_TEST_DIRNAME/qemu"
+    [ "$status" -eq 0 ]
+    [[ $output == *"E: no network here"*"going on with $PWD/bin/qemu-system-x86_64, whose faults"*"$PWD/bin/qemu-system-x86_64" ]]
+    rm bin/qemu-system-x86_64
+    if ! command -v qemu-system-x86_64 >/dev/null; then
+        PATH=$PWD/bin:$PATH run "$BATS_TEST_DIRNAME/qemu"
+        [ "$status" -eq 1 ]
+        [[ $output == *"no QEMU for the nested machine"* ]]
+    fi
+}
