@@ -123,8 +123,7 @@ PY
         reboot -f'
     echo "$output $stderr"
     [ "$output" = alive ]
-    [ "$status" -eq 125 ]
-    [[ $stderr == *powered\ off* ]]
+    [[ $stderr == *shut\ itself\ down* ]]
     [[ $stderr != *panic* ]]
     [ -z "$(tr -d '\n\40-\176' <<<"$stderr")" ]
 }

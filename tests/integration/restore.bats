@@ -338,7 +338,7 @@ check='
             <"$BATS_TEST_TMPDIR/$name.in" >"$BATS_TEST_TMPDIR/$name.out" 2>"$BATS_TEST_TMPDIR/$name.err" 3>&- &
         local pid=$!
         exec 8>"$BATS_TEST_TMPDIR/$name.in"
-        wait_for 600 grep -q begun "$BATS_TEST_TMPDIR/$name.out"
+        wait_for grep -q begun "$BATS_TEST_TMPDIR/$name.out"
         truncate -s 64K "$BATS_TEST_TMPDIR/$name.snap"
         echo "$name went on" >&8
         exec 8>&-
