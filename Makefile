@@ -1,42 +1,46 @@
 # The short commands; meson and ninja do the work. What each needs and how the tests are run: docs/development.md.
 .DEFAULT_GOAL := build
-.PHONY: build run check test test-all test-unit test-native test-nested bench fuzz lint format install clean setup kernel build-asan build-tsan build-fuzz
+.PHONY: build programs configure run check test test-all test-unit test-native test-nested bench fuzz lint format install clean setup setup-check setup-test kernel build-asan build-tsan build-fuzz
 
-PREFIX ?= /usr/local
+# Where it is to be installed. Said once it holds for this build tree, until another is said; /usr/local if none was.
+PREFIX ?=
 DESTDIR ?=
 
-MESON_SETUP = meson setup --prefix=$(PREFIX)
 NINJA = ninja --quiet -C
 
 # The guest kernel is built once and cached outside of the checkout; link-guest.sh makes the build tree point to it.
-build: build/build.ninja
+build: configure
 	$(NINJA) build
 	scripts/link-guest.sh build
 
-build-asan: build-asan/build.ninja
+# What is installed, without the guest kernel and the tests.
+programs: configure
+	$(NINJA) build programs
+
+build-asan:
+	scripts/configure build-asan '' -Dtests=true -Db_sanitize=address,undefined -Db_lundef=false
 	$(NINJA) build-asan
 	scripts/link-guest.sh build-asan
 
-build-tsan: build-tsan/build.ninja
+build-tsan:
+	scripts/configure build-tsan '' -Dtests=true -Db_sanitize=thread -Db_lundef=false
 	$(NINJA) build-tsan
 
-build-fuzz: build-fuzz/build.ninja
+build-fuzz:
+	CC=clang scripts/configure build-fuzz '' -Dtests=true -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false
 	$(NINJA) build-fuzz fuzzers
 
-build/build.ninja:
-	$(MESON_SETUP) build
-
-build-asan/build.ninja:
-	$(MESON_SETUP) -Db_sanitize=address,undefined -Db_lundef=false build-asan
-
-build-tsan/build.ninja:
-	$(MESON_SETUP) -Db_sanitize=thread -Db_lundef=false build-tsan
-
-build-fuzz/build.ninja:
-	CC=clang $(MESON_SETUP) -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false build-fuzz
+configure:
+	scripts/configure build "$(PREFIX)"
 
 setup:
 	scripts/setup.sh
+
+setup-check:
+	scripts/setup.sh kernel build demo unit lint $(shell scripts/kvm-usable 2>/dev/null || echo testbed)
+
+setup-test:
+	scripts/setup.sh kernel build demo unit test testbed
 
 kernel:
 	guest/kernel/build.sh >/dev/null
@@ -44,10 +48,10 @@ kernel:
 run:
 	scripts/demo.sh
 
-check: setup
+check: setup-check
 	tests/run.sh lint unit one
 
-test: setup
+test: setup-test
 	tests/run.sh unit native nested
 
 test-all: setup
@@ -70,7 +74,7 @@ SECONDS = 600
 fuzz: build-fuzz
 	tests/fuzz/run.sh -t $(SECONDS) $(TARGETS)
 
-lint: build/build.ninja
+lint: configure
 	scripts/lint.sh build
 
 format:

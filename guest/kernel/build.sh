@@ -12,15 +12,20 @@
 # Environment: SM_KERNEL_SOURCE (tarball), SM_KERNEL_CACHE (directory), SM_KERNEL_JOBS, SM_KERNEL_FRAGMENTS (more fragments).
 set -euo pipefail
 
-die() { echo "build.sh: $*" >&2; exit 1; }
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=scripts/progress.sh
+. "$here/../../scripts/progress.sh"
+
+die() { say "build.sh: $*"; exit 1; }
 
 # To be raised when this script makes something else of the same wishes.
 recipe=1
+# Lines that its make prints, for the progress shown.
+steps=1700
 
 key_only=
 if [ "${1:-}" = --key ]; then key_only=1; shift; fi
 arch=${1:-x86_64}
-here=$(cd "$(dirname "$0")" && pwd)
 [ -d "$here/config/$arch" ] || die "no configuration for architecture '$arch' under $here/config"
 
 source=${SM_KERNEL_SOURCE:-}
@@ -30,7 +35,7 @@ fi
 [ -f "$source" ] || die "the kernel source is missing: install the package linux-source-6.12 (scripts/setup.sh does)"
 
 case $arch in
-x86_64) make_arch=x86_64; cross=; image=arch/x86/boot/bzImage; targets='vmlinux bzImage' ;;
+x86_64) make_arch=x86_64; source_arch=x86; cross=; image=arch/x86/boot/bzImage; targets='vmlinux bzImage' ;;
 *) die "do not know how to build for '$arch'" ;;
 esac
 cc=${cross}gcc
@@ -80,22 +85,55 @@ fi
 partial=$out.partial
 rm -rf "$partial"
 mkdir -p "$partial/src" "$partial/build" "$partial/result"
-trap 'rm -rf "$partial"' EXIT
+trap 'report kernel ""; end_progress; rm -rf "$partial"' EXIT
 trap 'exit 129' HUP INT TERM
 
-echo "build.sh: building the guest kernel ($id), this takes some minutes; log in $cache/$arch-$key.log" >&2
+say "build.sh: building the guest kernel ($id), this takes some minutes; log in $cache/$arch-$key.log"
+begin_progress
 log=$cache/$arch-$key.log
-tar -xJf "$source" -C "$partial/src" --strip-components=1
+: >"$log"
+
+# Half of the source is for other machines: what no guest has is not written to the disk. Kconfig reads all its files, and so
+# they stay.
+unpack() {
+    local dir others=() leave_out=() pack=()
+    for dir in alpha arc arm arm64 csky hexagon loongarch m68k microblaze mips nios2 openrisc parisc powerpc riscv s390 sh sparc \
+        um x86 xtensa; do
+        [ "$dir" = "$source_arch" ] || others+=("arch/$dir")
+    done
+    for dir in "${others[@]}" Documentation samples sound tools/perf tools/testing \
+        drivers/{gpu,infiniband,media,scsi,staging,usb} drivers/net/{dsa,ethernet,wireless}; do
+        leave_out+=("--exclude=*/$dir/*."{c,h,S,dts,dtsi,rst,txt,yaml,svg,json,py,sh})
+    done
+    case $source in *.xz) pack=(-I 'xz -T0') ;; esac
+    tar "${pack[@]}" -xf "$source" -C "$partial/src" --strip-components=1 "${leave_out[@]}"
+}
+report kernel 'unpacking its source'
+unpack
 cat "${fragments[@]}" >"$partial/wishes"
+
+# Writes the log, and tells how far it is: about as many steps as last time (steps, above).
+follow() {
+    local line n=0 start=$SECONDS left
+    while IFS= read -r line; do
+        echo "$line" >>"$log"
+        [[ $line =~ ^\ \ [A-Z] ]] || continue
+        n=$((n + 1))
+        left=
+        if [ "$n" -gt 200 ] && [ "$n" -lt "$steps" ]; then
+            left=", about $(((SECONDS - start) * (steps - n) / n / 60 + 1)) min left"
+        fi
+        report kernel "$n of about $steps steps$left"
+    done
+}
 
 kmake() {
     # Same input, same bytes: no time, user or host of the builder in the kernel.
-    env KBUILD_BUILD_TIMESTAMP='1970-01-01' KBUILD_BUILD_USER=supermachine KBUILD_BUILD_HOST=supermachine \
+    env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL KBUILD_BUILD_TIMESTAMP='1970-01-01' KBUILD_BUILD_USER=supermachine KBUILD_BUILD_HOST=supermachine \
         KBUILD_BUILD_VERSION=1 make -C "$partial/src" O="$partial/build" ARCH="$make_arch" CROSS_COMPILE="$cross" \
-        "$@" >>"$log" 2>&1 9>&- || { tail -n 25 "$log" >&2; die "the kernel's 'make ${*: -1}' failed, see $log"; }
+        "$@" 2>&1 </dev/null 9>&- | follow || { tail -n 25 "$log" >&2; die "the kernel's 'make ${*: -1}' failed, see $log"; }
 }
 
-: >"$log"
 kmake KCONFIG_ALLCONFIG="$partial/wishes" allnoconfig
 
 # A wish that a missing dependency dropped, or a "no" that a select overrode, must not pass unseen.
@@ -111,8 +149,9 @@ refused=$(awk -F= '
 [ -z "$refused" ] || die "the kernel's configuration did not grant:
 $refused"
 
+jobs=-j${SM_KERNEL_JOBS:-$(nproc)}
 # shellcheck disable=SC2086 # a list of words
-kmake -j"${SM_KERNEL_JOBS:-$(nproc)}" $targets
+kmake "$jobs" $targets
 
 cp "$partial/build/.config" "$partial/result/config"
 cp "$partial/build/System.map" "$partial/result/System.map"

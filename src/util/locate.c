@@ -12,6 +12,7 @@
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/error.h"
+#include "util/paths.h"
 
 /* DIR/[SUB/]NAME if it can be read, NULL otherwise (or without memory: then it is not found). One that is there but may not be
  * read is put into *denied. */

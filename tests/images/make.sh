@@ -2,22 +2,24 @@
 # Makes a test image on this machine and prints the directory that holds it:
 #
 #   tests/images/make.sh busybox     Debian's static busybox: small, sh and the usual tools
+#   tests/images/make.sh demo        the same, of `make run`
 #   tests/images/make.sh debian      debootstrap's minbase with python3: glibc, dynamic linking, dpkg
 #   tests/images/make.sh services    debian with nginx, PostgreSQL and its cluster, curl and ping
 #
 #   DIR/oci            OCI layout, reference "latest"; of services also "nginx" and "postgres", which run those
-#   DIR/oci.tar        the same as oci-archive (not of services)
-#   DIR/docker.tar     the same as docker-archive, named <image>:latest (not of services)
+#   DIR/oci.tar        the same as oci-archive (of busybox and debian)
+#   DIR/docker.tar     the same as docker-archive, named <image>:latest (of those, too)
 #
-# The tools are not ours on purpose (debootstrap, tar, umoci, skopeo): they judge our reading of their formats.
+# The tools are not ours on purpose (debootstrap, tar, umoci, skopeo): they judge our reading of their formats. Those of demo are on
+# every system, or nearly: tar, gzip and jq.
 # Cached outside of the checkout ($SM_IMAGE_CACHE or ~/.cache/supermachine/images), keyed by this script and the packages
-# that go in; appears by a rename; two makers at once wait for each other. busybox has the same digest wherever it is made; the others
-# need root (device nodes, owners, chroot).
+# that go in; appears by a rename; two makers at once wait for each other. busybox has the same digest wherever it is made; debian and
+# services need root (device nodes, owners, chroot).
 set -euo pipefail
 
 die() { echo "images: $*" >&2; exit 1; }
 
-name=${1:?which image: busybox, debian or services}
+name=${1:?which image: busybox, demo, debian or services}
 cache=${SM_IMAGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/supermachine/images}
 
 # Files that every image has; the marker lets a test know that it sees this image and no other.
@@ -60,6 +62,8 @@ EOF
     write_identity "$root"
 }
 
+root_demo() { root_busybox "$@"; }
+
 # Adds a file to the layout's blobs and prints its digest.
 add_blob() {
     local digest
@@ -97,6 +101,8 @@ layout_busybox() {
     }' >"$layout/index.json"
     echo '{"imageLayoutVersion":"1.0.0"}' >"$layout/oci-layout"
 }
+
+layout_demo() { layout_busybox "$@"; }
 
 root_debian() {
     local root=$1
@@ -187,9 +193,9 @@ mirror() {
 
 versions() {
     case $name in
-    busybox) dpkg-query -W busybox-static ;;
+    busybox | demo) busybox --help 2>&1 | sed -n 1p ;;
     debian | services) dpkg-query -W debootstrap umoci ;;
-    *) die "no image '$name' here: busybox, debian and services" ;;
+    *) die "no image '$name' here: busybox, demo, debian and services" ;;
     esac
 }
 
@@ -219,10 +225,12 @@ umask 022
 layout=$work/result/oci
 {
     "layout_$name" "$work/root" "$layout"
-    if [ "$name" != services ]; then
+    case $name in
+    busybox | debian)
         skopeo copy "oci:$layout:latest" "oci-archive:$work/result/oci.tar:latest"
         skopeo copy "oci:$layout:latest" "docker-archive:$work/result/docker.tar:$name:latest"
-    fi
+        ;;
+    esac
 } >"$work/log" 2>&1 9>&- || { tail -n 20 "$work/log" >&2; die "packing the image failed, see above"; }
 
 rm -rf "$out"
