@@ -23,5 +23,10 @@ step cppcheck cppcheck --quiet -j "$(nproc)" --cppcheck-build-dir="$build/cppche
     --enable=warning,performance --suppressions-list=scripts/cppcheck.suppressions "${ours[@]}"
 # The variables of bats's helper are set in a file that shellcheck does not read.
 step shellcheck shellcheck -S warning -e SC2154 "${scripts[@]}"
-step clang-format clang-format --dry-run -Werror "${sources[@]}" "${headers[@]}"
+# Each version lays out some lines otherwise: the format is the one of Debian 12's. Others do not judge it.
+if clang-format --version | grep -q 'version 14\.'; then
+    step clang-format clang-format --dry-run -Werror "${sources[@]}" "${headers[@]}"
+else
+    echo "== clang-format: left out, as this is not version 14, but $(clang-format --version)" >&2
+fi
 exit $status
