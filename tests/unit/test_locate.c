@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "util/locate.h"
+#include "util/paths.h"
 
 /* The copy: prints where NAME is. "gone": its own file is removed first. */
 static int look(const char *name, const char *how)
