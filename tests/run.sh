@@ -116,8 +116,7 @@ prepare_integration() {
         return 1
     fi
     SM_BUILD=$root/build
-    BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-${SM_TEST_ALL:+3600}}
-    BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-900}
+    BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-$test_limit}
     export SM_KERNEL SM_IMAGE_BUSYBOX SM_IMAGE_DEBIAN SM_IMAGE_SERVICES SM_BUILD BATS_TEST_TIMEOUT
 }
 
@@ -138,7 +137,7 @@ run_nested() {
     [ "${#files[@]}" -gt 0 ] || files=(tests/integration/*.bats)
     prepare_integration || return
     # BATS_TEST_TIMEOUT reaches the machine by -e, SM_* by themselves.
-    tests/testbed/nested run -t "${SM_NESTED_TIMEOUT:-${SM_TEST_ALL:+1}4200}" -e BATS_TEST_TIMEOUT="$BATS_TEST_TIMEOUT" -- \
+    tests/testbed/nested run -t "${SM_NESTED_TIMEOUT:-$nested_limit}" -e BATS_TEST_TIMEOUT="$BATS_TEST_TIMEOUT" -- \
         tests/run-files "${files[@]}" | tee "$logs/nested.tap"
     status=${PIPESTATUS[0]}
     count_tap "$logs/nested.tap" nested
@@ -183,9 +182,15 @@ await_aside() {
 
 parts=()
 files=()
+test_limit=900 # seconds, for what hangs
+nested_limit=4200
 while [ $# -gt 0 ]; do
     case $1 in
-    --all) export SM_TEST_ALL=1 ;;
+    --all)
+        export SM_TEST_ALL=1
+        test_limit=3600
+        nested_limit=14400
+        ;;
     --repeat)
         [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || { echo "run.sh: --repeat takes a number"; exit 2; }
         export SM_TEST_REPEAT=$2
