@@ -2,7 +2,8 @@
 """Runs in a guest: tries TCP and UDP port 8000 of every address or name of its command line, in this order, and says at
 the end which of them the witness (witness.py) answered at: "tcp 10.1.2.3 reached", "udp 10.1.2.3 -".
 
-Silence is what most of them answer. It is waited for once, for all that was sent, and begins anew with every answer."""
+Silence is what most of them answer. It is waited for once, for all that was tried, and begins anew with every answer."""
+import errno
 import select
 import socket
 import sys
@@ -10,39 +11,29 @@ import sys
 SILENCE = 15
 
 
-def connect(kind, target):
-    family, _, _, _, address = socket.getaddrinfo(target, 8000, type=kind)[0]
-    s = socket.socket(family, kind)
-    s.settimeout(600)  # for what hangs
-    s.connect(address)
-    return s
-
-
-def tcp(target):
+def attempt(kind, target):
+    """A socket that is on its way there; None if the guest itself knows of none."""
     try:
-        with connect(socket.SOCK_STREAM, target) as s:
-            return s.recv(100) == b"reached\n"
-    except OSError:
-        return False
-
-
-def ask_by_udp(target):
-    try:
-        s = connect(socket.SOCK_DGRAM, target)
-        s.send(b"hello\n")
+        family, _, _, _, address = socket.getaddrinfo(target, 8000, type=kind)[0]
+        s = socket.socket(family, kind)
+        s.setblocking(False)
+        if s.connect_ex(address) not in (0, errno.EINPROGRESS):
+            return None
+        if kind == socket.SOCK_DGRAM:
+            s.send(b"hello\n")
         return s
     except OSError:
         return None
 
 
-def answered(asked):
-    got, open_ones = set(), {s for s in asked.values() if s}
-    while open_ones:
-        ready = select.select(list(open_ones), [], [], SILENCE)[0]
+def reached(sockets):
+    got, waiting = set(), set(sockets)
+    while waiting:
+        ready = select.select(list(waiting), [], [], SILENCE)[0]
         if not ready:
             break
         for s in ready:
-            open_ones.remove(s)
+            waiting.remove(s)
             try:
                 if s.recv(100) == b"reached\n":
                     got.add(s)
@@ -51,11 +42,11 @@ def answered(asked):
     return got
 
 
-results, asked = [], {}
-for n, target in enumerate(sys.argv[1:]):
-    results.append(tcp(target))
-    asked[n] = ask_by_udp(target)
-got = answered(asked)
-for n, target in enumerate(sys.argv[1:]):
-    print("tcp", target, "reached" if results[n] else "-")
-    print("udp", target, "reached" if asked[n] in got else "-")
+tried = {}
+for target in sys.argv[1:]:
+    tried.setdefault(target, []).append([(name, attempt(kind, target))
+        for name, kind in (("tcp", socket.SOCK_STREAM), ("udp", socket.SOCK_DGRAM))])
+got = reached(s for times in tried.values() for pair in times for _, s in pair if s)
+for target in sys.argv[1:]:
+    for name, s in tried[target].pop(0):
+        print(name, target, "reached" if s in got else "-")
