@@ -4,7 +4,7 @@
  *
  * The file is written once and then only read, by guests that believe every byte of it. What has changed since
  * shows in one of three ways, by what it costs to look:
- * - its length, its modification time and its first block (the superblock) are compared at every look-up: 10 us.
+ * - its length, its modification time and its first block (the superblock) are compared at every look-up.
  *   Whoever writes into it or cuts it short changes one of them;
  * - all of it is compared when the time is another one, when an image is made ready or verified, and before a bake:
  *   as long as reading what the file holds on disk takes (holes are not read);
