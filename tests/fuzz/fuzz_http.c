@@ -36,8 +36,7 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
 }
 
 /* libcurl's: the socket that it got is connected. */
-__attribute__((visibility("default"))) int connect(
-    int fd, __CONST_SOCKADDR_ARG to, socklen_t size)
+__attribute__((visibility("default"))) int connect(int fd, __CONST_SOCKADDR_ARG to, socklen_t size)
 {
     return 0;
 }

@@ -50,7 +50,9 @@ static const struct {
         "plain \u00e4\u20ac\U0001f600"},
     {"a\nb\r\nc\td\re", "a?b??c?d?e", "a\nb\nc\td?e"},
     {"\033[31mred\033]0;title\007\x7f\b", "?[31mred?]0;title???", "?[31mred?]0;title???"},
-    {"\xc2\x80\xc2\x9b" "31m\xc2\x9f\u00a0", "??31m?\u00a0", "??31m?\u00a0"}, /* C1 */
+    {"\xc2\x80\xc2\x9b"
+     "31m\xc2\x9f\u00a0",
+        "??31m?\u00a0", "??31m?\u00a0"}, /* C1 */
     {"\x80\x9b\xff\xc0\x9b\xe0\x80\x9b", "????????",
         "????????"}, /* bytes, and longer than need be */
     {"\xed\xa0\x80\xf4\x90\x80\x80\xf8", "????????", "????????"}, /* surrogate, beyond the last */
