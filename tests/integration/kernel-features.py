@@ -1,4 +1,5 @@
-# Runs in a Debian guest: what ordinary programs ask of a kernel must be there. Prints what is missing, one a line.
+# Runs in a Debian guest: what ordinary programs ask of a kernel must be there, what parts its users from it, too. Prints what is
+# missing, one a line.
 import ctypes, errno, os, socket, sys
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -55,6 +56,18 @@ os.setxattr("/tmp", "user.sm-test", b"1")
 expect("xattr on the root", os.getxattr("/tmp", "user.sm-test") == b"1")
 open("/dev/shm/sm-acl", "w").close()
 expect("xattr of /dev/shm", os.setxattr("/dev/shm/sm-acl", "trusted.sm-test", b"1") is None)
+
+# What separates a guest's users from its kernel.
+def refuses(what, error, call):
+    try:
+        call()
+        missing.append("no " + what)
+    except OSError as e:
+        expect("no %s, but: %s" % (what, e.strerror), e.errno == error)
+
+expect("bpf(2) is root's", open("/proc/sys/kernel/unprivileged_bpf_disabled").read().strip() == "2")
+refuses("memory of the kernel in /dev/mem", errno.EPERM, lambda: os.pread(os.open("/dev/mem", os.O_RDONLY), 16, 16 << 20))
+refuses("vsock within the guest", errno.ENODEV, lambda: socket.socket(40, socket.SOCK_STREAM).connect((1, 1)))
 
 print("\n".join(missing))
 sys.exit(1 if missing else 0)

@@ -149,6 +149,7 @@ PY
     wait "$pid" || true
 }
 
+# bats test_tags=all-native
 @test "PostgreSQL that trusts its own machine does not take for it who comes from outside to a published port" {
     needs_services
     own_network 10.1.2.3
