@@ -164,7 +164,8 @@ PY
     [ "$status" -ne 0 ]
     [ "$(in_network setpriv --reuid 65534 --clear-groups psql -h 127.0.0.1 -U postgres -Atc 'SELECT 6*7' 2>/dev/null)" != 42 ]
     [ "$(in_network psql -h 127.0.0.1 -U postgres -Atc 'SELECT 6*7')" = 42 ]
-    kill -KILL "$pid"
+    # shellcheck disable=SC2046 # pids
+    kill -KILL $(our_processes | cut -d ' ' -f 1)
     wait "$pid" 2>/dev/null || true
     end_own_network
 }
