@@ -84,10 +84,10 @@ every_restore_answers() {
     wait "${pids[@]}" || true
 }
 
-@test "two thousand connections through one port, all open at once, all answered" {
+@test "many connections through one port, all open at once, all answered" {
     needs_services
     local count=40 port=$((20000 + RANDOM % 10000)) pid
-    is_native || count=2000
+    is_native || count=$(fewer 400 2000) # beyond 511 nginx' own queue can overflow on a busy machine
     ulimit -n 8192
     supermachine run --no-auto-ports -p "$port:80" "$services:nginx" >/dev/null 3>&- &
     pid=$!
