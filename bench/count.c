@@ -20,8 +20,6 @@
 
 #include <supermachine.h>
 
-extern char **environ;
-
 #define CLOSING "closing "
 #define EXITS   "guest exits " /* of run --timing */
 

@@ -123,7 +123,7 @@ static int send_request(sm_exec *e, const struct sm_exec_request *request, sm_er
     int rc = request->attach.pid
                  ? sm_exec_send(&e->channel, SM_WIRE_ATTACH, &request->attach, &w.wait, err)
                  : sm_exec_send(&e->channel, SM_WIRE_EXEC, &exec, &w.wait, err);
-    struct sm_wire_started started;
+    struct sm_wire_started started = {0};
     if (!rc)
         rc = sm_channel_expect(&e->channel, SM_WIRE_STARTED, &started, &w.wait, err);
     if (!rc)
