@@ -47,14 +47,15 @@ test_processes() {
     done
 }
 
-our_processes() { test_processes | grep -E '/(supermachine|supermachine-image|run-command)$' || true; }
+our_programs='/(supermachine|supermachine-image|run-command)$'
+our_processes() { test_processes | grep -E "$our_programs" || true; }
 
 # end_test: what the test started does not outlive it. After one that failed, or ran into its time limit, that is everything,
 # so that no machine of it makes the next one slow; otherwise ours are left to nothing_left, which waits for their own end.
 end_test() {
     local pids
     if [ -n "${BATS_TEST_COMPLETED:-}" ]; then
-        pids=$(test_processes | grep -vE '/(supermachine|supermachine-image|run-command)$' | cut -d ' ' -f 1)
+        pids=$(test_processes | grep -vE "$our_programs" | cut -d ' ' -f 1)
     else
         pids=$(test_processes | cut -d ' ' -f 1)
     fi
