@@ -147,7 +147,7 @@ static void vsock_reset(struct sm_virtio_dev *dev)
     }
     vsock->n_resets = 0;
     sm_loop_timer_disarm(vsock->tx_timer);
-    vsock->tx_held = vsock->hold = vsock->reset_wanted = vsock->reset_under_way = false;
+    vsock->hold = vsock->reset_wanted = vsock->reset_under_way = false;
 }
 
 /* Those that the guest believes in, or that it has to be told about. */

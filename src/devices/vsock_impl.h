@@ -143,7 +143,6 @@ struct sm_vsock {
     struct vsock_reset resets[VSOCK_RESETS];
     unsigned n_resets;
     struct sm_loop_timer *tx_timer; /* for tx buffers that the guest has not got back yet */
-    bool tx_held;                   /* the tx queue waits until a reset can be queued */
 
     bool hold;            /* after a load: no connections before sm_vsock_transport_reset */
     bool reset_wanted;    /* no event buffer was there */

@@ -10,8 +10,9 @@
  * straight into the socket, and only what that does not take is buffered. The guest may have at most
  * SM_VSOCK_BUF_ALLOC bytes of a stream with us that have not reached the socket.
  *
- * Packets that belong to no stream are answered by an RST. Such answers wait in a small array; when it is
- * full the tx queue is left alone until there is room, so a flood costs no memory.
+ * Packets that belong to no stream are answered by an RST. Such answers wait in a small array; beyond that there are none: a flood
+ * costs no memory, and the tx queue never waits for the rx queue. A guest whose rx queue waits for its tx queue (Linux, with as many
+ * answers to send as the queue has buffers) would otherwise stand still with us for ever.
  */
 #include <string.h>
 
@@ -166,10 +167,6 @@ static bool send_resets(struct sm_vsock *vsock, struct sm_virtq_chain *c)
     }
     vsock->n_resets -= done;
     memmove(vsock->resets, vsock->resets + done, vsock->n_resets * sizeof(vsock->resets[0]));
-    if (vsock->tx_held && vsock->n_resets < VSOCK_RESETS / 2) {
-        vsock->tx_held = false;
-        sm_virtio_again(&vsock->dev, VSOCK_Q_TX);
-    }
     return vsock->n_resets == 0;
 }
 
@@ -238,9 +235,10 @@ void sm_vsock_pump_later(struct sm_vsock *vsock)
 
 /* ---- packets from the guest ------------------------------------------------------------------ */
 
+/* A RESPONSE to nothing is one to a REQUEST that was given up: the RST that said so is on its way. */
 static void reset_unknown(struct sm_vsock *vsock, const struct vsock_header *h)
 {
-    if (h->op == VSOCK_OP_RST)
+    if (h->op == VSOCK_OP_RST || h->op == VSOCK_OP_RESPONSE || vsock->n_resets == VSOCK_RESETS)
         return;
     vsock->resets[vsock->n_resets++] = (struct vsock_reset){
         .cid = h->dst_cid, .host_port = h->dst_port, .guest_port = h->src_port, .type = h->type};
@@ -387,14 +385,13 @@ void sm_vsock_serve_tx(struct sm_vsock *vsock)
     unsigned budget = TX_PER_TURN;
     sm_virtq_notify_off(tx);
     do {
-        while (budget > 0 && vsock->n_resets < VSOCK_RESETS && sm_virtq_pop(tx, &chain)) {
+        while (budget > 0 && sm_virtq_pop(tx, &chain)) {
             on_packet(vsock, &chain);
             sm_virtq_push(tx, chain.head, 0);
             budget--;
         }
-        vsock->tx_held = vsock->n_resets >= VSOCK_RESETS;
-    } while (budget > 0 && !vsock->tx_held && sm_virtq_notify_on(tx));
-    if (budget == 0 && !vsock->tx_held)
+    } while (budget > 0 && sm_virtq_notify_on(tx));
+    if (budget == 0)
         sm_virtio_again(&vsock->dev, VSOCK_Q_TX);
     sm_vsock_pump(vsock); /* publishes */
 }
