@@ -84,7 +84,8 @@ struct user_net {
 
     bool guest_csum;
     uint8_t guest_mac[6]; /* of the last frame */
-    uint8_t known_mac[6]; /* that libslirp knows */
+    uint8_t known_mac[6]; /* that libslirp knows, if ... */
+    bool introduced;      /* ... it knows one */
     struct waiting *backlog, **backlog_end;
     size_t backlog_bytes;
     uint8_t answer[SM_ETH_HEADER + 48 + SM_DNS_MAX_UDP];
@@ -453,6 +454,7 @@ static void introduce_guest(struct user_net *un)
     uint8_t frame[SM_NEIGHBOUR_FRAME];
 
     memcpy(un->known_mac, un->guest_mac, sizeof(un->known_mac));
+    un->introduced = true;
     un->api.input(
         un->slirp, frame, (int)sm_frame_announce(frame, un->guest_mac, &sm_subnet_v4.guest));
     un->api.input(
@@ -513,7 +515,7 @@ static void slirp_input_now(
 {
     if (!start_slirp(un))
         return;
-    if (memcmp(un->known_mac, un->guest_mac, sizeof(un->known_mac)) != 0)
+    if (!un->introduced || memcmp(un->known_mac, un->guest_mac, sizeof(un->known_mac)) != 0)
         introduce_guest(un);
     /* libslirp takes the time only when it is polled, and counts the life of new sockets from there. */
     if (sm_now_ms() - un->pumped_ms > STALE_MS)
@@ -738,6 +740,7 @@ static void hang_up(struct user_net *un)
     if (un->slirp)
         un->api.cleanup(un->slirp);
     un->slirp = NULL;
+    un->introduced = false;
     un->pumped_ms = 0;
     while (un->active)
         drop_slot(un->active);

@@ -49,6 +49,33 @@ static void test_udp_to_host(void **state)
     close(other);
 }
 
+/* A driver that resets the card, as one that is bound anew does, finds the network as it was. */
+static void test_card_is_reset(void **state)
+{
+    uint16_t port;
+    int host = loopback_socket(SOCK_DGRAM, &port);
+    char text[64];
+    uint8_t frame[RX_SIZE], buf[64];
+    struct sm_frame parsed;
+    struct sockaddr_in from;
+    socklen_t from_len = sizeof(from);
+
+    (void)state;
+    snprintf(text, sizeof(text), "layer all\nallow host-loopback:%u\n", port);
+    struct fixture *f = start(text, 0);
+    for (int i = 0; i < 3; i++) {
+        send_udp(f, false, &sm_subnet_v4.gateway, 4000, port, "ping", 4);
+        assert_int_equal(
+            recvfrom(host, buf, sizeof(buf), 0, (struct sockaddr *)&from, &from_len), 4);
+        assert_int_equal(sendto(host, "pong!", 5, 0, (struct sockaddr *)&from, from_len), 5);
+        expect(f, SM_IP_UDP, frame, sizeof(frame), &parsed);
+        assert_memory_equal(frame + parsed.payload, "pong!", 5);
+        plug(f);
+    }
+    stop(f);
+    close(host);
+}
+
 static void test_tcp_to_host(void **state)
 {
     uint16_t port;
@@ -355,6 +382,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_udp_to_host),
+        cmocka_unit_test(test_card_is_reset),
         cmocka_unit_test(test_tcp_to_host),
         cmocka_unit_test(test_loopback_is_closed),
         cmocka_unit_test(test_arp),

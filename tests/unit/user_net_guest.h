@@ -60,6 +60,14 @@ static inline int loopback_socket(int type, uint16_t *port)
     return fd;
 }
 
+/* The guest's driver takes the card up, for the first time or after a reset. */
+static inline void plug(struct fixture *f)
+{
+    fg_probe(&f->fg, f->dev, UINT64_MAX, f->q, 2, 64);
+    for (int i = 0; i < RX_BUFFERS; i++)
+        fg_send(&f->q[SM_NET_RX], 0, 0, fg_alloc(&f->fg, RX_SIZE), RX_SIZE);
+}
+
 static inline struct fixture *start(const char *policy_text, unsigned max_sockets)
 {
     struct fixture *f = calloc(1, sizeof(*f));
@@ -86,10 +94,8 @@ static inline struct fixture *start(const char *policy_text, unsigned max_socket
     assert_int_equal(sm_user_net_create(f->loop, &config, &f->backend, NULL), 0);
     assert_int_equal(sm_virtio_net_create(&f->env, sm_user_net_mac, f->backend, &f->dev, NULL), 0);
     assert_int_equal(sm_loop_start(f->loop, "net-test", NULL), 0);
-    fg_probe(&f->fg, f->dev, UINT64_MAX, f->q, 2, 64);
     f->tx = fg_alloc(&f->fg, 65536);
-    for (int i = 0; i < RX_BUFFERS; i++)
-        fg_send(&f->q[SM_NET_RX], 0, 0, fg_alloc(&f->fg, RX_SIZE), RX_SIZE);
+    plug(f);
     return f;
 }
 
