@@ -236,7 +236,9 @@ static bool begin(struct link *l, bool v6)
         (void)setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     const struct sockaddr *to = v6 ? (const struct sockaddr *)&a6 : (const struct sockaddr *)&a4;
     socklen_t len = v6 ? sizeof(a6) : sizeof(a4);
-    if (l->outside) { /* from there, too */
+    if (l->outside) { /* from there, too; the port is chosen with the connection, as one for all of them */
+        if (!l->udp)
+            (void)setsockopt(s->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
         a4.sin_port = a6.sin6_port = 0;
         if (bind(s->fd, to, len) != 0)
             return false;
@@ -268,6 +270,7 @@ static bool begin_any(struct link *l)
     return (begin(l, false) || begin(l, true)) && (l->state != LINK_OPEN || opened(l));
 }
 
+/* A service that does not answer is there: only where nobody listens the other family is tried. */
 static bool connected(struct link *l)
 {
     int e = 0;
@@ -276,7 +279,7 @@ static bool connected(struct link *l)
         e = errno;
     if (e == 0)
         return opened(l);
-    if (l->tried6 || !begin(l, true))
+    if (l->tried6 || e == ETIMEDOUT || !begin(l, true))
         return false;
     return l->state != LINK_OPEN || opened(l);
 }
