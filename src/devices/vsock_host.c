@@ -216,8 +216,8 @@ int sm_vsock_connect(
     pthread_mutex_lock(&vsock->lock);
     bool done = c.done;
     pthread_mutex_unlock(&vsock->lock);
-    while (!done && sm_loop_call(loop, do_cancel, &cancel, -1, NULL) != 0)
-        ;
+    if (!done)
+        (void)sm_loop_call(loop, do_cancel, &cancel, -1, NULL);
     if (rc == 0 && c.done && c.code == SM_OK) {
         *fd = c.fd;
         return 0;

@@ -24,7 +24,6 @@
 #include "util/signals.h"
 
 #define EVENTS_PER_WAIT 64
-#define DEFAULT_WAIT_MS 10000
 #define TURN_LIMIT      10000 /* events of one sm_loop_turn: an endless exchange must not hang a test */
 
 enum state { LOOP_FRESH, LOOP_RUNNING, LOOP_STOPPED };
@@ -217,9 +216,9 @@ int sm_loop_call(struct sm_loop *loop, sm_loop_fn *fn, void *arg, int timeout_ms
     // cppcheck-suppress autoVariables
     loop->calls_tail = &call.next;
     wake(loop);
-    struct timespec deadline = deadline_in(timeout_ms < 0 ? DEFAULT_WAIT_MS : timeout_ms);
+    struct timespec deadline = deadline_in(SM_MAX(timeout_ms, 0));
     while (call.state != CALL_DONE) {
-        if (call.state == CALL_RUNNING)
+        if (timeout_ms < 0 || call.state == CALL_RUNNING)
             pthread_cond_wait(&loop->done, &loop->lock);
         else if (pthread_cond_timedwait(&loop->done, &loop->lock, &deadline) == ETIMEDOUT &&
                  call.state == CALL_QUEUED) {
@@ -273,9 +272,7 @@ int sm_loop_pause(struct sm_loop *loop, sm_error *err)
 
 void sm_loop_resume(struct sm_loop *loop)
 {
-    /* A paused loop runs nothing but calls, so this does not time out unless one of them hangs. */
-    while (sm_loop_call(loop, do_resume, loop, -1, NULL) != 0)
-        ;
+    (void)sm_loop_call(loop, do_resume, loop, -1, NULL);
 }
 
 /* ---- watches -------------------------------------------------------------------------------- */

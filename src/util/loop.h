@@ -69,8 +69,8 @@ void sm_loop_timer_arm(struct sm_loop_timer *timer, unsigned delay_ms);
 void sm_loop_timer_disarm(struct sm_loop_timer *timer);
 void sm_loop_timer_destroy(struct sm_loop_timer *timer); /* NULL: nothing */
 
-/* Runs fn(arg) on the loop's thread and returns after it has. SM_ETIMEOUT: it has not begun within
- * timeout_ms (negative: 10 s) and never will; once begun it is waited for. */
+/* Runs fn(arg) on the loop's thread and returns after it has: it cannot fail where timeout_ms is negative, since callbacks do not
+ * block. SM_ETIMEOUT: it has not begun within timeout_ms and never will; once begun it is waited for. */
 int sm_loop_call(struct sm_loop *loop, sm_loop_fn *fn, void *arg, int timeout_ms, sm_error *err);
 
 /* Queues fn(arg) for the loop's thread; before sm_loop_start: until the start. SM_ECANCELLED: the loop
