@@ -115,8 +115,8 @@ static int copy_attributes(const char *from, const char *to)
 static int make_like(const char *from, const char *to)
 {
     struct stat st;
-    if (mkdir(to, 0755) != 0)
-        return errno == EEXIST ? 0 : errno;
+    if (mkdir(to, 0755) != 0 && errno != EEXIST)
+        return errno;
     if (stat(from, &st) != 0)
         return errno == ENOENT ? 0 : errno;
     if ((st.st_uid | st.st_gid) != 0 && chown(to, st.st_uid, st.st_gid) != 0)
@@ -135,11 +135,11 @@ static int copy_times(const char *from, const char *to)
     return utimensat(AT_FDCWD, to, times, 0) != 0 ? errno : 0;
 }
 
-/* Calls fn for each directory from the root to `real`, in both layers. */
+/* Calls fn for each directory from the layers' root to `real`. */
 static int for_each(const struct upper_dir *d, int (*fn)(const char *from, const char *to))
 {
     char from[UPPER_PATH], to[UPPER_PATH];
-    int e = 0;
+    int e = fn(d->lower, d->upper);
     for (size_t len = 1; e == 0 && d->real[len - 1]; len++) {
         if (d->real[len] && d->real[len] != '/')
             continue;

@@ -101,6 +101,23 @@ static void a_directory_keeps_what_it_has(void **state)
         assert_int_equal(getxattr(name, "user.note", value, sizeof(value)), 4);
 }
 
+/* "/" is one of the directories on the way. */
+static void the_root_keeps_what_it_has(void **state)
+{
+    (void)state;
+    struct upper_dir d;
+    struct stat st;
+    sh("mkdir %s/etc && chmod 0711 %s", lower, lower);
+    if (getuid() == 0)
+        sh("chown 5:6 %s", lower);
+    sh("touch -d @1000.5 %s", lower);
+    assert_int_equal(make("/etc", &d), 0);
+    same("");
+    look(upper, "", &st);
+    assert_int_equal(st.st_mode & 07777, 0711);
+    assert_int_equal(st.st_mtim.tv_sec, 1000);
+}
+
 static void links_lead_to_where_they_lead_in_the_image(void **state)
 {
     (void)state;
@@ -157,6 +174,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(a_directory_keeps_what_it_has),
+        TEST(the_root_keeps_what_it_has),
         TEST(links_lead_to_where_they_lead_in_the_image),
         TEST(what_is_missing_is_made),
         TEST(what_is_no_directory_is_said),
