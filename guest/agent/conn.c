@@ -73,6 +73,9 @@ void conn_close_after_flush(struct agent *a, struct conn *c)
         exec_conn_lost(a, c->exec);
     c->exec = NULL;
     file_abandon(a, c);
+    probe_abandon(a, c);
+    conn_set_timer(a, c, 0);
+    a->n_watches -= c->state == CONN_WATCH;
     c->state = CONN_CLOSING;
     mark_dirty(a, c);
 }

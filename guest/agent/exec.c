@@ -290,7 +290,7 @@ void exec_start(struct agent *a, struct conn *c, const struct sm_wire_exec *m)
         set_deadline(a, e, e->start_ns + (uint64_t)m->timeout_ms * 1000000u);
     attach(a, e, c);
     watch_soon(a);
-    if (watch_outputs(a, e) != 0) {
+    if (e->conn && watch_outputs(a, e) != 0) { /* not if its client was lost by the answer */
         int errnum = errno;
         conn_error(
             a, c, SM_WIRE_E_INTERNAL, errnum, "cannot watch the output of ", argv_store[0], NULL);

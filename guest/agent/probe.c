@@ -304,12 +304,19 @@ static bool look_frozen(struct agent *a, struct conn *c, uint64_t now)
     }
     if (rc == 0 && now < c->deadline_ns)
         return false;
-    give_up_freeze(a);
-    if (rc < 0)
+    if (rc < 0) /* either ends the connection, and that the freeze */
         conn_error(a, c, SM_WIRE_E_INTERNAL, -rc, what, NULL);
     else
         conn_error(a, c, SM_WIRE_E_TIMEOUT, 0, "not all processes could be frozen in time", NULL);
     return true;
+}
+
+static void freeze_timer(struct agent *a, struct conn *c, uint64_t now)
+{
+    if (look_frozen(a, c, now))
+        wait_over(a, c);
+    else
+        wait_on(a, c, now, POLL_MIN_MS);
 }
 
 void probe_freeze(struct agent *a, struct conn *c, const struct sm_wire_freeze *m)
@@ -330,10 +337,8 @@ void probe_freeze(struct agent *a, struct conn *c, const struct sm_wire_freeze *
     a->frozen = true;
     exec_outlive(a, true);
     c->deadline_ns = now + (uint64_t)m->timeout_ms * 1000000u;
-    if (look_frozen(a, c, now))
-        return;
     c->state = CONN_WAIT_FROZEN;
-    wait_on(a, c, now, POLL_MIN_MS);
+    freeze_timer(a, c, now);
 }
 
 void probe_timer(struct agent *a, struct conn *c, uint64_t now)
@@ -343,10 +348,7 @@ void probe_timer(struct agent *a, struct conn *c, uint64_t now)
         return;
     }
     if (c->state == CONN_WAIT_FROZEN) {
-        if (look_frozen(a, c, now))
-            wait_over(a, c);
-        else
-            wait_on(a, c, now, POLL_MIN_MS);
+        freeze_timer(a, c, now);
         return;
     }
     if (c->state == CONN_WAIT_IDLE) {
