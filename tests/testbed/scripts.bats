@@ -1,0 +1,114 @@
+#!/usr/bin/env bats
+# bats file_tags=host
+# The scripts that install, build, and run the tests, with stand-ins for what they call.
+bats_require_minimum_version 1.5.0
+
+repo=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
+
+setup() {
+    bin=$BATS_TEST_TMPDIR/bin
+    mkdir "$bin" "$BATS_TEST_TMPDIR/tmp"
+    export TMPDIR=$BATS_TEST_TMPDIR/tmp
+    unset MAKEFLAGS SM_PROGRESS
+}
+
+# tools NAME...: $bin has these commands and those that scripts are made of; as PATH it has nothing else.
+tools() {
+    local name
+    for name in bash sh env awk sed cut grep cat rm mv cp mkdir mktemp dirname id sort head tail comm "$@"; do
+        ln -s "$(PATH=$PATH:/usr/sbin:/sbin command -v "$name")" "$bin/$name"
+    done
+}
+
+# stand_in FILE TEXT: a shell script.
+stand_in() {
+    mkdir -p "$(dirname "$1")"
+    rm -f "$1"
+    printf '#!/bin/sh\n%s\n' "$2" >"$1"
+    chmod +x "$1"
+}
+
+# What the nested machine is made of: a kernel of 4 bytes, packed, whose package has no modules.
+kernel_package() {
+    local xz=$BATS_TEST_TMPDIR/xz
+    printf 'ELF\n' | xz -c >"$xz"
+    size=$(($(stat -c %s "$xz") + 4))
+    { head -c 584 /dev/zero; printf '\x00\x02\x00\x00'; printf "\\x$(printf %02x "$size")\\x00\\x00\\x00"; head -c 432 /dev/zero
+        cat "$xz"; printf '\4\0\0\0'; } >"$BATS_TEST_TMPDIR/vmlinuz"
+    stand_in "$bin/apt-cache" 'case $1 in depends) echo "  Depends: linux-image-6.1.0-1-amd64" ;; show) echo "Version: 1" ;; esac'
+    stand_in "$bin/apt-get" ': >linux.deb'
+    stand_in "$bin/dpkg" "mkdir -p \"\$3/boot\" \"\$3/lib/modules/6.1.0-1-amd64\" && cp '$BATS_TEST_TMPDIR/vmlinuz' \"\$3/boot/vmlinuz-6.1.0-1-amd64\""
+    export SM_TESTBED_CACHE=$BATS_TEST_TMPDIR/cache
+}
+
+@test "nested: a user's PATH has what makes the machine, and one without modules is not kept" {
+    tools od dd xz find cpio busybox basename chmod flock stat
+    kernel_package
+    PATH=$bin run "$repo/tests/testbed/nested" prepare
+    echo "$output"
+    [ "$status" -eq 125 ]
+    [[ $output != *"command not found"* ]]
+    [[ $output == *"nested: no modules in linux-image-6.1.0-1-amd64"* ]]
+    [ -z "$(compgen -G "$SM_TESTBED_CACHE/x86_64-1-recipe*[0-9]")" ]
+}
+
+@test "nested: a step of making the machine that fails ends the run, and nothing of it is kept" {
+    tools od dd xz find cpio busybox basename chmod flock stat install tr touch timeout sleep
+    kernel_package
+    stand_in "$bin/depmod" 'echo "depmod: broken" >&2; exit 1'
+    stand_in "$bin/modprobe" "echo 'insmod $BATS_TEST_TMPDIR/vmlinuz '"
+    stand_in "$bin/no-qemu" 'exit 1'
+    SM_TESTBED_QEMU=$bin/no-qemu PATH=$bin run "$repo/tests/testbed/nested" run -t 20 -- true
+    echo "$output"
+    [ "$status" -ne 0 ]
+    [[ $output == *"depmod: broken"* ]]
+    [[ $output != *"ended without a result"* ]]
+    [ -z "$(compgen -G "$SM_TESTBED_CACHE/x86_64-1-recipe*[0-9]")" ]
+    # The same with a depmod that works goes on, to a QEMU that does not.
+    stand_in "$bin/depmod" ''
+    SM_TESTBED_QEMU=$bin/no-qemu PATH=$bin run "$repo/tests/testbed/nested" run -t 20 -- true
+    echo "$output"
+    [[ $output == *"ended without a result (QEMU's status 1)"* ]]
+}
+
+# prepared: a machine of which no more is asked than to be there, and no package lists.
+prepared() {
+    local machine
+    export SM_TESTBED_CACHE=$BATS_TEST_TMPDIR/cache
+    machine=$SM_TESTBED_CACHE/x86_64-1-recipe$(sed -n 's/^recipe=//p' "$repo/tests/testbed/nested")
+    mkdir -p "$machine"
+    touch "$machine"/{initramfs,vmlinux}
+    stand_in "$bin/apt-cache" 'exit 100'
+}
+
+@test "nested: --count has its own kind of emulation, whatever SM_TESTBED_TCG says" {
+    prepared
+    stand_in "$bin/qemu" "echo \"\$*\" >'$BATS_TEST_TMPDIR/qemu-args'; exit 1"
+    export SM_TESTBED_QEMU=$bin/qemu SM_TESTBED_TCG=thread=multi
+    PATH=$bin:$PATH run "$repo/tests/testbed/nested" run --count -t 20 -- true
+    echo "$output"
+    grep -q -- '-accel tcg,thread=single,[^ ]* -icount' "$BATS_TEST_TMPDIR/qemu-args"
+    PATH=$bin:$PATH run "$repo/tests/testbed/nested" run -t 20 -- true
+    grep -q -- '-accel tcg,thread=multi ' "$BATS_TEST_TMPDIR/qemu-args"
+}
+
+@test "nested: a clock that is set is no hang" {
+    prepared
+    stand_in "$bin/date" 'echo 4000000000'
+    stand_in "$bin/qemu" 'exec sleep 12'
+    SM_TESTBED_QEMU=$bin/qemu PATH=$bin:$PATH run "$repo/tests/testbed/nested" run -t 60 -- true
+    echo "$output"
+    [[ $output == *"ended without a result (QEMU's status 0)"* ]]
+    [[ $output != *"no sign of life"* ]]
+}
+
+@test "testbed: without Debian's keyring, too, an installed QEMU has to do" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root to hide the keyring"
+    stand_in "$bin/qemu-system-x86_64" ''
+    # shellcheck disable=SC2016 # for the shell in there
+    SM_TESTBED_CACHE=$BATS_TEST_TMPDIR/cache SM_TESTBED_QEMU='' PATH=$bin:$PATH run unshare --mount \
+        sh -c 'mount -t tmpfs none /usr/share/keyrings && exec "$1"' sh "$repo/tests/testbed/qemu"
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [[ $output == *"no /usr/share/keyrings/"*"going on with $bin/qemu-system-x86_64"* ]]
+}
