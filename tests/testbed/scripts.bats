@@ -112,3 +112,27 @@ prepared() {
     [ "$status" -eq 0 ]
     [[ $output == *"no /usr/share/keyrings/"*"going on with $bin/qemu-system-x86_64"* ]]
 }
+
+@test "check-debian: -u is a user with a user's PATH and a /dev/kvm, and this machine's stays whose it is" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root: a chroot"
+    git -C "$repo" rev-parse --git-dir >/dev/null 2>&1 || skip "not a clone"
+    local base=$BATS_TEST_TMPDIR/base before name
+    before=$(stat -c '%U %a' /dev/kvm) || before=
+    mkdir -p "$base"/{bin,usr/bin,usr/sbin,dev,proc,sys,etc/apt,home,root}
+    cp "$(command -v busybox)" "$base/bin/busybox"
+    for name in bin/sh bin/chown bin/mkdir bin/ls usr/bin/env; do
+        ln -s /bin/busybox "$base/$name"
+    done
+    echo root:x:0:0::/root:/bin/sh >"$base/etc/passwd"
+    echo root:x:0: >"$base/etc/group"
+    stand_in "$base/usr/sbin/useradd" 'echo tester:x:1234:1234::/home/tester:/bin/sh >>/etc/passwd; echo tester:x:1234: >>/etc/group
+        mkdir /home/tester; chown 1234:1234 /home/tester'
+    # shellcheck disable=SC2016 # for the shell in there
+    stand_in "$base/usr/bin/make" 'echo "PATH $PATH; $*"; ls -ln /dev/kvm'
+    run "$repo/scripts/check-debian" -u -b "$base" bookworm this
+    echo "$output"
+    [ "$status" -eq 0 ]
+    grep -qx 'PATH /usr/local/bin:/usr/bin:/bin; -C /home/tester/supermachine this' <<<"$output"
+    [ ! -c /dev/kvm ] || grep -q '^crw-------.* 1234 ' <<<"$output"
+    [ -z "$before" ] || [ "$(stat -c '%U %a' /dev/kvm)" = "$before" ]
+}
