@@ -21,16 +21,20 @@ note_time() { stages+=("$(awk -v a="$2" -v b="$EPOCHREALTIME" -v name="$1" 'BEGI
 work=$(mktemp -d)
 kernel_job=
 end_all() {
-    [ -z "$kernel_job" ] || { kill "$kernel_job" && wait "$kernel_job"; } 2>/dev/null || true
+    trap '' HUP INT TERM
+    [ -z "$kernel_job" ] || { kill -- "-$kernel_job" && wait "$kernel_job"; } 2>/dev/null || true
     end_progress
     rm -rf "$work"
 }
 trap end_all EXIT
 trap 'exit 129' HUP INT TERM
 
+# In a process group of its own: all of it is ended with us, at once.
 start_kernel() {
-    guest/kernel/build.sh >"$work/kernel" &
+    set -m
+    guest/kernel/build.sh >"$work/kernel" </dev/null &
     kernel_job=$!
+    set +m
 }
 await_kernel() {
     wait "$kernel_job" || { kernel_job=; exit 1; }
@@ -49,6 +53,10 @@ in_guest='uname -a; cat /etc/os-release; echo "arguments: $*"'
 run_demo() { "$@" build/supermachine run "oci:$image" sh -c "$in_guest" sh hello from a microVM; }
 
 why=
+# Whoever may not install is told of everything at once, and a password is asked for before there is a line of progress.
+groups=(kernel build demo)
+scripts/kvm-usable 2>/dev/null || groups+=(testbed)
+scripts/setup.sh --ask "${groups[@]}"
 begin_progress
 stage 'install what the guest kernel is built with' scripts/setup.sh kernel
 kernel_began=$EPOCHREALTIME

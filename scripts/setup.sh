@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
 # Installs what is missing of the groups of scripts/packages.txt that are named, or of all. Does nothing, and asks for no network,
 # when all is there. Where there is no apt it says what is missing by the names that show it, and fails.
+#
+#   scripts/setup.sh [--ask] [GROUP...]     --ask: only whether it may install that; asks for sudo's password, or tells what is missing
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/progress.sh
 . "$here/progress.sh"
+ask=
+if [ "${1:-}" = --ask ]; then ask=1; shift; fi
 
 # Rows of the groups: "package[|package...]<tab>what shows it".
 rows() {
@@ -25,7 +29,7 @@ is_there() {
     case $1 in
     command) command -v "$2" ;;
     pkg-config) pkg-config --exists "$2" ;;
-    header) echo "#include <$2>" | ${CC:-cc} -E - ;;
+    header) echo "#include <$2>" | ${CC:-gcc} -E - ;;
     source) [ -f "${SM_KERNEL_SOURCE:-}" ] || compgen -G '/usr/src/linux-source-6.*.tar.xz' ;;
     *) return 1 ;;
     esac >/dev/null 2>&1
@@ -96,6 +100,8 @@ as_root=()
 if [ "$(id -u)" -ne 0 ]; then
     if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
         as_root=(sudo)
+        # Its password, before there is a line of progress over its question.
+        sudo -n true 2>/dev/null || sudo -v || exit 1
     else
         mapfile -t todo < <(choose "${todo[@]}")
         echo "setup: these packages are missing and this user may not install them; as root, run:" >&2
@@ -103,6 +109,7 @@ if [ "$(id -u)" -ne 0 ]; then
         exit 1
     fi
 fi
+[ -z "$ask" ] || exit 0
 
 # apt tells what it does and how far it is between what it says otherwise, which goes to the log: "dlstatus:N:PERCENT:TEXT",
 # "pmstatus:PACKAGE:PERCENT:TEXT". (On its standard output, as sudo lets no other descriptor through.)

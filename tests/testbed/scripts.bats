@@ -136,3 +136,59 @@ prepared() {
     [ ! -c /dev/kvm ] || grep -q '^crw-------.* 1234 ' <<<"$output"
     [ -z "$before" ] || [ "$(stat -c '%U %a' /dev/kvm)" = "$before" ]
 }
+
+# another_user: one who is not root, and has neither packages nor, unless there is a sudo in $bin, rights.
+another_user() {
+    stand_in "$bin/id" 'echo 1000'
+    stand_in "$bin/apt-cache" 'exit 0'
+    stand_in "$bin/apt-get" 'exit 1'
+    stand_in "$bin/dpkg-query" 'exit 1'
+}
+
+@test "setup: the compiler that is looked for is the one that finds headers" {
+    tools gcc
+    PATH=$bin run "$repo/scripts/setup.sh" kernel
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [[ $output == *"command flex"* && $output != *"stdio.h"* ]]
+}
+
+@test "make run: a user who may not install is told of everything at once" {
+    tools
+    another_user
+    PATH=$bin run "$repo/scripts/demo.sh"
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [ "$(grep -c 'apt-get install' <<<"$output")" -eq 1 ]
+    grep -q '^    apt-get .* linux-source-6.12 .* meson .* busybox-static .* kmod' <<<"$output"
+}
+
+@test "setup: sudo asks for the password before there is progress to show" {
+    tools sleep tput find
+    another_user
+    # shellcheck disable=SC2016 # for the shell in there
+    stand_in "$bin/sudo" 'case $1 in -n) exit 1 ;; -v) echo "password?" ;; esac'
+    PATH=$bin run "$(command -v script)" -qec "$repo/scripts/setup.sh --ask fuzz" /dev/null
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [[ $output == "password?"* && $output != *"setup:"* ]]
+    PATH=$bin run "$(command -v script)" -qec "$repo/scripts/setup.sh fuzz" /dev/null
+    echo "$output"
+    [[ $output == *"password?"*"setup: installing clang"*"still missing"* ]]
+}
+
+@test "make run: a stage that fails ends it, with all that builds the kernel" {
+    local tree=$BATS_TEST_TMPDIR/tree
+    mkdir -p "$tree/scripts"
+    cp "$repo"/scripts/{demo,progress}.sh "$tree/scripts/"
+    cp "$(command -v sleep)" "$bin/kernels-make"
+    stand_in "$tree/scripts/kvm-usable" ''
+    # shellcheck disable=SC2016 # for the shell in there
+    stand_in "$tree/scripts/setup.sh" 'case $1 in build) until [ -e started ]; do sleep 0.1; done; exit 1 ;; esac'
+    stand_in "$tree/guest/kernel/build.sh" "trap 'exit 129' HUP INT TERM; touch started; $bin/kernels-make 1000 | cat"
+    run timeout -k 5 60 "$tree/scripts/demo.sh" 3>&-
+    echo "$output"
+    [ "$status" -eq 1 ]
+    run pgrep -f "$bin/kernels-make"
+    [ "$status" -eq 1 ]
+}
