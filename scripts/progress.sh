@@ -21,7 +21,8 @@ show_progress() {
     [ ! -t 2 ] || pause=1
     # A pause without a process of its own, which would outlive the end.
     exec {nothing}<> <(:)
-    while ! read -rt "$pause" -u "$nothing"; do
+    # With whoever began it, however that ended.
+    while ! read -rt "$pause" -u "$nothing" && [ -d "$SM_PROGRESS" ] && [ -d "/proc/$$" ]; do
         mapfile -t parts < <(cat "$SM_PROGRESS"/* 2>/dev/null)
         [ ${#parts[@]} -gt 0 ] || continue
         printf -v text '; %s' "${parts[@]}"
@@ -35,7 +36,7 @@ begin_progress() {
     [ -z "${SM_PROGRESS:-}" ] || return 0
     SM_PROGRESS=$(mktemp -d)
     export SM_PROGRESS
-    show_progress &
+    show_progress 9>&- & # no lock of ours is its
     progress_shower=$!
 }
 

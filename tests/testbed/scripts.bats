@@ -192,3 +192,18 @@ another_user() {
     run pgrep -f "$bin/kernels-make"
     [ "$status" -eq 1 ]
 }
+
+@test "progress: who shows it holds no lock, and ends with a script that was killed" {
+    local shower n
+    # shellcheck disable=SC2016 # for the bash in there
+    bash -c 'exec 9>"$1/lock"; flock 9; . "$2/scripts/progress.sh"; begin_progress; echo "$progress_shower" >"$1/shower"; kill -KILL $$' \
+        bash "$BATS_TEST_TMPDIR" "$repo" 3>&- >/dev/null 2>&1 || true
+    shower=$(cat "$BATS_TEST_TMPDIR/shower")
+    flock -n "$BATS_TEST_TMPDIR/lock" true || { kill "$shower"; false; }
+    for ((n = 0; n < 300; n++)); do
+        [ -d "/proc/$shower" ] || return 0 # it looks every ten seconds
+        sleep 0.2
+    done
+    kill "$shower"
+    false
+}
