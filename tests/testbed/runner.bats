@@ -54,11 +54,63 @@ END
     ! pgrep -f "$BATS_TEST_TMPDIR/bin/supermachine"
 }
 
-@test "what a file leaves on the machine is named and fails" {
-    planted "env -u SM_TEST_MARK setsid sleep 999 3>&- & mkdir /tmp/supermachine-planted.$$"
+# What stands for another run's, or a user's.
+end_others() {
+    rm -rf "/tmp/supermachine-planted.$$"
+    [ ! -e "/run/netns/sm-$$-other" ] || ip netns del "sm-$$-other"
+    [ -z "${other:-}" ] || kill "$other" 2>/dev/null || true
+}
+teardown() { end_others; }
+
+@test "what a file leaves on the machine is named, ended and fails; what others do there is not its" {
+    local root='' store
+    [ "$(id -u)" -ne 0 ] || root=1
+    # shellcheck disable=SC2016 # for the planted test
+    planted 'env -u SM_TEST_MARK setsid sleep 999 3>&- & mkdir "$SM_TEST_STORE/left"
+        echo "$SM_TEST_STORE" >"'"$BATS_TEST_TMPDIR"'/store"
+        if [ "$(id -u)" -eq 0 ]; then
+            mkdir "$SM_TEST_STORE/data/mounted"
+            mount -t tmpfs none "$SM_TEST_STORE/data/mounted"
+            ip netns add "sm-$$-left"
+        fi
+        # Others, while it runs.
+        mkdir /tmp/supermachine-planted.'"$$"'
+        [ "$(id -u)" -ne 0 ] || ip netns add sm-'"$$"'-other
+        touch "'"$BATS_TEST_TMPDIR"'/planted"
+        until grep -q "@supermachine-other-'"$$"'" /proc/net/unix; do sleep 0.1; done'
+    # shellcheck disable=SC2016 # for Python
+    python3 -c 'import os, socket, sys, time
+while not os.path.exists(sys.argv[1]): time.sleep(0.1)
+s = socket.socket(socket.AF_UNIX); s.bind("\0supermachine-other-" + sys.argv[2]); time.sleep(600)' \
+        "$BATS_TEST_TMPDIR/planted" "$$" 3>&- &
+    other=$!
     files
-    rmdir "/tmp/supermachine-planted.$$"
+    store=$(cat "$BATS_TEST_TMPDIR/store")
     [[ $output == *"ok 1 planted"*"ok 2 well"* ]]
     [[ $output == *"not ok - "*"planted.bats left process "*": "*"sleep 999"* ]]
-    [[ $output == *"not ok - "*"planted.bats left directory /tmp/supermachine-planted.$$"* ]]
+    [[ $output == *"not ok - "*"planted.bats left directory $store/left"* ]]
+    if [ -n "$root" ]; then
+        [[ $output == *"not ok - "*"planted.bats left mount $store/data/mounted"* ]]
+        [[ $output == *"not ok - "*"planted.bats left network namespace sm-"*-left* ]]
+        [ -e "/run/netns/sm-$$-other" ]
+    fi
+    [[ $output != *other* && $output != *supermachine-planted* ]]
+    run grep -c "$store" /proc/self/mountinfo
+    [ "$output" = 0 ]
+    [ ! -e "$store" ]
+    run find /run/netns -name 'sm-*-left'
+    [ -z "$output" ]
+}
+
+@test "a file whose results do not come has failed, and one without a test that is wanted has not" {
+    planted true
+    sed -i 's/@test "well"/@test "planted"/' "$BATS_TEST_TMPDIR/planted.bats"
+    files
+    [[ $output == *"not ok - "*"planted.bats gave no results, "*"# done "* ]]
+    planted true
+    files SM_TEST_FILTER=none
+    [[ $output == *"1..0"*"# done "* && $output != *"not ok"* ]]
+    planted true
+    files
+    [[ $output == *"ok 1 planted"*"ok 2 well"*"# done "* && $output != *"not ok"* ]]
 }
