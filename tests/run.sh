@@ -59,9 +59,13 @@ run_lint() {
     took $(((${EPOCHREALTIME/./} - start) / 1000)) lint
 }
 
-# Sums cmocka's own counts in meson's log; a program that died before it counted is one failure.
-count_unit() {
-    local log=$1/meson-logs/testlog.json sums
+# unit DIRECTORY COMMAND...: the tests of a build tree, by a command that ends with what `meson test` is told. The limits are for
+# what hangs: a busy machine is not judged by them. Sums cmocka's own counts in meson's log; a program that died before it
+# counted is one failure, and so is a meson that failed without having told of any.
+unit() {
+    local log=$1/meson-logs/testlog.json sums status=0 failed_before=$failed
+    rm -f "$log"
+    "${@:2}" --no-rebuild --print-errorlogs -t 10 || status=$?
     sums=$(jq -rs '
         def number($what): [((.stdout // "") + (.stderr // "")) | scan("\\[  " + $what + "  \\] ([0-9]+) test")[0] | tonumber] | add // 0;
         map(number("PASSED") as $passed | number("SKIPPED") as $skipped | number("FAILED") as $failed |
@@ -71,19 +75,21 @@ count_unit() {
         | transpose | map(add) | join(" ")' "$log" 2>/dev/null)
     # shellcheck disable=SC2086 # three numbers
     if [ -n "$sums" ]; then count $sums; else count 0 1 0; fi
+    if [ "$status" -ne 0 ] && [ "$failed" -eq "$failed_before" ]; then
+        echo "run.sh: $1: meson ended with status $status"
+        count 0 1
+    fi
     jq -r --arg where "$1" '"\(.duration * 1000 | floor)\t\($where): \(.name)"' "$log" 2>/dev/null >>"$times"
 }
 
 run_unit() {
     need build-asan make -s build-asan || return
     ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-        meson test -C build-asan --no-rebuild --print-errorlogs
-    count_unit build-asan
+        unit build-asan meson test -C build-asan
     need build-tsan make -s build-tsan || return
     # A fixed address layout: TSan's shadow does not fit some random ones.
     TSAN_OPTIONS=halt_on_error=1 \
-        setarch -R meson test -C build-tsan --no-rebuild --print-errorlogs --suite threads
-    count_unit build-tsan
+        unit build-tsan setarch -R meson test -C build-tsan --suite threads
 }
 
 # ---- integration tests -------------------------------------------------------------------------
@@ -102,7 +108,22 @@ count_tap() {
     sed -nE "s/^(not )?ok [0-9]+ (.*) in ([0-9]+)ms.*/\3\t$2: \2/p" "$1" >>"$times"
 }
 
+# judge PART STATUS N: the results in PART.tap of a tests/run-files that ended with STATUS and was to tell of N files.
+judge() {
+    local tap=$logs/$1.tap files=$(($3 * ${SM_TEST_REPEAT:-1})) told
+    count_tap "$tap" "$1"
+    told=$(grep -c '^# done ' "$tap")
+    if [ "$2" -ne 0 ] || [ "$told" -ne "$files" ]; then
+        echo "run.sh: the $1 tests ended with status $2 after $told of $files files"
+        count 0 1
+    fi
+}
+
+# Once for all parts, which may run at the same time.
+prepared=
 prepare_integration() {
+    local missing=
+    [ -z "$prepared" ] || return 0
     need build make -s build || return
     SM_KERNEL=$(guest/kernel/build.sh)/vmlinux
     if ! SM_IMAGE_BUSYBOX=$(tests/images/make.sh busybox); then
@@ -110,14 +131,16 @@ prepare_integration() {
         return 1
     fi
     # Without root they can only be taken from the cache; the tests that need them skip themselves.
-    if { ! SM_IMAGE_DEBIAN=$(tests/images/make.sh debian) || ! SM_IMAGE_SERVICES=$(tests/images/make.sh services); } &&
-        [ "$(id -u)" -eq 0 ]; then
+    SM_IMAGE_DEBIAN=$(tests/images/make.sh debian) || missing=1
+    SM_IMAGE_SERVICES=$(tests/images/make.sh services) || missing=1
+    if [ -n "$missing" ] && [ "$(id -u)" -eq 0 ]; then
         count 0 1 0
         return 1
     fi
     SM_BUILD=$root/build
     BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-$test_limit}
     export SM_KERNEL SM_IMAGE_BUSYBOX SM_IMAGE_DEBIAN SM_IMAGE_SERVICES SM_BUILD BATS_TEST_TIMEOUT
+    prepared=1
 }
 
 run_native() {
@@ -129,22 +152,17 @@ run_native() {
     fi
     prepare_integration || return
     SM_TESTBED=native SM_TEST_HOST_ONLY=$host_only tests/run-files "${files[@]}" | tee "$logs/native.tap"
-    count_tap "$logs/native.tap" native
+    judge native "${PIPESTATUS[0]}" "${#files[@]}"
 }
 
 run_nested() {
-    local files=("${files[@]}") status
+    local files=("${files[@]}")
     [ "${#files[@]}" -gt 0 ] || files=(tests/integration/*.bats)
     prepare_integration || return
     # BATS_TEST_TIMEOUT reaches the machine by -e, SM_* by themselves.
     tests/testbed/nested run -t "${SM_NESTED_TIMEOUT:-$nested_limit}" -e BATS_TEST_TIMEOUT="$BATS_TEST_TIMEOUT" -- \
         tests/run-files "${files[@]}" | tee "$logs/nested.tap"
-    status=${PIPESTATUS[0]}
-    count_tap "$logs/nested.tap" nested
-    if [ "$status" -ne 0 ]; then
-        echo "run.sh: the nested machine ended with $status after $(grep -c '^# done' "$logs/nested.tap") of ${#files[@]} files"
-        count 0 1
-    fi
+    judge nested "${PIPESTATUS[0]}" "${#files[@]}"
 }
 
 # What a run of the command with an image comes down to: its output, its status, and nothing else. Needs none of what other tests do.
@@ -200,14 +218,14 @@ await_aside() {
 
 parts=()
 files=()
-test_limit=900 # seconds, for what hangs
-nested_limit=4200
+test_limit=1800 # seconds, for what hangs: more than two waits of a test (wait_for)
+nested_limit=18000
 while [ $# -gt 0 ]; do
     case $1 in
     --all)
         export SM_TEST_ALL=1
         test_limit=3600
-        nested_limit=14400
+        nested_limit=36000
         ;;
     --repeat)
         [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || { echo "run.sh: --repeat takes a number"; exit 2; }

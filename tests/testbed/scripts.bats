@@ -207,3 +207,62 @@ another_user() {
     kill "$shower"
     false
 }
+
+# run_tests TEXT ARGUMENT...: tests/run.sh of a tree in which tests/run-files and meson are stand-ins that do this.
+run_tests() {
+    local tree=$BATS_TEST_TMPDIR/tree
+    mkdir -p "$tree"/{tests,scripts,build}
+    cp "$repo/tests/run.sh" "$tree/tests/"
+    stand_in "$bin/make" ''
+    stand_in "$bin/id" 'echo 1000'
+    stand_in "$tree/scripts/kvm-usable" ''
+    stand_in "$tree/guest/kernel/build.sh" 'echo kernel >>prepared; echo /kernel'
+    # Without root, only the first can be made.
+    # shellcheck disable=SC2016 # for the shell in there
+    stand_in "$tree/tests/images/make.sh" '[ "$1" = busybox ] && echo /busybox'
+    # shellcheck disable=SC2016
+    stand_in "$tree/tests/testbed/nested" 'while [ "$1" != -- ]; do shift; done; shift; SM_TESTBED=nested exec "$@"'
+    stand_in "$tree/tests/run-files" "$1"
+    stand_in "$bin/meson" "$1"
+    touch "$tree"/{one,two}.bats
+    shift
+    run env -u SM_TEST_FILTER -u SM_TEST_REPEAT -u SM_TEST_ALL -u SM_IMAGE_DEBIAN -u SM_IMAGE_SERVICES PATH="$bin:$PATH" \
+        "$tree/tests/run.sh" "$@"
+    echo "$output"
+}
+
+# shellcheck disable=SC2016 # for the stand-ins
+@test "run.sh: what is made for the tests is made once, and an image that cannot be is told of once" {
+    run_tests 'echo "1..1"; echo "ok 1 ${SM_IMAGE_DEBIAN-unset} ${SM_IMAGE_SERVICES-unset}."; for f; do echo "# done $f"; done' \
+        native nested one.bats two.bats
+    [ "$status" -eq 0 ]
+    [ "$(grep -c '^ok 1  \.$' <<<"$output")" -eq 2 ]
+    [ "${lines[-1]}" = "2 passed, 0 failed" ]
+    [ "$(wc -l <"$BATS_TEST_TMPDIR/tree/prepared")" -eq 1 ]
+}
+
+# shellcheck disable=SC2016 # for the stand-ins
+@test "run.sh: files of which nothing is told have failed, natively too" {
+    run_tests 'echo "1..1"; echo "ok 1 first"; echo "# done $1"' native one.bats two.bats
+    [ "$status" -eq 1 ]
+    [[ $output == *"after 1 of 2 files"* ]]
+    [ "${lines[-1]}" = "1 passed, 1 failed" ]
+    run_tests 'echo "1..1"; echo "ok 1 first"; for f; do echo "# done $f"; done; exit 143' native one.bats two.bats
+    [ "$status" -eq 1 ]
+    run_tests 'for f in "$@" "$@"; do echo "1..1"; echo "ok 1 all"; echo "# done $f"; done' --repeat 2 native one.bats two.bats
+    [ "${lines[-1]}" = "4 passed, 0 failed" ]
+}
+
+# shellcheck disable=SC2016 # for the stand-ins
+@test "run.sh: a meson that dies has failed, whatever the log of an earlier one says" {
+    local log='{"name":"t","result":"OK","duration":1,"stdout":"[  PASSED  ] 3 test(s)."}' end='mkdir -p "$3/meson-logs"; cd "$3/meson-logs"'
+    stand_in "$bin/setarch" 'shift; exec "$@"'
+    run_tests "$end; echo '$log' >testlog.json" unit
+    [ "${lines[-1]}" = "6 passed, 0 failed" ]
+    run_tests 'exit 1' unit
+    [ "$status" -eq 1 ]
+    [ "${lines[-1]}" = "0 passed, 2 failed" ]
+    run_tests "$end; echo '$log' >testlog.json; exit 1" unit
+    [ "$status" -eq 1 ]
+    [ "${lines[-1]}" = "6 passed, 2 failed" ]
+}
