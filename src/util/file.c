@@ -29,18 +29,33 @@ static int in_the_way(const struct sm_partial *p, sm_error *err)
         "%s is in the way, and is no file that this user has left there: remove it", p->partial);
 }
 
+/* What is only looked at and locked need not be writable: its writer may have made it read-only already. */
+static int open_found(const struct sm_partial *p, bool resume)
+{
+    int how = resume ? O_RDWR : O_RDONLY;
+    return openat(p->dir, p->partial, how | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+}
+
+/* Whether the failure to open it says that it is a link, a directory, a socket, or closed to us. */
+static bool is_foreign(int errnum)
+{
+    return errnum == ELOOP || errnum == EISDIR || errnum == ENXIO || errnum == EACCES;
+}
+
 /* One attempt to have the locked file. */
 static int try_open(struct sm_partial *p, bool resume, sm_error *err)
 {
     auto_fd fd = openat(p->dir, p->partial, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     bool found = fd < 0 && errno == EEXIST;
     if (found) {
-        fd = openat(p->dir, p->partial, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-        if (fd < 0)
-            return errno == ENOENT ? AGAIN : in_the_way(p, err);
+        fd = open_found(p, resume);
+        if (fd < 0 && errno == ENOENT)
+            return AGAIN;
+        if (fd < 0 && is_foreign(errno))
+            return in_the_way(p, err);
     }
     if (fd < 0)
-        return sm_error_errno(err, errno, "cannot make %s", p->partial);
+        return sm_error_errno(err, errno, "cannot %s %s", found ? "open" : "make", p->partial);
     struct stat st;
     if (fstat(fd, &st) != 0)
         return sm_error_errno(err, errno, "cannot look at %s", p->partial);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,6 +182,53 @@ static void what_others_planted_is_left_alone(void **state)
     free(secret);
 }
 
+/* In a child that is no superuser, to whom modes mean nothing; its status. */
+static int as_a_user(int (*fn)(void))
+{
+    assert_int_equal(fchmod(dir_fd, 0777), 0);
+    pid_t child = fork();
+    if (child == 0)
+        _exit(geteuid() == 0 && (setgroups(0, NULL) || setgid(STRANGER) || setuid(STRANGER))
+                  ? 77
+                  : fn());
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* Its writer has made it read-only, and holds its lock. */
+static int meet_a_finished_one(void)
+{
+    struct sm_partial first;
+    if (sm_partial_open(&first, dir_fd, "x", NULL, &err) || fchmod(first.fd, 0400))
+        return 1;
+    if (put("x", "second") != -SM_EBUSY)
+        return 2;
+    sm_partial_leave(&first); /* killed */
+    return put("x", "second") || !has("x") || has("x.partial") ? 3 : 0;
+}
+
+static void one_that_is_read_only_is_waited_for_and_replaced(void **state)
+{
+    assert_int_equal(as_a_user(meet_a_finished_one), 0);
+    expect_text("x", "second");
+}
+
+/* A lease makes an open that does not wait fail: nobody has to remove anything for that. */
+static void what_cannot_be_opened_is_not_always_in_the_way(void **state)
+{
+    free(make_file(dir, "x.partial", "left", 4));
+    signal(SIGIO, SIG_IGN);
+    auto_fd leased = openat(dir_fd, "x.partial", O_RDWR | O_CLOEXEC);
+    assert_int_equal(fcntl(leased, F_SETLEASE, F_WRLCK), 0);
+    int rc = put("x", "new");
+    signal(SIGIO, SIG_DFL);
+    assert_int_not_equal(rc, 0);
+    assert_int_not_equal(rc, -SM_EEXIST);
+    assert_non_null(strstr(err.message, "cannot open x.partial"));
+}
+
 static void what_was_put_in_its_place_gets_no_name(void **state)
 {
     struct sm_partial p;
@@ -257,6 +305,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(leftovers_are_made_anew_or_gone_on_with, set_up, tear_down),
         cmocka_unit_test_setup_teardown(of_two_writers_one_works, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_others_planted_is_left_alone, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            one_that_is_read_only_is_waited_for_and_replaced, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            what_cannot_be_opened_is_not_always_in_the_way, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_was_put_in_its_place_gets_no_name, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_full_disk_leaves_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_private_place_is_its_owners, set_up, tear_down),
