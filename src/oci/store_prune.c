@@ -100,7 +100,8 @@ static void prune_rootfs(struct prune *p, const char *dir, const char *name)
     sm_image_list_clear(&now);
     if (needed)
         return;
-    sm_seal_break(p->store, path);
+    if (!partial) /* one that is being made shares the name of its seal with the finished file */
+        sm_seal_break(p->store, path);
     if (remove_file(p, path))
         p->result->rootfs++;
 }

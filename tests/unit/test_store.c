@@ -1,19 +1,33 @@
-/* The lists of the public API: of an empty store, with one, with many; and what they promise of each row. */
+/* The lists of the public API: of an empty store, with one, with many; and what they promise of each row. What becomes
+ * of root filesystems and their seals. */
 #include "snapshot_util.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "api/internal.h"
+#include "oci/seal.h"
 #include "oci/store_internal.h"
 #include "util/bytes.h"
 
 static sm_error err;
 static char *dir;
 static sm_store *store;
+static unsigned synced_directories;
+
+/* Instead of the C library's: what is in memory need not come to disk, and what was asked for is counted. */
+int fsync(int fd)
+{
+    struct stat st;
+    synced_directories += fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+    return 0;
+}
 
 static int open_store(void **state)
 {
@@ -155,11 +169,51 @@ static void snapshots_are_listed_whatever_they_hold(void **state)
     }
 }
 
+/* ---- root file systems ------------------------------------------------------------------------ */
+
+/* Gives image i a sealed root filesystem; its path, to be freed. */
+static char *put_rootfs(unsigned i)
+{
+    char name[SM_STORE_NAME_MAX];
+    char *bytes = calloc(1, 2 << 20);
+    assert_non_null(bytes);
+    bytes[1 << 20] = 'x';
+    sm_store_rootfs_name(digest_of(i), name);
+    assert_true(mkdirat(store->images->fd, "rootfs", 0700) == 0 || errno == EEXIST);
+    char *path = make_file(dir, name, bytes, 2 << 20);
+    free(bytes);
+    auto_fd fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(sm_seal_make(store->images, name, fd, &err), 0);
+    return path;
+}
+
+static int check_seal(const char *path)
+{
+    auto_fd fd = open(path, O_RDONLY | O_CLOEXEC);
+    return sm_seal_check(store->images, path, fd, SM_SEAL_GLANCE, &err);
+}
+
+static void what_a_killed_builder_left_goes_alone(void **state)
+{
+    char partial[SM_STORE_NAME_MAX];
+    sm_prune_result result;
+    put_image(1, "localhost:5000/app:1");
+    auto_free char *path = put_rootfs(1);
+    snprintf(partial, sizeof(partial), "%s.partial", path);
+    assert_int_equal(link(path, partial), 0);
+    assert_int_equal(sm_store_prune_images(store, false, &result, &err), 0);
+    assert_int_equal(result.rootfs, 1);
+    assert_int_not_equal(access(partial, F_OK), 0);
+    assert_int_equal(check_seal(path), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(
             images_are_listed_with_no_one_and_many_names, open_store, close_store),
+        cmocka_unit_test_setup_teardown(
+            what_a_killed_builder_left_goes_alone, open_store, close_store),
         cmocka_unit_test_setup_teardown(damaged_names_lead_nowhere, open_store, close_store),
         cmocka_unit_test_setup_teardown(
             snapshots_are_listed_whatever_they_hold, open_store, close_store),
