@@ -52,12 +52,10 @@ struct sm_http {
     char *user, *password, *identity_token, *tls_ca;
     bool insecure;
     unsigned stall_s;
-    pthread_mutex_t lock;      /* of what follows */
-    pthread_mutex_t near_lock; /* of nearness alone: a token is asked for under `lock` */
-    int nearness;              /* of the registry, as sm_address_nearness has it */
-    bool plain;                /* the registry does not speak TLS */
-    char *authorization;       /* value of the header, or NULL */
-    unsigned auth_serial;      /* counts changes of it */
+    pthread_mutex_t lock; /* of what follows */
+    bool plain;           /* the registry does not speak TLS */
+    char *authorization;  /* value of the header, or NULL */
+    unsigned auth_serial; /* counts changes of it */
     _Atomic bool stop;
 };
 
@@ -70,8 +68,8 @@ struct attempt {
     uint64_t *from; /* the byte that the sink wants next; NULL: all */
     uint64_t at;    /* the byte that comes next */
     bool small;     /* no ranges are asked for, and there is a bound on the whole time */
-    bool named;     /* the registry has named the place */
-    bool too_near;
+    int nearest;    /* that the place may be to us */
+    bool too_near;  /* it is nearer */
     sm_error *err;
     int rc; /* of the sink */
     size_t headers;
@@ -171,18 +169,12 @@ static int on_progress(void *arg, curl_off_t dt, curl_off_t dn, curl_off_t ut, c
     return a->http->stop;
 }
 
-/* Makes the socket, unless a place that the registry has named is nearer to us than the registry itself. Of a proxy
- * this sees the proxy, which is as near for both. */
+/* Makes the socket, unless the place is nearer to us than it may be. Of a proxy this sees the proxy, which is as near
+ * for the registry and for the places that it names. */
 static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
 {
     struct attempt *a = arg;
-    struct sm_http *h = a->http;
-    int nearness = sm_address_nearness(&to->addr);
-    pthread_mutex_lock(&h->near_lock);
-    if (!a->named && nearness > h->nearness)
-        h->nearness = nearness;
-    a->too_near = nearness > h->nearness;
-    pthread_mutex_unlock(&h->near_lock);
+    a->too_near = sm_address_nearness(&to->addr) > a->nearest;
     return a->too_near ? CURL_SOCKET_BAD
                        : socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
 }
@@ -335,8 +327,8 @@ static const char *place_refused(const struct sm_http *h, const char *url)
 }
 
 /* GET with basic credentials, or, with an identity token, the OAuth2 POST. */
-static int ask_for_token(
-    struct sm_http *h, CURL *curl, const struct sm_challenge *ch, char **token, sm_error *err)
+static int ask_for_token(struct sm_http *h, CURL *curl, const struct sm_challenge *ch, int nearest,
+    char **token, sm_error *err)
 {
     const char *refused = place_refused(h, ch->realm);
     if (refused)
@@ -375,7 +367,7 @@ static int ask_for_token(
     }
     struct body body = {0};
     struct attempt a = {
-        .http = h, .sink = take_body, .arg = &body, .small = true, .named = true, .err = err};
+        .http = h, .sink = take_body, .arg = &body, .small = true, .nearest = nearest, .err = err};
     if (rc || renew(&a.curl) != 0) {
         rc = sm_error_set(err, SM_ENOMEM, "out of memory");
     } else {
@@ -408,10 +400,10 @@ static int ask_for_token(
     return rc;
 }
 
-/* Answers a challenge. `serial` is that of the authorization that was refused: where another thread
- * has replaced it meanwhile there is nothing to do. */
-static int authenticate(
-    struct sm_http *h, CURL *curl, const struct sm_challenge *ch, unsigned serial, sm_error *err)
+/* Answers a challenge that came from a place as near as `nearest`. `serial` is that of the authorization that was
+ * refused: where another thread has replaced it meanwhile there is nothing to do. */
+static int authenticate(struct sm_http *h, CURL *curl, const struct sm_challenge *ch, int nearest,
+    unsigned serial, sm_error *err)
 {
     int rc = 0;
     pthread_mutex_lock(&h->lock);
@@ -419,7 +411,7 @@ static int authenticate(
         auto_free char *secret = NULL;
         char *line = NULL;
         if (ch->bearer)
-            rc = ask_for_token(h, curl, ch, &secret, err);
+            rc = ask_for_token(h, curl, ch, nearest, &secret, err);
         else if (ch->basic && h->user && h->password)
             secret = sm_basic_credentials(h->user, h->password);
         else
@@ -446,6 +438,7 @@ struct request {
     CURL *curl;
     char *url;      /* where it is now */
     bool at_origin; /* the URL is the registry's */
+    int nearness; /* of the registry: of where its last answer came from, as sm_address_nearness has it */
     unsigned redirects, auths;
     unsigned spent;   /* of PATIENCE */
     unsigned in_vain; /* attempts in a row that brought nothing */
@@ -618,7 +611,7 @@ static int judge(struct request *r, const struct attempt *a, uint64_t before, un
     case 401:
         if (!r->at_origin || r->auths++ > 0)
             return refused(r, a);
-        rc = authenticate(r->http, r->curl, &a->challenge, serial, r->err);
+        rc = authenticate(r->http, r->curl, &a->challenge, r->nearness, serial, r->err);
         return rc ? rc : 1;
     case 408:
     case 429:
@@ -635,6 +628,15 @@ static int judge(struct request *r, const struct attempt *a, uint64_t before, un
     }
 }
 
+/* How near the place is that has answered. Addresses that were only tried say nothing: what a registry's name resolves
+ * to is up to the registry. */
+static int nearness_of_answer(CURL *curl)
+{
+    char *ip = NULL;
+    curl_easy_getinfo(curl, CURLINFO_PRIMARY_IP, &ip);
+    return ip ? sm_ip_nearness(ip) : 0;
+}
+
 static int request(struct request *r)
 {
     struct sm_http *h = r->http;
@@ -648,7 +650,7 @@ static int request(struct request *r)
             .arg = r->get->arg,
             .from = &r->get->from,
             .small = r->get->accept,
-            .named = !r->at_origin,
+            .nearest = r->at_origin ? SM_NEAREST : r->nearness,
             .err = r->err};
         uint64_t before = r->get->from;
         pthread_mutex_lock(&h->lock);
@@ -665,6 +667,8 @@ static int request(struct request *r)
             rc = broken(r, &a, before, code);
             continue;
         }
+        if (r->at_origin)
+            r->nearness = nearness_of_answer(r->curl);
         rc = judge(r, &a, before, serial);
         if (rc <= 0)
             return rc;
@@ -717,7 +721,6 @@ int sm_http_new(const struct sm_http_options *o, struct sm_http **out, sm_error 
     if (!h)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     pthread_mutex_init(&h->lock, NULL);
-    pthread_mutex_init(&h->near_lock, NULL);
     h->insecure = o->insecure;
     h->stall_s = o->stall_s ? o->stall_s : STALL_S;
     if (!copy(&h->host, o->host) || !copy(&h->repository, o->repository) ||
@@ -742,7 +745,6 @@ void sm_http_free(struct sm_http *h)
     if (!h)
         return;
     pthread_mutex_destroy(&h->lock);
-    pthread_mutex_destroy(&h->near_lock);
     free(h->host);
     free(h->repository);
     free(h->user);

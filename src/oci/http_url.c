@@ -30,9 +30,9 @@ static int nearness_of_v4(uint32_t ip)
         uint32_t net;
         int bits, nearness;
     } nets[] = {
-        {0x00000000, 8, 2}, /* 0.0.0.0 is this machine for connect(2) */
-        {0x7f000000, 8, 2},
-        {0xa9fe0000, 16, 2},
+        {0x00000000, 8, SM_NEAREST}, /* 0.0.0.0 is this machine for connect(2) */
+        {0x7f000000, 8, SM_NEAREST},
+        {0xa9fe0000, 16, SM_NEAREST},
         {0x0a000000, 8, 1},
         {0x64400000, 10, 1},
         {0xac100000, 12, 1},
@@ -53,14 +53,25 @@ int sm_address_nearness(const struct sockaddr *address)
         return nearness_of_v4(ntohl(v4.sin_addr.s_addr));
     }
     if (address->sa_family != AF_INET6)
-        return 2;
+        return SM_NEAREST;
     memcpy(&v6, address, sizeof(v6));
     const struct in6_addr *ip = &v6.sin6_addr;
     if (IN6_IS_ADDR_V4MAPPED(ip) || (IN6_IS_ADDR_V4COMPAT(ip) && !IN6_IS_ADDR_LOOPBACK(ip)))
         return nearness_of_v4(ntohl(ip->s6_addr32[3]));
     if (IN6_IS_ADDR_UNSPECIFIED(ip) || IN6_IS_ADDR_LOOPBACK(ip) || IN6_IS_ADDR_LINKLOCAL(ip))
-        return 2;
+        return SM_NEAREST;
     return (ip->s6_addr[0] & 0xfe) == 0xfc;
+}
+
+int sm_ip_nearness(const char *ip)
+{
+    struct sockaddr_in v4 = {.sin_family = AF_INET};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+    if (inet_pton(AF_INET, ip, &v4.sin_addr) == 1)
+        return sm_address_nearness((const struct sockaddr *)&v4);
+    if (inet_pton(AF_INET6, ip, &v6.sin6_addr) == 1)
+        return sm_address_nearness((const struct sockaddr *)&v6);
+    return 0;
 }
 
 bool sm_url_is_tls(const char *url)

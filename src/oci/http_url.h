@@ -15,7 +15,9 @@ bool sm_url_is_tls(const char *url);
 
 /* How near an address is to us: 0 anywhere, 1 in a private network, 2 this machine or its link (where clouds have
  * their metadata). */
+#define SM_NEAREST 2
 int sm_address_nearness(const struct sockaddr *address);
+int sm_ip_nearness(const char *ip); /* the same of its text; what is none is anywhere */
 
 /* Scheme, host and port as libcurl understands them, as one text; NULL for what is no URL. malloc'ed. */
 char *sm_url_origin(const char *url);

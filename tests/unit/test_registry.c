@@ -1,4 +1,4 @@
-/* Parts of the registry client that need no network: challenges, tokens, credentials. */
+/* Parts of the registry client that need no network: challenges, tokens, credentials. And whom a registry may send us to. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -6,14 +6,20 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <netdb.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "oci/credentials.h"
+#include "oci/http.h"
 #include "oci/http_auth.h"
 #include "oci/http_url.h"
+#include "own_network.h"
 #include "util/bytes.h"
 
 static char dir[64];
@@ -186,16 +192,6 @@ static void this_machine(void **state)
     assert_false(sm_url_is_local("http://example.com/?localhost"));
 }
 
-static int nearness_of(const char *ip)
-{
-    struct sockaddr_in v4 = {.sin_family = AF_INET};
-    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
-    if (inet_pton(AF_INET, ip, &v4.sin_addr) == 1)
-        return sm_address_nearness((struct sockaddr *)&v4);
-    assert_int_equal(inet_pton(AF_INET6, ip, &v6.sin6_addr), 1);
-    return sm_address_nearness((struct sockaddr *)&v6);
-}
-
 static void nearness(void **state)
 {
     static const char *const far[] = {"8.8.8.8", "172.32.0.1", "172.15.255.255", "100.128.0.1",
@@ -205,11 +201,12 @@ static void nearness(void **state)
     static const char *const here[] = {"127.0.0.1", "127.255.0.1", "0.0.0.0", "0.1.2.3",
         "169.254.169.254", "::1", "::", "fe80::1", "::ffff:127.0.0.1"};
     for (size_t i = 0; i < SM_ARRAY_LEN(far); i++)
-        assert_int_equal(nearness_of(far[i]), 0);
+        assert_int_equal(sm_ip_nearness(far[i]), 0);
     for (size_t i = 0; i < SM_ARRAY_LEN(private); i++)
-        assert_int_equal(nearness_of(private[i]), 1);
+        assert_int_equal(sm_ip_nearness(private[i]), 1);
     for (size_t i = 0; i < SM_ARRAY_LEN(here); i++)
-        assert_int_equal(nearness_of(here[i]), 2);
+        assert_int_equal(sm_ip_nearness(here[i]), SM_NEAREST);
+    assert_int_equal(sm_ip_nearness(""), 0);
 }
 
 static void origins(void **state)
@@ -235,6 +232,164 @@ static void origins(void **state)
     assert_null(sm_url_origin("https://"));
 }
 
+/* ---- a registry that is elsewhere --------------------------------------------------------------- */
+
+#define ELSEWHERE "192.0.2.1"
+
+/* What the names of the tests resolve to, in this order. Of far.test's two nobody listens at the first. */
+static const struct {
+    const char *name, *ip;
+} addresses[] = {{"far.test", "127.0.0.1"}, {"far.test", ELSEWHERE}, {"near.test", "127.0.0.1"}};
+
+/* Instead of the C library's, for libcurl. */
+__attribute__((visibility("default"))) int getaddrinfo(
+    const char *name, const char *port, const struct addrinfo *hints, struct addrinfo **out)
+{
+    struct entry {
+        struct addrinfo info;
+        struct sockaddr_in address;
+    };
+    struct addrinfo **end = out;
+    *out = NULL;
+    for (size_t i = 0; i < SM_ARRAY_LEN(addresses); i++) {
+        if (strcmp(name, addresses[i].name) != 0)
+            continue;
+        struct entry *e = calloc(1, sizeof(*e));
+        e->address.sin_family = AF_INET;
+        e->address.sin_port = htons((uint16_t)atoi(port));
+        inet_pton(AF_INET, addresses[i].ip, &e->address.sin_addr);
+        e->info = (struct addrinfo){.ai_family = AF_INET,
+            .ai_socktype = SOCK_STREAM,
+            .ai_addr = (struct sockaddr *)&e->address,
+            .ai_addrlen = sizeof(e->address)};
+        *end = &e->info;
+        end = &e->info.ai_next;
+    }
+    return *out ? 0 : EAI_NONAME;
+}
+
+__attribute__((visibility("default"))) void freeaddrinfo(struct addrinfo *list)
+{
+    while (list) {
+        struct addrinfo *next = list->ai_next;
+        free(list);
+        list = next;
+    }
+}
+
+/* One server at two addresses; a registry sends to the one that is here. */
+static struct {
+    int far, near;
+    uint16_t far_port, near_port;
+    _Atomic unsigned visits; /* of the place that is no registry */
+} server;
+
+static int listen_at(const char *ip, uint16_t *port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t size = sizeof(address);
+    inet_pton(AF_INET, ip, &address.sin_addr);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (bind(fd, (struct sockaddr *)&address, size) || listen(fd, 8) ||
+        getsockname(fd, (struct sockaddr *)&address, &size)) {
+        close(fd);
+        return -1;
+    }
+    *port = ntohs(address.sin_port);
+    return fd;
+}
+
+static void answer(int fd)
+{
+    char request[2048], text[512];
+    ssize_t n = recv(fd, request, sizeof(request) - 1, 0);
+    if (n <= 0 || *request != 'G') /* it does not speak TLS */
+        return;
+    request[n] = '\0';
+    int len;
+    if (strncmp(request, "GET /v2/r/moved ", 16) == 0) {
+        len = snprintf(text, sizeof(text),
+            "HTTP/1.1 302 Found\r\nLocation: http://near.test:%u/x\r\n"
+            "Content-Length: 0\r\n\r\n",
+            server.near_port);
+    } else if (strncmp(request, "GET /v2/r/private ", 18) == 0 &&
+               !strstr(request, "Authorization:")) {
+        len = snprintf(text, sizeof(text),
+            "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer "
+            "realm=\"http://near.test:%u/token\"\r\nContent-Length: 0\r\n\r\n",
+            server.near_port);
+    } else {
+        server.visits += strncmp(request, "GET /v2/", 8) != 0;
+        len = snprintf(
+            text, sizeof(text), "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"token\":\"t\"}");
+    }
+    (void)!send(fd, text, (size_t)len, MSG_NOSIGNAL);
+}
+
+static void *serve(void *arg)
+{
+    struct pollfd fds[] = {
+        {.fd = server.far, .events = POLLIN}, {.fd = server.near, .events = POLLIN}};
+    while (poll(fds, 2, -1) >= 0 && !((fds[0].revents | fds[1].revents) & ~POLLIN)) {
+        for (size_t i = 0; i < 2; i++) {
+            int fd = fds[i].revents & POLLIN ? accept(fds[i].fd, NULL, NULL) : -1;
+            if (fd >= 0) {
+                answer(fd);
+                close(fd);
+            }
+        }
+    }
+    return NULL;
+}
+
+static int ignore(void *arg, const void *data, size_t size, sm_error *err)
+{
+    return 0;
+}
+
+static int get(const char *name, uint16_t port, const char *path, sm_error *err)
+{
+    char host[64];
+    snprintf(host, sizeof(host), "%s:%u", name, port);
+    struct sm_http *http;
+    assert_int_equal(
+        sm_http_new(&(struct sm_http_options){.host = host, .repository = "r", .insecure = true},
+            &http, err),
+        0);
+    struct sm_http_get what = {.what = "it", .path = path, .accept = "*/*", .sink = ignore};
+    int rc = sm_http_get(http, &what, err);
+    sm_http_free(http);
+    return rc;
+}
+
+/* It is where an answer came from, whatever else its name resolves to. */
+static void a_registry_elsewhere_sends_to_no_nearer_place(void **state)
+{
+    static const char *const paths[] = {"moved", "private"};
+    pthread_t thread;
+    sm_error err;
+    if (!enter_own_network() || system("ip address add " ELSEWHERE "/32 dev lo") != 0)
+        skip();
+    server.far = listen_at(ELSEWHERE, &server.far_port);
+    server.near = listen_at("127.0.0.1", &server.near_port);
+    assert_true(server.far >= 0 && server.near >= 0);
+    assert_int_equal(pthread_create(&thread, NULL, serve, NULL), 0);
+    for (size_t i = 0; i < SM_ARRAY_LEN(paths); i++) {
+        server.visits = 0;
+        assert_int_not_equal(get("far.test", server.far_port, paths[i], &err), 0);
+        if (!strstr(err.message, "nearer to this machine than itself"))
+            fail_msg("%s", err.message);
+        assert_int_equal(server.visits, 0);
+        if (get("near.test", server.near_port, paths[i], &err) != 0)
+            fail_msg("%s", err.message);
+        assert_int_equal(server.visits, 1);
+    }
+    shutdown(server.far, SHUT_RDWR);
+    pthread_join(thread, NULL);
+    close(server.far);
+    close(server.near);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +401,7 @@ int main(void)
         cmocka_unit_test(this_machine),
         cmocka_unit_test(nearness),
         cmocka_unit_test(origins),
+        cmocka_unit_test(a_registry_elsewhere_sends_to_no_nearer_place),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
