@@ -415,10 +415,11 @@ typedef struct sm_snapshot_stats {
 } sm_snapshot_stats;
 
 /* Bakes the snapshot that sm_vm_start restores for this image and configuration. With another warm-up, or another
- * end of the wait, than what is there was baked with, it is made anew; without either, VMs begin with nothing run
- * again, and what was baked of this image with them is removed. Images that differ in their configuration alone
- * share what they can. Of two callers at once (in whatever process) one works and the other waits. *baked (may be
- * NULL) is false when it was there already, and then stats stay as they are. options and stats may be NULL. */
+ * end of the wait, than what is there was baked with, it is made anew, and what began with another warm-up is
+ * removed; without either, VMs begin with nothing run again, and what was baked of this image with them is
+ * removed. Images that differ in their configuration alone share what they can. Of two callers at once (in whatever
+ * process) one works and the other waits. *baked (may be NULL) is false when it was there already, and then stats
+ * stay as they are. options and stats may be NULL. */
 SM_API int sm_image_bake(sm_image *image, const sm_vm_config *config,
     const sm_bake_options *options, bool *baked, sm_snapshot_stats *stats, sm_error *err);
 

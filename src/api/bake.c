@@ -8,7 +8,8 @@
  * The last two are written as differences from the first, which a boot that makes them writes in the
  * background while it goes on. Each carries a note in JSON: state, image, the pid of the
  * command, the egress policy, and what the bake was asked for: with another warm-up or another end of the wait it is made
- * anew, and a bake that asks for neither takes both away, so that runs begin where the last bake says.
+ * anew. A bake takes the other one away where that began with another warm-up, and one that asks for neither takes both
+ * away, so that runs begin where the last bake says.
  *
  * Locks: whoever makes a snapshot holds the lock of the base's key for all three; the others wait for it and then find
  * what they want.
@@ -50,6 +51,8 @@ struct bake {
     struct sm_snapshot_cache *cache;
     char keys[N_STATES][SM_BAKE_KEY_SIZE];
     char asked[33]; /* fingerprint of the options, in the note */
+    char began[33]; /* fingerprint of the warm-up and its network: what warm and service share */
+    bool decides;   /* where runs begin from now on */
     sm_vm *vm;      /* what is captured */
     sm_snapshot_stats *stats;
 };
@@ -89,20 +92,26 @@ static void make_keys(struct bake *b, const struct sm_guest_files *files, const 
     sm_bake_key(b->image, &f, b->keys[SERVICE]);
 }
 
+static void put_hex(const struct sm_fingerprint *f, char hex[33])
+{
+    uint8_t bytes[16];
+    sm_fingerprint_bytes(f, bytes);
+    for (int i = 0; i < 16; i++)
+        snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
+}
+
 static void note_asked(struct bake *b)
 {
     const sm_bake_options *o = b->options;
     const uint64_t until[] = {o->until, o->until == SM_BAKE_SECONDS ? o->seconds : 0};
-    uint8_t bytes[16];
     struct sm_fingerprint f;
     sm_fingerprint_init(&f);
     add_list(&f, o->warmup);
-    sm_fingerprint_add(&f, until, sizeof(until));
     add_text(&f, b->config->network);
     add_text(&f, b->config->egress);
-    sm_fingerprint_bytes(&f, bytes);
-    for (int i = 0; i < 16; i++)
-        snprintf(b->asked + 2 * i, 3, "%02x", bytes[i]);
+    put_hex(&f, b->began);
+    sm_fingerprint_add(&f, until, sizeof(until));
+    put_hex(&f, b->asked);
 }
 
 static int find(const struct bake *b, enum state state, char **path, sm_error *err)
@@ -110,23 +119,33 @@ static int find(const struct bake *b, enum state state, char **path, sm_error *e
     return sm_snapshot_cache_find(b->cache, b->keys[state], path, err);
 }
 
-/* Is there one, and of what is asked for now? */
-static bool is_there(const struct bake *b, enum state state)
+static int target(const struct bake *b, enum state state, char **path, sm_error *err)
+{
+    return sm_snapshot_cache_path(b->cache, b->keys[state], path, err);
+}
+
+/* Whether there is one, whose note has this word. */
+static bool is_noted(const struct bake *b, enum state state, const char *key, const char *word)
 {
     auto_free char *path = NULL;
     auto_fd fd = -1;
     auto_snapshot s = NULL;
-    if (find(b, state, &path, NULL))
-        return false;
-    if (state == BASE)
-        return true;
-    if (sm_snapshot_open(path, &fd, NULL) || sm_snapshot_load_meta(fd, path, &s, NULL))
+    if (target(b, state, &path, NULL) || sm_snapshot_open(path, &fd, NULL) ||
+        sm_snapshot_load_meta(fd, path, &s, NULL))
         return false;
     json_t *note = s->note ? json_loads(s->note, 0, NULL) : NULL;
-    const char *asked = json_string_value(json_object_get(note, "asked"));
-    bool same = asked && strcmp(asked, b->asked) == 0;
+    const char *noted = json_string_value(json_object_get(note, key));
+    bool same = noted && strcmp(noted, word) == 0;
     json_decref(note);
     return same;
+}
+
+/* Is there one, and of what is asked for now? */
+static bool is_there(const struct bake *b, enum state state)
+{
+    auto_free char *path = NULL;
+    return find(b, state, &path, NULL) == 0 &&
+           (state == BASE || is_noted(b, state, "asked", b->asked));
 }
 
 static void say(const struct bake *b, const char *what)
@@ -222,15 +241,11 @@ static int capture(struct bake *b, enum state state, uint32_t pid, bool delta,
         .pid = pid,
         .egress = state != BASE ? b->vm->egress : NULL,
         .asked = state != BASE ? b->asked : NULL,
+        .began = state != BASE ? b->began : NULL,
     };
     /* A stream that is still being closed would cost every restore a reset of the guest's connections. */
     sm_vsock_wait_quiet(sm_machine_vsock(b->vm->machine), STREAMS_END_MS);
     return sm_capture_take(capture, b->vm, &note, delta, err);
-}
-
-static int target(const struct bake *b, enum state state, char **path, sm_error *err)
-{
-    return sm_snapshot_cache_path(b->cache, b->keys[state], path, err);
 }
 
 /* Boots, and captures the base; the file is being written when this returns. */
@@ -325,6 +340,20 @@ static int bake(struct bake *b, enum state state, sm_error *err)
 
 /* ---- finding ----------------------------------------------------------------------------------- */
 
+/* Takes away what runs would begin with instead of what was baked. Under the lock. */
+static int drop_others(const struct bake *b, enum state baked, sm_error *err)
+{
+    int rc = 0;
+    for (enum state state = WARM; !rc && state <= SERVICE; state++) {
+        if (state == baked || (baked != BASE && is_noted(b, state, "began", b->began)))
+            continue;
+        rc = sm_snapshot_cache_remove(b->cache, b->keys[state], err);
+        if (rc == -SM_ENOTFOUND)
+            rc = 0;
+    }
+    return rc;
+}
+
 /* Makes the snapshot under the lock, unless somebody has made it meanwhile. */
 static int bake_locked(struct bake *b, enum state state, bool *baked, sm_error *err)
 {
@@ -338,6 +367,8 @@ static int bake_locked(struct bake *b, enum state state, bool *baked, sm_error *
         if (rc)
             rc = sm_error_prefix(err, rc, "baking '%s'", b->image->info.source);
     }
+    if (!rc && b->decides)
+        rc = drop_others(b, state, err);
     sm_snapshot_cache_unlock(lock);
     return rc;
 }
@@ -358,18 +389,6 @@ static int find_keys(struct bake *b, sm_error *err)
     return rc;
 }
 
-/* Runs begin at the base again. */
-static int drop_tops(const struct bake *b, sm_error *err)
-{
-    int rc = 0;
-    for (enum state state = WARM; !rc && state <= SERVICE; state++) {
-        rc = sm_snapshot_cache_remove(b->cache, b->keys[state], err);
-        if (rc == -SM_ENOTFOUND)
-            rc = 0;
-    }
-    return rc;
-}
-
 int sm_image_bake(sm_image *image, const sm_vm_config *config, const sm_bake_options *options,
     bool *baked, sm_snapshot_stats *stats, sm_error *err)
 {
@@ -380,6 +399,7 @@ int sm_image_bake(sm_image *image, const sm_vm_config *config, const sm_bake_opt
         .config = config ? config : &default_config,
         .options = options ? options : &default_options,
         .stats = stats,
+        .decides = true,
     };
     enum state state = b.options->until != SM_BAKE_READY ? SERVICE
                        : b.options->warmup               ? WARM
@@ -394,8 +414,6 @@ int sm_image_bake(sm_image *image, const sm_vm_config *config, const sm_bake_opt
         return rc;
     note_asked(&b);
     rc = bake_locked(&b, state, &did, err);
-    if (!rc && state == BASE)
-        rc = drop_tops(&b, err);
     sm_snapshot_cache_close(b.cache);
     if (!rc && baked)
         *baked = did;

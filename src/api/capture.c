@@ -16,9 +16,10 @@
 
 static char *note_text(const sm_vm *vm, const struct sm_capture_note *note)
 {
-    json_t *json = json_pack("{s:s, s:s, s:s?, s:i, s:s?, s:s?, s:b}", "state", note->state,
+    json_t *json = json_pack("{s:s, s:s, s:s?, s:i, s:s?, s:s?, s:s?, s:b}", "state", note->state,
         "digest", vm->image->info.digest, "source", vm->image->info.source, "pid", (int)note->pid,
-        "egress", note->egress, "asked", note->asked, "network_moved", (int)vm->network.moved);
+        "egress", note->egress, "asked", note->asked, "began", note->began, "network_moved",
+        (int)vm->network.moved);
     char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
     json_decref(json);
     return text;

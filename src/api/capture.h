@@ -30,6 +30,7 @@ struct sm_capture_note {
     uint32_t pid;       /* of the command that runs; 0: none */
     const char *egress; /* the policy that holds for what runs; NULL: none */
     const char *asked;  /* fingerprint of what a bake was asked for; NULL: it was none */
+    const char *began;  /* fingerprint of what it began with; NULL: it was none */
 };
 
 /* Asks what listens in the guest, for the registry; *capture must be all zero. For captures of guests in

@@ -127,9 +127,12 @@ setup_file() {
     cp -r "$SM_IMAGE_BUSYBOX/oci" "$layout"
     umoci config --image "$layout:latest" --tag service --config.cmd sh --config.cmd -c --config.cmd \
         'nc -ll -p 7777 -e cat & echo $$ starts; i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.2; done'
-    run --separate-stderr supermachine bake --until listening "oci:$layout:service"
+    states() { supermachine snapshot ls --format json | jq -r '[.[].state] | sort | join(" ")'; }
+    supermachine bake --warmup 'echo 1 >/one' "oci:$layout:service"
+    run --separate-stderr supermachine bake --warmup 'echo 1 >/one' --until listening "oci:$layout:service"
     echo "$output $stderr"
     [ "$status" -eq 0 ]
+    [ "$(states)" = "base service warm" ]
     for i in 1 2; do
         supermachine run "oci:$layout:service" >"$BATS_TEST_TMPDIR/out" 3>&- &
         wait_for grep -q 'tick 2' "$BATS_TEST_TMPDIR/out"
@@ -139,6 +142,9 @@ setup_file() {
     # A command instead runs beside no service.
     run --separate-stderr supermachine run "oci:$layout:service" echo hello
     [ "$output" = hello ]
+    # Nor does it outlive a bake that begins with something else.
+    supermachine bake --warmup 'echo 2 >/two' "oci:$layout:service"
+    [ "$(states)" = "base warm" ]
 }
 
 @test "runs begin where the last bake says; images that differ in configuration only share it" {
