@@ -151,8 +151,9 @@ SM_API int sm_store_remove(sm_store *store, const char *reference, sm_error *err
 /* Gives the image a further name, "[HOST/]NAME[:TAG]". */
 SM_API int sm_store_tag(sm_store *store, const char *reference, const char *name, sm_error *err);
 
-/* Reads the image's whole root filesystem and compares it with what was built. SM_ECORRUPT: it is damaged; it is
- * made anew, from the layers, when the image is opened next. (What is cheap is compared at every sm_image_open.) */
+/* Reads the image's whole root filesystem and compares it with what was built. SM_ECORRUPT: it is damaged, and
+ * made anew, from the layers, when the image is opened next; SM_ENOTFOUND: the store does not have it. (What
+ * is cheap is compared at every sm_image_open.) */
 SM_API int sm_store_verify(sm_store *store, const char *reference, sm_error *err);
 
 /* Writes an image as an oci-archive, and makes all images of an oci-archive or docker-archive ready under

@@ -70,13 +70,7 @@ int sm_store_prune_images(sm_store *store, bool all, sm_prune_result *result, sm
 
 int sm_store_verify(sm_store *store, const char *reference, sm_error *err)
 {
-    sm_image *image = NULL;
-    int rc =
-        sm_image_open(store, reference, &(sm_image_options){.pull = SM_PULL_NEVER}, &image, err);
-    if (!rc)
-        rc = sm_image_verify(image, err);
-    sm_image_close(image);
-    return rc;
+    return sm_imgstore_verify_named(store->images, reference, err);
 }
 
 int sm_image_verify(const sm_image *image, sm_error *err)

@@ -214,6 +214,24 @@ int sm_imgstore_find(struct sm_imgstore *store, const char *reference, const cha
     return rc ? rc : sm_store_resolve(store, ref, &plat, true, info, err);
 }
 
+int sm_imgstore_verify_named(struct sm_imgstore *store, const char *reference, sm_error *err)
+{
+    struct sm_image_info info = {.rootfs_fd = -1};
+    auto_reference ref = NULL;
+    struct sm_platform plat;
+    int rc = sm_reference_parse(reference, &ref, err);
+    if (rc == 0)
+        rc = sm_platform_parse(NULL, &plat, err);
+    if (rc == 0)
+        rc = sm_store_resolve(store, ref, &plat, false, &info, err);
+    if (rc == 0)
+        rc = sm_store_hold_rootfs(&info, err);
+    if (rc == 0)
+        rc = sm_imgstore_verify(store, &info, err);
+    sm_image_info_clear(&info);
+    return rc;
+}
+
 /* Has the image made anew; `damage` is what is wrong with it. */
 static int heal(
     const struct search *s, const struct sm_ensure_options *options, const sm_error *damage)

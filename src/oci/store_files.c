@@ -207,9 +207,7 @@ static int read_record(
     return 0;
 }
 
-/* Opens the root filesystem and takes the shared lock that keeps it. A file that is unlinked between
- * the two is as good as never there. */
-static int hold_rootfs(struct sm_imgstore *store, struct sm_image_info *info, sm_error *err)
+int sm_store_hold_rootfs(struct sm_image_info *info, sm_error *err)
 {
     auto_fd fd = open(info->rootfs_path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -222,9 +220,6 @@ static int hold_rootfs(struct sm_imgstore *store, struct sm_image_info *info, sm
         return sm_error_errno(err, errno, "cannot read %s", info->rootfs_path);
     if (st.st_nlink == 0)
         return sm_error_set(err, SM_ENOTFOUND, "the root filesystem %s is gone", info->rootfs_path);
-    rc = sm_seal_check(store, info->rootfs_path, fd, SM_SEAL_GLANCE, err);
-    if (rc)
-        return rc;
     info->rootfs_fd = sm_steal_fd(&fd);
     return 0;
 }
@@ -245,7 +240,9 @@ int sm_store_get_image(struct sm_imgstore *store, const char *digest,
         }
     }
     if (rc == 0 && lock)
-        rc = hold_rootfs(store, &info, err);
+        rc = sm_store_hold_rootfs(&info, err);
+    if (rc == 0 && lock)
+        rc = sm_seal_check(store, info.rootfs_path, info.rootfs_fd, SM_SEAL_GLANCE, err);
     if (rc)
         sm_image_info_clear(&info);
     else

@@ -30,9 +30,13 @@ int sm_store_open_tmp(struct sm_imgstore *store, struct sm_partial *file, sm_err
 /* images/sha256/HEX.json */
 void sm_store_image_name(const char *digest, char name[SM_STORE_NAME_MAX]);
 int sm_store_put_image(struct sm_imgstore *store, const struct sm_image_info *info, sm_error *err);
-/* platform NULL: any. Opens and locks the root filesystem when `lock`. */
+/* platform NULL: any. Opens and locks the root filesystem when `lock`, and glances at its seal. */
 int sm_store_get_image(struct sm_imgstore *store, const char *digest,
     const struct sm_platform *platform, bool lock, struct sm_image_info *info, sm_error *err);
+
+/* Opens the root filesystem and takes the shared lock that keeps it. A file that is unlinked between the two is as good
+ * as never there. */
+int sm_store_hold_rootfs(struct sm_image_info *info, sm_error *err);
 
 /* Which manifest an index means for a platform (indexes/...). */
 int sm_store_put_choice(struct sm_imgstore *store, const char *index_digest,

@@ -193,6 +193,21 @@ static int check_seal(const char *path)
     return sm_seal_check(store->images, path, fd, SM_SEAL_GLANCE, &err);
 }
 
+/* A builder that tells that it was started, and fails. */
+static void put_builder(void)
+{
+    char script[512];
+    int n = snprintf(script, sizeof(script), "#!/bin/sh\n: >%s/started\nexit 1\n", dir);
+    auto_free char *path = make_file(dir, "supermachine-image", script, (size_t)n);
+    assert_int_equal(chmod(path, 0700), 0);
+    assert_int_equal(setenv("SUPERMACHINE_LIBEXEC_DIR", dir, 1), 0);
+}
+
+static bool was_built(void)
+{
+    return faccessat(store->images->fd, "started", F_OK, 0) == 0;
+}
+
 static void what_a_killed_builder_left_goes_alone(void **state)
 {
     char partial[SM_STORE_NAME_MAX];
@@ -207,6 +222,28 @@ static void what_a_killed_builder_left_goes_alone(void **state)
     assert_int_equal(check_seal(path), 0);
 }
 
+static void verifying_tells_and_mends_nothing(void **state)
+{
+    put_builder();
+    put_image(1, "oci:/nowhere:1");
+    auto_free char *path = put_rootfs(1);
+    assert_int_equal(sm_store_verify(store, digest_of(1), &err), 0);
+    assert_int_equal(sm_store_verify(store, digest_of(2), &err), -SM_ENOTFOUND);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    auto_fd fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, "y", 1, 1 << 20), 1);
+    assert_int_equal(sm_store_verify(store, digest_of(1), &err), -SM_ECORRUPT);
+    assert_non_null(strstr(err.message, "made anew when it is used next"));
+    assert_int_equal(pwrite(fd, "x", 1, 1 << 20), 1); /* until then it stays unused */
+    const struct timespec times[2] = {st.st_atim, st.st_mtim};
+    assert_int_equal(futimens(fd, times), 0);
+    assert_int_equal(sm_store_verify(store, digest_of(1), &err), -SM_ECORRUPT);
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    assert_int_equal(sm_store_verify(store, digest_of(1), &err), -SM_ECORRUPT);
+    assert_false(was_built());
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -214,6 +251,7 @@ int main(void)
             images_are_listed_with_no_one_and_many_names, open_store, close_store),
         cmocka_unit_test_setup_teardown(
             what_a_killed_builder_left_goes_alone, open_store, close_store),
+        cmocka_unit_test_setup_teardown(verifying_tells_and_mends_nothing, open_store, close_store),
         cmocka_unit_test_setup_teardown(damaged_names_lead_nowhere, open_store, close_store),
         cmocka_unit_test_setup_teardown(
             snapshots_are_listed_whatever_they_hold, open_store, close_store),
