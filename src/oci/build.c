@@ -190,21 +190,24 @@ static int make_plan(struct build *b)
 
 /* ---- the root filesystem ------------------------------------------------------------------------ */
 
-/* Whether the finished file is there, and whole; it is then locked (shared) by *fd. */
-static bool rootfs_is_there(struct build *b, int *fd)
+/* Whether the finished file is there, and whole; it is then locked (shared) by *fd, which stays -1 otherwise. */
+static int find_rootfs(struct build *b, int *fd)
 {
     auto_fd f = openat(b->store->fd, b->rootfs, O_RDONLY | O_CLOEXEC);
     struct stat st;
     if (f < 0 || sm_store_flock(f, LOCK_SH, 5000, NULL) != 0 || fstat(f, &st) != 0 ||
         st.st_nlink == 0)
-        return false;
-    if (sm_seal_check(b->store, b->rootfs, f, SM_SEAL_WHOLE, NULL) != 0) {
+        return 0;
+    int rc = sm_seal_check(b->store, b->rootfs, f, SM_SEAL_WHOLE, b->err);
+    if (rc == -SM_ECORRUPT) {
         tell(b, "the root filesystem is damaged: making it anew", 0, 0);
-        return false;
+        return 0;
     }
+    if (rc)
+        return rc;
     b->rootfs_size = (uint64_t)st.st_size;
     *fd = sm_steal_fd(&f);
-    return true;
+    return 0;
 }
 
 /* Opens NAME.partial, which makes us the only one who may put a file in its place. */
@@ -297,12 +300,14 @@ static int make_rootfs(struct build *b, int *fd)
 {
     if (mkdirat(b->store->fd, "rootfs", 0700) != 0 && errno != EEXIST)
         return sm_error_errno(b->err, errno, "cannot write into the store %s", b->store->path);
-    if (rootfs_is_there(b, fd))
-        return 0;
+    int rc = find_rootfs(b, fd);
+    if (rc || *fd >= 0)
+        return rc;
     auto_partial file = SM_PARTIAL_NONE;
-    int rc = begin_partial(b, &file);
-    /* Whoever was waited for may have made it. */
-    if (rc || rootfs_is_there(b, fd))
+    rc = begin_partial(b, &file);
+    if (rc == 0) /* whoever was waited for may have made it */
+        rc = find_rootfs(b, fd);
+    if (rc || *fd >= 0)
         return rc;
     rc = fill_partial(b, file.fd, file.partial);
     return rc ? rc : publish(b, &file, fd);

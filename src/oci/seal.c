@@ -136,13 +136,20 @@ int sm_seal_make(struct sm_imgstore *store, const char *rootfs, int fd, sm_error
 
 /* ---- checking ------------------------------------------------------------------------------- */
 
-static int read_head(int seal, const char *rootfs, struct head *head, sm_error *err)
+/* That it is not there is damage; that it cannot be opened says nothing about what it seals. */
+static int open_seal(
+    const struct sm_imgstore *store, const char *rootfs, int *fd, struct head *head, sm_error *err)
 {
-    char line[HEAD + 1] = "";
-    if (seal < 0 || pread(seal, line, HEAD, 0) != HEAD ||
-        sscanf(line, "SMSEAL 1 %20" SCNu64 " %20" SCNd64 " %8" SCNx32, &head->bytes,
-            &head->mtime_ns, &head->first_block) != 3)
+    char name[SM_STORE_NAME_MAX], line[HEAD + 1] = "";
+    seal_name(rootfs, name);
+    auto_fd seal = openat(store->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t n = seal < 0 ? -1 : pread(seal, line, HEAD, 0);
+    if (n < 0 && (seal >= 0 || errno != ENOENT))
+        return sm_error_errno(err, errno, "cannot read the seal of %s", rootfs);
+    if (n != HEAD || sscanf(line, "SMSEAL 1 %20" SCNu64 " %20" SCNd64 " %8" SCNx32, &head->bytes,
+                         &head->mtime_ns, &head->first_block) != 3)
         return damaged(rootfs, "it has no seal", err);
+    *fd = sm_steal_fd(&seal);
     return 0;
 }
 
@@ -167,7 +174,10 @@ static int check_all(int seal, const char *rootfs, int fd, uint64_t bytes, sm_er
     auto_free char *sums = malloc(size + 1);
     if (!sums)
         return no_memory(err);
-    if (pread(seal, sums, size, HEAD) != (ssize_t)size)
+    ssize_t n = pread(seal, sums, size, HEAD);
+    if (n < 0)
+        return sm_error_errno(err, errno, "cannot read the seal of %s", rootfs);
+    if ((size_t)n != size)
         return damaged(rootfs, "its seal is cut off", err);
     return sum_all(fd, bytes, compare_sum, &(struct comparison){rootfs, sums}, err);
 }
@@ -175,11 +185,9 @@ static int check_all(int seal, const char *rootfs, int fd, uint64_t bytes, sm_er
 int sm_seal_check(
     struct sm_imgstore *store, const char *rootfs, int fd, enum sm_seal_depth depth, sm_error *err)
 {
-    char name[SM_STORE_NAME_MAX];
     struct head sealed, found;
-    seal_name(rootfs, name);
-    auto_fd seal = openat(store->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    int rc = read_head(seal, rootfs, &sealed, err);
+    auto_fd seal = -1;
+    int rc = open_seal(store, rootfs, &seal, &sealed, err);
     if (rc == 0)
         rc = look(fd, &found, err);
     if (rc)

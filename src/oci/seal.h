@@ -25,7 +25,7 @@ enum sm_seal_depth {
 /* Seals the finished file; `rootfs` is its name in the store. */
 int sm_seal_make(struct sm_imgstore *store, const char *rootfs, int fd, sm_error *err);
 
-/* SM_ECORRUPT: it is not as it was sealed, or has no seal. A file that is found whole gets the time of its seal. */
+/* SM_ECORRUPT: it is not as it was sealed, or has no seal; other errors say nothing about it. A file that is found whole gets the time of its seal. */
 int sm_seal_check(
     struct sm_imgstore *store, const char *rootfs, int fd, enum sm_seal_depth depth, sm_error *err);
 

@@ -244,6 +244,35 @@ static void verifying_tells_and_mends_nothing(void **state)
     assert_false(was_built());
 }
 
+/* What is wrong then is not the file. */
+static void a_seal_that_cannot_be_opened_is_no_damage(void **state)
+{
+    put_builder();
+    put_image(1, "oci:/nowhere:1");
+    auto_free char *path = put_rootfs(1);
+    auto_fd fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct rlimit before, none;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = before;
+    none.rlim_cur = (rlim_t)fd;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int rc = sm_seal_check(store->images, path, fd, SM_SEAL_GLANCE, &err);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_not_equal(rc, 0);
+    assert_int_not_equal(rc, -SM_ECORRUPT);
+    char seal[SM_STORE_NAME_MAX];
+    snprintf(seal, sizeof(seal), "seals/sha256-%s.v%d", digest_of(1) + 7, SM_ROOTFS_FORMAT);
+    assert_int_equal(unlinkat(store->images->fd, seal, 0), 0);
+    assert_int_equal(mkdirat(store->images->fd, seal, 0700), 0); /* reading it fails */
+    sm_image *image = NULL;
+    rc = sm_image_open(store, digest_of(1), NULL, &image, &err);
+    assert_int_not_equal(rc, 0);
+    assert_int_not_equal(rc, -SM_ECORRUPT);
+    assert_false(was_built());
+    assert_int_equal(unlinkat(store->images->fd, seal, AT_REMOVEDIR), 0);
+    assert_int_equal(check_seal(path), -SM_ECORRUPT); /* it has none */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -252,6 +281,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             what_a_killed_builder_left_goes_alone, open_store, close_store),
         cmocka_unit_test_setup_teardown(verifying_tells_and_mends_nothing, open_store, close_store),
+        cmocka_unit_test_setup_teardown(
+            a_seal_that_cannot_be_opened_is_no_damage, open_store, close_store),
         cmocka_unit_test_setup_teardown(damaged_names_lead_nowhere, open_store, close_store),
         cmocka_unit_test_setup_teardown(
             snapshots_are_listed_whatever_they_hold, open_store, close_store),
