@@ -311,8 +311,10 @@ static int start_thread(struct cli_control *control)
 struct cli_control *cli_control_reserve(const char *name, bool *taken)
 {
     *taken = false;
-    if (!is_plain(name))
+    if (!is_plain(name)) {
+        errno = EINVAL;
         return NULL;
+    }
     struct cli_control *control = calloc(1, sizeof(*control));
     if (!control)
         return NULL;
@@ -325,7 +327,8 @@ struct cli_control *cli_control_reserve(const char *name, bool *taken)
             break;
     }
     *taken = rc == 0;
-    if (rc == 1 && start_thread(control) == 0) {
+    int why = rc == 1 ? start_thread(control) : errno;
+    if (rc == 1 && !why) {
         memcpy(reserved, control->name, sizeof(reserved));
         return control;
     }
@@ -334,6 +337,7 @@ struct cli_control *cli_control_reserve(const char *name, bool *taken)
         close(control->fd);
     }
     free(control);
+    errno = why;
     return NULL;
 }
 

@@ -15,7 +15,8 @@
 struct cli_control;
 
 /* Takes the name and answers requests in a thread, until it is closed. NULL (and *taken) when a VM of this name runs
- * already; NULL when it cannot be done (errno tells why), which is no reason not to run a VM that nobody has named. */
+ * already; NULL when it cannot be done, which is no reason not to run a VM that nobody has named. errno tells why; EINVAL:
+ * no VM can have this name. */
 struct cli_control *cli_control_reserve(const char *name, bool *taken);
 /* The VM is up; NULL: it is over. Waits for a request that is being answered. NULL for control is fine. */
 void cli_control_attach(struct cli_control *control, sm_vm *vm);

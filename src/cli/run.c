@@ -358,11 +358,15 @@ static int reserve_name(struct run *run, struct cli_control **control)
     *control = cli_control_reserve(run->vm.name, &taken);
     if (taken)
         return cli_fail("a VM named '%s' runs already", run->vm.name);
-    if (!*control && named && errno == EPERM)
+    if (*control || !named || errno == EINVAL) /* what is no name is told when the VM is started */
+        return 0;
+    if (errno == EPERM)
         return cli_fail(
             "the directory for names of VMs is not only yours; set XDG_RUNTIME_DIR to one "
             "that is");
-    return 0;
+    return cli_fail("the VM cannot have the name '%s': %s; set XDG_RUNTIME_DIR to a directory "
+                    "where it can",
+        run->vm.name, strerror(errno));
 }
 
 static int run_image(struct run *run)

@@ -18,6 +18,14 @@ load helper
     [ "$status" -eq 125 ]
 }
 
+@test "a VM that is named runs by its name or not at all" {
+    XDG_RUNTIME_DIR=$BATS_TEST_TMPDIR/nowhere fails_with 125 "cannot have the name 'web': No such file" \
+        supermachine run --name web --kernel /nowhere "$busybox" true
+    fails_with 125 "no name for a VM" supermachine run --name a/b "$busybox" true
+    # one that nobody has named goes on to the next step
+    XDG_RUNTIME_DIR=$BATS_TEST_TMPDIR/nowhere fails_with 125 "/nowhere" supermachine run --kernel /nowhere "$busybox" true
+}
+
 @test "too little and too much memory" {
     fails_with 125 "memory" supermachine run --memory 1m "$busybox" true
     fails_with 125 "memory" supermachine run --memory 100t "$busybox" true

@@ -82,9 +82,12 @@ static void of_two_with_one_name_the_second_has_none(void **state)
 
 static void what_is_no_name_of_a_file_is_no_name(void **state)
 {
-    assert_null(reserve(""));
-    assert_null(reserve(".."));
-    assert_null(reserve("a/b"));
+    static const char *const names[] = {"", "..", "a/b"};
+    for (size_t i = 0; i < 3; i++) {
+        errno = 0;
+        assert_null(reserve(names[i]));
+        assert_int_equal(errno, EINVAL);
+    }
     refuses("../web", "no VM named");
     refuses("", "no VM named");
 }
@@ -132,6 +135,16 @@ static void a_directory_of_others_is_not_used(void **state)
     assert_int_equal(unlink(dir), 0);
 }
 
+static void where_names_cannot_be_is_told(void **state)
+{
+    char path[96];
+    snprintf(path, sizeof(path), "%s/nowhere", runtime);
+    assert_int_equal(setenv("XDG_RUNTIME_DIR", path, 1), 0);
+    errno = 0;
+    assert_null(reserve("web"));
+    assert_int_equal(errno, ENOENT);
+}
+
 /* While no descriptor is free nothing can be accepted; then the request is answered. */
 static void descriptors_that_run_out_do_not_end_it(void **state)
 {
@@ -168,6 +181,7 @@ int main(void)
         TEST(what_is_no_name_of_a_file_is_no_name),
         TEST(what_a_killed_owner_left_goes),
         TEST(a_directory_of_others_is_not_used),
+        TEST(where_names_cannot_be_is_told),
         TEST(descriptors_that_run_out_do_not_end_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
