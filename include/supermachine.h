@@ -450,8 +450,8 @@ SM_API int sm_store_snapshots(sm_store *store, sm_store_snapshot_fn *fn, void *a
 SM_API int sm_store_snapshot_remove(sm_store *store, const char *key, sm_error *err);
 
 /* Removes snapshots that were not used for max_age_s seconds, then the least recently used until at most
- * max_bytes are left; UINT64_MAX: no such bound. What it removed is told where asked for. It fails when something could
- * not be removed, after it has removed the others. */
+ * max_bytes are left; UINT64_MAX: no such bound. It fails when something could not be removed, after it has removed
+ * the others; what it removed is told either way. removed and freed_bytes may be NULL. */
 SM_API int sm_store_prune(sm_store *store, uint64_t max_bytes, uint64_t max_age_s, size_t *removed,
     uint64_t *freed_bytes, sm_error *err);
 

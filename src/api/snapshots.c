@@ -113,7 +113,14 @@ int sm_store_prune(sm_store *store, uint64_t max_bytes, uint64_t max_age_s, size
     uint64_t *freed_bytes, sm_error *err)
 {
     SM_CLEANUP(sm_snapshot_cache_close_cleanup) struct sm_snapshot_cache *cache = NULL;
+    size_t count = 0;
+    uint64_t freed = 0;
     int rc = sm_store_snapshot_cache(store, &cache, err);
-    return rc ? rc
-              : sm_snapshot_cache_prune(cache, max_bytes, max_age_s, removed, freed_bytes, err);
+    if (!rc)
+        rc = sm_snapshot_cache_prune(cache, max_bytes, max_age_s, &count, &freed, err);
+    if (removed)
+        *removed = count;
+    if (freed_bytes)
+        *freed_bytes = freed;
+    return rc;
 }

@@ -98,11 +98,10 @@ static int prune(const struct cli_command *self, int argc, char **argv)
         return cli_fail_error(&err);
     int rc = sm_store_prune(store, max_bytes, max_age_s, &removed, &freed, &err);
     sm_store_close(store);
-    if (rc)
-        return cli_fail_error(&err);
     char size[32];
-    printf("removed %zu snapshots, %s\n", removed, cli_format_size(freed, size));
-    return CLI_EXIT_OK;
+    if (!rc || removed)
+        printf("removed %zu snapshots, %s\n", removed, cli_format_size(freed, size));
+    return rc ? cli_fail_error(&err) : CLI_EXIT_OK;
 }
 
 static const struct cli_command cache_prune = {

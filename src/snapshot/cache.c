@@ -363,11 +363,9 @@ int sm_snapshot_cache_prune(struct sm_snapshot_cache *cache, uint64_t max_bytes,
     }
     sm_snapshot_entries_free(entries, n);
     remove_leftovers(&p);
-    if (p.rc)
-        return p.rc;
     if (removed)
         *removed = count;
     if (freed_bytes)
         *freed_bytes = freed;
-    return 0;
+    return p.rc;
 }
