@@ -66,7 +66,7 @@ int sm_store_write(
     if (sm_write_all(file.fd, data, size) != 0)
         rc = sm_error_errno(err, errno, "cannot write %s", name);
     else
-        rc = sm_partial_commit(&file, SM_PARTIAL_SYNC_FILE, err);
+        rc = sm_partial_commit(&file, SM_PARTIAL_SYNC_ALL, err);
     return rc ? sm_error_prefix(err, rc, "the image store %s", store->path) : 0;
 }
 

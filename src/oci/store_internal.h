@@ -20,7 +20,8 @@ struct sm_file_stamp {
 
 #define SM_STORE_NAME_MAX 512
 
-/* Writes the file whole or not at all (temporary name, fsync, rename), making directories. */
+/* Writes the file whole or not at all (temporary name, fsync, rename, fsync of its directory), making directories: what is
+ * written next is on disk after it. */
 int sm_store_write(
     struct sm_imgstore *store, const char *name, const char *data, size_t size, sm_error *err);
 

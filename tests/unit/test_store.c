@@ -273,6 +273,14 @@ static void a_seal_that_cannot_be_opened_is_no_damage(void **state)
     assert_int_equal(check_seal(path), -SM_ECORRUPT); /* it has none */
 }
 
+/* Or a crash leaves a root filesystem that counts as damaged. */
+static void a_seal_is_on_disk_before_what_it_seals_has_its_name(void **state)
+{
+    synced_directories = 0;
+    free(put_rootfs(1));
+    assert_int_equal(synced_directories, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -283,6 +291,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(verifying_tells_and_mends_nothing, open_store, close_store),
         cmocka_unit_test_setup_teardown(
             a_seal_that_cannot_be_opened_is_no_damage, open_store, close_store),
+        cmocka_unit_test_setup_teardown(
+            a_seal_is_on_disk_before_what_it_seals_has_its_name, open_store, close_store),
         cmocka_unit_test_setup_teardown(damaged_names_lead_nowhere, open_store, close_store),
         cmocka_unit_test_setup_teardown(
             snapshots_are_listed_whatever_they_hold, open_store, close_store),
