@@ -332,19 +332,6 @@ static void limit_memory(void)
     fclose(in);
 }
 
-/* Whether there is something to run: nobody is to wait for a bake first. */
-static bool has_command(const struct run *run, const sm_image *image)
-{
-    if (run->exec.args || run->exec.entrypoint || run->vm.snapshot)
-        return true;
-    json_t *root = json_loads(sm_image_config(image), 0, NULL);
-    const json_t *config = json_object_get(root, "config");
-    bool has = json_array_size(json_object_get(config, "Entrypoint")) ||
-               json_array_size(json_object_get(config, "Cmd"));
-    json_decref(root);
-    return has;
-}
-
 /* The VM's name is taken before it is started. 0, or the exit code after a message. */
 static int reserve_name(struct run *run, struct cli_control **control)
 {
@@ -397,9 +384,7 @@ static int run_image(struct run *run)
         goto out;
     }
     run->vm.progress = run->image_options.progress;
-    status = has_command(run, image)
-                 ? reserve_name(run, &control)
-                 : cli_fail("the image names no command of its own; say what to run");
+    status = reserve_name(run, &control);
     if (status)
         goto out;
     int rc = sm_vm_start(image, &run->vm, &vm, &err);
