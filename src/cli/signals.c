@@ -21,6 +21,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static sm_vm *vm;       /* in which a command runs or is being started */
 static sm_exec *target; /* the command, once it is started */
 static bool target_tty, was_held, ended;
+static bool is_ending; /* by this thread: */
+static pthread_t ender;
 static int pending[MAX_PENDING]; /* came while it was being started */
 static size_t n_pending;
 static int stop_ms;
@@ -54,12 +56,23 @@ static void pass_on(int sig)
         sm_exec_resize(target, rows, columns, NULL);
 }
 
-/* Without asking the guest, which may not react to anything. */
+static void *stop_vm(void *arg)
+{
+    sm_vm_stop(arg, 0, NULL);
+    return NULL;
+}
+
+/* Without asking the guest, which may not react to anything; and without waiting, since signals are still to be
+ * taken. */
 static void end_vm(void)
 {
-    ended = true;
     stop_deadline = SM_NO_DEADLINE;
-    sm_vm_stop(vm, 0, NULL);
+    if (ended)
+        return;
+    ended = true;
+    is_ending = pthread_create(&ender, NULL, stop_vm, vm) == 0;
+    if (!is_ending)
+        stop_vm(vm);
 }
 
 /* Under the lock. `requests`: so many asked for the end in a short time, this one included. */
@@ -169,7 +182,10 @@ bool cli_signals_release(void)
     vm = NULL;
     target = NULL;
     n_pending = 0;
-    bool did = ended;
+    bool did = ended, wait = is_ending;
+    is_ending = false;
     pthread_mutex_unlock(&lock);
+    if (wait)
+        pthread_join(ender, NULL);
     return did;
 }

@@ -4,7 +4,8 @@
  * process as they would by default, with the terminal put back. From then on they are passed on
  * to it: SIGTERM as the image's StopSignal, the others as they are. A command that runs on when the stop
  * timeout is over since SIGTERM is ended with its VM, and so is everything at the third request to end within ten
- * seconds: neither asks the guest, which may hang. The next request ends the process whatever happens.
+ * seconds: neither asks the guest, which may hang. The VM is ended by a thread of its own: the next request ends the process,
+ * whatever that one waits for.
  */
 #ifndef SM_CLI_SIGNALS_H
 #define SM_CLI_SIGNALS_H
