@@ -286,22 +286,50 @@ static int take_shape(
     return 0;
 }
 
+/* What the file says, if the VM can be of it. */
+static int read_file(sm_vm *vm, const sm_vm_config *config, int fd, const char *path,
+    sm_vm_config *shape, struct sm_snapshot **snapshot, sm_error *err)
+{
+    auto_snapshot s = NULL;
+    *shape = *config;
+    int rc = sm_snapshot_load_meta(fd, path, &s, err);
+    if (!rc)
+        rc = check_builds(vm, s, path, err);
+    if (!rc && config->snapshot)
+        rc = take_shape(shape, s, path, err);
+    if (!rc)
+        rc = sm_machine_check_shape(s->memory_bytes, s->n_vcpus, err);
+    if (!rc)
+        *snapshot = sm_steal_ptr(&s);
+    return rc;
+}
+
+/* Opens the file and makes it ours. What others may write is looked at before it is copied, so that nothing but a
+ * snapshot is, and again when they can no longer change it. */
+static int open_file(sm_vm *vm, const sm_vm_config *config, const char *path, int *fd,
+    sm_vm_config *shape, struct sm_snapshot **snapshot, sm_error *err)
+{
+    bool copied = false;
+    int rc = sm_snapshot_open(path, fd, err);
+    if (!rc)
+        rc = read_file(vm, config, *fd, path, shape, snapshot, err);
+    if (!rc)
+        rc = sm_snapshot_own(fd, sm_imgstore_path(vm->image->store->images),
+            (*snapshot)->ram_offset + (*snapshot)->memory_bytes, &copied, err);
+    if (rc || !copied)
+        return rc;
+    sm_snapshot_free(sm_steal_ptr(snapshot));
+    return read_file(vm, config, *fd, path, shape, snapshot, err);
+}
+
 int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_error *err)
 {
     auto_fd fd = -1;
     auto_snapshot s = NULL;
+    sm_vm_config shape;
     vm->timing.restored = true;
     vm->timing.found_us = since_start(vm, sm_now_ns());
-    int rc = sm_snapshot_open(path, &fd, err);
-    if (!rc)
-        rc = sm_snapshot_own(&fd, sm_imgstore_path(vm->image->store->images), err);
-    if (!rc)
-        rc = sm_snapshot_load_meta(fd, path, &s, err);
-    if (!rc)
-        rc = check_builds(vm, s, path, err);
-    sm_vm_config shape = *config;
-    if (!rc && config->snapshot)
-        rc = take_shape(&shape, s, path, err);
+    int rc = open_file(vm, config, path, &fd, &shape, &s, err);
     if (!rc)
         rc = take_note(vm, s, config, err);
     if (!rc)

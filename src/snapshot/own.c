@@ -70,21 +70,26 @@ static int copy_data(int from, int to, off_t size)
     return e;
 }
 
-int sm_snapshot_own(int *fd, const char *dir, sm_error *err)
+int sm_snapshot_own(int *fd, const char *dir, uint64_t bytes, bool *copied, sm_error *err)
 {
     struct stat st;
+    *copied = false;
     if (fstat(*fd, &st) < 0)
         return sm_error_errno(err, errno, "cannot look at the snapshot");
     if (is_ours(&st))
         return 0;
     auto_fd copy = nameless(dir);
+    off_t size = (off_t)SM_MIN((uint64_t)st.st_size, bytes);
     int e = copy < 0 ? errno : 0;
     if (!e && ioctl(copy, FICLONE, *fd) < 0)
-        e = copy_data(*fd, copy, st.st_size);
+        e = copy_data(*fd, copy, size);
+    else if (!e && ftruncate(copy, size) < 0)
+        e = errno;
     if (e)
         return sm_error_errno(
             err, e, "others may write the snapshot, and it cannot be copied to %s", dir);
     sm_close(*fd);
     *fd = sm_steal_fd(&copy);
+    *copied = true;
     return 0;
 }

@@ -21,16 +21,15 @@
 
 SM_DEFINE_CLEANUP(struct sm_machine *, sm_machine_close)
 
-static int check_config(const struct sm_machine_config *c, sm_error *err)
+int sm_machine_check_shape(uint64_t memory_bytes, unsigned vcpus, sm_error *err)
 {
-    if (c->memory_bytes < MEMORY_MIN || c->memory_bytes > MEMORY_MAX ||
-        c->memory_bytes % MEMORY_UNIT)
+    if (memory_bytes < MEMORY_MIN || memory_bytes > MEMORY_MAX || memory_bytes % MEMORY_UNIT)
         return sm_error_set(err, SM_EINVAL,
             "a machine cannot have %llu bytes of memory: a multiple of 2 MiB from 32 MiB to 64 GiB",
-            (unsigned long long)c->memory_bytes);
-    if (c->vcpus < 1 || c->vcpus > SM_MACHINE_MAX_VCPUS)
-        return sm_error_set(err, SM_EINVAL, "a machine cannot have %u vCPUs: 1 to %d", c->vcpus,
-            SM_MACHINE_MAX_VCPUS);
+            (unsigned long long)memory_bytes);
+    if (vcpus < 1 || vcpus > SM_MACHINE_MAX_VCPUS)
+        return sm_error_set(
+            err, SM_EINVAL, "a machine cannot have %u vCPUs: 1 to %d", vcpus, SM_MACHINE_MAX_VCPUS);
     return 0;
 }
 
@@ -94,7 +93,7 @@ int sm_machine_create(
     struct sm_machine **out, const struct sm_machine_config *config, sm_error *err)
 {
     uint64_t start = sm_now_ns();
-    int rc = check_config(config, err);
+    int rc = sm_machine_check_shape(config->memory_bytes, config->vcpus, err);
     if (rc)
         return rc;
     struct sm_machine *fresh = calloc(1, sizeof(*fresh));

@@ -52,6 +52,9 @@ struct sm_machine_config {
     int snapshot_fd;
 };
 
+/* Whether there can be such a machine; sm_machine_create asks, too. */
+int sm_machine_check_shape(uint64_t memory_bytes, unsigned vcpus, sm_error *err);
+
 /* Makes VM, memory, devices and vCPUs; nothing runs yet. Strings are copied. */
 int sm_machine_create(
     struct sm_machine **machine, const struct sm_machine_config *config, sm_error *err);

@@ -26,6 +26,14 @@ load helper
     XDG_RUNTIME_DIR=$BATS_TEST_TMPDIR/nowhere fails_with 125 "/nowhere" supermachine run --kernel /nowhere "$busybox" true
 }
 
+@test "what is no snapshot is not copied, whoever may write it" {
+    supermachine image inspect "$busybox" >/dev/null
+    head -c 4M /dev/zero >"$BATS_TEST_TMPDIR/big"
+    chmod 666 "$BATS_TEST_TMPDIR/big"
+    ulimit -f 64 # KiB
+    fails_with 125 "not a snapshot" supermachine run --snapshot "$BATS_TEST_TMPDIR/big" "$busybox" true
+}
+
 @test "too little and too much memory" {
     fails_with 125 "memory" supermachine run --memory 1m "$busybox" true
     fails_with 125 "memory" supermachine run --memory 100t "$busybox" true
