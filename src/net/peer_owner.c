@@ -7,18 +7,29 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
+#include <time.h>
 
+#include "util/bytes.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 
 #define TCP 6
+
+/* Of the thread's time lists may cost a fifth, and so much at once. */
+#define LIST_SHARE   5
+#define LIST_MOST_NS 200000000u
 
 struct end {
     uint32_t ip[4]; /* network order */
     uint16_t port;  /* network order */
 };
 
-enum answer { OURS, STRANGE, UNKNOWN };
+enum answer {
+    OURS,
+    STRANGE,
+    NONE,
+    UNKNOWN
+}; /* NONE: there is no such socket; UNKNOWN: nobody to ask */
 
 static struct end end_of(const struct sockaddr_storage *addr)
 {
@@ -89,7 +100,7 @@ static enum answer ask(struct sm_peer_owner *o, uint8_t family, uint8_t protocol
     const struct inet_diag_msg *m = NLMSG_DATA(&answer.header);
     ssize_t n;
 
-    if (o->fd == 0)
+    if (o->fd < 0)
         o->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
     q.header.nlmsg_seq = ++o->seq;
     if (o->fd < 0 || send(o->fd, &q, sizeof(q), MSG_DONTWAIT) != sizeof(q))
@@ -97,13 +108,26 @@ static enum answer ask(struct sm_peer_owner *o, uint8_t family, uint8_t protocol
     do {
         n = recv(o->fd, &answer, sizeof(answer), MSG_DONTWAIT);
     } while (n >= (ssize_t)sizeof(answer.header) && answer.header.nlmsg_seq != q.header.nlmsg_seq);
-    if (n < (ssize_t)NLMSG_LENGTH(sizeof(*m)) || answer.header.nlmsg_type != SOCK_DIAG_BY_FAMILY)
+    if (n < (ssize_t)sizeof(answer.header))
         return UNKNOWN;
-    o->works = true;
+    if (n < (ssize_t)NLMSG_LENGTH(sizeof(*m)) || answer.header.nlmsg_type != SOCK_DIAG_BY_FAMILY)
+        return NONE;
     /* Where the connection is gone the answer may be a listener at its port. */
     if (m->id.idiag_sport != peer->port || (protocol == TCP && m->id.idiag_dport != local->port))
         return STRANGE;
     return judge(m->idiag_uid, m->idiag_inode);
+}
+
+/* A kernel that cannot tell of a protocol's sockets says that there is none. Ours is there for certain. */
+static bool can_tell(struct sm_peer_owner *o, uint8_t family, uint8_t protocol,
+    const struct end *peer, const struct end *local)
+{
+    enum sm_peer_source *source = &o->source[protocol == TCP];
+
+    if (*source == SM_PEER_UNTRIED)
+        *source =
+            ask(o, family, protocol, local, peer) == NONE ? SM_PEER_IS_LISTED : SM_PEER_IS_TOLD;
+    return *source == SM_PEER_IS_TOLD;
 }
 
 /* ---- /proc/net ----------------------------------------------------------------------------- */
@@ -117,36 +141,84 @@ static void format_end(char *text, size_t room, uint8_t family, const struct end
     snprintf(text + used, room - used, ":%04X", ntohs(end->port));
 }
 
-/* All that can be the other end must be ours: several UDP sockets may share a port. */
-static enum answer search(
-    uint8_t family, uint8_t protocol, const struct end *peer, const struct end *local)
+/* What a socket of the list is recognised by. */
+struct wanted {
+    uint8_t protocol;
+    char from[64], any[64], to[64];
+};
+
+/* What a line says; NONE: it is another socket's. */
+static enum answer read_line(const struct wanted *w, const char *line)
 {
-    char path[32], line[256], from[64], to[64], want_from[64], want_any[64], want_to[64];
-    const struct end any = {.port = peer->port};
-    enum answer answer = STRANGE;
+    char from[64], to[64];
     unsigned long inode;
     unsigned uid;
 
+    if (sscanf(line, " %*[^:]: %63s %63s %*x %*s %*s %*s %u %*d %lu", from, to, &uid, &inode) != 4)
+        return NONE;
+    if (strcmp(from, w->from) != 0 && (w->protocol == TCP || strcmp(from, w->any) != 0))
+        return NONE;
+    if (w->protocol == TCP && strcmp(to, w->to) != 0)
+        return NONE;
+    return judge(uid, inode);
+}
+
+static uint64_t thread_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* All that can be the other end must be ours: several UDP sockets may share a port. */
+static enum answer read_list(FILE *in, const struct wanted *w, uint64_t end_ns)
+{
+    const char *port = strrchr(w->from, ':');
+    enum answer answer = NONE;
+    char line[256];
+
+    for (unsigned n = 1; fgets(line, sizeof(line), in); n++) {
+        enum answer said = strstr(line, port) ? read_line(w, line) : NONE;
+
+        if (said == STRANGE || (n % 256 == 0 && thread_ns() >= end_ns))
+            return STRANGE;
+        if (said == OURS)
+            answer = OURS;
+    }
+    return answer;
+}
+
+static bool may_list(struct sm_peer_owner *o)
+{
+    uint64_t now = sm_now_ns();
+
+    o->cost_ns -= SM_MIN(o->cost_ns, (now - o->paid_ns) / LIST_SHARE);
+    o->paid_ns = now;
+    return o->cost_ns < LIST_MOST_NS;
+}
+
+static enum answer search(struct sm_peer_owner *o, uint8_t family, uint8_t protocol,
+    const struct end *peer, const struct end *local)
+{
+    const struct end any = {.port = peer->port};
+    struct wanted w = {.protocol = protocol};
+    uint64_t begin = thread_ns();
+    enum answer answer;
+    char path[32];
+
+    if (!may_list(o))
+        return STRANGE;
     snprintf(path, sizeof(path), "/proc/thread-self/net/%s%s", protocol == TCP ? "tcp" : "udp",
         family == AF_INET ? "" : "6");
     auto_file in = fopen(path, "re");
     if (!in)
         return STRANGE;
-    format_end(want_from, sizeof(want_from), family, peer);
-    format_end(want_any, sizeof(want_any), family, &any);
-    format_end(want_to, sizeof(want_to), family, local);
-    while (fgets(line, sizeof(line), in)) {
-        if (sscanf(line, " %*[^:]: %63s %63s %*x %*s %*s %*s %u %*d %lu", from, to, &uid, &inode) !=
-            4)
-            continue;
-        if (strcmp(from, want_from) != 0 && (protocol == TCP || strcmp(from, want_any) != 0))
-            continue;
-        if (protocol == TCP && strcmp(to, want_to) != 0)
-            continue;
-        answer = judge(uid, inode);
-        if (answer == STRANGE)
-            return STRANGE;
-    }
+    format_end(w.from, sizeof(w.from), family, peer);
+    format_end(w.any, sizeof(w.any), family, &any);
+    format_end(w.to, sizeof(w.to), family, local);
+    answer = read_list(in, &w, begin + LIST_MOST_NS);
+    o->cost_ns += thread_ns() - begin;
     return answer;
 }
 
@@ -161,17 +233,15 @@ bool sm_peer_owner_is_us(struct sm_peer_owner *o, uint8_t protocol,
 
     if (!is_loopback(peer) || local->ss_family != peer->ss_family)
         return false;
-    if (!o->lists)
+    if (can_tell(o, family, protocol, &p, &l))
         answer = ask(o, family, protocol, &p, &l);
-    /* Not found; or there is nobody to ask, and then all are looked through. */
-    if (answer == UNKNOWN && !o->works)
-        answer = search(family, protocol, &p, &l);
+    if (answer == UNKNOWN)
+        answer = search(o, family, protocol, &p, &l);
     return answer == OURS;
 }
 
 void sm_peer_owner_close(struct sm_peer_owner *o)
 {
-    if (o->fd > 0)
-        close(o->fd);
-    o->fd = 0;
+    sm_close(o->fd);
+    o->fd = -1;
 }

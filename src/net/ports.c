@@ -325,6 +325,7 @@ int sm_ports_create(struct sm_loop *loop, struct sm_vsock *vsock, sm_ports_log_f
         return sm_error_set(err, SM_ENOMEM, "out of memory for published ports");
     ports->loop = loop;
     ports->vsock = vsock;
+    ports->owner = SM_PEER_OWNER_INIT;
     ports->log = log;
     ports->log_arg = log_arg;
     ports->log_rate = sm_rate_make(LOGGED_A_SECOND, LOGGED_BURST);

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/fsuid.h>
@@ -61,9 +62,11 @@ static struct pair make(int family, int type, unsigned uid, bool connected)
     return p;
 }
 
-static void check(bool lists)
+static void check(enum sm_peer_source source)
 {
-    struct sm_peer_owner o = {.lists = lists};
+    struct sm_peer_owner o = SM_PEER_OWNER_INIT;
+
+    o.source[0] = o.source[1] = source;
 
     for (int i = 0; i < 12; i++) {
         int family = i % 2 ? AF_INET6 : AF_INET, type = i < 6 ? SOCK_STREAM : SOCK_DGRAM;
@@ -84,18 +87,78 @@ static void check(bool lists)
 static void test_asked(void **state)
 {
     (void)state;
-    check(false);
+    check(SM_PEER_UNTRIED);
 }
 
 static void test_listed(void **state)
 {
     (void)state;
-    check(true);
+    check(SM_PEER_IS_LISTED);
+}
+
+/* One question tells whether the kernel can be asked, also when the first who came has gone already. */
+static void test_lists_only_without_an_answer(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct sm_peer_owner o = SM_PEER_OWNER_INIT;
+        struct pair p = make(AF_INET, i ? SOCK_STREAM : SOCK_DGRAM, geteuid(), true);
+
+        close(p.peer);
+        assert_false(sm_peer_owner_is_us(&o, i ? 6 : 17, &p.from, &p.local));
+        if (o.source[i] == SM_PEER_IS_TOLD)
+            assert_int_equal(o.paid_ns, 0);
+        else
+            print_message("this kernel does not tell of sockets\n");
+        close(p.here);
+        sm_peer_owner_close(&o);
+    }
+}
+
+static void test_lists_cost_their_share(void **state)
+{
+    struct sm_peer_owner o = SM_PEER_OWNER_INIT;
+    struct pair p = make(AF_INET, SOCK_STREAM, geteuid(), true);
+
+    (void)state;
+    o.source[1] = SM_PEER_IS_LISTED;
+    assert_true(sm_peer_owner_is_us(&o, 6, &p.from, &p.local));
+    assert_true(o.cost_ns > 0);
+    o.cost_ns = UINT64_MAX;
+    assert_false(sm_peer_owner_is_us(&o, 6, &p.from, &p.local));
+    o.cost_ns = 1000000000;
+    o.paid_ns -= 5000000000;
+    assert_true(sm_peer_owner_is_us(&o, 6, &p.from, &p.local));
+    close(p.peer);
+    close(p.here);
+    sm_peer_owner_close(&o);
+}
+
+/* 0 is a descriptor as any other. */
+static void test_descriptor_0(void **state)
+{
+    struct sm_peer_owner o = SM_PEER_OWNER_INIT;
+    struct pair p = make(AF_INET, SOCK_STREAM, geteuid(), true);
+    int kept = fcntl(0, F_DUPFD_CLOEXEC, 3);
+
+    (void)state;
+    close(0);
+    assert_true(sm_peer_owner_is_us(&o, 6, &p.from, &p.local));
+    assert_true(sm_peer_owner_is_us(&o, 6, &p.from, &p.local));
+    assert_int_equal(o.fd, 0);
+    sm_peer_owner_close(&o);
+    assert_int_equal(fcntl(0, F_GETFD), -1);
+    if (kept >= 0) {
+        dup2(kept, 0);
+        close(kept);
+    }
+    close(p.peer);
+    close(p.here);
 }
 
 static void test_not_loopback(void **state)
 {
-    struct sm_peer_owner o = {.lists = false};
+    struct sm_peer_owner o = SM_PEER_OWNER_INIT;
     struct pair p = make(AF_INET, SOCK_STREAM, geteuid(), true);
 
     (void)state;
@@ -111,6 +174,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_asked),
         cmocka_unit_test(test_listed),
+        cmocka_unit_test(test_lists_only_without_an_answer),
+        cmocka_unit_test(test_lists_cost_their_share),
+        cmocka_unit_test(test_descriptor_0),
         cmocka_unit_test(test_not_loopback),
     };
 
