@@ -17,8 +17,10 @@ struct ports_fixture {
     struct sm_ports *ports;
 };
 
-static inline int ports_setup(void **state)
+/* max_streams: of the guest; 0: as usual. */
+static inline int ports_setup_with(void **state, unsigned max_streams)
 {
+    const struct sm_vsock_config config = {.max_streams = max_streams};
     struct ports_fixture *f = calloc(1, sizeof(*f));
 
     assert_non_null(f);
@@ -26,12 +28,17 @@ static inline int ports_setup(void **state)
     assert_int_equal(sm_loop_create(&f->loop, NULL), 0);
     f->env = (struct sm_virtio_env){
         .loop = f->loop, .memory = &f->g.fg.gm, .irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
-    assert_int_equal(sm_vsock_create(&f->env, NULL, &f->vsock, NULL), 0);
+    assert_int_equal(sm_vsock_create(&f->env, &config, &f->vsock, NULL), 0);
     assert_int_equal(sm_loop_start(f->loop, "ports-test", NULL), 0);
     vg_init(&f->g, sm_vsock_dev(f->vsock), 16, 8192);
     assert_int_equal(sm_ports_create(f->loop, f->vsock, NULL, NULL, &f->ports, NULL), 0);
     *state = f;
     return 0;
+}
+
+static inline int ports_setup(void **state)
+{
+    return ports_setup_with(state, 0);
 }
 
 static inline int ports_teardown(void **state)

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -92,17 +93,27 @@ struct watched {
     uint32_t agent_port, host_port; /* of the connection that is watched */
 };
 
-static int setup(void **state)
+static int setup_with(void **state, unsigned max_streams)
 {
     struct watched *w = calloc(1, sizeof(*w));
 
     assert_non_null(w);
-    assert_int_equal(ports_setup((void **)&w->ports), 0);
+    assert_int_equal(ports_setup_with((void **)&w->ports, max_streams), 0);
     assert_int_equal(sm_listeners_create(w->ports->loop, w->ports->vsock, w->ports->ports, NULL,
                          NULL, &w->listeners, NULL),
         0);
     *state = w;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_with(state, 0);
+}
+
+static int setup_one_stream(void **state)
+{
+    return setup_with(state, 1);
 }
 
 static int teardown(void **state)
@@ -211,6 +222,27 @@ static void test_nonsense(void **state)
     lose_by(w, too_long, sizeof(too_long));
 }
 
+/* There is no stream left when the agent is to be asked: it is asked later. */
+static void test_no_stream_left(void **state)
+{
+    struct watched *w = *state;
+    struct sm_port_spec spec;
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct vg_packet taken;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(sm_port_spec_parse("80", &spec, NULL), 0);
+    assert_int_equal(sm_ports_publish(w->ports->ports, &spec, NULL), 0);
+    to.sin_port = htons(spec.host_port);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+    taken = ports_answer(w->ports, 80, TCP);
+    sm_listeners_watch(w->listeners);
+    usleep(2000 * SM_LISTENERS_DELAY_MS);
+    vg_send(&w->ports->g, taken.dst_port, taken.src_port, VG_RST, 0, NULL, 0);
+    be_asked(w);
+    close(fd);
+}
+
 /* ---- the front door -------------------------------------------------------------------------- */
 
 static int enter(const char *path)
@@ -280,6 +312,7 @@ int main(void)
         cmocka_unit_test(test_pick_bounds),
         T(test_found_and_withdrawn),
         T(test_nonsense),
+        cmocka_unit_test_setup_teardown(test_no_stream_left, setup_one_stream, teardown),
         T(test_front_door),
     };
 

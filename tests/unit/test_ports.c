@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/fsuid.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -221,6 +222,98 @@ static void test_strangers_at_found(void **state)
     close(fd);
 }
 
+#define STREAMS 8
+
+static int setup_few_streams(void **state)
+{
+    return ports_setup_with(state, STREAMS);
+}
+
+static void expect_refusal(int fd)
+{
+    char c;
+
+    assert_true(recv(fd, &c, 1, 0) <= 0);
+    close(fd);
+}
+
+/* Strangers have half of the streams; a place that one leaves is the next one's. */
+static void test_strangers_leave_room(void **state)
+{
+    struct ports_fixture *f = *state;
+    struct sm_port_spec spec = publish(f, "80");
+    struct vg_packet first = {0};
+    int strangers[STREAMS / 2], owner[STREAMS / 2], next;
+
+    if (geteuid() != 0)
+        skip();
+    for (int i = 0; i < STREAMS / 2; i++) {
+        strangers[i] = other_users_client(&spec);
+        struct vg_packet p = ports_answer(f, 80, 6 | SM_WIRE_PROXY_OUTSIDE);
+        if (i == 0)
+            first = p;
+    }
+    expect_refusal(other_users_client(&spec));
+    for (int i = 0; i < STREAMS / 2; i++) {
+        owner[i] = client(&spec);
+        ports_answer(f, 80, 6);
+    }
+    expect_refusal(client(&spec));
+    vg_send(&f->g, first.dst_port, first.src_port, VG_RST, 0, NULL, 0);
+    expect_refusal(strangers[0]);
+    next = other_users_client(&spec);
+    ports_answer(f, 80, 6 | SM_WIRE_PROXY_OUTSIDE);
+    close(next);
+    for (int i = 0; i < STREAMS / 2; i++) {
+        if (i > 0)
+            close(strangers[i]);
+        close(owner[i]);
+    }
+}
+
+static void wait_sessions(struct ports_fixture *f, unsigned sessions, unsigned dropped)
+{
+    int64_t deadline = sm_deadline(20000);
+    struct sm_ports_counters c;
+
+    do {
+        sm_ports_get_counters(f->ports, &c);
+        if (sm_deadline_left(deadline) == 0)
+            fail_msg(
+                "%u sessions, %u dropped", (unsigned)c.sessions, (unsigned)c.datagrams_dropped);
+        usleep(1000);
+    } while (c.sessions < sessions || c.datagrams_dropped < dropped);
+    assert_int_equal(c.sessions, sessions);
+    assert_int_equal(c.datagrams_dropped, dropped);
+}
+
+/* ... and three quarters of a UDP port's sessions. */
+static void test_strangers_sessions(void **state)
+{
+    enum { THEIRS = SM_PORTS_SESSIONS / 4 * 3 };
+    struct ports_fixture *f = *state;
+    struct sm_port_spec spec = publish(f, "53/udp");
+    struct rlimit files;
+    int fd[SM_PORTS_SESSIONS + 2];
+
+    if (geteuid() != 0)
+        skip();
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+    files.rlim_cur = files.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+    for (int i = 0; i < SM_PORTS_SESSIONS + 2; i++) {
+        bool stranger = i <= THEIRS;
+
+        fd[i] = stranger ? other_users_client(&spec) : client(&spec);
+        assert_int_equal(send(fd[i], "x", 1, 0), 1);
+        wait_sessions(f,
+            (unsigned)(stranger ? SM_MIN(i + 1, THEIRS) : SM_MIN(i, SM_PORTS_SESSIONS)),
+            (unsigned)((i >= THEIRS) + (i > SM_PORTS_SESSIONS)));
+    }
+    for (int i = 0; i < SM_PORTS_SESSIONS + 2; i++)
+        close(fd[i]);
+}
+
 static void test_taken_and_withdrawn(void **state)
 {
     struct ports_fixture *f = *state;
@@ -251,6 +344,9 @@ int main(void)
         T(test_udp),
         T(test_strangers),
         T(test_strangers_at_found),
+        cmocka_unit_test_setup_teardown(
+            test_strangers_leave_room, setup_few_streams, ports_teardown),
+        T(test_strangers_sessions),
         T(test_taken_and_withdrawn),
     };
 
