@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -23,6 +24,28 @@
 /* ---- the agent's process ------------------------------------------------------------------ */
 
 static struct fake_system *fake;
+
+/* In the agent's process: what it sends between two looks for what has happened (the linker leads its calls here). */
+static unsigned turns, sends;
+
+int __real_epoll_wait(int epoll, struct epoll_event *events, int n, int timeout);
+int __wrap_epoll_wait(int epoll, struct epoll_event *events, int n, int timeout);
+ssize_t __real_send(int fd, const void *data, size_t size, int flags);
+ssize_t __wrap_send(int fd, const void *data, size_t size, int flags);
+
+int __wrap_epoll_wait(int epoll, struct epoll_event *events, int n, int timeout)
+{
+    turns++;
+    sends = 0;
+    return __real_epoll_wait(epoll, events, n, timeout);
+}
+
+ssize_t __wrap_send(int fd, const void *data, size_t size, int flags)
+{
+    if (turns && ++sends > fake->most_sent)
+        fake->most_sent = sends;
+    return __real_send(fd, data, size, flags);
+}
 
 void *system_alloc(size_t size)
 {

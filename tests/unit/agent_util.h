@@ -25,9 +25,10 @@ struct fake_system {
     uint32_t mtu;
     unsigned calls;
     unsigned freezes, thaws;
-    bool nobody; /* there is no process to freeze */
-    int frozen;  /* what system_frozen says */
-    int allocs;  /* so many succeed; negative: all */
+    bool nobody;        /* there is no process to freeze */
+    int frozen;         /* what system_frozen says */
+    int allocs;         /* so many succeed; negative: all */
+    unsigned most_sent; /* calls of send in one turn of the loop */
     int fail_clock, fail_entropy, fail_identity, fail_freeze, fail_network; /* errno to return */
 };
 

@@ -396,6 +396,26 @@ static void a_file_comes_back_as_it_was_written(void **state)
     free(back);
 }
 
+/* The reader's socket takes three frames at least, and all of them at once if it keeps up. */
+static void a_file_has_one_frame_a_turn(void **state)
+{
+    struct agent_test *t = *state;
+    struct peer *p = peer_open(t);
+    size_t size = 3 * SM_WIRE_MAX_DATA;
+    uint8_t *data = calloc(1, size);
+    char path[128];
+    snprintf(path, sizeof(path), "%s/file", t->dir);
+    write_file(p, path, data, size, 0600);
+    peer_expect(p, SM_WIRE_OK, NULL);
+    peer_put(p, SM_WIRE_READ_FILE, &(struct sm_wire_read_file){.path = path, .max = size});
+    peer_expect(p, SM_WIRE_FILE, NULL);
+    for (struct sm_wire_frame f = {.type = SM_WIRE_DATA}; f.type == SM_WIRE_DATA;)
+        assert_true(peer_next(p, &f));
+    assert_int_equal(t->system->most_sent, 1);
+    peer_close(p);
+    free(data);
+}
+
 static void an_empty_file_and_one_of_proc(void **state)
 {
     struct agent_test *t = *state;
@@ -697,6 +717,7 @@ int main(void)
         TEST(without_processes_nothing_is_frozen_or_thawed),
         TEST(freezing_takes_its_time_but_not_more),
         TEST(a_file_comes_back_as_it_was_written),
+        TEST(a_file_has_one_frame_a_turn),
         TEST(an_empty_file_and_one_of_proc),
         TEST(files_that_cannot_be_read),
         TEST(a_file_is_replaced_whole_or_not_at_all),
