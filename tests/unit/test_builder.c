@@ -1,0 +1,100 @@
+/* supermachine-image as the library starts it. The program is this one: it tells which descriptors it has. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "oci/builder.h"
+
+#define MOST 64
+
+static int be_the_program(void)
+{
+    printf("{\"error\": {\"code\": %d, \"message\": \"has", SM_EIO);
+    for (int fd = 0; fd < MOST; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0)
+            printf(" %d", fd);
+    }
+    printf("\"}}\n");
+    return 0;
+}
+
+static char dir[] = "/tmp/sm-builder-XXXXXX";
+
+static int set_up(void **state)
+{
+    char exe[PATH_MAX] = "", path[PATH_MAX];
+    if (!mkdtemp(dir) || readlink("/proc/self/exe", exe, sizeof(exe) - 1) < 0)
+        return -1;
+    snprintf(path, sizeof(path), "%s/supermachine-image", dir);
+    return symlink(exe, path) || setenv("SUPERMACHINE_LIBEXEC_DIR", dir, 1) ? -1 : 0;
+}
+
+static int tear_down(void **state)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof(path), "%s/supermachine-image", dir);
+    return unlink(path) || rmdir(dir) ? -1 : 0;
+}
+
+/* Descriptors of a caller that has left them open for all that it starts. */
+static void leave_open(int *fds, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        fds[i] = dup(STDIN_FILENO);
+        assert_true(fds[i] > STDERR_FILENO && fds[i] < MOST);
+    }
+}
+
+static void it_has_its_three_descriptors(void **state)
+{
+    sm_error err;
+    int fds[8];
+    leave_open(fds, 8);
+    assert_int_equal(sm_builder_logout("example.com", NULL, &err), -SM_EIO);
+    assert_string_equal(err.message, "has 0 1 2");
+    assert_int_equal(sm_builder_login("example.com", "user", "password", NULL, &err), -SM_EIO);
+    assert_string_equal(err.message, "has 0 1 2");
+    for (size_t i = 0; i < 8; i++)
+        close(fds[i]);
+}
+
+/* With a stream to read from it has that, too. */
+static void a_stream_is_the_fourth(void **state)
+{
+    struct sm_imgstore *store;
+    char *loaded, path[PATH_MAX], command[PATH_MAX + 16];
+    sm_error err;
+    int fds[8];
+    leave_open(fds, 8);
+    snprintf(path, sizeof(path), "%s/store", dir);
+    assert_int_equal(sm_imgstore_open(&store, path, &err), 0);
+    assert_int_equal(sm_builder_load(store, "-", NULL, &loaded, &err), -SM_EIO);
+    assert_string_equal(err.message, "has 0 1 2 3");
+    assert_int_equal(sm_builder_load(store, "file", NULL, &loaded, &err), -SM_EIO);
+    assert_string_equal(err.message, "has 0 1 2");
+    sm_imgstore_close(store);
+    for (size_t i = 0; i < 8; i++)
+        close(fds[i]);
+    snprintf(command, sizeof(command), "rm -r %s", path);
+    assert_int_equal(system(command), 0);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        return be_the_program();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(it_has_its_three_descriptors),
+        cmocka_unit_test(a_stream_is_the_fourth),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
