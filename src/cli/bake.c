@@ -5,6 +5,7 @@
 
 #include "cli/cli.h"
 #include "cli/image_options.h"
+#include "cli/memory_limit.h"
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/vm_options.h"
@@ -79,8 +80,10 @@ static int bake_image(struct bake *bake, const char *reference)
     int rc = sm_store_open(&store, NULL, &err);
     if (!rc)
         rc = sm_image_open(store, reference, &bake->image, &image, &err);
-    if (!rc)
+    if (!rc) {
+        cli_limit_memory(bake->vm.memory_bytes);
         rc = sm_image_bake(image, &bake->vm, &bake->options, &baked, &stats, &err);
+    }
     cli_progress_end();
     sm_image_close(image);
     sm_store_close(store);

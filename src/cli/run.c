@@ -13,6 +13,7 @@
 #include "cli/cli.h"
 #include "cli/control.h"
 #include "cli/image_options.h"
+#include "cli/memory_limit.h"
 #include "cli/network.h"
 #include "cli/options.h"
 #include "cli/progress.h"
@@ -310,28 +311,6 @@ static void raise_file_limit(void)
     }
 }
 
-/* The last line against a guest that finds a way to have us keep things for it: what we have with the VM in
- * place, as much again for the copy of its RAM that a capture makes, and room for all that docs/network.md lets
- * wait (streams 1 GiB, the user-mode network 320 MiB). Beyond it an allocation fails, which ends this VM and
- * not the machine's memory. */
-static void limit_memory(void)
-{
-    const rlim_t room = (rlim_t)3 << 29;
-    unsigned long data = 0;
-    struct rlimit limit;
-    FILE *in = fopen("/proc/self/statm", "re");
-    if (!in)
-        return;
-    if (fscanf(in, "%*u %*u %*u %*u %*u %lu", &data) == 1 && getrlimit(RLIMIT_DATA, &limit) == 0) {
-        rlim_t wanted = 2 * (rlim_t)data * (rlim_t)sysconf(_SC_PAGESIZE) + room;
-        if (wanted < limit.rlim_cur) {
-            limit.rlim_cur = wanted;
-            setrlimit(RLIMIT_DATA, &limit);
-        }
-    }
-    fclose(in);
-}
-
 /* The VM's name is taken before it is started. 0, or the exit code after a message. */
 static int reserve_name(struct run *run, struct cli_control **control)
 {
@@ -387,13 +366,16 @@ static int run_image(struct run *run)
     status = reserve_name(run, &control);
     if (status)
         goto out;
+    if (!run->vm.snapshot)
+        cli_limit_memory(run->vm.memory_bytes);
     int rc = sm_vm_start(image, &run->vm, &vm, &err);
     cli_progress_end();
     if (rc) {
         status = cli_fail_error(&err);
         goto out;
     }
-    limit_memory();
+    if (run->vm.snapshot)
+        cli_limit_memory_now();
     cli_control_attach(control, vm);
     status = run_command(run, vm, &at);
     cli_control_attach(control, NULL);

@@ -114,3 +114,18 @@ hung() {
     [[ $stderr == *"printed nothing on its console" || $stderr == *"last lines:"*[a-z]* ]]
     fails_with 125 'is not a time' supermachine run --boot-timeout soon "$busybox" true
 }
+
+@test "the memory of the process is limited before there is a VM, also where it is baked" {
+    local how pid
+    for how in "run --cold" "bake --again"; do
+        # shellcheck disable=SC2086 # words
+        supermachine $how -q -m 512m "$busybox" >/dev/null 2>&1 3>&- &
+        pid=$!
+        wait_for grep -Eq 'Max data size +[0-9]+ ' "/proc/$pid/limits"
+        local limit
+        limit=$(awk '/Max data size/ { print $4 }' "/proc/$pid/limits")
+        ((limit >= 3 * 512 << 20 && limit < (3 * 512 + 2048) << 20))
+        kill -KILL "$pid"
+        wait "$pid" || true
+    done
+}
