@@ -63,6 +63,12 @@ load helper
     run ! grep secret "$BATS_TEST_TMPDIR/fds"
 }
 
+@test "what needs a network is refused without one" {
+    fails_with 125 "--publish needs a network" supermachine run --network none -p 8080:80 "$busybox"
+    fails_with 125 "--publish-all needs a network" supermachine run -P --network none "$busybox"
+    fails_with 125 "--allow needs a network" supermachine run --network none --allow 10.0.0.0/8 "$busybox"
+}
+
 @test "doctor without a place for the store says what run says" {
     run env -u HOME -u XDG_DATA_HOME supermachine doctor
     [ "$status" -eq 125 ]

@@ -316,6 +316,18 @@ cli() {
     [ -z "$(find "$data/supermachine/blobs" "$data/supermachine/rootfs" "$data/supermachine/refs" -type f)" ]
 }
 
+@test "image inspect and history look into the store alone, whatever the name" {
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    : >"$HOSTILE/log"
+    fails_with 125 "does not have it|has no image" supermachine image inspect "$HOSTILE_AT/good/never"
+    fails_with 125 "does not have it|has no image" supermachine image history "$HOSTILE_AT/good/never"
+    [ ! -s "$HOSTILE/log" ]
+    cli pull -q "$HOSTILE_AT/good/never"
+    : >"$HOSTILE/log"
+    cli image inspect "$HOSTILE_AT/good/never" | jq -e '.[0].digest | startswith("sha256:")'
+    [ ! -s "$HOSTILE/log" ]
+}
+
 @test "progress: a bar for each layer on a terminal, wiped at the end; lines elsewhere; nothing with -q" {
     export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data TERM=xterm
     local from=$HOSTILE_AT/unhurried/x
