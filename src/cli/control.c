@@ -18,10 +18,10 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/control_lines.h"
 #include "util/cleanup.h"
 #include "util/signals.h"
 
-#define MAX_LINE        (PATH_MAX + 64)
 #define MAX_NAME        63
 #define BACKLOG         64
 #define SWEEP_AT_START  16  /* names that a start looks at: with many VMs it is not to take long */
@@ -175,37 +175,6 @@ static void set_timeout(int fd, int seconds)
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
 }
 
-/* Lines of a socket. */
-struct lines {
-    int fd;
-    size_t begin, end;
-    char text[MAX_LINE];
-};
-
-/* The next line, without its newline, which lives until the one after it; NULL: there is none. */
-static char *read_line(struct lines *in)
-{
-    for (;;) {
-        char *line = in->text + in->begin;
-        char *newline = memchr(line, '\n', in->end - in->begin);
-        if (newline) {
-            *newline = '\0';
-            in->begin = (size_t)(newline - in->text) + 1;
-            return line;
-        }
-        memmove(in->text, line, in->end - in->begin);
-        in->end -= in->begin;
-        in->begin = 0;
-        if (in->end == sizeof(in->text))
-            return NULL;
-        ssize_t got = recv(in->fd, in->text + in->end, sizeof(in->text) - in->end, 0);
-        if (got > 0)
-            in->end += (size_t)got;
-        else if (got == 0 || errno != EINTR)
-            return NULL;
-    }
-}
-
 static void send_line(int fd, const char *line)
 {
     size_t n = strlen(line);
@@ -224,7 +193,7 @@ static void send_line(int fd, const char *line)
 
 static void serve_snapshot(sm_vm *vm, int fd, const char *path)
 {
-    char answer[MAX_LINE];
+    char answer[CLI_MAX_LINE];
     sm_error err;
     sm_snapshot_stats s;
     if (sm_vm_snapshot(vm, path, &s, &err))
@@ -242,10 +211,8 @@ static void serve_ports(sm_vm *vm, int fd)
     sm_vm_port ports[SM_VM_MAX_PORTS];
     size_t n = sm_vm_ports(vm, ports, SM_VM_MAX_PORTS);
     for (size_t i = 0; i < n && i < SM_VM_MAX_PORTS; i++) {
-        char line[128];
-        snprintf(line, sizeof(line), "port %.45s %u %u %s %s\n", ports[i].host_ip,
-            ports[i].host_port, ports[i].guest_port, ports[i].udp ? "udp" : "tcp",
-            ports[i].found ? "found" : "published");
+        char line[CLI_PORT_LINE];
+        cli_format_port(&ports[i], line);
         send_line(fd, line);
     }
     send_line(fd, "ok\n");
@@ -253,13 +220,14 @@ static void serve_ports(sm_vm *vm, int fd)
 
 static void answer(struct cli_control *control, int fd, const char *line)
 {
-    static const char snapshot[] = "snapshot ";
+    const char *path;
+    enum cli_request request = cli_parse_request(line, &path);
     pthread_mutex_lock(&control->lock);
     if (!control->vm)
         send_line(fd, "error the VM is not up yet, or over\n");
-    else if (strncmp(line, snapshot, sizeof(snapshot) - 1) == 0)
-        serve_snapshot(control->vm, fd, line + sizeof(snapshot) - 1);
-    else if (strcmp(line, "ports") == 0)
+    else if (request == CLI_ASKS_SNAPSHOT)
+        serve_snapshot(control->vm, fd, path);
+    else if (request == CLI_ASKS_PORTS)
         serve_ports(control->vm, fd);
     else
         send_line(fd, "error this supermachine does not know the request\n");
@@ -268,9 +236,9 @@ static void answer(struct cli_control *control, int fd, const char *line)
 
 static void serve(struct cli_control *control, int fd)
 {
-    struct lines in = {.fd = fd};
+    struct cli_lines in = {.fd = fd};
     set_timeout(fd, REQUEST_TIMEOUT);
-    const char *line = is_same_user(fd) ? read_line(&in) : NULL;
+    const char *line = is_same_user(fd) ? cli_read_line(&in) : NULL;
     if (line)
         answer(control, fd, line);
 }
@@ -369,7 +337,7 @@ void cli_control_close(struct cli_control *control)
 /* ---- the side that asks --------------------------------------------------------------------------- */
 
 /* Connects and sends the request; 0, or an exit code after a message. */
-static int ask(const char *vm, const char *request, struct lines *answer)
+static int ask(const char *vm, const char *request, struct cli_lines *answer)
 {
     auto_fd dir = is_plain(vm) ? open_names(false) : -1;
     auto_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -398,45 +366,28 @@ static int refused(const char *line)
 
 int cli_control_snapshot(const char *vm, const char *path, sm_snapshot_stats *stats)
 {
-    struct lines answer;
-    char request[MAX_LINE];
+    struct cli_lines answer;
+    char request[CLI_MAX_LINE];
     snprintf(request, sizeof(request), "snapshot %s\n", path);
     int status = ask(vm, request, &answer);
     if (status)
         return status;
-    const char *line = read_line(&answer);
+    const char *line = cli_read_line(&answer);
     close(answer.fd);
-    unsigned long long v[4];
     if (!line)
         return cli_fail("the VM '%s' ended before its snapshot was written", vm);
-    if (sscanf(line, "ok %llu %llu %llu %llu", &v[0], &v[1], &v[2], &v[3]) != 4)
-        return refused(line);
-    *stats = (sm_snapshot_stats){
-        .pause_us = v[0], .data_bytes = v[1], .ram_bytes = v[2], .write_us = v[3]};
-    return CLI_EXIT_OK;
-}
-
-static bool parse_port(const char *line, sm_vm_port *port)
-{
-    char protocol[4], how[10];
-    *port = (sm_vm_port){0};
-    if (sscanf(line, "port %45s %hu %hu %3s %9s", port->host_ip, &port->host_port,
-            &port->guest_port, protocol, how) != 5)
-        return false;
-    port->udp = strcmp(protocol, "udp") == 0;
-    port->found = strcmp(how, "found") == 0;
-    return true;
+    return cli_parse_snapshot(line, stats) ? CLI_EXIT_OK : refused(line);
 }
 
 int cli_control_ports(const char *vm, sm_vm_port *ports, size_t *n)
 {
-    struct lines answer;
+    struct cli_lines answer;
     int status = ask(vm, "ports\n", &answer);
     if (status)
         return status;
-    const char *line = read_line(&answer);
-    for (*n = 0; line && *n < SM_VM_MAX_PORTS && parse_port(line, &ports[*n]); ++*n)
-        line = read_line(&answer);
+    const char *line = cli_read_line(&answer);
+    for (*n = 0; line && *n < SM_VM_MAX_PORTS && cli_parse_port(line, &ports[*n]); ++*n)
+        line = cli_read_line(&answer);
     if (!line)
         status = cli_fail("the VM '%s' ended before it told its ports", vm);
     else if (strcmp(line, "ok") != 0)
