@@ -15,7 +15,6 @@
  * what they want.
  */
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,8 +123,13 @@ static int target(const struct bake *b, enum state state, char **path, sm_error 
     return sm_snapshot_cache_path(b->cache, b->keys[state], path, err);
 }
 
-/* Whether there is one, whose note has this word. */
-static bool is_noted(const struct bake *b, enum state state, const char *key, const char *word)
+static bool fits(const char *noted, const char *wanted)
+{
+    return !wanted || (noted && strcmp(noted, wanted) == 0);
+}
+
+/* Whether there is one, and its note says so; NULL: whatever it says. */
+static bool is_noted(const struct bake *b, enum state state, const char *asked, const char *began)
 {
     auto_free char *path = NULL;
     auto_fd fd = -1;
@@ -133,10 +137,10 @@ static bool is_noted(const struct bake *b, enum state state, const char *key, co
     if (target(b, state, &path, NULL) || sm_snapshot_open(path, &fd, NULL) ||
         sm_snapshot_load_meta(fd, path, &s, NULL))
         return false;
-    json_t *note = s->note ? json_loads(s->note, 0, NULL) : NULL;
-    const char *noted = json_string_value(json_object_get(note, key));
-    bool same = noted && strcmp(noted, word) == 0;
-    json_decref(note);
+    struct sm_note note;
+    sm_note_read(&note, s->note);
+    bool same = fits(note.asked, asked) && fits(note.began, began);
+    sm_note_clear(&note);
     return same;
 }
 
@@ -145,7 +149,7 @@ static bool is_there(const struct bake *b, enum state state)
 {
     auto_free char *path = NULL;
     return find(b, state, &path, NULL) == 0 &&
-           (state == BASE || is_noted(b, state, "asked", b->asked));
+           (state == BASE || is_noted(b, state, b->asked, NULL));
 }
 
 static void say(const struct bake *b, const char *what)
@@ -236,7 +240,7 @@ static int capture(struct bake *b, enum state state, uint32_t pid, bool delta,
     struct sm_capture *capture, sm_error *err)
 {
     /* What runs in it ran under this policy, and shall never get a wider one; in the base nothing runs. */
-    const struct sm_capture_note note = {
+    const struct sm_note note = {
         .state = state_names[state],
         .pid = pid,
         .egress = state != BASE ? b->vm->egress : NULL,
@@ -345,7 +349,7 @@ static int drop_others(const struct bake *b, enum state baked, sm_error *err)
 {
     int rc = 0;
     for (enum state state = WARM; !rc && state <= SERVICE; state++) {
-        if (state == baked || (baked != BASE && is_noted(b, state, "began", b->began)))
+        if (state == baked || (baked != BASE && is_noted(b, state, NULL, b->began)))
             continue;
         rc = sm_snapshot_cache_remove(b->cache, b->keys[state], err);
         if (rc == -SM_ENOTFOUND)

@@ -1,7 +1,6 @@
 /* Capturing a VM. See capture.h. */
 #include "api/capture.h"
 
-#include <jansson.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,19 +13,17 @@
 #include "util/signals.h"
 #include "vmm/machine.h"
 
-static char *note_text(const sm_vm *vm, const struct sm_capture_note *note)
+static char *note_text(const sm_vm *vm, const struct sm_note *note)
 {
-    json_t *json = json_pack("{s:s, s:s, s:s?, s:i, s:s?, s:s?, s:s?, s:b}", "state", note->state,
-        "digest", vm->image->info.digest, "source", vm->image->info.source, "pid", (int)note->pid,
-        "egress", note->egress, "asked", note->asked, "began", note->began, "network_moved",
-        (int)vm->network.moved);
-    char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
-    json_decref(json);
-    return text;
+    struct sm_note whole = *note;
+    whole.digest = vm->image->info.digest;
+    whole.source = vm->image->info.source;
+    whole.network_moved = vm->network.moved;
+    return sm_note_write(&whole);
 }
 
-static int copy_paused(struct sm_capture *c, sm_vm *vm, const struct sm_capture_note *note,
-    bool delta, const struct sm_ram *ram, sm_error *err)
+static int copy_paused(struct sm_capture *c, sm_vm *vm, const struct sm_note *note, bool delta,
+    const struct sm_ram *ram, sm_error *err)
 {
     int rc = sm_machine_save(vm->machine, &c->snapshot, err);
     if (!rc)
@@ -48,8 +45,8 @@ int sm_capture_listeners(struct sm_capture *capture, sm_vm *vm, sm_error *err)
     return sm_vm_save_listeners(vm, &capture->listeners, &capture->n_listeners, err);
 }
 
-int sm_capture_take(struct sm_capture *capture, sm_vm *vm, const struct sm_capture_note *note,
-    bool delta, sm_error *err)
+int sm_capture_take(
+    struct sm_capture *capture, sm_vm *vm, const struct sm_note *note, bool delta, sm_error *err)
 {
     struct sm_ram ram;
     sm_machine_ram(vm->machine, &ram);
@@ -138,7 +135,7 @@ void sm_capture_clear(struct sm_capture *capture)
 static int capture_frozen(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 {
     int rc = sm_vm_freeze(vm, err);
-    const struct sm_capture_note note = {
+    const struct sm_note note = {
         .state = "live", .pid = sm_vm_command_pid(vm), .egress = vm->egress};
     if (!rc)
         rc = sm_capture_listeners(capture, vm, err);

@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 
+#include "api/note.h"
 #include "api/vm.h"
 #include "snapshot/writer.h"
 
@@ -24,23 +25,15 @@ struct sm_capture {
     sm_error error;
 };
 
-/* What a restore reads back, in the snapshot's note. */
-struct sm_capture_note {
-    const char *state;
-    uint32_t pid;       /* of the command that runs; 0: none */
-    const char *egress; /* the policy that holds for what runs; NULL: none */
-    const char *asked;  /* fingerprint of what a bake was asked for; NULL: it was none */
-    const char *began;  /* fingerprint of what it began with; NULL: it was none */
-};
-
 /* Asks what listens in the guest, for the registry; *capture must be all zero. For captures of guests in
  * which something runs, when it is frozen. */
 int sm_capture_listeners(struct sm_capture *capture, sm_vm *vm, sm_error *err);
 
 /* Pauses the VM, copies, and leaves it paused (after a failure it runs). delta: only what differs from the
- * snapshot file that the VM was restored from. *capture must be all zero, but for its listeners. */
-int sm_capture_take(struct sm_capture *capture, sm_vm *vm, const struct sm_capture_note *note,
-    bool delta, sm_error *err);
+ * snapshot file that the VM was restored from. *capture must be all zero, but for its listeners. note: state, pid,
+ * egress, asked; the rest is the VM's. */
+int sm_capture_take(
+    struct sm_capture *capture, sm_vm *vm, const struct sm_note *note, bool delta, sm_error *err);
 
 /* Begins to write the file; base_fd >= 0: as a difference from that snapshot. base_fd must stay open
  * until finish or clear. */

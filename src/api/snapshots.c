@@ -1,10 +1,10 @@
 /* The snapshots of a store: listing, removing, pruning. */
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "api/internal.h"
+#include "api/note.h"
 #include "snapshot/cache.h"
 #include "snapshot/reader.h"
 #include "util/cleanup.h"
@@ -20,12 +20,6 @@ int sm_store_snapshot_cache(sm_store *store, struct sm_snapshot_cache **cache, s
     return sm_snapshot_cache_open(dir, cache, err);
 }
 
-static const char *note_word(const json_t *note, const char *key)
-{
-    const char *word = json_string_value(json_object_get(note, key));
-    return word ? word : "";
-}
-
 /* What the file itself says; one that cannot be read is listed as "damaged". */
 static void report(struct sm_snapshot_cache *cache, const struct sm_snapshot_entry *e,
     sm_store_snapshot_fn *fn, void *arg)
@@ -37,20 +31,23 @@ static void report(struct sm_snapshot_cache *cache, const struct sm_snapshot_ent
         return;
     bool readable =
         sm_snapshot_open(path, &fd, NULL) == 0 && sm_snapshot_load_meta(fd, path, &s, NULL) == 0;
-    json_t *note = readable && s->note ? json_loads(s->note, 0, NULL) : NULL;
+    struct sm_note note;
+    sm_note_read(&note, readable ? s->note : NULL);
     fn(arg, &(sm_store_snapshot){
                 .key = e->key,
                 .path = path,
-                .digest = note_word(note, "digest"),
-                .source = note_word(note, "source"),
-                .state = readable ? note_word(note, "state") : "damaged",
+                .digest = note.digest ? note.digest : "",
+                .source = note.source ? note.source : "",
+                .state = !readable    ? "damaged"
+                         : note.state ? note.state
+                                      : "",
                 .memory_bytes = readable ? s->memory_bytes : 0,
                 .vcpus = readable ? s->n_vcpus : 0,
                 .disk_bytes = e->disk_bytes,
                 .created = e->made.tv_sec,
                 .used = e->used.tv_sec,
             });
-    json_decref(note);
+    sm_note_clear(&note);
 }
 
 int sm_store_snapshots(sm_store *store, sm_store_snapshot_fn *fn, void *arg, sm_error *err)

@@ -10,7 +10,6 @@
  * serves the first request.
  */
 #include <errno.h>
-#include <jansson.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "api/note.h"
 #include "api/vm.h"
 #include "devices/vsock.h"
 #include "snapshot/reader.h"
@@ -253,19 +253,18 @@ static int check_builds(
 static int take_note(
     sm_vm *vm, const struct sm_snapshot *s, const sm_vm_config *config, sm_error *err)
 {
-    json_t *note = s->note ? json_loads(s->note, 0, NULL) : NULL;
-    json_int_t pid = json_integer_value(json_object_get(note, "pid"));
-    const char *egress = json_string_value(json_object_get(note, "egress"));
-    int rc = egress ? sm_vm_network_narrow(&vm->network, egress, err) : 0;
-    vm->network.moved = json_is_true(json_object_get(note, "network_moved"));
-    json_decref(note);
-    if (!rc && egress) {
+    struct sm_note note;
+    sm_note_read(&note, s->note);
+    int rc = note.egress ? sm_vm_network_narrow(&vm->network, note.egress, err) : 0;
+    if (!rc && note.egress) {
         free(vm->egress);
         rc = sm_vm_network_policy(&vm->network, &vm->egress, err);
     }
     if (!rc)
         rc = sm_vm_network_remember(&vm->network, s, err);
-    vm->service_pid = config->service && pid > 0 && pid <= INT32_MAX ? (uint32_t)pid : 0;
+    vm->network.moved = note.network_moved;
+    vm->service_pid = config->service ? note.pid : 0;
+    sm_note_clear(&note);
     return rc;
 }
 
