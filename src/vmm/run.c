@@ -28,9 +28,11 @@
 #include "util/error.h"
 #include "util/signals.h"
 #include "util/text.h"
+#include "vmm/guest_wait.h"
 #include "vmm/machine_internal.h"
 
-#define PAUSE_MS      1000
+/* Of the guest's own time: a vCPU that waits for a CPU of the host, or for the device thread, comes in the end. */
+#define PAUSE_MS      30000
 #define RESET_COMMAND 0xfe
 #define REG_STATUS    0x70 /* of virtio-mmio; 0 resets the device */
 
@@ -302,27 +304,29 @@ void sm_machine_join_vcpus(struct sm_machine *m)
 
 /* ---- pause and resume ---------------------------------------------------------------------------------- */
 
-static struct timespec in_ms(unsigned ms)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += ms / 1000;
-    t.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (t.tv_nsec >= 1000000000) {
-        t.tv_sec++;
-        t.tv_nsec -= 1000000000;
-    }
-    return t;
-}
-
 static int has_ended(const struct sm_machine *m, sm_error *err)
 {
     return sm_error_set(err, SM_EGUEST, "the machine has ended: %s", m->end.message);
 }
 
+/* Until all are parked. True: in vain. With the lock, which is let go while the kernel is asked for the vCPUs' time. */
+static bool wait_for_all(struct sm_machine *m, struct sm_wait *wait)
+{
+    bool over = false;
+    while (m->n_parked < m->n_vcpus && m->state != MACHINE_ENDED && !over) {
+        struct timespec slice = sm_timespec_in(sm_wait_slice(wait));
+        if (pthread_cond_timedwait(&m->changed, &m->lock, &slice) != ETIMEDOUT)
+            continue;
+        pthread_mutex_unlock(&m->lock);
+        over = sm_wait_over(wait);
+        pthread_mutex_lock(&m->lock);
+    }
+    return m->n_parked < m->n_vcpus;
+}
+
 static int park_all(struct sm_machine *m, sm_error *err)
 {
-    struct timespec deadline = in_ms(PAUSE_MS);
+    struct sm_guest_wait w;
     int rc = 0;
     pthread_mutex_lock(&m->lock);
     if (m->state != MACHINE_RUNNING) {
@@ -336,15 +340,16 @@ static int park_all(struct sm_machine *m, sm_error *err)
     for (unsigned i = 0; i < m->n_vcpus; i++)
         sm_hv_vcpu_kick(m->vcpus[i].hv);
 
+    sm_guest_wait_begin(&w, m, PAUSE_MS);
     pthread_mutex_lock(&m->lock);
-    int e = 0;
-    while (m->n_parked < m->n_vcpus && m->state != MACHINE_ENDED && e != ETIMEDOUT)
-        e = pthread_cond_timedwait(&m->changed, &m->lock, &deadline);
+    bool in_vain = wait_for_all(m, &w.wait);
     if (m->state == MACHINE_ENDED) {
         rc = has_ended(m, err);
-    } else if (m->n_parked < m->n_vcpus) {
-        rc = sm_error_set(err, SM_ETIMEOUT, "%u of %u vCPUs did not stop within %d ms",
-            m->n_vcpus - m->n_parked, m->n_vcpus, PAUSE_MS);
+    } else if (in_vain) {
+        char what[64];
+        snprintf(what, sizeof(what), "%u of %u vCPUs did not stop", m->n_vcpus - m->n_parked,
+            m->n_vcpus);
+        rc = sm_wait_failed(&w.wait, err, what);
         atomic_store(&m->request, REQUEST_RUN);
         pthread_cond_broadcast(&m->changed);
     } else {
