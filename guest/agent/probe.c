@@ -23,6 +23,8 @@
 
 #define POLL_MIN_MS 10u
 #define POLL_MAX_MS 200u
+/* A look that comes later than this was late because we did not run: the host has no CPU for us, or the VM stood still. */
+#define LATE_NS 50000000u
 /* Above what the looks themselves cost where the guest kernel is emulated. */
 #define IDLE_PERMILLE 100u
 #define QUIET_MIN_MS  200u
@@ -347,6 +349,9 @@ void probe_timer(struct agent *a, struct conn *c, uint64_t now)
         watch_timer(a, c, now);
         return;
     }
+    /* That time is nobody's fault in here. The host has its own limit for how long it waits for us. */
+    if (now - c->next_ns > LATE_NS)
+        c->deadline_ns += now - c->next_ns;
     if (c->state == CONN_WAIT_FROZEN) {
         freeze_timer(a, c, now);
         return;

@@ -111,6 +111,10 @@ int system_freeze(bool *anybody, const char **what)
 
 int system_frozen(void)
 {
+    if (++fake->looks == 2)
+        usleep(1000 * fake->stall_ms);
+    if (fake->looks == fake->looks_to_freeze)
+        return 1;
     return fake->frozen;
 }
 

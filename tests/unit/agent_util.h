@@ -25,10 +25,12 @@ struct fake_system {
     uint32_t mtu;
     unsigned calls;
     unsigned freezes, thaws;
-    bool nobody;        /* there is no process to freeze */
-    int frozen;         /* what system_frozen says */
-    int allocs;         /* so many succeed; negative: all */
-    unsigned most_sent; /* calls of send in one turn of the loop */
+    bool nobody;                     /* there is no process to freeze */
+    int frozen;                      /* what system_frozen says */
+    unsigned looks, looks_to_freeze; /* of system_frozen; with so many all is frozen (0: never) */
+    unsigned stall_ms;               /* so long the second of them takes */
+    int allocs;                      /* so many succeed; negative: all */
+    unsigned most_sent;              /* calls of send in one turn of the loop */
     int fail_clock, fail_entropy, fail_identity, fail_freeze, fail_network; /* errno to return */
 };
 

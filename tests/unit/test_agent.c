@@ -329,6 +329,19 @@ static void freezing_takes_its_time_but_not_more(void **state)
     assert_int_equal(t->system->thaws, 4);
 }
 
+/* An agent that gets no CPU between two looks has not waited meanwhile. */
+static void time_without_a_cpu_is_not_waited(void **state)
+{
+    struct agent_test *t = *state;
+    struct peer *p = peer_open(t);
+    t->system->stall_ms = 900;
+    t->system->looks_to_freeze = 4;
+    peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = 300});
+    peer_expect(p, SM_WIRE_OK, NULL);
+    peer_close(p);
+    assert_int_equal(t->system->looks, 4);
+}
+
 /* ---- files -------------------------------------------------------------------------------- */
 
 static void write_file(
@@ -716,6 +729,7 @@ int main(void)
         TEST(restore_thaws_what_was_frozen_once),
         TEST(without_processes_nothing_is_frozen_or_thawed),
         TEST(freezing_takes_its_time_but_not_more),
+        TEST(time_without_a_cpu_is_not_waited),
         TEST(a_file_comes_back_as_it_was_written),
         TEST(a_file_has_one_frame_a_turn),
         TEST(an_empty_file_and_one_of_proc),
