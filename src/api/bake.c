@@ -29,15 +29,15 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "vmm/guest_wait.h"
 #include "vmm/machine.h"
 
-#define LOCK_TIMEOUT_MS  600000
 #define IDLE_QUIET_MS    100
 #define BOOTED_SETTLE_MS 30000
 #define STREAMS_END_MS   1000
 #define DEFAULT_UNTIL_S  300
-#define SETTLE_MS        2000 /* what was started may go on for ever; this long it may settle */
-#define WARMUP_WAIT_MS   600000
+#define SETTLE_MS        2000   /* what was started may go on for ever; this long it may settle */
+#define WARMUP_WAIT_MS   600000 /* of the guest's own time */
 
 enum state { BASE, WARM, SERVICE };
 static const char *const state_names[] = {[BASE] = "base", [WARM] = "warm", [SERVICE] = "service"};
@@ -174,6 +174,19 @@ static void settle(struct bake *b, uint32_t timeout_ms)
     wait_idle(b->vm, timeout_ms, NULL);
 }
 
+static int wait_for_warmup(struct bake *b, sm_exec *exec, sm_exec_result *result, sm_error *err)
+{
+    struct sm_guest_wait w;
+    sm_guest_wait_begin(&w, b->vm->machine, WARMUP_WAIT_MS);
+    for (;;) {
+        int rc = sm_exec_wait(exec, sm_wait_slice(&w.wait), result, err);
+        if (rc != -SM_ETIMEOUT)
+            return rc;
+        if (sm_wait_over(&w.wait))
+            return sm_wait_failed(&w.wait, err, "it did not end");
+    }
+}
+
 static int run_warmup(struct bake *b, sm_error *err)
 {
     say(b, "warming up");
@@ -182,7 +195,7 @@ static int run_warmup(struct bake *b, sm_error *err)
     const sm_exec_config config = {.argv = b->options->warmup};
     int rc = sm_exec_start(b->vm, &config, &exec, err);
     if (!rc) {
-        rc = sm_exec_wait(exec, WARMUP_WAIT_MS, &result, err);
+        rc = wait_for_warmup(b, exec, &result, err);
         sm_exec_close(exec);
     }
     if (rc)
@@ -362,7 +375,12 @@ static int drop_others(const struct bake *b, enum state baked, sm_error *err)
 static int bake_locked(struct bake *b, enum state state, bool *baked, sm_error *err)
 {
     struct sm_snapshot_lock *lock;
-    int rc = sm_snapshot_cache_lock(b->cache, b->keys[BASE], LOCK_TIMEOUT_MS, &lock, err);
+    int rc = sm_snapshot_cache_lock(b->cache, b->keys[BASE], 0, &lock, err);
+    if (rc == -SM_EBUSY) {
+        /* What it waits for is bounded by its guest's time; its lock ends with it. */
+        say(b, "waiting for another bake");
+        rc = sm_snapshot_cache_lock(b->cache, b->keys[BASE], -1, &lock, err);
+    }
     if (rc)
         return rc;
     *baked = b->options->again || !is_there(b, state);

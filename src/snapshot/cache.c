@@ -15,7 +15,6 @@
 #define LOCK_SUFFIX    ".lock"
 #define PARTIAL_SUFFIX ".snap.partial"
 #define MAX_KEY        128
-#define LOCK_WAIT_MS   (10 * 60 * 1000)
 #define LOCK_POLL_MS   20
 
 struct sm_snapshot_cache {
@@ -148,7 +147,7 @@ int sm_snapshot_cache_lock(struct sm_snapshot_cache *cache, const char *key, int
     int rc = make_name(key, LOCK_SUFFIX, &lock->name, err);
     if (rc)
         return rc;
-    uint64_t end = now_ms() + (timeout_ms < 0 ? LOCK_WAIT_MS : (uint64_t)timeout_ms);
+    uint64_t end = timeout_ms < 0 ? UINT64_MAX : now_ms() + (uint64_t)timeout_ms;
     while ((rc = try_lock(cache, &lock->name, &lock->fd, err)) == 1) {
         uint64_t now = now_ms();
         if (now >= end)

@@ -45,8 +45,8 @@ int sm_snapshot_cache_find(
 int sm_snapshot_cache_path(
     struct sm_snapshot_cache *cache, const char *key, char **path, sm_error *err);
 
-/* Waits until nobody else works on the key: timeout_ms at most (negative: 10 minutes), SM_EBUSY
- * when that is over. */
+/* Waits until nobody else works on the key: timeout_ms at most, SM_EBUSY when that is over; negative: as long as who works
+ * on it lives. */
 int sm_snapshot_cache_lock(struct sm_snapshot_cache *cache, const char *key, int timeout_ms,
     struct sm_snapshot_lock **lock, sm_error *err);
 void sm_snapshot_cache_unlock(struct sm_snapshot_lock *lock);

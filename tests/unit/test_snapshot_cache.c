@@ -101,7 +101,7 @@ static void of_many_bakers_one_works(void **state)
             continue;
         struct sm_snapshot_lock *lock = NULL;
         char *path = NULL;
-        if (sm_snapshot_cache_lock(cache, "shared", 20000, &lock, NULL))
+        if (sm_snapshot_cache_lock(cache, "shared", -1, &lock, NULL))
             _exit(1);
         if (sm_snapshot_cache_find(cache, "shared", &path, NULL) == -SM_ENOTFOUND) {
             usleep(50000);
