@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "oci/json.h"
@@ -112,9 +113,23 @@ static int take_bytes(
     return 1;
 }
 
-static int listen_to(
-    int fd, struct lines *lines, const struct sm_ensure_options *options, sm_error *err)
+/* What the program and its threads have run; 0: it is gone. */
+static uint64_t cpu_ns(pid_t pid)
 {
+    clockid_t clock;
+    struct timespec t;
+    if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &t) != 0)
+        return 0;
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Silence is judged by what the program does: one that runs a little at times waits for somebody who lives (a lock; a registry,
+ * for which it has limits of its own) or for a CPU, and goes on. One that stands still all the time, or has run for
+ * all of it and said nothing, is given up. */
+static int listen_to(
+    int fd, pid_t pid, struct lines *lines, const struct sm_ensure_options *options, sm_error *err)
+{
+    uint64_t spoke_ns = 0, looked_ns = 0;
     struct pollfd fds[2] = {{.fd = fd, .events = POLLIN},
         {.fd = options->cancel_fd > 0 ? options->cancel_fd : -1, .events = POLLIN}};
     while (true) {
@@ -123,12 +138,18 @@ static int listen_to(
             continue;
         if (n < 0)
             return sm_error_errno(err, errno, "cannot wait for supermachine-image");
-        if (n == 0)
-            return sm_error_set(err, SM_ETIMEOUT, "supermachine-image said nothing for %d minutes",
-                MAX_SILENCE_MS / 60000);
+        if (n == 0) {
+            uint64_t ran_ns = cpu_ns(pid);
+            if (ran_ns == looked_ns || ran_ns - spoke_ns >= MAX_SILENCE_MS * 1000000ull)
+                return sm_error_set(err, SM_ETIMEOUT,
+                    "supermachine-image said nothing for %d minutes", MAX_SILENCE_MS / 60000);
+            looked_ns = ran_ns;
+            continue;
+        }
         if (fds[1].revents)
             return sm_error_set(err, SM_ECANCELLED, "making the image ready was cancelled");
         int rc = take_bytes(fd, lines, options, err);
+        spoke_ns = looked_ns = cpu_ns(pid);
         if (rc <= 0)
             return rc;
     }
@@ -244,7 +265,7 @@ static int run(struct args *args, const char *input, int stream_fd,
     if (rc)
         return sm_error_errno(err, rc, "cannot start %s", args->list[0]);
     sm_close(sm_steal_fd(&out));
-    rc = listen_to(in, lines, options, err);
+    rc = listen_to(in, pid, lines, options, err);
     if (rc < 0) {
         kill(pid, SIGKILL);
         lines->decided = true;

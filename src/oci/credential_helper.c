@@ -18,7 +18,7 @@
 
 enum {
     MAX_ANSWER = 64 << 10,
-    TIMEOUT_MS = 30000,
+    TIMEOUT_MS = 30000, /* by the clock: it may wait for a person, or for a machine elsewhere */
 };
 
 static bool name_valid(const char *name)

@@ -41,6 +41,8 @@ enum {
     FAIR_SHARE = 64 << 10,
     FIRST_WAIT_MS = 300,
     MAX_RETRY_AFTER_S = 120,
+    /* By the clock: of a server that is silent nothing else is known. What came while a busy host kept us from reading is in
+     * the socket and counts when we look; an attempt that ends too early for that is followed by others. */
     CONNECT_TIMEOUT_S = 15,
     STALL_S = 30,
     STALL_BYTES = 100,     /* a second; less for STALL_S seconds is a stall */

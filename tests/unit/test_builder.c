@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,26 @@ static int be_the_program(void)
     }
     printf("\"}}\n");
     return 0;
+}
+
+/* Says nothing for a while, and does little meanwhile. */
+static int be_slow(void)
+{
+    for (int i = 0; i < 20; i++)
+        usleep(50000);
+    printf("{\"error\": {\"code\": %d, \"message\": \"slow\"}}\n", SM_EIO);
+    return 0;
+}
+
+/* The long silences of the library pass quickly here (the linker leads its calls to this). */
+#define SILENCE_MS 200
+
+int __real_poll(struct pollfd *fds, nfds_t n, int timeout);
+int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout);
+
+int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout)
+{
+    return __real_poll(fds, n, timeout > 60000 ? SILENCE_MS : timeout);
 }
 
 static char dir[] = "/tmp/sm-builder-XXXXXX";
@@ -88,13 +109,27 @@ static void a_stream_is_the_fourth(void **state)
     assert_int_equal(system(command), 0);
 }
 
+static void it_may_be_silent_as_long_as_it_lives(void **state)
+{
+    sm_error err;
+    setenv("SM_TEST_BUILDER", "slow", 1);
+    assert_int_equal(sm_builder_logout("example.com", NULL, &err), -SM_EIO);
+    assert_string_equal(err.message, "slow");
+    setenv("SM_TEST_BUILDER", "hung", 1);
+    assert_int_equal(sm_builder_logout("example.com", NULL, &err), -SM_ETIMEOUT);
+    assert_non_null(strstr(err.message, "said nothing"));
+    unsetenv("SM_TEST_BUILDER");
+}
+
 int main(int argc, char **argv)
 {
+    const char *mode = getenv("SM_TEST_BUILDER");
     if (argc > 1)
-        return be_the_program();
+        return !mode ? be_the_program() : strcmp(mode, "slow") == 0 ? be_slow() : pause();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_has_its_three_descriptors),
         cmocka_unit_test(a_stream_is_the_fourth),
+        cmocka_unit_test(it_may_be_silent_as_long_as_it_lives),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
