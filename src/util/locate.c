@@ -30,19 +30,15 @@ static char *readable(const char *dir, const char *sub, const char *name, char *
     return NULL;
 }
 
-/* The directory of the running program. An upgrade may have replaced its file: then the kernel adds a word to the name,
- * and what belongs to us is still where it was. */
+/* The directory of the running program. An upgrade may have replaced its file: then the kernel adds a word to its name, which
+ * is no path any more, but what belongs to us is still where it was. */
 static char *program_dir(void)
 {
-    static const char gone[] = " (deleted)";
     char path[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
     if (n <= 0)
         return NULL;
     path[n] = '\0';
-    size_t word = sizeof(gone) - 1;
-    if ((size_t)n > word && strcmp(path + n - word, gone) == 0 && access(path, F_OK) < 0)
-        path[(size_t)n - word] = '\0';
     char *slash = strrchr(path, '/');
     if (!slash)
         return NULL;
