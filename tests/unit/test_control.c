@@ -19,6 +19,7 @@
 
 #include "cli/cli.h"
 #include "cli/control.h"
+#include "cli/control_lines.h"
 
 static char message[1024], runtime[64];
 
@@ -92,17 +93,23 @@ static void what_is_no_name_of_a_file_is_no_name(void **state)
     refuses("", "no VM named");
 }
 
-/* A process that has the name is killed. */
+static int take_and_die(const char *name)
+{
+    bool taken;
+    return raise(cli_control_reserve(name, &taken) ? SIGKILL : SIGTERM);
+}
+
+/* A process that has the name is killed: this program, anew, as threads and fork do not go together. */
 static void leave(const char *name)
 {
     pid_t pid = fork();
     if (pid == 0) {
-        bool taken;
-        raise(cli_control_reserve(name, &taken) ? SIGKILL : SIGTERM);
+        execl("/proc/self/exe", "leave", name, (char *)NULL);
+        _exit(1);
     }
     int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(WTERMSIG(status), SIGKILL);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
     char path[128];
     snprintf(path, sizeof(path), "%s/supermachine/%s", runtime, name);
     assert_int_equal(access(path, F_OK), 0);
@@ -173,8 +180,33 @@ static void descriptors_that_run_out_do_not_end_it(void **state)
     cli_control_close(web);
 }
 
-int main(void)
+static void lines_are_what_they_must_be(void **state)
 {
+    static const char *const bad[] = {"", "port", "port 127.0.0.1 65616 80 tcp found",
+        "port 127.0.0.1 1 -80 tcp found", "port localhost 1 80 tcp found",
+        "port 127.0.0.1 1 80 sctp found", "port 127.0.0.1 1 80 tcp lost",
+        "port 127.0.0.1 1 80 tcp found x", "ok"};
+    sm_vm_port port;
+    sm_snapshot_stats stats;
+    const char *path = NULL;
+    assert_true(cli_parse_port("port ::1 40613 53 udp published", &port));
+    assert_true(port.host_port == 40613 && port.guest_port == 53 && port.udp && !port.found);
+    assert_string_equal(port.host_ip, "::1");
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        if (cli_parse_port(bad[i], &port))
+            fail_msg("'%s' was taken", bad[i]);
+    }
+    assert_int_equal(cli_parse_request("snapshot a b", &path), CLI_ASKS_SNAPSHOT);
+    assert_string_equal(path, "a b");
+    assert_int_equal(cli_parse_request("ports ", &path), CLI_ASKS_NONSENSE);
+    assert_true(cli_parse_snapshot("ok 1 2 3 4", &stats) && stats.write_us == 4);
+    assert_false(cli_parse_snapshot("ok 1 2 3", &stats));
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        return take_and_die(argv[1]);
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(of_two_with_one_name_the_second_has_none),
@@ -183,6 +215,7 @@ int main(void)
         TEST(a_directory_of_others_is_not_used),
         TEST(where_names_cannot_be_is_told),
         TEST(descriptors_that_run_out_do_not_end_it),
+        cmocka_unit_test(lines_are_what_they_must_be),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

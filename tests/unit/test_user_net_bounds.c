@@ -30,7 +30,7 @@ static size_t at_start; /* allocated */
 
 /* ---- what the process has ------------------------------------------------------------------- */
 
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 size_t __sanitizer_get_current_allocated_bytes(void);
 
 static size_t allocated(void)
