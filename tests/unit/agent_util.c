@@ -17,9 +17,8 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "patience.h"
 #include "system.h"
-
-#define PATIENCE_MS 10000
 
 /* ---- the agent's process ------------------------------------------------------------------ */
 
@@ -243,7 +242,6 @@ static int connect_to(const char *path)
 
 int proxy_open(struct agent_test *t)
 {
-    struct timeval patience = {.tv_sec = PATIENCE_MS / 1000};
     int fd = connect_to(t->proxy);
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
     return fd;

@@ -1,7 +1,7 @@
 /*
  * An agent in a process of its own, without a VM: the core of guest/agent on unix sockets, with a
  * system that only remembers what it was told. Talk to it with the calls below; each fails the test
- * when the agent does what it must not, or when ten seconds have passed.
+ * when the agent does what it must not, or nothing (patience.h).
  */
 #ifndef SM_TESTS_AGENT_UTIL_H
 #define SM_TESTS_AGENT_UTIL_H
@@ -50,7 +50,7 @@ struct peer {
 int agent_setup(void **state);
 int agent_teardown(void **state);
 
-/* A connection to the port proxy; receiving on it fails after ten seconds. */
+/* A connection to the port proxy; receiving on it fails when nothing comes. */
 int proxy_open(struct agent_test *t);
 
 struct peer *peer_open(struct agent_test *t);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "net/ports.h"
+#include "patience.h"
 #include "util/clock.h"
 #include "vsock_guest.h"
 #include "wire/wire.h"
@@ -57,7 +58,7 @@ static inline int ports_teardown(void **state)
 /* The next packet that is no credit update. */
 static inline struct vg_packet ports_packet(struct ports_fixture *f)
 {
-    int64_t deadline = sm_deadline(5000);
+    int64_t deadline = sm_deadline(PATIENCE_MS);
     struct vg_packet p;
 
     for (;;) {

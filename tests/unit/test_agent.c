@@ -1,5 +1,6 @@
 /* The agent's requests other than commands: see test_agent_exec.c for those. */
 #include "agent_util.h"
+#include "patience.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -226,8 +227,8 @@ static void idle_is_when_the_cpus_rest(void **state)
     snprintf(path, sizeof(path), "%s/uptime", t->dir);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     write_uptime(fd, up, idle);
-    peer_put(
-        p, SM_WIRE_WAIT_IDLE, &(struct sm_wire_wait_idle){.quiet_ms = 200, .timeout_ms = 60000});
+    peer_put(p, SM_WIRE_WAIT_IDLE,
+        &(struct sm_wire_wait_idle){.quiet_ms = 200, .timeout_ms = PATIENCE_MS});
     /* One CPU is busy, for a second and a half: no answer. */
     for (int i = 0; i < 15; i++) {
         write_uptime(fd, up += 0.1, idle += 0.1 * (CPU_COUNT(&cpus) - 1));
@@ -237,7 +238,7 @@ static void idle_is_when_the_cpus_rest(void **state)
     int i = 0;
     do
         write_uptime(fd, up += 0.1, idle += 0.1 * CPU_COUNT(&cpus) - 0.001);
-    while (poll(&pfd, 1, 100) == 0 && ++i < 300);
+    while (poll(&pfd, 1, 100) == 0 && ++i < PATIENCE_MS / 100);
     peer_expect(p, SM_WIRE_OK, NULL);
 
     /* The wait is bounded. */
@@ -254,7 +255,7 @@ static void restore_thaws_what_was_frozen_once(void **state)
     struct agent_test *t = *state;
     struct peer *p = peer_open(t);
     t->system->frozen = 1;
-    peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = 1000});
+    peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = PATIENCE_MS});
     peer_expect(p, SM_WIRE_OK, NULL);
     peer_close(p); /* as a capture does; what is frozen stays so */
 
@@ -284,7 +285,7 @@ static void without_processes_nothing_is_frozen_or_thawed(void **state)
     struct agent_test *t = *state;
     struct peer *p = peer_open(t);
     t->system->nobody = true;
-    peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = 1000});
+    peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = PATIENCE_MS});
     peer_expect(p, SM_WIRE_OK, NULL);
     peer_put(p, SM_WIRE_RESTORE, &good_restore);
     peer_expect(p, SM_WIRE_OK, NULL);
@@ -297,7 +298,7 @@ static void freezing_takes_its_time_but_not_more(void **state)
 {
     struct agent_test *t = *state;
     struct peer *p = peer_open(t);
-    peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = 10000});
+    peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = PATIENCE_MS});
     usleep(100000);
     t->system->frozen = 1;
     peer_expect(p, SM_WIRE_OK, NULL);
@@ -312,11 +313,11 @@ static void freezing_takes_its_time_but_not_more(void **state)
     assert_int_equal(t->system->thaws, 2); /* all goes on as if nothing had been */
 
     p = peer_open(t); /* nor does it last when the host goes away before its answer */
-    peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = 60000});
-    for (int ms = 0; t->system->freezes < 3 && ms < 10000; ms++)
+    peer_put(p, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = PATIENCE_MS});
+    for (int ms = 0; t->system->freezes < 3 && ms < PATIENCE_MS; ms++)
         usleep(1000);
     peer_close(p);
-    for (int ms = 0; t->system->thaws < 3 && ms < 10000; ms++)
+    for (int ms = 0; t->system->thaws < 3 && ms < PATIENCE_MS; ms++)
         usleep(1000);
     assert_int_equal(t->system->freezes, 3);
     assert_int_equal(t->system->thaws, 3);
@@ -495,11 +496,11 @@ static void a_file_is_replaced_whole_or_not_at_all(void **state)
         .path = path, .mode = 0644, .uid = getuid(), .gid = getgid(), .size = 6};
     peer_put(p, SM_WIRE_WRITE_FILE, &m);
     peer_send(p, "\3\0\0\0\x67\0\0\0new", 11);
-    for (int i = 0; i < 1000 && files_in(dir) != 2; i++)
+    for (int i = 0; i < PATIENCE_MS / 10 && files_in(dir) != 2; i++)
         usleep(10000);
     assert_int_equal(files_in(dir), 2);
     peer_close(p);
-    for (int i = 0; i < 1000 && files_in(dir) != 1; i++)
+    for (int i = 0; i < PATIENCE_MS / 10 && files_in(dir) != 1; i++)
         usleep(10000);
     assert_int_equal(files_in(dir), 1);
     FILE *f = fopen(path, "r");
@@ -621,8 +622,8 @@ static void a_listener_is_waited_for(void **state)
     struct sm_wire_sockets m;
     uint16_t port;
     int fd = listen_tcp(&port);
-    peer_put(
-        p, SM_WIRE_WAIT_LISTEN, &(struct sm_wire_wait_listen){.port = port, .timeout_ms = 5000});
+    peer_put(p, SM_WIRE_WAIT_LISTEN,
+        &(struct sm_wire_wait_listen){.port = port, .timeout_ms = PATIENCE_MS});
     peer_expect(p, SM_WIRE_SOCKETS, &m);
     assert_true(listed(&m, 6, port));
 
@@ -632,8 +633,8 @@ static void a_listener_is_waited_for(void **state)
     fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)), 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
-    peer_put(
-        p, SM_WIRE_WAIT_LISTEN, &(struct sm_wire_wait_listen){.port = port, .timeout_ms = 5000});
+    peer_put(p, SM_WIRE_WAIT_LISTEN,
+        &(struct sm_wire_wait_listen){.port = port, .timeout_ms = PATIENCE_MS});
     usleep(100000);
     assert_int_equal(listen(fd, 1), 0);
     peer_expect(p, SM_WIRE_SOCKETS, &m);
@@ -681,23 +682,25 @@ static void a_watch_tells_what_comes_and_goes(void **state)
 /* Looks become rare, but not after a command was started. */
 static void a_new_command_is_looked_after_soon(void **state)
 {
-    struct peer *p = peer_open(*state);
-    struct run r = {.exec = {.argv = SHELL("exit 0")}};
-    uint16_t port;
-    peer_put(p, SM_WIRE_WATCH, NULL);
-    peer_expect(p, SM_WIRE_SOCKETS, NULL);
-    usleep(2000000); /* the next look is more than a second away */
-    int fd = listen_tcp(&port);
     struct timespec begin, end;
-    run(*state, &r);
-    clock_gettime(CLOCK_MONOTONIC, &begin);
-    expect_listed(p, port, true);
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    assert_true(
-        (end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1000000 < 1400);
-    run_free(&r);
-    close(fd);
-    peer_close(p);
+    unsigned tries = 0;
+    do { /* on a busy host all takes long; but never soon is wrong */
+        struct peer *p = peer_open(*state);
+        struct run r = {.exec = {.argv = SHELL("exit 0")}};
+        uint16_t port;
+        assert_int_not_equal(tries++, 20);
+        peer_put(p, SM_WIRE_WATCH, NULL);
+        peer_expect(p, SM_WIRE_SOCKETS, NULL);
+        usleep(2000000); /* the next look is more than a second away */
+        int fd = listen_tcp(&port);
+        run(*state, &r);
+        clock_gettime(CLOCK_MONOTONIC, &begin);
+        expect_listed(p, port, true);
+        clock_gettime(CLOCK_MONOTONIC, &end);
+        run_free(&r);
+        close(fd);
+        peer_close(p);
+    } while ((end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1000000 >= 1400);
 }
 
 static void only_the_host_is_answered(void **state)

@@ -1,5 +1,6 @@
 /* Commands run by the agent: streams, end, signals, terminals, users. */
 #include "agent_util.h"
+#include "patience.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,20 +11,13 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-/* Is there a process with this command line argument? Gone means: within two seconds. */
+/* It is no process any more, or soon will be none. */
 static bool gone(pid_t pid)
 {
-    for (int i = 0; i < 200; i++) {
+    assert_true(pid > 0);
+    for (int i = 0; i < PATIENCE_MS / 10; i++) {
         if (kill(pid, 0) != 0 && errno == ESRCH)
             return true;
         usleep(10000);
@@ -52,7 +46,7 @@ static void output_and_status(void **state)
     assert_int_equal(r.exit.signal, 0);
     assert_int_equal(r.exit.timed_out, 0);
     assert_in_range(r.exit.peak_rss_bytes, 64 * 1024, 64 << 20);
-    assert_in_range(r.exit.wall_us, 1, 10000000);
+    assert_true(r.exit.wall_us > 0);
     run_free(&r);
 }
 
@@ -118,14 +112,12 @@ static void much_output_arrives_whole_at_a_slow_reader(void **state)
 
 static void a_descendant_that_keeps_the_pipe_is_not_waited_for(void **state)
 {
-    struct run r = {.exec = {.argv = SHELL("(sleep 30; echo late) & echo $!; echo done")}};
-    double start = seconds();
+    struct run r = {.exec = {.argv = SHELL("sleep 1000 & echo $!; echo done")}};
     int pid;
     run(*state, &r);
-    assert_true(seconds() - start < 5);
     assert_int_equal(sscanf(r.out, "%d\ndone", &pid), 1);
     assert_non_null(strstr(r.out, "\ndone\n"));
-    kill(pid, SIGKILL);
+    assert_int_equal(kill(pid, SIGKILL), 0); /* it still was there */
     run_free(&r);
 }
 
@@ -355,32 +347,43 @@ static void wait_for(struct peer *p, const char *text)
 
 /* ---- time and signals --------------------------------------------------------------------- */
 
+/* Runs into its limit; into a longer one if the host was too busy for the command to say a word before that. */
+static struct run run_out_of_time(struct agent_test *t, struct sm_wire_exec exec)
+{
+    for (exec.timeout_ms = 300; exec.timeout_ms < PATIENCE_MS; exec.timeout_ms *= 10) {
+        struct run r = {.exec = exec};
+        run(t, &r);
+        assert_int_equal(r.exit.timed_out, 1);
+        assert_true(r.exit.wall_us >= exec.timeout_ms * 1000u - 10000);
+        if (r.out_len)
+            return r;
+        run_free(&r);
+    }
+    fail_msg("the command says nothing");
+    return (struct run){0};
+}
+
 static void a_timeout_kills_the_group(void **state)
 {
-    struct run r = {.exec = {.argv = SHELL("sleep 100 & echo $!; wait"), .timeout_ms = 300}};
-    run(*state, &r);
-    assert_int_equal(r.exit.timed_out, 1);
+    struct run r =
+        run_out_of_time(*state, (struct sm_wire_exec){.argv = SHELL("sleep 1000 & echo $!; wait")});
     assert_int_equal(r.exit.signal, SIGKILL);
-    assert_in_range(r.exit.wall_us, 290000, 5000000);
     assert_true(gone(atoi(r.out)));
     run_free(&r);
 }
 
 static void a_timeout_with_grace_asks_first(void **state)
 {
-    struct run r = {.exec = {.argv = SHELL("trap 'echo bye; exit 3' TERM; sleep 100 & wait"),
-                        .timeout_ms = 300,
-                        .grace_ms = 5000}};
-    run(*state, &r);
+    struct run r = run_out_of_time(*state,
+        (struct sm_wire_exec){.argv = SHELL("trap 'echo bye; exit 3' TERM; sleep 100 & wait"),
+            .grace_ms = PATIENCE_MS});
     assert_string_equal(r.out, "bye\n");
-    assert_int_equal(r.exit.timed_out, 1);
     assert_int_equal(r.exit.code, 3);
     run_free(&r);
-    r = (struct run){.exec = {.argv = SHELL("trap '' TERM; while :; do sleep 1; done"),
-                         .timeout_ms = 200,
-                         .grace_ms = 200}};
-    run(*state, &r);
-    assert_int_equal(r.exit.timed_out, 1);
+    r = run_out_of_time(*state,
+        (struct sm_wire_exec){
+            .argv = SHELL("trap '' TERM; echo deaf; while :; do sleep 1; done"), .grace_ms = 200});
+    assert_string_equal(r.out, "deaf\n");
     assert_int_equal(r.exit.signal, SIGKILL);
     run_free(&r);
 }
@@ -463,7 +466,7 @@ static struct peer *attach(struct agent_test *t, uint32_t pid)
         struct sm_wire_frame f;
         peer_put(p, SM_WIRE_ATTACH, &(struct sm_wire_attach){.pid = pid});
         assert_true(peer_next(p, &f));
-        if (f.type == SM_WIRE_STARTED || i == 100) {
+        if (f.type == SM_WIRE_STARTED || i == PATIENCE_MS / 10) {
             p->used -= SM_WIRE_HEADER + f.len; /* for the caller to see again */
             return p;
         }
@@ -542,7 +545,7 @@ static void a_captured_command_is_taken_up(void **state)
         peer_expect(p[i], SM_WIRE_STARTED, &started[i]);
     }
     t->system->frozen = 1;
-    peer_put(host, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = 10000});
+    peer_put(host, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = PATIENCE_MS});
     peer_expect(host, SM_WIRE_OK, NULL);
     peer_close(p[0]);
     peer_close(p[1]);

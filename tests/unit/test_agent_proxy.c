@@ -1,5 +1,6 @@
 /* The agent's port proxy: its streams are unix sockets here, its services on this machine's loopback. */
 #include "agent_util.h"
+#include "patience.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -17,7 +18,6 @@ static int service(int type, bool v6, uint16_t *port)
 {
     struct sockaddr_in a4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct sockaddr_in6 a6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-    struct timeval patience = {.tv_sec = 10};
     socklen_t len = sizeof(a6);
     int fd = socket(v6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC, 0);
 
@@ -192,7 +192,7 @@ static void test_pressure(void **state)
             p[i] = (struct pollfd){.fd = ends[i].fd,
                 .events = (short)((ends[i].sent < BYTES ? POLLOUT : 0) |
                                   (ends[0].sent + ends[1].sent > (4 << 20) ? POLLIN : 0))};
-        assert_true(poll(p, 2, 10000) > 0);
+        assert_true(poll(p, 2, PATIENCE_MS) > 0);
         for (int i = 0; i < 2; i++) {
             if (p[i].revents & POLLOUT) {
                 for (size_t k = 0; k < sizeof(chunk); k++)

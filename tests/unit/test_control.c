@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "cli/cli.h"
+#include "patience.h"
 #include "cli/control.h"
 #include "cli/control_lines.h"
 
@@ -170,8 +171,7 @@ static void descriptors_that_run_out_do_not_end_it(void **state)
     assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     usleep(50000);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
-    const struct timeval limit = {.tv_sec = 60};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     assert_int_equal(send(fd, "ports\n", 6, 0), 6);
     char answer[6] = "";
     assert_int_equal(recv(fd, answer, 5, MSG_WAITALL), 5);

@@ -17,6 +17,7 @@
 
 #include "api/exec.h"
 #include "api/vm.h"
+#include "patience.h"
 
 /* ---- the fake agent ------------------------------------------------------------------------ */
 
@@ -140,7 +141,7 @@ static int begin(struct agent *a, void (*script)(struct agent *), const sm_exec_
 static void finish(struct agent *a, sm_exec *exec, sm_exec_result *result)
 {
     sm_error err;
-    if (sm_exec_wait(exec, 20000, result, &err))
+    if (sm_exec_wait(exec, PATIENCE_MS, result, &err))
         fail_msg("%s", err.message);
     sm_exec_close(exec);
     pthread_join(a->thread, NULL);
@@ -322,13 +323,13 @@ static void test_lost_connection(void **state)
     char text[16];
     read_all(out, text, sizeof(text)); /* ends although nobody closed the exec */
     assert_string_equal(text, "begun");
-    assert_int_equal(sm_exec_wait(exec, 20000, NULL, &err), -SM_EGUEST);
+    assert_int_equal(sm_exec_wait(exec, PATIENCE_MS, NULL, &err), -SM_EGUEST);
     assert_int_equal(sm_exec_wait(exec, 0, NULL, &err), -SM_EGUEST);
     sm_exec_close(exec);
     pthread_join(a.thread, NULL);
 
     assert_int_equal(begin(&a, script_bad_status, &(sm_exec_config){0}, &exec, NULL), 0);
-    assert_int_equal(sm_exec_wait(exec, 20000, NULL, &err), -SM_EPROTOCOL);
+    assert_int_equal(sm_exec_wait(exec, PATIENCE_MS, NULL, &err), -SM_EPROTOCOL);
     sm_exec_close(exec);
     pthread_join(a.thread, NULL);
 }
@@ -609,7 +610,7 @@ static void test_bad_descriptors(void **state)
 
 int main(void)
 {
-    alarm(100);
+    alarm(PATIENCE_MS / 1000);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_streams_and_code),
         cmocka_unit_test(test_signal_result),

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "patience.h"
 #include "util/bytes.h"
 #include "util/file.h"
 
@@ -123,8 +124,8 @@ static void of_two_writers_one_works(void **state)
     if (child == 0) {
         sm_close(first.fd); /* the lock is our parent's alone */
         struct sm_partial p;
-        int rc =
-            sm_partial_open(&p, dir_fd, "x", &(struct sm_partial_options){.wait_ms = 20000}, &err);
+        int rc = sm_partial_open(
+            &p, dir_fd, "x", &(struct sm_partial_options){.wait_ms = PATIENCE_MS}, &err);
         if (rc || sm_write_all(p.fd, "child", 5) || sm_partial_commit(&p, SM_PARTIAL_NO_SYNC, &err))
             _exit(1);
         _exit(0);

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "guest_code.h"
+#include "patience.h"
 #include "vmm/guest_wait.h"
 #include "vmm/machine.h"
 
@@ -90,12 +91,12 @@ static struct sm_machine *booted(const uint8_t *code, size_t n)
     return m;
 }
 
-/* Waits for it for `limit_ms` of its time; gives up after 100 s. */
+/* Waits for it for `limit_ms` of its time. */
 static struct sm_guest_wait waited(struct sm_machine *m, int limit_ms)
 {
     struct sm_guest_wait w;
     sm_guest_wait_begin(&w, m, limit_ms);
-    int64_t most = sm_deadline(100000);
+    int64_t most = sm_deadline(PATIENCE_MS);
     do {
         poll(NULL, 0, sm_wait_slice(&w.wait));
         if (sm_deadline_left(most) == 0)

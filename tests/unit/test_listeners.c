@@ -163,7 +163,7 @@ static void say(struct watched *w, const struct said *said, size_t n)
 /* Until so many ports lead in; their list is the newest first. */
 static void wait_ports(struct watched *w, size_t n, struct sm_port_spec *specs)
 {
-    int64_t deadline = sm_deadline(5000);
+    int64_t deadline = sm_deadline(PATIENCE_MS);
 
     while (sm_ports_list(w->ports->ports, specs, 8) != n) {
         if (sm_deadline_left(deadline) == 0)
@@ -248,7 +248,6 @@ static void test_no_stream_left(void **state)
 static int enter(const char *path)
 {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
-    struct timeval patience = {.tv_sec = 5};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     snprintf(to.sun_path, sizeof(to.sun_path), "%s", path);

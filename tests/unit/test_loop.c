@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "patience.h"
 #include "util/loop.h"
 
 struct fixture {
@@ -47,7 +48,7 @@ static void sleep_ms(int ms)
 
 static void wait_for(atomic_int *value, int at_least)
 {
-    for (int i = 0; i < 5000 && atomic_load(value) < at_least; i++)
+    for (int i = 0; i < PATIENCE_MS && atomic_load(value) < at_least; i++)
         sleep_ms(1);
     assert_true(atomic_load(value) >= at_least);
 }
@@ -196,25 +197,44 @@ static void pause_holds_events_and_posts_but_serves_calls(void **state)
     finish(f);
 }
 
-static void block_100ms(void *arg)
+struct block {
+    atomic_int started, released;
+    int ms; /* is released by itself */
+};
+
+static void block(void *arg)
 {
-    atomic_fetch_add((atomic_int *)arg, 1);
-    sleep_ms(100);
+    struct block *b = arg;
+    atomic_fetch_add(&b->started, 1);
+    if (b->ms)
+        sleep_ms(b->ms);
+    else
+        wait_for(&b->released, 1);
 }
 
 static void a_call_that_did_not_begin_times_out_and_never_runs(void **state)
 {
     struct fixture *f = setup(state, true);
-    atomic_int started = 0, ran = 0;
-    assert_int_equal(sm_loop_post(f->loop, block_100ms, &started, NULL), 0);
-    wait_for(&started, 1);
+    atomic_int after = 0, ran = 0;
+    struct block b = {0};
+    assert_int_equal(sm_loop_post(f->loop, block, &b, NULL), 0);
+    wait_for(&b.started, 1);
     sm_error err;
     assert_int_equal(sm_loop_call(f->loop, increment, &ran, 5, &err), -SM_ETIMEOUT);
-    sleep_ms(150);
+    atomic_store(&b.released, 1);
+    assert_int_equal(sm_loop_call(f->loop, increment, &after, -1, NULL), 0);
     assert_int_equal(ran, 0);
-    /* One that has begun is waited for, whatever its bound. */
-    assert_int_equal(sm_loop_call(f->loop, block_100ms, &ran, 50, NULL), 0);
-    assert_int_equal(ran, 1);
+    /* One that has begun is waited for, whatever its bound; it may not begin within that on a busy host. */
+    int rc;
+    for (int bound = 50; bound < PATIENCE_MS; bound *= 4) {
+        b = (struct block){.ms = 2 * bound};
+        rc = sm_loop_call(f->loop, block, &b, bound, NULL);
+        if (b.started)
+            break;
+        assert_int_equal(rc, -SM_ETIMEOUT);
+    }
+    assert_int_equal(b.started, 1);
+    assert_int_equal(rc, 0);
     finish(f);
 }
 

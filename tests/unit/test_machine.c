@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "guest_code.h"
+#include "patience.h"
 #include "snapshot/page_map.h"
 #include "snapshot/reader.h"
 #include "snapshot/writer.h"
@@ -87,7 +88,7 @@ static struct sm_machine_end end_of(const uint8_t *code, size_t n)
 {
     struct sm_machine *m = booted(code, n, 1);
     struct sm_machine_end end;
-    ok(sm_machine_wait(m, 20000, &end, &err));
+    ok(sm_machine_wait(m, PATIENCE_MS, &end, &err));
     struct pollfd p = {.fd = sm_machine_end_fd(m), .events = POLLIN};
     assert_int_equal(poll(&p, 1, 0), 1);
     assert_int_equal(sm_machine_pause(m, SM_PAUSE_CALLER, &err), -SM_EGUEST);
@@ -146,7 +147,7 @@ static void console_is_kept(void **state)
     struct sm_machine *m = booted(guest_print_off, GUEST_BYTES(guest_print_off), 1);
     struct sm_machine_end end;
     char text[100];
-    ok(sm_machine_wait(m, 20000, &end, &err));
+    ok(sm_machine_wait(m, PATIENCE_MS, &end, &err));
     assert_int_equal(sm_machine_console(m, text, sizeof(text)), strlen("first\nsecond\n"));
     assert_string_equal(text, "first\nsecond\n");
     struct sm_hv_counters c;
@@ -188,7 +189,7 @@ static uint64_t word(struct sm_machine *m, unsigned i)
 static void wait_for(struct sm_machine *m, uint64_t counter)
 {
     for (int ms = 0; word(m, 0) < counter; ms++) {
-        if (ms == 10000)
+        if (ms == PATIENCE_MS)
             fail_msg("the guest stands still at %llu", (unsigned long long)word(m, 0));
         usleep(1000);
     }
@@ -333,7 +334,7 @@ static void memory_beyond_3_gib_goes_on_at_4(void **state)
     ok(sm_machine_create(&m,
         &(struct sm_machine_config){.memory_bytes = 4ULL << 30, .vcpus = 1, .kernel = path}, &err));
     ok(sm_machine_boot(m, &err));
-    ok(sm_machine_wait(m, 20000, &end, &err));
+    ok(sm_machine_wait(m, PATIENCE_MS, &end, &err));
     assert_int_equal(end.how, SM_VM_POWERED_OFF);
     sm_machine_ram(m, &ram);
     assert_int_equal(ram.bytes, 4ULL << 30);
@@ -475,7 +476,7 @@ static void a_file_that_is_cut_short_is_named(void **state)
     assert_int_equal(truncate(path, 4096), 0);
     ok(sm_machine_start(r, &err));
     struct sm_machine_end end;
-    ok(sm_machine_wait(r, 20000, &end, &err));
+    ok(sm_machine_wait(r, PATIENCE_MS, &end, &err));
     assert_int_equal(end.how, SM_VM_INTERNAL_ERROR);
     if (!strstr(end.message, path) || !strstr(end.message, "cut short"))
         fail_msg("%s", end.message);

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "patience.h"
 #include "snapshot/cache.h"
 #include "util/bytes.h"
 
@@ -144,7 +145,7 @@ static void a_killed_baker_does_not_hold_its_lock(void **state)
     assert_null(lock);
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
-    assert_int_equal(sm_snapshot_cache_lock(cache, "dying", 5000, &lock, &err), 0);
+    assert_int_equal(sm_snapshot_cache_lock(cache, "dying", PATIENCE_MS, &lock, &err), 0);
     sm_snapshot_cache_unlock(lock);
     close(ready[0]), close(ready[1]);
 }

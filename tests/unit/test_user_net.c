@@ -27,7 +27,7 @@ static void test_udp_to_host(void **state)
     struct fixture *f = start(text, 0);
     send_udp(f, false, &sm_subnet_v4.gateway, 4000, port, "ping", 4);
     p.fd = host;
-    assert_int_equal(poll(&p, 1, 5000), 1);
+    assert_int_equal(poll(&p, 1, PATIENCE_MS), 1);
     assert_int_equal(recvfrom(host, buf, sizeof(buf), 0, (struct sockaddr *)&from, &from_len), 4);
     assert_int_equal(sendto(host, "pong!", 5, 0, (struct sockaddr *)&from, from_len), 5);
     expect(f, SM_IP_UDP, frame, sizeof(frame), &parsed);
@@ -155,7 +155,7 @@ static void test_arp(void **state)
     for (int i = 2; i <= 3; i++) {
         request[41] = (uint8_t)i;
         send_frame(f, request, sizeof(request));
-        assert_int_equal(receive(f, reply, sizeof(reply), 5000), 42);
+        assert_int_equal(receive(f, reply, sizeof(reply), PATIENCE_MS), 42);
         assert_memory_equal(reply, sm_user_net_mac, 6);
         assert_memory_equal(reply + 6, gateway_mac, 6);
         assert_memory_equal(reply + 12, "\x08\x06\0\1\x08\0\6\4\0\2", 10);
@@ -215,7 +215,7 @@ static void resolve(struct fixture *f, const char *label, const uint8_t addr[4],
     struct pollfd p = {.fd = f->resolver, .events = POLLIN};
     ssize_t n;
 
-    if (poll(&p, 1, 5000) != 1)
+    if (poll(&p, 1, PATIENCE_MS) != 1)
         fail_msg("the resolver was not asked for %s", label);
     n = recvfrom(f->resolver, msg, sizeof(msg), 0, (struct sockaddr *)&from, &from_len);
     assert_true(n > 12);
@@ -354,7 +354,7 @@ static void test_backlog_is_bounded(void **state)
     char text[64];
     struct sockaddr_in from;
     socklen_t from_len = sizeof(from);
-    int64_t deadline = sm_deadline(10000);
+    int64_t deadline = sm_deadline(PATIENCE_MS);
     uint8_t frame[RX_SIZE];
     struct sm_frame parsed;
 
@@ -373,7 +373,7 @@ static void test_backlog_is_bounded(void **state)
             sendto(host, buf, sizeof(buf), 0, (struct sockaddr *)&from, from_len);
     }
     for (int i = 0; i < 200; i++) /* what waited comes, in order and whole */
-        assert_int_equal(receive(f, frame, sizeof(frame), 5000), 14 + 28 + 1400);
+        assert_int_equal(receive(f, frame, sizeof(frame), PATIENCE_MS), 14 + 28 + 1400);
     close(host);
     stop(f);
 }

@@ -339,7 +339,7 @@ static void test_silent_guest(void **state)
     usleep(300000);
     assert_bounded(0);
     /* It was asked nothing, and has all the same what was sent. */
-    while (receive(f, frame, sizeof(frame), 1000)) {
+    while (receive(f, frame, sizeof(frame), PATIENCE_MS)) {
         sm_frame_parse(frame, sizeof(frame), &parsed);
         assert_int_equal(parsed.kind, SM_FRAME_IP);
         assert_int_equal(parsed.protocol, SM_IP_UDP);
@@ -445,6 +445,7 @@ static void test_oldest_makes_room(void **state)
     uint8_t frame[RX_SIZE];
     struct sm_frame parsed;
     struct segment s[9];
+    int64_t begin = sm_now_ms();
 
     (void)state;
     for (int i = 0; i < 8; i++) {
@@ -459,9 +460,11 @@ static void test_oldest_makes_room(void **state)
     }
     wait_sockets(f, 8);
     send_tcp(f, &s[0].dst, 6000, server.port, 1000, 0, SM_TCP_SYN, "");
-    assert_int_equal(receive(f, frame, sizeof(frame), 200), 0); /* none was idle */
+    size_t answer = receive(f, frame, sizeof(frame), 200);
+    if (sm_now_ms() - begin < 1500) /* otherwise, on a busy host, one may have been idle */
+        assert_int_equal(answer, 0);
     usleep(2100000);
-    close(open_connection(f, &server, 6000, &s[8]));
+    close(open_connection(f, &server, 6001, &s[8]));
     wait_sockets(f, 8);
     send_tcp(f, &s[7].dst, 5007, server.port, s[7].seq, s[7].ack, SM_TCP_ACK, "later");
     expect(f, SM_IP_TCP, frame, sizeof(frame), &parsed);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "fake_guest.h"
+#include "patience.h"
 
 /* A device that counts what the transport tells it, and returns every buffer with one byte in it. */
 struct toy {
@@ -387,9 +388,9 @@ static void works_from_other_threads(void **state)
         fg_send(&f->q[0], 0, 0, buf, 16);
         fg_kick(dev, 0);
         int ms = 0;
-        while (!fg_used(&f->q[0], NULL, NULL) && ms++ < 5000)
+        while (!fg_used(&f->q[0], NULL, NULL) && ms++ < PATIENCE_MS)
             usleep(1000);
-        assert_true(ms < 5000);
+        assert_true(ms < PATIENCE_MS);
     }
     fg_set_reg(dev, 0x70, 0);
     sm_loop_stop(f->loop);

@@ -15,6 +15,7 @@
 #include "fake_guest.h"
 #include "net/frame.h"
 #include "net/user_net.h"
+#include "patience.h"
 #include "util/bytes.h"
 #include "util/clock.h"
 #include "util/inet_checksum.h"
@@ -112,7 +113,7 @@ static inline void stop(struct fixture *f)
 
 static inline void send_frame(struct fixture *f, const uint8_t *frame, size_t len)
 {
-    int64_t deadline = sm_deadline(5000);
+    int64_t deadline = sm_deadline(PATIENCE_MS);
 
     memset(fg_ptr(&f->fg, f->tx), 0, SM_NET_HDR);
     memcpy(fg_ptr(&f->fg, f->tx) + SM_NET_HDR, frame, len);
@@ -156,7 +157,7 @@ static inline size_t expect(
     struct fixture *f, uint8_t protocol, uint8_t *frame, size_t room, struct sm_frame *parsed)
 {
     for (int i = 0; i < 20; i++) {
-        size_t len = receive(f, frame, room, 5000);
+        size_t len = receive(f, frame, room, PATIENCE_MS);
 
         if (len == 0)
             fail_msg("no frame of protocol %u came", protocol);
@@ -256,7 +257,7 @@ static inline void send_tcp(struct fixture *f, const struct sm_ip *dst, uint16_t
 
 static inline void wait_sockets(struct fixture *f, unsigned want)
 {
-    int64_t deadline = sm_deadline(5000);
+    int64_t deadline = sm_deadline(PATIENCE_MS);
 
     while (atomic_load(&sm_user_net_counters(f->backend)->sockets) != want) {
         if (sm_deadline_left(deadline) == 0)
