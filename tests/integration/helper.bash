@@ -29,6 +29,7 @@ setup() {
     export SM_TEST_MARK=$BATS_ROOT_PID-$BATS_SUITE_TEST_NUMBER
     mkdir -p "$XDG_DATA_HOME" "$XDG_RUNTIME_DIR" "$TMPDIR" "$HOME"
     chmod 700 "$XDG_RUNTIME_DIR"
+    jobs_before=$(jobs -p) # the test's own time limit
 }
 
 # A test with servers or networks of its own has a teardown of its own, which ends with this one's two lines.
@@ -52,11 +53,15 @@ our_processes() { test_processes | grep -E "$our_programs" || true; }
 
 # end_test: what the test started does not outlive it. After one that failed, or ran into its time limit, that is everything,
 # so that no machine of it makes the next one slow; otherwise ours are left to nothing_left, which waits for their own end.
+# A function in the background is a shell that never became a program: without the mark, but a job of this one.
 end_test() {
-    local pids
+    local pids pid
     if [ -n "${BATS_TEST_COMPLETED:-}" ]; then
         pids=$(test_processes | grep -vE "$our_programs" | cut -d ' ' -f 1)
     else
+        for pid in $(jobs -rp); do
+            grep -qx "$pid" <<<"${jobs_before:-}" || kill -KILL "$pid" 2>/dev/null || true
+        done
         pids=$(test_processes | cut -d ' ' -f 1)
     fi
     # shellcheck disable=SC2086 # pids
@@ -174,5 +179,9 @@ network_listens() {
 
 end_own_network() {
     [ "${#net_jobs[@]}" -eq 0 ] || kill "${net_jobs[@]}" 2>/dev/null || true
-    [ -z "${netns:-}" ] || { ip netns del "$netns" && ip netns del "$netns-peer"; }
+    [ -n "${netns:-}" ] || return 0
+    local name
+    for name in "$netns" "$netns-peer"; do # one that stays is named after the file (tests/run-files)
+        [ ! -e "/run/netns/$name" ] || ip netns del "$name" || true
+    done
 }

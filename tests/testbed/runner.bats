@@ -8,17 +8,18 @@ repo=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
 # files RESULT-PATTERN...: runs planted.bats as `make test` does; $output is what it prints.
 files() {
     run env -u BATS_RUN_TMPDIR -u BATS_ROOT_PID -u BATS_SUITE_TEST_NUMBER -u SM_TEST_STORE -u SM_TEST_MARK -u SM_TEST_FILTER \
-        SM_TESTBED=native SM_TEST_GRACE=10 "$@" "$repo/tests/run-files" "$BATS_TEST_TMPDIR/planted.bats" 3>&-
+        -u SM_TEST_REPEAT SM_TESTBED=native "$@" "$repo/tests/run-files" "$BATS_TEST_TMPDIR/planted.bats" 3>&-
     echo "$output"
 }
 
-# planted BODY: a file with one test that does this, and one that is well.
+# planted BODY [SECONDS]: a file with one test that does this, within so long, and one that is well.
 planted() {
     local test=@test # a line that begins with it would be one of this file
     cat >"$BATS_TEST_TMPDIR/planted.bats" <<END
 # bats file_tags=host
 BATS_TEST_DIRNAME=$repo/tests/integration
 SM_IMAGE_BUSYBOX=none SM_IMAGE_DEBIAN= SM_IMAGE_SERVICES=
+[ "\${BATS_TEST_NAME:-}" != test_planted ] || BATS_TEST_TIMEOUT=${2:-600}
 load $repo/tests/integration/helper
 $test "planted" {
 $1
@@ -32,14 +33,15 @@ END
 
 @test "a VM that outlives its test is named and ended, and only its test fails" {
     planted "$BATS_TEST_TMPDIR/bin/supermachine 1000 3>&- &"
-    files
+    files SM_TEST_GRACE=10
     [[ $output == *"not ok 1 planted"*"left behind: "*"/bin/supermachine"*"ok 2 well"*"# done "* ]]
     [[ $output != *"not ok - "* ]]
     ! pgrep -f "$BATS_TEST_TMPDIR/bin/supermachine"
 }
 
 @test "what a failed test started is ended" {
-    planted "$BATS_TEST_TMPDIR/bin/supermachine 1000 3>&- & sleep 999 3>&- & false"
+    # A program of ours, another, and a function.
+    planted "$BATS_TEST_TMPDIR/bin/supermachine 1000 3>&- & sleep 999 3>&- & f() { while :; do sleep 0.1 || true; done; }; f >/dev/null 2>&1 3>&- & false"
     files
     [[ $output == *"not ok 1 planted"*"ok 2 well"* ]]
     [[ $output != *"left behind"* && $output != *"not ok - "* ]]
@@ -47,8 +49,8 @@ END
 }
 
 @test "a test that hangs ends at its limit, with what it started, and only it fails" {
-    planted "$BATS_TEST_TMPDIR/bin/supermachine 1000 3>&- & sleep 999"
-    files BATS_TEST_TIMEOUT=2
+    planted "$BATS_TEST_TMPDIR/bin/supermachine 1000 3>&- & sleep 999" 2
+    files
     [[ $output == *"not ok 1 planted in "*"timeout after 2s"*"ok 2 well"* ]]
     [[ $output != *"not ok - "* ]]
     ! pgrep -f "$BATS_TEST_TMPDIR/bin/supermachine"
