@@ -61,7 +61,7 @@ static int go_on(sm_image *image, const char *name, sm_error *err)
         int fd = sm_exec_fd(exec, 1);
         for (ssize_t n; !strchr(text, '\n') && (n = read(fd, text + strlen(text), 100)) > 0;)
             ;
-        printf("%s", text);
+        printf("%.*s\n", (int)strcspn(text, "\n"), text); /* one read may bring several */
         close(fd);
     }
     sm_exec_close(exec);

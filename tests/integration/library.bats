@@ -30,7 +30,8 @@ installed() {
     for file in vmlinux agent.cpio supermachine-image; do
         [ -s "$LIBDIR/supermachine/$file" ] || { echo "no $file"; find "$DEST" -type f; return 1; }
     done
-    [ -f "$LIBDIR/libsupermachine.a" ] && [ -f "$LIBDIR/libsupermachine.so" ]
+    [ -f "$LIBDIR/libsupermachine.a" ]
+    [ -f "$LIBDIR/libsupermachine.so" ]
     [ "$(pkg-config --modversion supermachine)" = "$(supermachine version | cut -d ' ' -f 2)" ]
 }
 

@@ -32,8 +32,8 @@ witness='
 tell='
     cat /run/nonce /proc/sys/kernel/random/boot_id
     a=$(cat /run/ticks); i=0
-    until [ "$(cat /run/ticks)" -gt "$a" ] || [ $i -ge 60 ]; do sleep 0.5; i=$((i + 1)); done
-    [ $i -lt 60 ] && echo "ticks go on"
+    until [ "$(cat /run/ticks)" -gt "$a" ] || [ $i -ge 1200 ]; do sleep 0.5; i=$((i + 1)); done
+    [ $i -lt 1200 ] && echo "ticks go on"
     head -c 16 /dev/urandom | md5sum | cut -c 1-32; cat /etc/machine-id; hostname
     date +%s; cut -d " " -f 1 /proc/uptime'
 
@@ -115,7 +115,9 @@ setup_file() {
         supermachine bake "$busybox" >"$BATS_TEST_TMPDIR/$i" 3>&- &
         pids+=($!)
     done
-    wait "${pids[@]}"
+    for i in "${pids[@]}"; do
+        wait "$i"
+    done
     cat "$BATS_TEST_TMPDIR"/[12]
     [ "$(cat "$BATS_TEST_TMPDIR"/[12] | grep -c 'baked already')" -eq 1 ]
     [ "$(supermachine snapshot ls --format json | jq length)" -eq 1 ]
@@ -218,7 +220,7 @@ setup_file() {
     status=0; wait $! || status=$?
     cat "$BATS_TEST_TMPDIR/on"
     [ "$status" -eq 143 ]
-    ! grep -q ready "$BATS_TEST_TMPDIR/on"
+    run ! grep -q ready "$BATS_TEST_TMPDIR/on"
     kill -KILL "$pid"
     wait "$pid" || true
     fails_with 125 "no VM named" supermachine snapshot create "live-$$" "$snap"

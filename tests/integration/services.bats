@@ -3,6 +3,12 @@
 # and much data through one port.
 load helper
 
+teardown() {
+    end_own_network
+    end_test
+    nothing_left
+}
+
 # The guest's port of each service, and whether it answers at a port of the host's.
 declare -gA guest_port=([nginx]=80 [postgres]=5432)
 
@@ -108,7 +114,7 @@ for i, s in enumerate(open_ones):
 for s in open_ones:
     s.close()
 PY
-    nginx_answers "$port"
+    wait_for nginx_answers "$port"
     kill -KILL "$pid"
     wait "$pid" || true
 }
@@ -167,5 +173,4 @@ PY
     # shellcheck disable=SC2046 # pids
     kill -KILL $(our_processes | cut -d ' ' -f 1)
     wait "$pid" 2>/dev/null || true
-    end_own_network
 }

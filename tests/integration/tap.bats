@@ -9,8 +9,9 @@ teardown() {
     [ "${#servers[@]}" -eq 0 ] || kill "${servers[@]}" 2>/dev/null || true
     local name
     for name in a b; do
-        [ ! -e "/run/netns/sm-$$-$name" ] || ip netns del "sm-$$-$name"
+        [ ! -e "/run/netns/sm-$$-$name" ] || ip netns del "sm-$$-$name" || true
     done
+    end_test
     nothing_left
 }
 
@@ -61,7 +62,7 @@ listens() {
     exec_inside a supermachine run --network tap:tap0,dns=10.0.2.2,mac=06:00:00:00:00:09 "$busybox" sh -c '
         set -e
         cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu /etc/resolv.conf
-        ping -c 1 -w 600 10.0.2.2 | grep -o "0% packet loss"
+        ping -c 1 -W 600 10.0.2.2 | grep -o "0% packet loss"
         cd /tmp
         wget -q http://10.0.2.2:8000/blob
         md5sum <blob
@@ -105,7 +106,9 @@ END
             cat /sys/class/net/eth0/address; ip route | grep default' >"$BATS_TEST_TMPDIR/$name.out" 3>&- &
         pids+=($!)
     done
-    wait "${pids[@]}"
+    for name in "${pids[@]}"; do
+        wait "$name"
+    done
     for name in a b; do
         cat "$BATS_TEST_TMPDIR/$name.out"
         [ "$(sed -n 1p "$BATS_TEST_TMPDIR/$name.out")" = "namespace $name" ]
@@ -119,9 +122,9 @@ END
     namespaces a b # two hosts: the neighbour that the guest knew is not on the second
     local snap=$BATS_TEST_TMPDIR/live.snap tell='
         cat /sys/class/net/eth0/mtu; ip -o addr show dev eth0 | grep -o "inet6* [^ ]*"; ip route | grep -o "default via [^ ]*"
-        head -n 1 /etc/resolv.conf; [ -z "$GATEWAY" ] || ping -c 1 -w 600 "$GATEWAY" | grep -o "0% packet loss"'
+        head -n 1 /etc/resolv.conf; [ -z "$GATEWAY" ] || ping -c 1 -W 600 "$GATEWAY" | grep -o "0% packet loss"'
     exec_inside a supermachine run --name "tap-$$" --network tap:tap0,dns=10.0.2.2 "$busybox" sh -c '
-        ping -c 1 -w 600 10.0.2.2; echo ready; sleep 1000' >"$BATS_TEST_TMPDIR/out" 3>&- &
+        ping -c 1 -W 600 10.0.2.2; echo ready; sleep 1000' >"$BATS_TEST_TMPDIR/out" 3>&- &
     local vm=$!
     wait_for grep -q ready "$BATS_TEST_TMPDIR/out"
     fails_with 125 "'tap0' is in use" inside a supermachine run --network tap:tap0 "$busybox" true
