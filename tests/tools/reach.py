@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Runs in a guest: tries TCP and UDP port 8000 of every address or name of its command line, in this order, and says at
-the end which of them the witness (witness.py) answered at: "tcp 10.1.2.3 reached", "udp 10.1.2.3 -".
+the end which of them the witness (witness.py) answered at: "tcp 10.1.2.3 reached", "udp 10.1.2.3 -". usage: reach.py COUNT TARGET...
 
-Silence is what most of them answer. It is waited for once, for all that was tried, and begins anew with every answer."""
+COUNT answers must come, and are waited for however long that takes on a busy host. Silence is what all others answer: it is
+waited for once, for all that was tried, and begins anew with every answer."""
 import errno
 import select
 import socket
 import sys
 
+PATIENCE = 300  # for what hangs
 SILENCE = 15
 
 
@@ -26,10 +28,10 @@ def attempt(kind, target):
         return None
 
 
-def reached(sockets):
+def reached(count, sockets):
     got, waiting = set(), set(sockets)
     while waiting:
-        ready = select.select(list(waiting), [], [], SILENCE)[0]
+        ready = select.select(list(waiting), [], [], PATIENCE if len(got) < count else SILENCE)[0]
         if not ready:
             break
         for s in ready:
@@ -42,11 +44,11 @@ def reached(sockets):
     return got
 
 
-tried = {}
-for target in sys.argv[1:]:
+tried, targets = {}, sys.argv[2:]
+for target in targets:
     tried.setdefault(target, []).append([(name, attempt(kind, target))
         for name, kind in (("tcp", socket.SOCK_STREAM), ("udp", socket.SOCK_DGRAM))])
-got = reached(s for times in tried.values() for pair in times for _, s in pair if s)
-for target in sys.argv[1:]:
+got = reached(int(sys.argv[1]), (s for times in tried.values() for pair in times for _, s in pair if s))
+for target in targets:
     for name, s in tried[target].pop(0):
         print(name, target, "reached" if s in got else "-")
