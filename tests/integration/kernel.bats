@@ -10,10 +10,10 @@ load helper
 }
 
 # What is counted, and no time: the machine may be busy with something else. An emulating KVM counts instructions, of which a
-# tenth is the timer's ticks, more on a busy machine.
+# tenth is the timer's ticks on a quiet machine. On a busy one they are more than all else: then it is not asked.
 @test "what a boot costs: exits and emulated instructions, within bounds" {
     cd "$BATS_TEST_TMPDIR"
-    supermachine run --cold --timing "$busybox" true 2>timing
+    /usr/bin/time -o busy -f '%e %U %S' supermachine run --cold --timing "$busybox" true 2>timing
     # The listing is part of the test's result, whether it passes or not.
     sed 's/^/#   /' timing >&3
     exits=$(sed -n 's/.*guest exits \([0-9]*\) .*/\1/p' timing)
@@ -21,7 +21,9 @@ load helper
     instructions=$(sed -n 's/.*emulated by KVM \([0-9]*\)$/\1/p' timing)
     [ "$((exits - assists))" -le 1000 ]
     if is_native && [ "$assists" -gt 0 ]; then
-        [ "$instructions" -le 30000000 ]
+        if awk '{ exit !(($2 + $3) * 1.5 > $1) }' busy; then
+            [ "$instructions" -le 30000000 ]
+        fi
     else
         [ "$assists" -eq 0 ]
     fi

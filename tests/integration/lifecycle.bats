@@ -3,12 +3,12 @@
 load helper
 
 # start SETUP LOOP [OPTION...]: `supermachine run OPTION... sh -c 'SETUP; echo ready; LOOP'` in the background, waits for "ready";
-# $pid is the CLI.
+# $pid is the CLI; its standard input is $input.
 start() {
     : >"$BATS_TEST_TMPDIR/out"
     # A shell without job control has background commands ignore SIGINT and SIGQUIT.
     env --default-signal supermachine run "${@:3}" "$busybox" sh -c "$1; echo ready; $2" \
-        >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" 3>&- &
+        <"${input:-/dev/null}" >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" 3>&- 4>&- &
     pid=$!
     wait_for grep -q ready "$BATS_TEST_TMPDIR/out"
 }
@@ -38,20 +38,34 @@ ended() {
     ended 143
 }
 
-# The agent is frozen, so nothing that is sent into this VM has an effect.
+# hung [OPTION...]: as start; the agent is frozen, so nothing that is sent into this VM has an effect. It says so by the
+# network, which needs no agent.
 hung() {
+    local input=$BATS_TEST_TMPDIR/in port=$((20000 + RANDOM % 10000))
+    python3 -c '
+import socket, sys
+print(socket.create_server(("127.0.0.1", int(sys.argv[1]))).accept()[0].makefile().readline(), flush=True)' "$port" \
+        >"$BATS_TEST_TMPDIR/said" 3>&- &
+    mkfifo "$input"
+    exec 4<>"$input"
     start 'trap "" INT TERM HUP QUIT; mkdir /sys/fs/cgroup/agent' '
-        sleep 1; echo 1 >/sys/fs/cgroup/agent/cgroup.procs; echo 1 >/sys/fs/cgroup/agent/cgroup.freeze
-        while :; do sleep 1; done' "$@"
-    sleep 3
+        read -r _; echo 1 >/sys/fs/cgroup/agent/cgroup.procs; echo 1 >/sys/fs/cgroup/agent/cgroup.freeze
+        until grep "frozen 1" /sys/fs/cgroup/agent/cgroup.events >/tmp/said; do sleep 0.1; done
+        until nc 10.0.2.2 '"$port"' </tmp/said; do sleep 1; done
+        while :; do sleep 1; done' -i --allow "host-loopback:$port" "$@"
+    echo >&4
+    wait_for grep -qx 'frozen 1' "$BATS_TEST_TMPDIR/said"
 }
 
 @test "the third request to end ends a VM that does not react: 137" {
-    hung
-    kill -TERM "$pid"; sleep 0.3
-    kill -TERM "$pid"; sleep 0.3
-    kill -TERM "$pid"
+    hung --stop-timeout 1h
+    kill -TERM "$pid" # of three kinds: however late they are looked at, none hides another
+    kill -INT "$pid"
+    sleep 0.3
+    kill -0 "$pid"
+    kill -HUP "$pid"
     ended 137
+    run ! grep 'did not end' "$BATS_TEST_TMPDIR/err"
 }
 
 @test "a VM that does not react is ended some time after SIGTERM: 137" {
@@ -74,7 +88,7 @@ hung() {
 @test "SIGTERM before the command runs ends the CLI as a signal does" {
     export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data # nothing is baked there
     : >"$BATS_TEST_TMPDIR/err"
-    supermachine run --cold "$busybox" true 3>&- &
+    supermachine run --cold "$busybox" sleep 1000 3>&- &
     pid=$!
     sleep 0.5
     kill -TERM "$pid"
@@ -109,8 +123,8 @@ hung() {
 }
 
 @test "--boot-timeout bounds a boot by the clock, and the message says what happened" {
-    fails_with 125 'not ready within 0\.[0-9] s: the boot timeout is over' \
-        supermachine run --cold --boot-timeout 200ms "$busybox" true
+    fails_with 125 'not ready within [0-9]+\.[0-9] s: the boot timeout is over' \
+        supermachine run --cold --boot-timeout 1ms "$busybox" true
     [[ $stderr == *"printed nothing on its console" || $stderr == *"last lines:"*[a-z]* ]]
     fails_with 125 'is not a time' supermachine run --boot-timeout soon "$busybox" true
 }

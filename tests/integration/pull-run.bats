@@ -14,10 +14,7 @@ http: {addr: "$REG_AT"}
 YML
     docker-registry serve "$REG/config.yml" >"$REG/log" 2>&1 3>&- &
     echo $! >"$REG/pid"
-    for _ in $(seq 100); do
-        if curl -so /dev/null "http://$REG_AT/v2/"; then break; fi
-        sleep 0.1
-    done
+    wait_for curl -so /dev/null "http://$REG_AT/v2/"
 }
 
 teardown_file() {

@@ -26,10 +26,9 @@ YML
     echo $! >"$HOSTILE/pid"
     "$BATS_TEST_DIRNAME/../tools/proxy.py" "$HOSTILE" "$REG_PORT" 3>&- &
     echo $! >"$HOSTILE/proxy.pid"
-    for _ in $(seq 300); do
-        if [ -s "$HOSTILE/elsewhere" ] && [ -s "$HOSTILE/proxy" ] && curl -sko /dev/null "https://localhost:$REG_PORT/v2/"; then break; fi
-        sleep 0.1
-    done
+    wait_for [ -s "$HOSTILE/elsewhere" ]
+    wait_for [ -s "$HOSTILE/proxy" ]
+    wait_for curl -sko /dev/null "https://localhost:$REG_PORT/v2/"
     local auth
     auth=$(printf user:geheim | base64)
     printf '{"auths": {"localhost:%s": {"auth": "%s"}, "registry.test:%s": {"auth": "%s"}}}' "$REG_PORT" "$auth" "$REG_PORT" \
