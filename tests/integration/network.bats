@@ -186,3 +186,40 @@ PY
     cat "$BATS_TEST_TMPDIR/host"
     [ "$(cat "$BATS_TEST_TMPDIR/host")" = "${output%% *} ${output%% *}" ]
 }
+# A server that holds what it has accepted until its end: of a client that has gone libslirp keeps its half.
+# bats test_tags=all
+@test "1,100 clients that were killed, and whose server keeps its side, leave a network that works" {
+    needs_debian
+    servers
+    serve_network "$BATS_TEST_TMPDIR/holder" python3 -c '
+import resource, socket
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+s = socket.create_server(("203.0.113.9", 7777), backlog=1024)
+held = []
+while True:
+    held.append(s.accept()[0])
+    held[-1].sendall(b"x")'
+    wait_for network_listens 7777
+    run --separate-stderr in_network supermachine run "$debian" python3 -c '
+import os, signal, socket, urllib.request
+n = 0
+while n < 1100:
+    ready, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        held = [socket.create_connection(("203.0.113.9", 7777)) for _ in range(50)]
+        for s in held:
+            s.recv(1)
+        os.write(tell, b"x")
+        signal.pause()
+    assert os.read(ready, 1) == b"x"
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(ready); os.close(tell)
+    n += 50
+print(n, "clients")
+print(urllib.request.urlopen("http://203.0.113.9:8080/hello").read().decode(), end="")'
+    echo "$output $stderr"
+    [ "$status" -eq 0 ]
+    [ "$output" = $'1100 clients\nhello from the host' ]
+}
