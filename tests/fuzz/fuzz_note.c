@@ -19,8 +19,9 @@ static void look(const struct sm_note *note)
     sm_note_read(&again, text);
     fuzz_demand(same(note->state, again.state) && same(note->digest, again.digest) &&
                 same(note->source, again.source) && same(note->egress, again.egress) &&
-                same(note->asked, again.asked) && same(note->began, again.began) && note->pid == again.pid &&
-                note->network_moved == again.network_moved && note->pid <= INT32_MAX);
+                same(note->asked, again.asked) && same(note->began, again.began) &&
+                note->pid == again.pid && note->network_moved == again.network_moved &&
+                note->pid <= INT32_MAX);
     sm_note_clear(&again);
     free(text);
 }

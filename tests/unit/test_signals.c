@@ -82,7 +82,8 @@ static pid_t hold(void)
     if (pid == 0) {
         alarm(60); /* one that nothing ends */
         for (size_t i = 0; i < SM_ARRAY_LEN(requests); i++)
-            signal(requests[i], SIG_DFL); /* a shell that started us in the background has some ignored */
+            signal(requests[i],
+                SIG_DFL); /* a shell that started us in the background has some ignored */
         if (!cli_signals_start())
             _exit(1);
         cli_signals_hold((sm_vm *)begun, 30000);
