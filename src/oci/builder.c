@@ -79,7 +79,7 @@ static void take_line(struct lines *lines, const char *line, size_t size,
     }
     const json_t *error = json_object_get(object, "error");
     const char *message = sm_json_string(error, "message");
-    if (message) {
+    if (message && *message) {
         json_int_t code = json_integer_value(json_object_get(error, "code"));
         if (code <= SM_OK || code > SM_ENETWORK)
             code = SM_EIO;
