@@ -77,7 +77,7 @@ int sm_loop_call(struct sm_loop *loop, sm_loop_fn *fn, void *arg, int timeout_ms
  * was stopped. Posts run in the order they were made. */
 int sm_loop_post(struct sm_loop *loop, sm_loop_fn *fn, void *arg, sm_error *err);
 
-/* See above. Pauses do not nest. SM_ETIMEOUT: a callback did not return for 10 s; not paused then. */
+/* See above. Pauses do not nest. Waits for the callback that runs. */
 int sm_loop_pause(struct sm_loop *loop, sm_error *err);
 void sm_loop_resume(struct sm_loop *loop);
 
