@@ -43,6 +43,17 @@ setup() {
     [ -z "$(ls -A tmp)" ]
 }
 
+# A second in it is a second, whatever kept its CPU from running while it booted.
+@test "nested: its kernel is told the frequency of its counter" {
+    local khz
+    cc -O -o tsc "$BATS_TEST_DIRNAME/tsc.c"
+    khz=$(./tsc)
+    run "$nested" run -t 900 -- sh -c 'dmesg | grep "tsc: Detected"'
+    echo "$khz: $output"
+    [ "$status" -eq 0 ]
+    [[ "$output" =~ "Detected $((khz / 1000)).$(printf %03d $((khz % 1000))) MHz "(TSC|processor) ]]
+}
+
 @test "nested: a machine that crashes, or hangs, is told from a command that fails" {
     run "$nested" run -t 900 -- sh -c 'echo c >/proc/sysrq-trigger; sleep 600'
     [ "$status" -eq 125 ]
