@@ -130,21 +130,20 @@ void sm_capture_clear(struct sm_capture *capture)
     *capture = (struct sm_capture){0};
 }
 
-/* From freeze to thaw. The thaw is asked for even where the freeze has failed: the guest may have done it, and only
- * the answer was late. */
+/* Of a guest that is frozen; it is thawed. */
 static int capture_frozen(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 {
-    int rc = sm_vm_freeze(vm, err);
     const struct sm_note note = {
         .state = "live", .pid = sm_vm_command_pid(vm), .egress = vm->egress};
-    if (!rc)
-        rc = sm_capture_listeners(capture, vm, err);
+    int rc = sm_capture_listeners(capture, vm, err);
     if (!rc)
         rc = sm_capture_take(capture, vm, &note, false, err);
     if (!rc)
         rc = sm_machine_resume(vm->machine, SM_PAUSE_CAPTURE, err);
-    int thawed = sm_vm_thaw(vm, rc ? NULL : err);
-    return rc ? rc : thawed;
+    if (!rc)
+        return sm_vm_thaw(vm, err);
+    sm_vm_thaw_shortly(vm);
+    return rc;
 }
 
 static int capture_live(struct sm_capture *capture, sm_vm *vm, sm_error *err)
@@ -153,7 +152,9 @@ static int capture_live(struct sm_capture *capture, sm_vm *vm, sm_error *err)
     int rc = sm_machine_is_paused(vm->machine, SM_PAUSE_CALLER)
                  ? sm_error_set(err, SM_EINVAL,
                        "it is paused, and its agent has a part in it; resume it first")
-                 : capture_frozen(capture, vm, err);
+                 : sm_vm_freeze(vm, err);
+    if (!rc)
+        rc = capture_frozen(capture, vm, err);
     pthread_rwlock_unlock(&vm->capturing);
     return rc;
 }

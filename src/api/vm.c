@@ -17,6 +17,7 @@
 
 #define STOP_TIMEOUT_MS 30000
 #define FREEZE_WAIT_MS  30000
+#define SHORTLY_MS      5000 /* of the guest's time: a guest that runs answers in milliseconds */
 
 const struct sm_image_config *sm_vm_image_config(const sm_vm *vm)
 {
@@ -36,32 +37,65 @@ int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, struct sm_wait *wait, s
     return sm_channel_connect(channel, vm->machine, wait, err);
 }
 
-int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer,
-    void *to, int64_t wait_ms, sm_error *err)
+/* Sends the request and waits for its answer. */
+static int exchange(struct sm_channel *channel, enum sm_wire_type type, const void *message,
+    enum sm_wire_type answer, void *to, struct sm_wait *wait, sm_error *err)
+{
+    int rc = sm_exec_send(channel, type, message, wait, err);
+    return rc ? rc : sm_channel_expect(channel, answer, to, wait, err);
+}
+
+static int ask_within(sm_vm *vm, enum sm_wire_type type, const void *message,
+    enum sm_wire_type answer, void *to, int64_t limit_ms, sm_error *err)
 {
     struct sm_channel channel;
     struct sm_guest_wait w;
-    sm_guest_wait_begin(&w, vm->machine, wait_ms + SM_VM_AGENT_TIMEOUT_MS);
+    sm_guest_wait_begin(&w, vm->machine, limit_ms);
     int rc = sm_vm_channel(vm, &channel, &w.wait, err);
     if (rc)
         return rc;
-    rc = sm_exec_send(&channel, type, message, &w.wait, err);
-    if (!rc)
-        rc = sm_channel_expect(&channel, answer, to, &w.wait, err);
+    rc = exchange(&channel, type, message, answer, to, &w.wait, err);
     sm_channel_close(&channel);
     return rc;
+}
+
+int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer,
+    void *to, int64_t wait_ms, sm_error *err)
+{
+    return ask_within(vm, type, message, answer, to, wait_ms + SM_VM_AGENT_TIMEOUT_MS, err);
+}
+
+/* What is sent on the connection of the freeze is read behind it, whenever the guest comes to it: nobody waits. */
+static void undo_freeze(struct sm_channel *channel)
+{
+    struct sm_wait now = sm_wait_ms(0);
+    sm_exec_send(channel, SM_WIRE_THAW, NULL, &now, NULL);
 }
 
 int sm_vm_freeze(sm_vm *vm, sm_error *err)
 {
     const struct sm_wire_freeze request = {.timeout_ms = FREEZE_WAIT_MS};
-    int rc = sm_vm_ask(vm, SM_WIRE_FREEZE, &request, SM_WIRE_OK, NULL, FREEZE_WAIT_MS, err);
+    struct sm_channel channel;
+    struct sm_guest_wait w;
+    sm_guest_wait_begin(&w, vm->machine, FREEZE_WAIT_MS + SM_VM_AGENT_TIMEOUT_MS);
+    int rc = sm_vm_channel(vm, &channel, &w.wait, err);
+    if (!rc) {
+        rc = exchange(&channel, SM_WIRE_FREEZE, &request, SM_WIRE_OK, NULL, &w.wait, err);
+        if (rc)
+            undo_freeze(&channel);
+        sm_channel_close(&channel);
+    }
     return rc ? sm_error_prefix(err, rc, "cannot stop the guest's processes for the snapshot") : 0;
 }
 
 int sm_vm_thaw(sm_vm *vm, sm_error *err)
 {
     return sm_vm_ask(vm, SM_WIRE_THAW, NULL, SM_WIRE_OK, NULL, 0, err);
+}
+
+void sm_vm_thaw_shortly(sm_vm *vm)
+{
+    ask_within(vm, SM_WIRE_THAW, NULL, SM_WIRE_OK, NULL, SHORTLY_MS, NULL);
 }
 
 uint32_t sm_vm_take_service(sm_vm *vm)

@@ -62,9 +62,12 @@ int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wi
     void *to, int64_t wait_ms, sm_error *err);
 
 /* The user's processes stop. They must not run on in a copy of the guest before its clock, randomness and
- * identity are new; a restore lets them go on then, thaw does here. */
+ * identity are new; a restore lets them go on then, thaw does here. After a freeze that failed nothing is to be thawed: the guest
+ * may have done it, and only the answer was late, so it is told at once to undo it. */
 int sm_vm_freeze(sm_vm *vm, sm_error *err);
 int sm_vm_thaw(sm_vm *vm, sm_error *err);
+/* After a failure: the guest may be what hangs, and is not waited for all over again. */
+void sm_vm_thaw_shortly(sm_vm *vm);
 
 /* The running service's pid, for whom takes it first; 0: there is none. */
 uint32_t sm_vm_take_service(sm_vm *vm);

@@ -1,0 +1,104 @@
+/* What a capture does where the guest does not answer. The agent is the other end of a socketpair, and says only what a test has
+ * put there before; no machine is needed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "api/vm.h"
+#include "util/error.h"
+#include "vmm/guest_wait.h"
+#include "vmm/machine.h"
+
+static int64_t limit_ms; /* of the last wait for the guest */
+static int connects;
+
+bool __wrap_sm_machine_is_paused(struct sm_machine *machine, enum sm_pause_owner owner);
+bool __wrap_sm_machine_is_paused(struct sm_machine *machine, enum sm_pause_owner owner)
+{
+    return false;
+}
+
+/* What takes a second takes a millisecond. */
+void __real_sm_guest_wait_begin(struct sm_guest_wait *w, struct sm_machine *machine, int64_t ms);
+void __wrap_sm_guest_wait_begin(struct sm_guest_wait *w, struct sm_machine *machine, int64_t ms);
+void __wrap_sm_guest_wait_begin(struct sm_guest_wait *w, struct sm_machine *machine, int64_t ms)
+{
+    limit_ms = ms;
+    __real_sm_guest_wait_begin(w, machine, ms / 1000);
+}
+
+/* The guest takes no other connection. */
+int __wrap_sm_channel_connect(
+    struct sm_channel *channel, struct sm_machine *machine, struct sm_wait *wait, sm_error *err);
+int __wrap_sm_channel_connect(
+    struct sm_channel *channel, struct sm_machine *machine, struct sm_wait *wait, sm_error *err)
+{
+    connects++;
+    return sm_error_set(err, SM_ETIMEOUT, "no connection");
+}
+
+/* A capture that fails, of a guest with that to say; returns the agent's end. */
+static int capture(const void *said, size_t size)
+{
+    int ends[2];
+    sm_error err;
+    sm_image image = {0};
+    sm_vm vm = {.image = &image,
+        .name = "hung",
+        .lock = PTHREAD_MUTEX_INITIALIZER,
+        .capturing = PTHREAD_RWLOCK_INITIALIZER};
+    connects = 0;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    assert_int_equal(send(ends[1], said, size, 0), (ssize_t)size);
+    assert_int_equal(sm_channel_init(&vm.own, ends[0], NULL, &err), 0);
+    assert_int_equal(sm_vm_snapshot(&vm, "/nonexistent/a.snap", NULL, &err), -SM_ETIMEOUT);
+    return ends[1];
+}
+
+static void expect_frame(int agent, enum sm_wire_type type)
+{
+    uint8_t bytes[SM_WIRE_HEADER + 64];
+    struct sm_wire_frame frame = {0};
+    assert_int_equal(recv(agent, bytes, SM_WIRE_HEADER, MSG_WAITALL), SM_WIRE_HEADER);
+    sm_wire_parse(bytes, SM_WIRE_HEADER, &frame);
+    assert_string_equal(sm_wire_type_name(frame.type), sm_wire_type_name(type));
+    assert_true(frame.len <= 64);
+    assert_int_equal(recv(agent, bytes, frame.len, MSG_WAITALL), frame.len);
+}
+
+/* Whenever it comes to it, the guest reads that it shall go on; nobody waits for that. */
+static void a_freeze_without_an_answer_is_taken_back(void **state)
+{
+    char more;
+    int agent = capture("", 0);
+    expect_frame(agent, SM_WIRE_FREEZE);
+    expect_frame(agent, SM_WIRE_THAW);
+    assert_int_equal(recv(agent, &more, 1, 0), 0);
+    assert_int_equal(connects, 0);
+    close(agent);
+}
+
+/* It is frozen, and then hangs. */
+static void who_did_not_answer_is_not_waited_for_again(void **state)
+{
+    uint8_t ok[SM_WIRE_HEADER];
+    struct sm_wire_writer w = {.buf = ok, .cap = sizeof(ok)};
+    sm_wire_put_empty(&w, SM_WIRE_OK);
+    close(capture(ok, w.len));
+    assert_int_equal(connects, 2); /* for what listens, and for the thaw */
+    assert_true(limit_ms <= 5000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_freeze_without_an_answer_is_taken_back),
+        cmocka_unit_test(who_did_not_answer_is_not_waited_for_again),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
