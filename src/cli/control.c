@@ -26,8 +26,7 @@
 #define BACKLOG         64
 #define SWEEP_AT_START  16  /* names that a start looks at: with many VMs it is not to take long */
 #define RETRY_MS        100 /* between two accepts that failed */
-#define REQUEST_TIMEOUT 5   /* seconds for the line to come */
-#define ANSWER_TIMEOUT  600 /* for a snapshot to be written */
+#define REQUEST_TIMEOUT 5   /* seconds */
 
 struct cli_control {
     char name[MAX_NAME + 1];
@@ -168,9 +167,10 @@ static bool is_same_user(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == geteuid();
 }
 
-static void set_timeout(int fd, int seconds)
+/* For the request to come, and the answer to be taken: nobody else is served meanwhile. */
+static void set_timeout(int fd)
 {
-    const struct timeval t = {.tv_sec = seconds};
+    const struct timeval t = {.tv_sec = REQUEST_TIMEOUT};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t));
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
 }
@@ -237,7 +237,7 @@ static void answer(struct cli_control *control, int fd, const char *line)
 static void serve(struct cli_control *control, int fd)
 {
     struct cli_lines in = {.fd = fd};
-    set_timeout(fd, REQUEST_TIMEOUT);
+    set_timeout(fd);
     const char *line = is_same_user(fd) ? cli_read_line(&in) : NULL;
     if (line)
         answer(control, fd, line);
@@ -336,7 +336,8 @@ void cli_control_close(struct cli_control *control)
 
 /* ---- the side that asks --------------------------------------------------------------------------- */
 
-/* Connects and sends the request; 0, or an exit code after a message. */
+/* Connects and sends the request; 0, or an exit code after a message. The answer has no limit: it takes what the guest and the disk
+ * take, for which the VM's process has its own, and the connection breaks when that is gone. */
 static int ask(const char *vm, const char *request, struct cli_lines *answer)
 {
     auto_fd dir = is_plain(vm) ? open_names(false) : -1;
@@ -352,7 +353,6 @@ static int ask(const char *vm, const char *request, struct cli_lines *answer)
     }
     if (!is_same_user(fd))
         return cli_fail("somebody else holds the name of the VM '%s'", vm);
-    set_timeout(fd, ANSWER_TIMEOUT);
     send_line(fd, request);
     answer->fd = sm_steal_fd(&fd);
     answer->begin = answer->end = 0;

@@ -24,7 +24,8 @@ void cli_control_close(struct cli_control *control); /* NULL is fine; waits for 
 /* The process ends without having closed it: its name goes. From any thread. */
 void cli_control_abandon(void);
 
-/* Has the VM of that name captured into the file. 0 or an exit code after a message. */
+/* Has the VM of that name captured into the file, however long that takes, unless its process ends. 0 or an exit code after a
+ * message. */
 int cli_control_snapshot(const char *vm, const char *path, sm_snapshot_stats *stats);
 
 /* The ports of the VM of that name, at most SM_VM_MAX_PORTS. 0 or an exit code after a message. */

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,17 @@ int cli_fail(const char *fmt, ...)
     vsnprintf(message, sizeof(message), fmt, ap);
     va_end(ap);
     return CLI_EXIT_FAILURE;
+}
+
+/* Limits of sockets: none of those that are waited for is longer than a millisecond, where a test says so. */
+static bool hasty;
+int __real_setsockopt(int fd, int level, int name, const void *value, socklen_t size);
+int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t size);
+int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t size)
+{
+    static const struct timeval soon = {.tv_usec = 1000};
+    bool limit = level == SOL_SOCKET && (name == SO_RCVTIMEO || name == SO_SNDTIMEO);
+    return __real_setsockopt(fd, level, name, hasty && limit ? &soon : value, size);
 }
 
 static int setup(void **state)
@@ -180,6 +192,50 @@ static void descriptors_that_run_out_do_not_end_it(void **state)
     cli_control_close(web);
 }
 
+/* A VM that takes its time. Who looks whether it lives says nothing. */
+static void *answer_late(void *arg)
+{
+    const int *listener = arg;
+    char request[64] = "";
+    int fd;
+    do {
+        fd = accept(*listener, NULL, NULL);
+        if (recv(fd, request, sizeof(request) - 1, 0) > 0)
+            break;
+    } while (close(fd) == 0);
+    if (strcmp(request, "snapshot /a.snap\n") == 0) {
+        usleep(200000);
+        send(fd, "ok 1 2 3 4\n", 11, MSG_NOSIGNAL);
+    }
+    close(fd);
+    return NULL;
+}
+
+static void an_answer_is_waited_for_while_the_vm_lives(void **state)
+{
+    char dir[96];
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    pthread_t thread;
+    sm_snapshot_stats stats = {0};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    snprintf(dir, sizeof(dir), "%s/supermachine", runtime);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/web", dir);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(fd, 4), 0);
+    assert_int_equal(pthread_create(&thread, NULL, answer_late, &fd), 0);
+    hasty = true;
+    int status = cli_control_snapshot("web", "/a.snap", &stats);
+    hasty = false;
+    pthread_join(thread, NULL);
+    close(fd);
+    assert_int_equal(unlink(address.sun_path), 0);
+    assert_int_equal(rmdir(dir), 0);
+    if (status)
+        fail_msg("%s", message);
+    assert_int_equal(stats.write_us, 4);
+}
+
 static void lines_are_what_they_must_be(void **state)
 {
     static const char *const bad[] = {"", "port", "port 127.0.0.1 65616 80 tcp found",
@@ -215,6 +271,7 @@ int main(int argc, char **argv)
         TEST(a_directory_of_others_is_not_used),
         TEST(where_names_cannot_be_is_told),
         TEST(descriptors_that_run_out_do_not_end_it),
+        TEST(an_answer_is_waited_for_while_the_vm_lives),
         cmocka_unit_test(lines_are_what_they_must_be),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
