@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
+#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,14 +47,19 @@ static char *program_dir(void)
     return strdup(path);
 }
 
-/* The directory of the shared library that we are in; NULL: we are in the program itself. */
+/* The directory of the shared library that we are in; NULL: we are in the program itself. The loader's own record says what was
+ * loaded from where, and names no file for the program. dladdr names argv[0] then: whatever the one who started us chose. */
 static char *library_dir(void)
 {
     static const char marker;
     Dl_info us;
-    if (!dladdr(&marker, &us) || !us.dli_fname || *us.dli_fname != '/')
+    void *loaded = NULL;
+    if (!dladdr1(&marker, &us, &loaded, RTLD_DL_LINKMAP) || !loaded)
         return NULL;
-    char *path = realpath(us.dli_fname, NULL);
+    const struct link_map *map = loaded;
+    if (!map->l_name || *map->l_name != '/')
+        return NULL;
+    char *path = realpath(map->l_name, NULL);
     if (path)
         *strrchr(path, '/') = '\0';
     return path;

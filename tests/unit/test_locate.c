@@ -39,7 +39,7 @@ static void say(const char *script, char *out, size_t size)
 {
     char command[8192], exe[4096] = "";
     assert_true(readlink("/proc/self/exe", exe, sizeof(exe) - 1) > 0);
-    snprintf(command, sizeof(command), "cd %s && EXE=%s LIB=%s && %s", root, exe,
+    snprintf(command, sizeof(command), "cd %s && export EXE=%s LIB=%s && %s", root, exe,
         SM_PKGLIBDIR_IN_PREFIX, script);
     FILE *f = popen(command, "re");
     assert_non_null(f);
@@ -70,6 +70,19 @@ static void also_when_the_program_was_replaced(void **state)
         fail_msg("%s", out);
 }
 
+/* The program has the library in it, and is told that it is another one. */
+static void a_name_that_it_was_started_by_is_no_place(void **state)
+{
+    (void)state;
+    char out[2048];
+    say("mkdir -p c/guest c/supermachine && cp $EXE c/x && touch c/guest/k c/supermachine/l && "
+        "bash -c 'exec -a $PWD/c/x $EXE look k'; echo; "
+        "bash -c 'exec -a $PWD/c/x $EXE look l'",
+        out, sizeof(out));
+    assert_non_null(strstr(out, "k is neither in '"));
+    assert_non_null(strstr(out, "l is neither in '"));
+}
+
 static int make_root(void **state)
 {
     (void)state;
@@ -91,6 +104,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(beside_the_program_and_in_its_prefix),
         cmocka_unit_test(also_when_the_program_was_replaced),
+        cmocka_unit_test(a_name_that_it_was_started_by_is_no_place),
     };
     return cmocka_run_group_tests(tests, make_root, drop_root);
 }
