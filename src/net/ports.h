@@ -5,9 +5,10 @@
  * and back-pressure are those of the stream; the bytes are moved by the vsock device itself.
  *
  * Who comes: the owner (this user or root, over the host's loopback: peer_owner.h) is led to the port on the guest's
- * loopback, so services that are bound to 127.0.0.1 are reached. Anybody else is a stranger: led to the port at the
- * card's address, and from there, so that no service of the loopback is reached and none takes him for its own
- * machine's; and sent away from a port that nobody has asked for. Strangers have half of the streams.
+ * loopback, so services that are bound to 127.0.0.1 are reached. Anybody else is a stranger, and so is who has closed his end
+ * before he can be told: led to the port at the card's address, and from there, so that no service of the loopback is
+ * reached and none takes him for its own machine's; and sent away from a port that nobody has asked for. Strangers have
+ * half of the streams.
  *
  * UDP: each sender (address and port) is a session, one stream with framed datagrams; at most
  * SM_PORTS_SESSIONS of them (three quarters for strangers), closed after a minute without traffic. A datagram

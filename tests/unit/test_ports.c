@@ -221,6 +221,41 @@ static void test_strangers_at_found(void **state)
     close(fd);
 }
 
+/* Connects, sends and is gone. On the loop's thread: nothing is accepted meanwhile. */
+static void come_and_go(void *arg)
+{
+    int fd = client(arg);
+
+    assert_int_equal(send(fd, "x", 1, 0), 1);
+    close(fd);
+}
+
+/* Whose it was cannot be told any more: he may have been anybody. */
+static void test_who_is_gone_is_a_stranger(void **state)
+{
+    struct ports_fixture *f = *state;
+    struct sm_port_spec published = publish(f, "80");
+    struct sm_port_spec found = {
+        .ip = sm_ip_from_v4(0x7f000001), .guest_port = 81, .protocol = 6, .found = true};
+    struct sm_ports_counters counters = {0};
+    struct vg_packet p;
+
+    assert_int_equal(sm_ports_publish(f->ports, &found, NULL), 0);
+    assert_int_equal(sm_loop_call(f->loop, come_and_go, &found, -1, NULL), 0);
+    while (counters.strangers == 0) {
+        assert_false(vg_recv(&f->g, &p));
+        usleep(1000);
+        sm_ports_get_counters(f->ports, &counters);
+    }
+
+    assert_int_equal(sm_loop_call(f->loop, come_and_go, &published, -1, NULL), 0);
+    ports_answer(f, 80, 6 | SM_WIRE_PROXY_OUTSIDE);
+    p = ports_packet(f);
+    assert_int_equal(p.len, 1); /* what he has sent arrives */
+    p = ports_packet(f);
+    assert_int_equal(p.op, VG_SHUTDOWN);
+}
+
 #define STREAMS 8
 
 static int setup_few_streams(void **state)
@@ -343,6 +378,7 @@ int main(void)
         T(test_udp),
         T(test_strangers),
         T(test_strangers_at_found),
+        T(test_who_is_gone_is_a_stranger),
         cmocka_unit_test_setup_teardown(
             test_strangers_leave_room, setup_few_streams, ports_teardown),
         T(test_strangers_sessions),
