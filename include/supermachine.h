@@ -165,7 +165,8 @@ SM_API int sm_store_load(sm_store *store, const char *path, const sm_image_optio
 
 /* What nothing needs: blobs of no image, root filesystems of no image, what killed processes left. With
  * `all`, images that no registry name leads to, too (they are made again when they are needed). Nothing
- * that is in use is touched. */
+ * that is in use is touched. It fails when something could not be removed, after it has removed the others; *result
+ * tells what it removed either way. */
 typedef struct sm_prune_result {
     unsigned images, rootfs, blobs; /* removed */
     uint64_t bytes;                 /* given back to the disk */

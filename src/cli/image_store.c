@@ -57,12 +57,11 @@ static int prune(const struct cli_command *self, int argc, char **argv)
     sm_prune_result result;
     int rc = sm_store_prune_images(store, all, &result, &err);
     sm_store_close(store);
-    if (rc)
-        return cli_fail_error(&err);
     char size[32];
-    printf("removed %u images, %u root filesystems, %u blobs: %s\n", result.images, result.rootfs,
-        result.blobs, cli_format_size(result.bytes, size));
-    return CLI_EXIT_OK;
+    if (!rc || result.images || result.bytes)
+        printf("removed %u images, %u root filesystems, %u blobs: %s\n", result.images,
+            result.rootfs, result.blobs, cli_format_size(result.bytes, size));
+    return rc ? cli_fail_error(&err) : CLI_EXIT_OK;
 }
 
 const struct cli_command cli_image_prune = {

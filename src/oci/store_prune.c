@@ -23,6 +23,7 @@ struct prune {
     struct sm_image_list images;
     json_t *needed; /* digests of blobs, as keys */
     struct sm_prune_result *result;
+    int rc; /* the first failure, told in *err; what else there is goes all the same */
     sm_error *err;
 };
 
@@ -55,12 +56,27 @@ static bool is_old(const struct prune *p, const char *path)
            st.st_mtime + OLD_S < time(NULL);
 }
 
+static void keep_failure(struct prune *p, int rc, const sm_error *why)
+{
+    if (!p->rc && p->err)
+        *p->err = *why;
+    p->rc = p->rc ? p->rc : rc;
+}
+
 static bool remove_file(struct prune *p, const char *path)
 {
     struct stat st;
-    if (fstatat(p->store->fd, path, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode) ||
-        unlinkat(p->store->fd, path, 0) != 0)
+    sm_error why;
+    if (fstatat(p->store->fd, path, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
         return false;
+    if (unlinkat(p->store->fd, path, 0) != 0) {
+        if (errno != ENOENT)
+            keep_failure(p,
+                sm_error_errno(
+                    &why, errno, "cannot remove %s from the store %s", path, p->store->path),
+                &why);
+        return false;
+    }
     p->result->bytes += (uint64_t)st.st_blocks * 512;
     return true;
 }
@@ -208,13 +224,10 @@ static int remove_unnamed(struct prune *p)
             named = named ||
                     (sm_reference_parse(*name, &ref, NULL) == 0 && ref->kind == SM_REF_REGISTRY);
         }
-        sm_error busy;
-        int rc = named ? 0 : sm_imgstore_remove(p->store, entry->info.digest, NULL, &busy);
-        if (rc && rc != -SM_EBUSY) {
-            if (p->err)
-                *p->err = busy;
-            return rc;
-        }
+        sm_error why;
+        int rc = named ? 0 : sm_imgstore_remove(p->store, entry->info.digest, NULL, &why);
+        if (rc && rc != -SM_EBUSY)
+            keep_failure(p, rc, &why);
         p->result->images += !named && rc == 0;
     }
     sm_image_list_clear(&p->images);
@@ -235,8 +248,8 @@ static void prune_blobs(struct prune *p)
 int sm_imgstore_prune(
     struct sm_imgstore *store, bool all, struct sm_prune_result *out, sm_error *err)
 {
-    struct sm_prune_result result = {0};
-    struct prune p = {.store = store, .needed = json_object(), .result = &result, .err = err};
+    struct prune p = {.store = store, .needed = json_object(), .result = out, .err = err};
+    *out = (struct sm_prune_result){0};
     int rc = p.needed ? sm_imgstore_list(store, &p.images, err)
                       : sm_error_set(err, SM_ENOMEM, "out of memory");
     if (rc == 0 && all)
@@ -248,9 +261,8 @@ int sm_imgstore_prune(
         each_file(&p, "tmp", prune_tmp);
         each_file(&p, "indexes/sha256", prune_choice);
         each_file(&p, "archives", prune_archive);
-        *out = result;
     }
     sm_image_list_clear(&p.images);
     json_decref(p.needed);
-    return rc;
+    return rc ? rc : p.rc;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +28,18 @@ int fsync(int fd)
     struct stat st;
     synced_directories += fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
     return 0;
+}
+
+/* What cannot be removed: files with this in their names; NULL: there are none. */
+static const char *stuck;
+
+int unlinkat(int fd, const char *path, int flags)
+{
+    if (stuck && strstr(path, stuck)) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_unlinkat, fd, path, flags);
 }
 
 static int open_store(void **state)
@@ -222,6 +235,38 @@ static void what_a_killed_builder_left_goes_alone(void **state)
     assert_int_equal(check_seal(path), 0);
 }
 
+static int prune_with_stuck(const char *name, bool all, sm_prune_result *result)
+{
+    memset(result, 0xff, sizeof(*result));
+    stuck = name;
+    int rc = sm_store_prune_images(store, all, result, &err);
+    stuck = NULL;
+    if (!strstr(err.message, "cannot remove"))
+        fail_msg("'%s'", err.message);
+    return rc;
+}
+
+/* Of what it removed nothing is to be seen any more: it has to say it, whatever it fails at. */
+static void a_prune_that_fails_in_part_tells_what_went(void **state)
+{
+    sm_prune_result result;
+    for (unsigned i = 1; i <= 3; i++)
+        put_image(i, "oci:/layout:a");
+    assert_int_equal(prune_with_stuck(digest_of(2) + 7, true, &result), -SM_EIO);
+    assert_int_equal(result.images, 2);
+    assert_int_equal(images().count, 1);
+
+    for (unsigned i = 4; i <= 6; i++)
+        free(put_rootfs(i));
+    assert_int_equal(prune_with_stuck(digest_of(5) + 7, false, &result), -SM_EIO);
+    assert_non_null(strstr(err.message, digest_of(5) + 7));
+    assert_int_equal(result.rootfs, 2);
+    assert_int_equal(result.images, 0);
+    assert_int_equal(sm_store_prune_images(store, true, &result, &err), 0);
+    assert_int_equal(result.images, 1);
+    assert_int_equal(result.rootfs, 1);
+}
+
 static void verifying_tells_and_mends_nothing(void **state)
 {
     put_builder();
@@ -288,6 +333,8 @@ int main(void)
             images_are_listed_with_no_one_and_many_names, open_store, close_store),
         cmocka_unit_test_setup_teardown(
             what_a_killed_builder_left_goes_alone, open_store, close_store),
+        cmocka_unit_test_setup_teardown(
+            a_prune_that_fails_in_part_tells_what_went, open_store, close_store),
         cmocka_unit_test_setup_teardown(verifying_tells_and_mends_nothing, open_store, close_store),
         cmocka_unit_test_setup_teardown(
             a_seal_that_cannot_be_opened_is_no_damage, open_store, close_store),
