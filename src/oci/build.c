@@ -298,7 +298,7 @@ static int publish(struct build *b, struct sm_partial *file, int *fd)
 /* *fd holds the shared lock on the finished file. */
 static int make_rootfs(struct build *b, int *fd)
 {
-    if (mkdirat(b->store->fd, "rootfs", 0700) != 0 && errno != EEXIST)
+    if (sm_make_dirs(b->store->fd, "rootfs") != 0)
         return sm_error_errno(b->err, errno, "cannot write into the store %s", b->store->path);
     int rc = find_rootfs(b, fd);
     if (rc || *fd >= 0)

@@ -216,7 +216,7 @@ static int change_begin(struct change *c, const char *authfile, sm_error *err)
     c->path = sm_steal_ptr(&p.paths[0]);
     places_clear(&p);
     auto_free char *copy = strdup(c->path);
-    if (!copy || sm_make_dirs(dirname(copy)) != 0)
+    if (!copy || sm_make_dirs(AT_FDCWD, dirname(copy)) != 0)
         return sm_error_errno(err, errno, "cannot make the directory of %s", c->path);
     int rc = sm_partial_open(
         &c->file, AT_FDCWD, c->path, &(struct sm_partial_options){.wait_ms = LOCK_WAIT_MS}, err);

@@ -23,13 +23,13 @@ static int make_parents(int dirfd, const char *name, sm_error *err)
     char path[SM_STORE_NAME_MAX];
     if (snprintf(path, sizeof(path), "%s", name) >= (int)sizeof(path))
         return sm_error_set(err, SM_EINVAL, "the name %.100s... is too long for the store", name);
-    for (char *p = strchr(path, '/'); p; p = strchr(p + 1, '/')) {
-        *p = '\0';
-        if (mkdirat(dirfd, path, 0700) != 0 && errno != EEXIST)
-            return sm_error_errno(err, errno, "cannot make the directory %s in the store", path);
-        *p = '/';
-    }
-    return 0;
+    char *slash = strrchr(path, '/');
+    if (!slash)
+        return 0;
+    *slash = '\0';
+    return sm_make_dirs(dirfd, path) == 0
+               ? 0
+               : sm_error_errno(err, errno, "cannot make the directory %s in the store", path);
 }
 
 /* A file of tmp/ that is to become `name`. */

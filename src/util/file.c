@@ -169,24 +169,33 @@ int sm_write_all(int fd, const void *data, size_t size)
 
 /* ---- directories ---------------------------------------------------------------------------- */
 
-int sm_make_dirs(const char *path)
+/* What is in a directory is gone after a crash of the host if the directory is; one that cannot be flushed only delays durability. */
+static int make_dir(int dir, const char *path)
+{
+    if (mkdirat(dir, path, 0700) != 0)
+        return errno == EEXIST ? 0 : -1;
+    (void)sync_directory_of(dir, path);
+    return 0;
+}
+
+int sm_make_dirs(int dir, const char *path)
 {
     auto_free char *copy = strdup(path);
     if (!copy)
         return -1;
     for (char *p = copy; *p && (p = strchr(p + 1, '/'));) {
         *p = '\0';
-        if (mkdir(copy, 0700) != 0 && errno != EEXIST)
+        if (make_dir(dir, copy) != 0)
             return -1;
         *p = '/';
     }
-    return mkdir(copy, 0700) == 0 || errno == EEXIST ? 0 : -1;
+    return make_dir(dir, copy);
 }
 
 int sm_open_private_dir(const char *path, const char *what, int *fd, sm_error *err)
 {
     struct stat st;
-    if (sm_make_dirs(path) != 0)
+    if (sm_make_dirs(AT_FDCWD, path) != 0)
         return sm_error_errno(err, errno, "cannot make the %s %s", what, path);
     auto_fd dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0 || fstat(dir, &st) != 0)

@@ -64,10 +64,11 @@ void sm_partial_close(struct sm_partial *p);
 /* Writes all of it, or fails with errno. */
 int sm_write_all(int fd, const void *data, size_t size);
 
-/* Makes the directory, mode 0700, and those above it that are missing; fails with errno. */
-int sm_make_dirs(const char *path);
+/* Makes the directory, mode 0700, and those above it that are missing, `path` being relative to `dir`; those that it made are there
+ * after a crash of the host. Fails with errno. */
+int sm_make_dirs(int dir, const char *path);
 
-/* The same, and opens it: a place for what is ours alone. SM_EPERM when it belongs to another user, or others may
+/* The same of a path, and opens it: a place for what is ours alone. SM_EPERM when it belongs to another user, or others may
  * write into it: they could put files in place of ours. `what` is for the sentence, as "image store". */
 int sm_open_private_dir(const char *path, const char *what, int *fd, sm_error *err);
 

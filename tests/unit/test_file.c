@@ -26,6 +26,19 @@ static sm_error err;
 static char *dir;
 static int dir_fd;
 
+/* The directories that were brought to disk, instead of which the C library's call does nothing here. */
+static struct stat synced[8];
+static size_t n_synced;
+
+int fsync(int fd)
+{
+    struct stat st;
+    assert_int_equal(fstat(fd, &st), 0);
+    if (S_ISDIR(st.st_mode) && n_synced < SM_ARRAY_LEN(synced))
+        synced[n_synced++] = st;
+    return 0;
+}
+
 static int set_up(void **state)
 {
     dir = make_dir();
@@ -299,6 +312,32 @@ static void a_private_place_is_its_owners(void **state)
     assert_int_not_equal(sm_open_private_dir(path, "place", &fd, &err), 0);
 }
 
+static void expect_synced(size_t i, const char *name)
+{
+    struct stat st;
+    assert_int_equal(fstatat(dir_fd, name, &st, 0), 0);
+    assert_int_equal(synced[i].st_ino, st.st_ino);
+}
+
+/* Or what is in it is gone with it, however well that was brought to disk. */
+static void a_directory_that_is_made_is_on_disk(void **state)
+{
+    char path[512];
+    int fd;
+    n_synced = 0;
+    assert_int_equal(sm_make_dirs(dir_fd, "a/b"), 0);
+    assert_int_equal(n_synced, 2);
+    expect_synced(0, ".");
+    expect_synced(1, "a");
+    assert_int_equal(sm_make_dirs(dir_fd, "a/b"), 0); /* it is there */
+    assert_int_equal(n_synced, 2);
+    snprintf(path, sizeof(path), "%s/a/c", dir);
+    assert_int_equal(sm_open_private_dir(path, "place", &fd, &err), 0);
+    assert_int_equal(n_synced, 3);
+    expect_synced(2, "a");
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -313,6 +352,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_was_put_in_its_place_gets_no_name, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_full_disk_leaves_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_private_place_is_its_owners, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_directory_that_is_made_is_on_disk, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
