@@ -127,12 +127,15 @@ is_emulated() { is_native && { [ -e /sys/module/kvm_pvm ] || grep -q '^kvm_pvm '
 
 net_jobs=()
 
+# What names of network namespaces begin with: whoever looks for what is left (tests/run-files) knows those of its own run by it.
+net_names=sm-$$-${SM_TEST_RUN:-alone}
+
 # own_network ADDRESS...: a network namespace whose network has a peer with these addresses, in a namespace of its own: addresses
 # of the host itself are not judged by their kind. Nothing else leaves it; teardown calls end_own_network.
 own_network() {
     local address
     [ "$(id -u)" -eq 0 ] || skip "needs root: network namespaces"
-    netns=sm-$$-own
+    netns=$net_names-own
     ip netns add "$netns"
     ip netns add "$netns-peer"
     ip -n "$netns" link add net0 type veth peer name net0 netns "$netns-peer"

@@ -9,7 +9,7 @@ teardown() {
     [ "${#servers[@]}" -eq 0 ] || kill "${servers[@]}" 2>/dev/null || true
     local name
     for name in a b; do
-        [ ! -e "/run/netns/sm-$$-$name" ] || ip netns del "sm-$$-$name" || true
+        [ ! -e "/run/netns/$net_names-$name" ] || ip netns del "$net_names-$name" || true
     done
     end_test
     nothing_left
@@ -21,7 +21,7 @@ namespaces() {
     [ "$(id -u)" -eq 0 ] || skip "needs root: network namespaces and tap interfaces"
     [ -c /dev/net/tun ] || skip "this host has no /dev/net/tun"
     for name; do
-        ns=sm-$$-$name
+        ns=$net_names-$name
         ip netns add "$ns"
         ip -n "$ns" link set lo up
         ip -n "$ns" tuntap add tap0 mode tap
@@ -32,8 +32,8 @@ namespaces() {
 }
 
 # inside NAME COMMAND...: in that namespace; `exec_inside ... &` has the command's own pid.
-inside() { ip netns exec "sm-$$-$1" "${@:2}"; }
-exec_inside() { exec ip netns exec "sm-$$-$1" "${@:2}"; }
+inside() { ip netns exec "$net_names-$1" "${@:2}"; }
+exec_inside() { exec ip netns exec "$net_names-$1" "${@:2}"; }
 
 # serve NAME COMMAND...: in the background until the end of the test.
 serve() {

@@ -56,10 +56,11 @@ END
     ! pgrep -f "$BATS_TEST_TMPDIR/bin/supermachine"
 }
 
-# What stands for another run's, or a user's.
+# What stands for another run's, or a user's. Of the other run's test nobody is left.
+nobody=$(bash -c 'echo $$')
 end_others() {
     rm -rf "/tmp/supermachine-planted.$$"
-    [ ! -e "/run/netns/sm-$$-other" ] || ip netns del "sm-$$-other"
+    [ ! -e "/run/netns/sm-$nobody-other" ] || ip netns del "sm-$nobody-other"
     [ -z "${other:-}" ] || kill "$other" 2>/dev/null || true
 }
 teardown() { end_others; }
@@ -73,11 +74,11 @@ teardown() { end_others; }
         if [ "$(id -u)" -eq 0 ]; then
             mkdir "$SM_TEST_STORE/data/mounted"
             mount -t tmpfs none "$SM_TEST_STORE/data/mounted"
-            ip netns add "sm-$$-left"
+            ip netns add "$net_names-left"
         fi
         # Others, while it runs.
         mkdir /tmp/supermachine-planted.'"$$"'
-        [ "$(id -u)" -ne 0 ] || ip netns add sm-'"$$"'-other
+        [ "$(id -u)" -ne 0 ] || ip netns add sm-'"$nobody"'-other
         touch "'"$BATS_TEST_TMPDIR"'/planted"
         until grep -q "@supermachine-other-'"$$"'" /proc/net/unix; do sleep 0.1; done'
     # shellcheck disable=SC2016 # for Python
@@ -94,7 +95,7 @@ s = socket.socket(socket.AF_UNIX); s.bind("\0supermachine-other-" + sys.argv[2])
     if [ -n "$root" ]; then
         [[ $output == *"not ok - "*"planted.bats left mount $store/data/mounted"* ]]
         [[ $output == *"not ok - "*"planted.bats left network namespace sm-"*-left* ]]
-        [ -e "/run/netns/sm-$$-other" ]
+        [ -e "/run/netns/sm-$nobody-other" ]
     fi
     [[ $output != *other* && $output != *supermachine-planted* ]]
     run grep -c "$store" /proc/self/mountinfo
