@@ -27,8 +27,7 @@
 #include "util/file.h"
 
 enum {
-    WAIT_STEP_MS = 500,
-    WAIT_STEPS = 2 * 60 * 60, /* an hour for another builder of the same image */
+    WAIT_STEP_MS = 500, /* after each it is told what is waited for */
 };
 
 struct build {
@@ -210,19 +209,14 @@ static int find_rootfs(struct build *b, int *fd)
     return 0;
 }
 
-/* Opens NAME.partial, which makes us the only one who may put a file in its place. */
+/* Opens NAME.partial, which makes us the only one who may put a file in its place. Another builder of the image is waited for as
+ * long as it lives. */
 static int begin_partial(struct build *b, struct sm_partial *file)
 {
-    int rc = -SM_EBUSY;
-    for (int step = 0; rc == -SM_EBUSY && step < WAIT_STEPS; step++) {
-        if (step > 0)
-            tell(b, "waiting for another process that makes the same image", 0, 0);
-        rc = sm_partial_open(file, b->store->fd, b->rootfs,
-            &(struct sm_partial_options){.wait_ms = WAIT_STEP_MS}, b->err);
-    }
-    if (rc == -SM_EBUSY)
-        return sm_error_set(
-            b->err, SM_ETIMEOUT, "another process has been making the same image for an hour");
+    const struct sm_partial_options options = {.wait_ms = WAIT_STEP_MS};
+    int rc;
+    while ((rc = sm_partial_open(file, b->store->fd, b->rootfs, &options, b->err)) == -SM_EBUSY)
+        tell(b, "waiting for another process that makes the same image", 0, 0);
     return rc ? sm_error_prefix(b->err, rc, "the image store %s", b->store->path) : 0;
 }
 

@@ -77,7 +77,7 @@ int sm_store_flock(int fd, int operation, int timeout_ms, sm_error *err)
             return 0;
         if (errno != EWOULDBLOCK && errno != EINTR)
             return sm_error_errno(err, errno, "cannot lock a file of the store");
-        if (waited >= timeout_ms)
+        if (timeout_ms >= 0 && waited >= timeout_ms)
             return sm_error_set(err, SM_EBUSY, "the image is in use by somebody else");
         nanosleep(&(struct timespec){.tv_nsec = LOCK_POLL_MS * 1000000L}, NULL);
     }
@@ -134,7 +134,7 @@ int sm_store_hold_blobs(struct sm_imgstore *store, int *fd, sm_error *err)
     auto_fd dir = openat(store->fd, "blobs", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
         return sm_error_errno(err, errno, "cannot open the blobs of the store %s", store->path);
-    rc = sm_store_flock(dir, LOCK_SH, 60000, err);
+    rc = sm_store_flock(dir, LOCK_SH, -1, err); /* of a prune, which waits for nobody */
     if (rc == 0)
         *fd = sm_steal_fd(&dir);
     return rc;

@@ -88,7 +88,7 @@ int sm_store_hold_blobs(struct sm_imgstore *store, int *fd, sm_error *err);
 #define SM_ROOTFS_SUFFIX ".ext4"
 void sm_store_rootfs_name(const char *chain_id, char name[SM_STORE_NAME_MAX]);
 
-/* Takes the lock without waiting for longer than timeout_ms. SM_EBUSY when it is held. */
+/* Takes the lock without waiting for longer than timeout_ms; negative: as long as its holder lives. SM_EBUSY when it is held. */
 int sm_store_flock(int fd, int operation, int timeout_ms, sm_error *err);
 
 #endif

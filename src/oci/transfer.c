@@ -23,7 +23,7 @@
 
 enum {
     COPY_SIZE = 256 << 10,
-    LOCK_WAIT_MS = 10 * 60 * 1000, /* for another process that writes the same blob */
+    WAIT_STEP_MS = 500, /* after each it is told what is waited for */
 };
 
 #define MAX_STREAM (64ull << 30)
@@ -261,13 +261,25 @@ static int take_for_file(void *arg, const void *data, size_t size)
     return sm_write_all(*fd, data, size) == 0 ? 0 : -SM_EIO;
 }
 
+/* Waits for another process that writes the same blob, for as long as that lives; see sm_store_claim_blob. */
+static int claim(
+    struct loader *l, const struct sm_descriptor *d, struct sm_partial *file, int *there)
+{
+    static const sm_progress waiting = {.what = "waiting for another process that writes a blob"};
+    int rc;
+    while ((rc = sm_store_claim_blob(l->store, d, WAIT_STEP_MS, file, there, l->err)) == -SM_EBUSY)
+        if (l->options->progress)
+            l->options->progress(l->options->progress_arg, &waiting);
+    return rc;
+}
+
 /* Copies a blob into the store, as sm_store_write does with what is in memory. */
 static int keep_blob(
     struct loader *l, struct sm_source *source, const struct sm_descriptor *d, char *buf)
 {
     auto_partial file = SM_PARTIAL_NONE;
     auto_fd there = -1;
-    int rc = sm_store_claim_blob(l->store, d, LOCK_WAIT_MS, &file, &there, l->err);
+    int rc = claim(l, d, &file, &there);
     if (rc || there >= 0)
         return rc;
     if (ftruncate(file.fd, 0) != 0)

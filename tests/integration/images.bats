@@ -184,6 +184,23 @@ l.image("a", a)'
     [ "$(find "$BATS_TEST_TMPDIR/store/rootfs" -type f | wc -l)" -eq 1 ]
 }
 
+@test "a load waits for who writes the same blob as long as he lives, and says so" {
+    local store=$BATS_TEST_TMPDIR/store blob
+    tar -C "$SM_IMAGE_BUSYBOX/oci" -cf "$BATS_TEST_TMPDIR/archive.tar" .
+    blob=$(jq -r '.manifests[0].digest' "$SM_IMAGE_BUSYBOX/oci/index.json")
+    blob=blobs/sha256/${blob#sha256:}
+    mkdir -p "$store/${blob%/*}"
+    (umask 077 && : >"$store/$blob.partial")
+    exec 7<"$store/$blob.partial"
+    flock 7
+    supermachine-image load --store "$store" "$BATS_TEST_TMPDIR/archive.tar" >"$BATS_TEST_TMPDIR/lines" 3>&- 7<&- &
+    wait_for grep -q 'waiting for another process that writes a blob' "$BATS_TEST_TMPDIR/lines"
+    exec 7<&-
+    wait "$!"
+    tail -n 1 "$BATS_TEST_TMPDIR/lines" | jq -e .result.loaded
+    cmp "$store/$blob" "$SM_IMAGE_BUSYBOX/oci/$blob"
+}
+
 @test "what another user planted beside a target is left alone, and so is a store of his" {
     [ "$(id -u)" -eq 0 ] || skip "needs root: a second user"
     export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
