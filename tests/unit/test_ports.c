@@ -196,6 +196,7 @@ static void test_strangers_at_found(void **state)
     struct sm_port_spec tcp = {.ip = sm_ip_from_v4(0x7f000001), .guest_port = 80, .found = true};
     struct sm_port_spec udp = tcp;
     struct sm_ports_counters counters;
+    int64_t deadline = sm_deadline(PATIENCE_MS);
     struct vg_packet p;
     char c;
     int fd;
@@ -211,6 +212,12 @@ static void test_strangers_at_found(void **state)
     close(fd);
     fd = other_users_client(&udp);
     assert_int_equal(send(fd, "x", 1, 0), 1);
+    do {
+        if (sm_deadline_left(deadline) == 0)
+            fail_msg("nobody was sent away");
+        usleep(1000);
+        sm_ports_get_counters(f->ports, &counters);
+    } while (counters.strangers < 2);
     usleep(100000);
     close(fd);
     assert_false(vg_recv(&f->g, &p));
@@ -307,7 +314,7 @@ static void test_strangers_leave_room(void **state)
 
 static void wait_sessions(struct ports_fixture *f, unsigned sessions, unsigned dropped)
 {
-    int64_t deadline = sm_deadline(20000);
+    int64_t deadline = sm_deadline(PATIENCE_MS);
     struct sm_ports_counters c;
 
     do {

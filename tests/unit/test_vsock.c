@@ -921,9 +921,12 @@ static void connects_wait_for_the_end_of_a_transport_reset(void **state)
     assert_true(sm_vsock_transport_reset(f->vsock));
     sm_virtio_wake(dev);
     sm_loop_resume(f->loop);
+    int event;
+    for (int ms = 0; (event = vg_event(&f->g)) < 0 && ms < PATIENCE_MS; ms++)
+        usleep(1000);
+    assert_int_equal(event, 0);
     usleep(20000);
     assert_false(vg_recv(&f->g, &p));
-    assert_int_equal(vg_event(&f->g), 0);
     vg_return_event(&f->g);
     p = await(f, VG_REQUEST);
     vg_send(&f->g, 52, p.src_port, VG_RESPONSE, 0, NULL, 0);
@@ -940,7 +943,7 @@ static enum sm_vsock_route route(
     void *arg, bool named, uint32_t port, struct sm_vsock_target *target)
 {
     bool *later = arg;
-    if (*later)
+    if (*later && !named)
         return SM_VSOCK_NOT_YET;
     target->port = 1025;
     target->first_len = 2;
@@ -1091,6 +1094,7 @@ static void front_door_queues(void **state)
     char path[108];
     int fds[80];
     make_door(f, path, sizeof(path));
+    nowhere_yet = true; /* for those who say nothing long enough, on a busy host */
     for (unsigned i = 0; i < 60; i++)
         fds[i] = dial(path);
     turn(f);
@@ -1118,7 +1122,8 @@ static void front_door_refuses(void **state)
     turn(f);
     expect_end(fd);
     close(fd);
-    fd = dial(path); /* gone before its line was complete */
+    nowhere_yet = true; /* as before */
+    fd = dial(path);    /* gone before its line was complete */
     assert_int_equal(write(fd, "", 0), 0);
     turn(f);
     close(fd);
