@@ -354,6 +354,8 @@ static void feed(struct peer *p, struct run *r, size_t *sent, uint64_t *window, 
     if (r->input && *sent == r->input_len && !*eof) {
         *eof = true;
         peer_put(p, SM_WIRE_STDIN_EOF, NULL);
+        if (r->sent_all)
+            close(open(r->sent_all, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
     }
 }
 

@@ -69,7 +69,8 @@ struct run {
     struct sm_wire_exec exec; /* in; flags 0 become stdin, stdout and stderr */
     const void *input;        /* in: all of stdin */
     size_t input_len;
-    char *out, *err; /* NUL-terminated; the caller frees them with run_free */
+    const char *sent_all; /* in: a file that is made when all of stdin was sent; NULL: none */
+    char *out, *err;      /* NUL-terminated; the caller frees them with run_free */
     size_t out_len, err_len;
     struct sm_wire_exit exit;
 };

@@ -266,10 +266,16 @@ static void stdin_comes_back_unchanged(void **state)
 static void a_command_need_not_read_its_stdin(void **state)
 {
     static uint8_t data[1 << 20];
-    struct run r = {.exec = {.argv = SHELL("exec <&-; sleep 0.3; echo ok")},
+    struct agent_test *t = *state;
+    char script[160], sent_all[80];
+    snprintf(sent_all, sizeof(sent_all), "%s/sent-all", t->dir);
+    snprintf(script, sizeof(script), "exec <&-; while [ ! -e %s ]; do sleep 0.02; done; echo ok",
+        sent_all);
+    struct run r = {.exec = {.argv = SHELL(script)},
         .input = data,
-        .input_len = sizeof(data)};
-    run(*state, &r);
+        .input_len = sizeof(data),
+        .sent_all = sent_all};
+    run(t, &r);
     assert_string_equal(r.out, "ok\n");
     run_free(&r);
 }
