@@ -215,11 +215,12 @@ static void resolve(struct fixture *f, const char *label, const uint8_t addr[4],
     struct pollfd p = {.fd = f->resolver, .events = POLLIN};
     ssize_t n;
 
-    if (poll(&p, 1, PATIENCE_MS) != 1)
-        fail_msg("the resolver was not asked for %s", label);
-    n = recvfrom(f->resolver, msg, sizeof(msg), 0, (struct sockaddr *)&from, &from_len);
-    assert_true(n > 12);
-    assert_memory_equal(msg + 13, label, strlen(label));
+    do { /* after two seconds it is asked again: those of an earlier question are not meant */
+        if (poll(&p, 1, PATIENCE_MS) != 1)
+            fail_msg("the resolver was not asked for %s", label);
+        n = recvfrom(f->resolver, msg, sizeof(msg), 0, (struct sockaddr *)&from, &from_len);
+        assert_true(n > 12);
+    } while (msg[12] != strlen(label) || memcmp(msg + 13, label, strlen(label)) != 0);
     msg[2] |= 0x80;
     msg[7] = 1;
     memcpy(msg + n, "\xc0\x0c\0\1\0\1", 6);
