@@ -26,6 +26,7 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 PORTS = {}
 LOCK = threading.Lock()
+BOMB = threading.Lock()  # making it takes a while, in which others are answered
 COUNTS = {}
 
 
@@ -61,7 +62,7 @@ def find_leaks():
                 words = f.read()
         except OSError:
             continue
-        if b"supermachine" in words and (b"geheim" in words or b"tok-en" in words):
+        if b"supermachine" in words.split(b"\0")[0] and (b"geheim" in words or b"tok-en" in words):
             with open(DIR + "/leaks", "ab") as f:
                 f.write(words + b"\n")
 
@@ -123,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.honest(mode, kind, what)
 
     def bomb(self, kind, what):
-        with LOCK:
+        with BOMB:
             if "bomb" not in IMAGES:
                 IMAGES["bomb"] = make([[("f", f"zero{i}", bytes(100 << 20)) for i in range(3)]], "zstd")
         return False
@@ -199,8 +200,8 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def cut_at_random(self, kind, what, ranges=True):
-        """Answers break off somewhere, two of three times."""
-        if kind != "blobs" or random.random() < 0.33:
+        """Answers break off somewhere, two of three times; but no blob's so often that a client may give up."""
+        if kind != "blobs" or random.random() < 0.33 or count("cut " + self.path) > 4:
             return False
         data = GOOD[1][what]
         first = self.begin_blob(data, ranges)
@@ -217,6 +218,18 @@ class Handler(BaseHTTPRequestHandler):
         for at in range(first, len(data), 16384):
             self.wfile.write(data[at:at + 16384])
             time.sleep(pause)
+        return True
+
+    def held(self, kind, what):
+        """Half of a layer, and no more until the client goes."""
+        if kind != "blobs" or len(GOOD[1][what]) < 100000:
+            return False
+        data = GOOD[1][what]
+        first = self.begin_blob(data)
+        self.wfile.write(data[first:(first + len(data)) // 2])
+        self.wfile.flush()
+        self.rfile.read(1)
+        self.close_connection = True
         return True
 
     def unhurried(self, kind, what):
@@ -351,9 +364,13 @@ class Handler(BaseHTTPRequestHandler):
              "platform": {"os": "linux", "architecture": "amd64"}}]}).encode()
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # beyond it a client would wait for a second, and longer
+
+
 def serve(name):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), Handler)
     PORTS[name] = server.server_port
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
