@@ -183,10 +183,10 @@ another_user() {
     cp "$repo"/scripts/{demo,progress}.sh "$tree/scripts/"
     cp "$(command -v sleep)" "$bin/kernels-make"
     stand_in "$tree/scripts/kvm-usable" ''
-    # shellcheck disable=SC2016 # for the shell in there
-    stand_in "$tree/scripts/setup.sh" 'case $1 in build) until [ -e started ]; do sleep 0.1; done; exit 1 ;; esac'
-    stand_in "$tree/guest/kernel/build.sh" "trap 'exit 129' HUP INT TERM; touch started; $bin/kernels-make 1000 | cat"
-    run timeout -k 5 60 "$tree/scripts/demo.sh" 3>&-
+    # It runs when it is to be ended: a process that its shell has only just forked would not hear of it.
+    stand_in "$tree/scripts/setup.sh" "case \$1 in build) until pgrep -f '$bin/kernels-make' >/dev/null; do sleep 0.1; done; exit 1 ;; esac"
+    stand_in "$tree/guest/kernel/build.sh" "trap 'exit 129' HUP INT TERM; $bin/kernels-make 1000 | cat"
+    run timeout -k 5 600 "$tree/scripts/demo.sh" 3>&-
     echo "$output"
     [ "$status" -eq 1 ]
     run pgrep -f "$bin/kernels-make"
@@ -194,13 +194,18 @@ another_user() {
 }
 
 @test "progress: who shows it holds no lock, and ends with a script that was killed" {
-    local shower n
+    local script shower n
+    # A script that lives and has let go of the lock: if the shower holds it, then for ever.
     # shellcheck disable=SC2016 # for the bash in there
-    bash -c 'exec 9>"$1/lock"; flock 9; . "$2/scripts/progress.sh"; begin_progress; echo "$progress_shower" >"$1/shower"; kill -KILL $$' \
-        bash "$BATS_TEST_TMPDIR" "$repo" 3>&- >/dev/null 2>&1 || true
+    bash -c 'exec 9>"$1/lock"; flock 9; . "$2/scripts/progress.sh"; begin_progress; exec 9>&-; echo "$progress_shower" >"$1/shower"
+        kill -STOP $$' bash "$BATS_TEST_TMPDIR" "$repo" 3>&- >/dev/null 2>&1 &
+    script=$!
+    until [ -s "$BATS_TEST_TMPDIR/shower" ]; do sleep 0.1; done
     shower=$(cat "$BATS_TEST_TMPDIR/shower")
-    flock -n "$BATS_TEST_TMPDIR/lock" true || { kill "$shower"; false; }
-    for ((n = 0; n < 300; n++)); do
+    timeout 600 flock "$BATS_TEST_TMPDIR/lock" true || { kill -KILL "$script" "$shower"; false; }
+    kill -KILL "$script"
+    wait "$script" 2>/dev/null || true
+    for ((n = 0; n < 3000; n++)); do
         [ -d "/proc/$shower" ] || return 0 # it looks every ten seconds
         sleep 0.2
     done
