@@ -15,11 +15,13 @@ files() {
 # planted BODY [SECONDS]: a file with one test that does this, within so long, and one that is well.
 planted() {
     local test=@test # a line that begins with it would be one of this file
+    # shellcheck disable=SC2016 # for that file
+    local limit=${2:-'${BATS_TEST_TIMEOUT:-600}'}
     cat >"$BATS_TEST_TMPDIR/planted.bats" <<END
 # bats file_tags=host
 BATS_TEST_DIRNAME=$repo/tests/integration
 SM_IMAGE_BUSYBOX=none SM_IMAGE_DEBIAN= SM_IMAGE_SERVICES=
-[ "\${BATS_TEST_NAME:-}" != test_planted ] || BATS_TEST_TIMEOUT=${2:-600}
+[ "\${BATS_TEST_NAME:-}" != test_planted ] || BATS_TEST_TIMEOUT=$limit
 load $repo/tests/integration/helper
 $test "planted" {
 $1
@@ -87,7 +89,7 @@ while not os.path.exists(sys.argv[1]): time.sleep(0.1)
 s = socket.socket(socket.AF_UNIX); s.bind("\0supermachine-other-" + sys.argv[2]); time.sleep(600)' \
         "$BATS_TEST_TMPDIR/planted" "$$" 3>&- &
     other=$!
-    files
+    files SM_TEST_GRACE=10
     store=$(cat "$BATS_TEST_TMPDIR/store")
     [[ $output == *"ok 1 planted"*"ok 2 well"* ]]
     [[ $output == *"not ok - "*"planted.bats left process "*": "*"sleep 999"* ]]
@@ -101,8 +103,17 @@ s = socket.socket(socket.AF_UNIX); s.bind("\0supermachine-other-" + sys.argv[2])
     run grep -c "$store" /proc/self/mountinfo
     [ "$output" = 0 ]
     [ ! -e "$store" ]
-    run find /run/netns -name 'sm-*-left'
+    run find /run/netns -name "sm-*-${store##*.}-*-left"
     [ -z "$output" ]
+}
+
+@test "the time limit that bats has left to itself is ended, and is nothing that a file has left" {
+    local pid
+    planted "env -u SM_TEST_MARK setsid sleep 601 3>&- & echo \$! >'$BATS_TEST_TMPDIR/pid'"
+    files BATS_TEST_TIMEOUT=601
+    [[ $output == *"ok 1 planted"*"ok 2 well"*"# done "* && $output != *"not ok"* ]]
+    pid=$(cat "$BATS_TEST_TMPDIR/pid")
+    while [ "$(tr '\0' ' ' <"/proc/$pid/cmdline")" = "sleep 601 " ]; do sleep 0.1; done
 }
 
 @test "a file whose results do not come has failed, and one without a test that is wanted has not" {
