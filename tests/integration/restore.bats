@@ -136,8 +136,8 @@ setup_file() {
     [ "$status" -eq 0 ]
     [ "$(states)" = "base service warm" ]
     for i in 1 2; do
-        supermachine run "oci:$layout:service" >"$BATS_TEST_TMPDIR/out" 3>&- &
-        wait_for grep -q 'tick 2' "$BATS_TEST_TMPDIR/out"
+        supermachine run "oci:$layout:service" >"$BATS_TEST_TMPDIR/out.$i" 3>&- &
+        wait_for grep -q 'tick 2' "$BATS_TEST_TMPDIR/out.$i"
         kill -TERM $!
         wait $! || true
     done
