@@ -41,9 +41,9 @@ serve() {
     servers+=($!)
 }
 
-# listens NAME PORT: in that namespace.
+# listens NAME PORT [udp]: in that namespace.
 listens() {
-    inside "$1" cat /proc/net/tcp /proc/net/tcp6 | grep -qi ":$(printf %04X "$2") 0*:0000 0A"
+    inside "$1" cat "/proc/net/${3:-tcp}" "/proc/net/${3:-tcp}6" | grep -qi ":$(printf %04X "$2") 0*:0000 0[A7]"
 }
 
 @test "ping, a transfer each way over TCP, UDP, and a connection from the host" {
@@ -59,6 +59,9 @@ listens() {
     serve a python3 "$repo/tests/tools/tftp.py" 10.0.2.2 69 "$www"
     wait_for listens a 8000
     wait_for listens a 8001
+    wait_for listens a 69 udp
+    # What each end says to the other at port 9000 is in a file: a pipe could be empty yet when the other's half ends, and nc with it.
+    echo "from the host" >"$BATS_TEST_TMPDIR/said"
     exec_inside a supermachine run --network tap:tap0,dns=10.0.2.2,mac=06:00:00:00:00:09 "$busybox" sh -c '
         set -e
         cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu /etc/resolv.conf
@@ -69,12 +72,13 @@ listens() {
         nc 10.0.2.2 8001 <blob
         tftp -g -r small 10.0.2.2
         md5sum <small
-        echo "from the guest" | nc -l -p 9000 >inbound
+        echo "from the guest" >said
+        nc -l -p 9000 <said >inbound
         cat inbound' >"$BATS_TEST_TMPDIR/out" 3>&- &
     local vm=$!
     wait_for sh -c '[ "$(wc -l <"$1")" -ge 7 ]' _ "$BATS_TEST_TMPDIR/out"
     # shellcheck disable=SC2016 # for the shell in there
-    wait_for inside a sh -c '[ "$(echo "from the host" | busybox nc 10.0.2.15 9000 2>/dev/null)" = "from the guest" ]'
+    wait_for inside a sh -c '[ "$(busybox nc 10.0.2.15 9000 <"$1" 2>/dev/null)" = "from the guest" ]' _ "$BATS_TEST_TMPDIR/said"
     wait "$vm"
     cat "$BATS_TEST_TMPDIR/out"
     diff "$BATS_TEST_TMPDIR/out" - <<END
