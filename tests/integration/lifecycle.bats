@@ -41,11 +41,14 @@ ended() {
 # hung [OPTION...]: as start; the agent is frozen, so nothing that is sent into this VM has an effect. It says so by the
 # network, which needs no agent.
 hung() {
-    local input=$BATS_TEST_TMPDIR/in port=$((20000 + RANDOM % 10000))
+    local input=$BATS_TEST_TMPDIR/in port
     python3 -c '
-import socket, sys
-print(socket.create_server(("127.0.0.1", int(sys.argv[1]))).accept()[0].makefile().readline(), flush=True)' "$port" \
-        >"$BATS_TEST_TMPDIR/said" 3>&- &
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+print(server.accept()[0].makefile().readline(), flush=True)' >"$BATS_TEST_TMPDIR/said" 3>&- &
+    wait_for [ -s "$BATS_TEST_TMPDIR/said" ]
+    port=$(cat "$BATS_TEST_TMPDIR/said")
     mkfifo "$input"
     exec 4<>"$input"
     start 'trap "" INT TERM HUP QUIT; mkdir /sys/fs/cgroup/agent' '
@@ -107,7 +110,7 @@ print(socket.create_server(("127.0.0.1", int(sys.argv[1]))).accept()[0].makefile
     export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
     mkdir "$XDG_DATA_HOME"
     : >"$BATS_TEST_TMPDIR/err"
-    supermachine run "$debian" true 3>&- &
+    supermachine run "$debian" sleep 1000 3>&- & # nor has it ended by itself when we look too late
     pid=$!
     wait_for sh -c 'find "$XDG_DATA_HOME" -type f -size +100k | grep -q .'
     kill -KILL "$pid"
@@ -130,16 +133,17 @@ print(socket.create_server(("127.0.0.1", int(sys.argv[1]))).accept()[0].makefile
 }
 
 @test "the memory of the process is limited before there is a VM, also where it is baked" {
-    local how pid
-    for how in "run --cold" "bake --again"; do
-        # shellcheck disable=SC2086 # words
-        supermachine $how -q -m 512m "$busybox" >/dev/null 2>&1 3>&- &
+    # limited COMMAND...: one that does not end by itself, which on a busy host could be before we look.
+    limited() {
+        local pid limit
+        supermachine "$@" >/dev/null 2>&1 3>&- &
         pid=$!
         wait_for grep -Eq 'Max data size +[0-9]+ ' "/proc/$pid/limits"
-        local limit
         limit=$(awk '/Max data size/ { print $4 }' "/proc/$pid/limits")
         ((limit >= 3 * 512 << 20 && limit < (3 * 512 + 2048) << 20))
         kill -KILL "$pid"
         wait "$pid" || true
-    done
+    }
+    limited run --cold -q -m 512m "$busybox" sleep 1000
+    limited bake --again -q -m 512m --warmup 'sleep 1000' "$busybox"
 }
