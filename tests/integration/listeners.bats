@@ -43,7 +43,8 @@ service_image() {
     # A service that speaks first, later one that does not and has nothing to give, and one for the guest itself.
     supermachine run -i --name "$vm" --socket "$door" "$busybox" sh -c '
         nc -ll -p 7000 -e sh -c "echo hello; exec cat" & first=$!
-        read -r _; httpd -f -p 127.0.0.1:7003 -h /proc & httpd -f -p 7001 -h /proc &
+        read -r _; httpd -f -p 127.0.0.1:7003 -h /proc & until grep -q :1B5B /proc/net/tcp; do sleep 0.1; done # 7003
+        httpd -f -p 7001 -h /proc &
         read -r _; kill "$first"
         read -r _' <"$in" 3>&- &
     pid=$!
