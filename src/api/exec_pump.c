@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "api/exec.h"
+#include "devices/vsock.h"
 #include "util/bytes.h"
 #include "util/clock.h"
 #include "util/error.h"
@@ -223,6 +224,7 @@ static int time_left(sm_exec *e)
 static int pump(sm_exec *e)
 {
     struct sm_channel *c = &e->channel;
+    bool last_words = false; /* the machine has ended, and so will the channel */
     for (;;) {
         bool left;
         do {
@@ -242,7 +244,9 @@ static int pump(sm_exec *e)
             [FD_INPUT] = {.fd = wants_input(e) ? e->input.fd : -1, .events = POLLIN},
             [FD_STDOUT] = {.fd = e->output[0].end ? e->output[0].to.fd : -1, .events = POLLOUT},
             [FD_STDERR] = {.fd = e->output[1].end ? e->output[1].to.fd : -1, .events = POLLOUT},
-            [FD_MACHINE] = {.fd = c->machine && !e->exited ? sm_machine_end_fd(c->machine) : -1,
+            [FD_MACHINE] = {.fd = c->machine && !e->exited && !last_words
+                                      ? sm_machine_end_fd(c->machine)
+                                      : -1,
                 .events = POLLIN},
         };
         if (!blocked && !e->exited)
@@ -270,7 +274,10 @@ static int pump(sm_exec *e)
             if (rc <= 0 && !e->exited)
                 return rc ? rc : sm_channel_lost(c, &e->error);
         } else if (fds[FD_MACHINE].revents) {
-            return sm_channel_lost(c, &e->error);
+            if (blocked)
+                return sm_channel_lost(c, &e->error);
+            sm_vsock_end(sm_machine_vsock(c->machine));
+            last_words = true;
         }
     }
 }

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,7 +18,10 @@
 
 #include "api/exec.h"
 #include "api/vm.h"
+#include "devices/vsock.h"
 #include "patience.h"
+#include "vmm/guest_wait.h"
+#include "vmm/machine.h"
 
 /* ---- the fake agent ------------------------------------------------------------------------ */
 
@@ -119,15 +123,60 @@ static void *play(void *arg)
 
 static const char *const command[] = {"cmd", NULL};
 
+/* A machine, as far as an exec asks it. */
+static struct {
+    int end;    /* eventfd: it has ended */
+    int passed; /* eventfd: its device is asked for what the guest has sent */
+} machine = {-1, -1};
+
+int __wrap_sm_machine_end_fd(const struct sm_machine *m);
+int __wrap_sm_machine_end_fd(const struct sm_machine *m)
+{
+    return machine.end;
+}
+
+int __wrap_sm_machine_wait(
+    struct sm_machine *m, int timeout_ms, struct sm_machine_end *end, sm_error *err);
+int __wrap_sm_machine_wait(
+    struct sm_machine *m, int timeout_ms, struct sm_machine_end *end, sm_error *err)
+{
+    *end = (struct sm_machine_end){.message = "it has ended"};
+    return 0;
+}
+
+struct sm_vsock *__wrap_sm_machine_vsock(struct sm_machine *m);
+struct sm_vsock *__wrap_sm_machine_vsock(struct sm_machine *m)
+{
+    return NULL;
+}
+
+void __wrap_sm_vsock_end(struct sm_vsock *vsock);
+void __wrap_sm_vsock_end(struct sm_vsock *vsock)
+{
+    eventfd_write(machine.passed, 1);
+}
+
+/* There is no guest whose time could be asked for. */
+void __real_sm_guest_wait_begin_or(
+    struct sm_guest_wait *w, struct sm_machine *m, int64_t limit_ms, int clock_ms);
+void __wrap_sm_guest_wait_begin_or(
+    struct sm_guest_wait *w, struct sm_machine *m, int64_t limit_ms, int clock_ms);
+void __wrap_sm_guest_wait_begin_or(
+    struct sm_guest_wait *w, struct sm_machine *m, int64_t limit_ms, int clock_ms)
+{
+    __real_sm_guest_wait_begin_or(w, NULL, limit_ms, clock_ms);
+}
+
 static int begin(struct agent *a, void (*script)(struct agent *), const sm_exec_config *config,
     sm_exec **exec, sm_error *err)
 {
+    struct sm_machine *with = machine.end >= 0 ? (struct sm_machine *)&machine : NULL;
     int ends[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     *a = (struct agent){.fd = ends[1], .script = script};
     assert_int_equal(pthread_create(&a->thread, NULL, play, a), 0);
     struct sm_channel channel;
-    assert_int_equal(sm_channel_init(&channel, ends[0], NULL, err), 0);
+    assert_int_equal(sm_channel_init(&channel, ends[0], with, err), 0);
     const struct sm_exec_request request = {.exec = {
                                                 .flags = config->tty ? SM_WIRE_EXEC_TTY : 0,
                                                 .user = "",
@@ -332,6 +381,37 @@ static void test_lost_connection(void **state)
     assert_int_equal(sm_exec_wait(exec, PATIENCE_MS, NULL, &err), -SM_EPROTOCOL);
     sm_exec_close(exec);
     pthread_join(a.thread, NULL);
+}
+
+/* The machine's end is known before its device has passed on what the guest had sent. */
+static void script_last_words(struct agent *a)
+{
+    start(a);
+    eventfd_write(machine.end, 1);
+    struct pollfd fds[] = {{.fd = machine.passed, .events = POLLIN}, {.fd = a->fd}};
+    poll(fds, 2, -1);
+    put_data(a, SM_WIRE_STDOUT, "last words", 10);
+}
+
+static void test_last_words_of_a_machine(void **state)
+{
+    struct agent a;
+    sm_exec *exec;
+    sm_error err;
+    char text[16];
+    machine.end = eventfd(0, EFD_CLOEXEC);
+    machine.passed = eventfd(0, EFD_CLOEXEC);
+    assert_int_equal(
+        begin(&a, script_last_words, &(sm_exec_config){.stdout_fd = SM_FD_PIPE}, &exec, NULL), 0);
+    read_all(sm_exec_fd(exec, 1), text, sizeof(text));
+    assert_string_equal(text, "last words");
+    assert_int_equal(sm_exec_wait(exec, PATIENCE_MS, NULL, &err), -SM_EGUEST);
+    assert_string_equal(err.message, "it has ended");
+    sm_exec_close(exec);
+    pthread_join(a.thread, NULL);
+    close(machine.end);
+    close(machine.passed);
+    machine.end = machine.passed = -1;
 }
 
 /* ---- input --------------------------------------------------------------------------------------- */
@@ -617,6 +697,7 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_a_failed_start_leaves_the_service),
         cmocka_unit_test(test_lost_connection),
+        cmocka_unit_test(test_last_words_of_a_machine),
         cmocka_unit_test(test_echo),
         cmocka_unit_test(test_signals_pass_unread_input),
         cmocka_unit_test(test_one_stream_does_not_stop_the_other),
