@@ -55,6 +55,8 @@ kernel_package() {
 @test "nested: a step of making the machine that fails ends the run, and nothing of it is kept" {
     tools od dd xz find cpio busybox basename chmod flock stat install tr touch timeout sleep
     kernel_package
+    # shellcheck disable=SC2016 # for the shell there
+    stand_in "$bin/cc" 'printf "#!/bin/sh\necho 1\n" >"$3" && chmod +x "$3"'
     stand_in "$bin/depmod" 'echo "depmod: broken" >&2; exit 1'
     stand_in "$bin/modprobe" "echo 'insmod $BATS_TEST_TMPDIR/vmlinuz '"
     stand_in "$bin/no-qemu" 'exit 1'
