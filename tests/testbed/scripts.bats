@@ -55,8 +55,6 @@ kernel_package() {
 @test "nested: a step of making the machine that fails ends the run, and nothing of it is kept" {
     tools od dd xz find cpio busybox basename chmod flock stat install tr touch timeout sleep
     kernel_package
-    # shellcheck disable=SC2016 # for the shell there
-    stand_in "$bin/cc" 'printf "#!/bin/sh\necho 1\n" >"$3" && chmod +x "$3"'
     stand_in "$bin/depmod" 'echo "depmod: broken" >&2; exit 1'
     stand_in "$bin/modprobe" "echo 'insmod $BATS_TEST_TMPDIR/vmlinuz '"
     stand_in "$bin/no-qemu" 'exit 1'
@@ -66,8 +64,16 @@ kernel_package() {
     [[ $output == *"depmod: broken"* ]]
     [[ $output != *"ended without a result"* ]]
     [ -z "$(compgen -G "$SM_TESTBED_CACHE/x86_64-1-recipe*[0-9]")" ]
-    # The same with a depmod that works goes on, to a QEMU that does not.
+    # The same with a depmod that works goes on, to a counter that cannot be measured, and then to a QEMU that does not work.
     stand_in "$bin/depmod" ''
+    # shellcheck disable=SC2016 # for the shell there
+    stand_in "$bin/cc" 'printf "#!/bin/sh\nexit 1\n" >"$3" && chmod +x "$3"'
+    SM_TESTBED_QEMU=$bin/no-qemu PATH=$bin run "$repo/tests/testbed/nested" run -t 20 -- true
+    echo "$output"
+    [ "$status" -eq 125 ]
+    [[ $output == *"cannot tell the frequency"* && $output != *"ended without a result"* ]]
+    # shellcheck disable=SC2016 # for the shell there
+    stand_in "$bin/cc" 'printf "#!/bin/sh\necho 1\n" >"$3" && chmod +x "$3"'
     SM_TESTBED_QEMU=$bin/no-qemu PATH=$bin run "$repo/tests/testbed/nested" run -t 20 -- true
     echo "$output"
     [[ $output == *"ended without a result (QEMU's status 1)"* ]]
