@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Static analysis of what is ours: clang-tidy and cppcheck on the C code, shellcheck on the scripts, clang-format's opinion.
+# Static analysis of what is ours: the house's own rules (check-rooms; it needs no compiler, so `scripts/check-rooms` alone does),
+# clang-tidy and cppcheck on the C code, shellcheck on the scripts, clang-format's opinion.
 # What was found in order once is not looked at again (scripts/tidy, cppcheck's build directory).
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -17,6 +18,7 @@ step() {
     "$@" || status=1
 }
 
+step check-rooms scripts/check-rooms
 step clang-tidy scripts/tidy "$build" "${ours[@]}"
 mkdir -p "$build/cppcheck"
 step cppcheck cppcheck --quiet -j "$(nproc)" --cppcheck-build-dir="$build/cppcheck" --error-exitcode=1 --std=c11 --library=posix,gnu -I include -I src \

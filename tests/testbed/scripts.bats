@@ -279,3 +279,104 @@ run_tests() {
     [ "$status" -eq 1 ]
     [ "${lines[-1]}" = "6 passed, 2 failed" ]
 }
+
+# plant FILE LINE-OR-ADDRESS TEXT: into a copy of the tree, after that line (0: in front).
+plant() {
+    if [ "$2" = 0 ]; then sed -i "1i $3" "$copy/$1"; else sed -i "$2a $3" "$copy/$1"; fi
+}
+
+# refused FILE:LINE WORDS: check-rooms finds this in the copy, and nothing else.
+refused() {
+    run "$repo/scripts/check-rooms" "$copy"
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [ "${#lines[@]}" -eq 1 ]
+    [[ $output == "$1: "*"$2"* ]]
+}
+
+rooms_copy() {
+    copy=$BATS_TEST_TMPDIR/tree
+    mkdir "$copy"
+    cp -r "$repo"/{bench,docs,examples,guest,include,src,tests} "$copy"
+}
+
+@test "check-rooms: the tree keeps the rules" {
+    run "$repo/scripts/check-rooms"
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [ -z "$output" ]
+}
+
+@test "check-rooms: an include that the table does not allow is refused" {
+    rooms_copy
+    plant src/devices/serial.c 2 '#include "hypervisor/hypervisor.h"'
+    refused src/devices/serial.c:3 "includes hypervisor/hypervisor.h; devices may include util"
+}
+
+@test "check-rooms: one header of a room may be allowed, the others are not" {
+    rooms_copy
+    plant src/snapshot/io.h '$' '#include "devices/virtio_mmio.h"'
+    refused "src/snapshot/io.h:$(wc -l <"$copy/src/snapshot/io.h")" "includes devices/virtio_mmio.h"
+}
+
+@test "check-rooms: what all architectures have does not know one of them" {
+    rooms_copy
+    plant src/arch/vcpu_state.h '$' '#include "arch/x86_64/state.h"'
+    run "$repo/scripts/check-rooms" "$copy"
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [[ $output == *"includes arch/x86_64/state.h; arch may include util"* ]]
+}
+
+@test "check-rooms: whatever the table says, an architecture is known to arch and kvm only" {
+    rooms_copy
+    sed -i 's/^\(| `src\/devices\/` .*\)| util |$/\1| arch\/x86_64, util |/' "$copy/docs/architecture.md"
+    plant src/devices/serial.c 2 '#include "arch/x86_64/boot.h"'
+    refused src/devices/serial.c:3 "what one architecture has is for src/arch/x86_64 and src/hypervisor/kvm"
+}
+
+@test "check-rooms: KVM and epoll are known in one place each" {
+    rooms_copy
+    plant src/devices/serial.c '$' '#include <linux/kvm.h>'
+    refused "src/devices/serial.c:$(wc -l <"$copy/src/devices/serial.c")" "KVM is known in src/hypervisor/kvm only"
+    cp "$repo/src/devices/serial.c" "$copy/src/devices/"
+    plant src/net/frame.c '$' 'int sm_frame_fd(void)\n{\n    return epoll_create1(0); /* epoll_wait in a comment is none */\n}'
+    refused "src/net/frame.c:$(($(wc -l <"$copy/src/net/frame.c") - 1))" "epoll_create1; epoll and eventfd are for src/util"
+}
+
+@test "check-rooms: a file without an opening comment is refused" {
+    rooms_copy
+    plant tests/unit/test_wire.c 0 '#include <stdarg.h>'
+    refused tests/unit/test_wire.c:1 "opens without a comment"
+}
+
+@test "check-rooms: a function of 60 lines is refused, one of 59 is not" {
+    rooms_copy
+    { printf 'void longest(void)\n{\n'; for ((n = 0; n < 56; n++)); do echo '    /* a line */'; done; echo '}'; } >>"$copy/src/util/strv.c"
+    run "$repo/scripts/check-rooms" "$copy"
+    echo "$output"
+    [ "$status" -eq 0 ]
+    sed -i '/^void longest/i static' "$copy/src/util/strv.c"
+    refused "src/util/strv.c:$(grep -n -B1 '^void longest' "$copy/src/util/strv.c" | sed -n '1s/-.*//p')" "longest has 60 lines"
+}
+
+@test "check-rooms: a circle inside a room is refused, of calls and of headers" {
+    rooms_copy
+    plant src/util/crc32c.c '$' 'int sm_first(void)\n{\n    return sm_second();\n}'
+    plant src/util/strv.c '$' 'int sm_second(void)\n{\n    return sm_first();\n}'
+    refused src/util/crc32c.c:1 "in a circle: crc32c.c -> strv.c (sm_second), strv.c -> crc32c.c (sm_first)"
+    cp "$repo"/src/util/{crc32c,strv}.c "$copy/src/util/"
+    plant src/util/crc32c.h '$' '#include "util/strv.h"'
+    plant src/util/strv.h '$' '#include "util/crc32c.h"'
+    refused src/util/crc32c.h:1 "headers in a circle: src/util/crc32c.h src/util/strv.h"
+}
+
+@test "check-rooms: a row may call rows below it only, and every file has a row" {
+    rooms_copy
+    sed -i 's/^\(| `src\/devices\/` .*\)| util |$/\1| net, util |/' "$copy/docs/architecture.md"
+    refused "docs/architecture.md:$(grep -n '^| `src/devices/`' "$copy/docs/architecture.md" | cut -d: -f1)" "devices may call net, which is no row below it"
+    cp "$repo/docs/architecture.md" "$copy/docs/"
+    mkdir "$copy/src/new"
+    echo '/* New. */' >"$copy/src/new/new.c"
+    refused src/new/new.c:1 "is in no room"
+}
