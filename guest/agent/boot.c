@@ -13,17 +13,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/reboot.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "console.h"
+#include "net.h"
 #include "system.h"
 #include "upper.h"
 
@@ -39,58 +37,6 @@
 /* What a container's processes may raise their soft limit of open files to. */
 #define OPEN_FILES_SOFT 1024
 #define OPEN_FILES_HARD 524288
-
-_Noreturn void power_off(void)
-{
-    sync();
-#ifdef __x86_64__
-    reboot(
-        RB_AUTOBOOT); /* without ACPI a power-off would only halt; the VMM takes a reset for it */
-#else
-    reboot(RB_POWER_OFF);
-#endif
-    for (;;)
-        pause();
-}
-
-static size_t append(char *to, size_t len, size_t size, const char *s)
-{
-    while (*s && len + 1 < size)
-        to[len++] = *s++;
-    return len;
-}
-
-/* Wherever we are on the way, there is a root that a directory can be made in. */
-static int open_kmsg(void)
-{
-    int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
-    if (fd >= 0)
-        return fd;
-    mkdir("/.devices", 0700);
-    mount("devtmpfs", "/.devices", "devtmpfs", MS_NOSUID, NULL);
-    return open("/.devices/kmsg", O_WRONLY | O_CLOEXEC);
-}
-
-_Noreturn void die(const char *what, const char *on, int errnum)
-{
-    char line[512], digits[12];
-    size_t n = append(line, 0, sizeof(line), "<2>supermachine agent: ");
-    n = append(line, n, sizeof(line), what);
-    n = append(line, n, sizeof(line), on);
-    if (errnum > 0) {
-        char *d = digits + sizeof(digits) - 1;
-        *d = 0;
-        for (; errnum > 0 && d > digits; errnum /= 10)
-            *--d = (char)('0' + errnum % 10);
-        n = append(line, n, sizeof(line), ": errno ");
-        n = append(line, n, sizeof(line), d);
-    }
-    line[n++] = '\n';
-    int fd = open_kmsg();
-    ssize_t written = fd >= 0 ? write(fd, line, n) : -1;
-    (void)written; /* there is nobody left to tell */
-    power_off();
-}
 
 static void must_mkdir(const char *path)
 {

@@ -17,6 +17,7 @@
 
 #include "agent.h"
 #include "boot.h"
+#include "console.h"
 
 #define BACKLOG        4096 /* the kernel resets what does not fit: as many as there are links */
 #define HELLO_ATTEMPTS 5

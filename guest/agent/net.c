@@ -10,8 +10,7 @@
  * A change takes away what we gave, which somebody may have taken away already; a new MAC address, even
  * if it is the old one, makes the kernel forget the neighbours, which are others now.
  */
-#include "boot.h"
-#include "system.h"
+#include "net.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -27,6 +26,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "console.h"
+#include "system.h"
 #include "wire/wire.h"
 
 #define CARD     "eth0"
