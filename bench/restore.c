@@ -26,7 +26,7 @@
 
 #include "api/channel.h"
 #include "bench.h"
-#include "devices/vsock.h"
+#include "devices/vsock/vsock.h"
 #include "kvm_floor.h"
 #include "snapshot/reader.h"
 #include "snapshot/writer.h"

@@ -23,7 +23,7 @@
 #include "api/capture.h"
 #include "api/exec.h"
 #include "api/vm.h"
-#include "devices/vsock.h"
+#include "devices/vsock/vsock.h"
 #include "snapshot/cache.h"
 #include "snapshot/reader.h"
 #include "util/cleanup.h"

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "devices/vsock.h"
+#include "devices/vsock/vsock.h"
 #include "util/cleanup.h"
 #include "util/error.h"
 #include "util/text.h"

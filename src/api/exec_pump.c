@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "api/exec.h"
-#include "devices/vsock.h"
+#include "devices/vsock/vsock.h"
 #include "util/bytes.h"
 #include "util/clock.h"
 #include "util/error.h"

@@ -3,7 +3,7 @@
 #define SM_API_LISTENERS_H
 
 #include "api/vm.h"
-#include "net/listeners.h"
+#include "net/ports/found.h"
 #include "snapshot/snapshot.h"
 
 /* Asks the agent and makes the registry; *entries is malloc'ed. */

@@ -6,9 +6,9 @@
 
 #include "api/image_config.h"
 #include "net/guest_net.h"
-#include "net/listeners.h"
+#include "net/ports/found.h"
 #include "net/policy.h"
-#include "net/ports.h"
+#include "net/ports/ports.h"
 #include "util/rate.h"
 #include "vmm/machine.h"
 #include "wire/wire.h"

@@ -20,7 +20,7 @@
 
 #include "api/note.h"
 #include "api/vm.h"
-#include "devices/vsock.h"
+#include "devices/vsock/vsock.h"
 #include "snapshot/reader.h"
 #include "util/cleanup.h"
 #include "util/clock.h"

@@ -8,7 +8,7 @@
 #ifndef SM_DEVICES_SERIAL_H
 #define SM_DEVICES_SERIAL_H
 
-#include "devices/mmio_bus.h"
+#include "devices/bus.h"
 #include "util/cleanup.h"
 
 #define SM_SERIAL_PORT  0x3f8

@@ -21,7 +21,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "devices/mmio_bus.h"
+#include "devices/bus.h"
 #include "devices/virtqueue.h"
 #include "util/loop.h"
 

@@ -20,7 +20,7 @@
 #include "hypervisor/hypervisor.h"
 
 struct sm_machine;
-struct sm_vsock;       /* devices/vsock.h */
+struct sm_vsock;       /* devices/vsock/vsock.h */
 struct sm_loop;        /* util/loop.h */
 struct sm_snapshot;    /* snapshot/snapshot.h */
 struct sm_ram;         /* snapshot/page_map.h */
@@ -128,7 +128,7 @@ extern const uint8_t sm_vmm_build_id[SM_VMM_BUILD_ID_BYTES];
 
 /* ---- looking at it ---- */
 
-/* The vsock device (connect to guest ports, listen for the guest's); see devices/vsock.h. */
+/* The vsock device (connect to guest ports, listen for the guest's); see devices/vsock/vsock.h. */
 struct sm_vsock *sm_machine_vsock(struct sm_machine *machine);
 /* The device thread's event loop. */
 struct sm_loop *sm_machine_loop(struct sm_machine *machine);

@@ -7,10 +7,10 @@
 
 #include "arch/vcpu_state.h"
 #include "devices/guest_memory.h"
-#include "devices/mmio_bus.h"
+#include "devices/bus.h"
 #include "devices/serial.h"
 #include "devices/virtio_mmio.h"
-#include "devices/vsock.h"
+#include "devices/vsock/vsock.h"
 #include "util/loop.h"
 #include "vmm/machine.h"
 

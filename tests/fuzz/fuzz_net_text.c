@@ -1,6 +1,6 @@
 /* What is written about networks: resolv.conf, ports to publish, addresses. */
 #include "fuzz.h"
-#include "net/ports.h"
+#include "net/ports/ports.h"
 #include "net/resolv_conf.h"
 #include "util/bytes.h"
 

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "fuzz.h"
-#include "net/listeners.h"
+#include "net/ports/found.h"
 #include "vsock_guest.h"
 #include "wire/wire.h"
 

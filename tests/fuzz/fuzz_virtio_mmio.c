@@ -13,7 +13,7 @@
 #include "devices/virtio_blk.h"
 #include "devices/virtio_pmem.h"
 #include "devices/virtio_rng.h"
-#include "devices/vsock.h"
+#include "devices/vsock/vsock.h"
 
 #define RAM_SIZE 0x10000u
 #define DISK     8192u

@@ -4,7 +4,7 @@
 
 #include <unistd.h>
 
-#include "net/ports.h"
+#include "net/ports/ports.h"
 #include "patience.h"
 #include "util/clock.h"
 #include "vsock_guest.h"

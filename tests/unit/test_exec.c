@@ -18,7 +18,7 @@
 
 #include "api/exec.h"
 #include "api/vm.h"
-#include "devices/vsock.h"
+#include "devices/vsock/vsock.h"
 #include "patience.h"
 #include "vmm/guest_wait.h"
 #include "vmm/machine.h"

@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include "net/listeners.h"
+#include "net/ports/found.h"
 #include "ports_util.h"
 
 #define TCP SM_WIRE_PROXY_TCP

@@ -12,7 +12,7 @@
 #include <sys/fsuid.h>
 #include <unistd.h>
 
-#include "net/peer_owner.h"
+#include "net/ports/peer_owner.h"
 
 struct pair {
     int here, peer;

@@ -21,7 +21,7 @@
 #include "vsock_guest.h"
 
 #define PORT         1024u
-#define TX_RETURN_MS 20 /* as in vsock_packet.c */
+#define TX_RETURN_MS 20 /* as in packet.c */
 
 struct fixture {
     struct vg g;

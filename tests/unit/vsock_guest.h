@@ -2,7 +2,7 @@
 #ifndef VSOCK_GUEST_H
 #define VSOCK_GUEST_H
 
-#include "devices/vsock.h"
+#include "devices/vsock/vsock.h"
 #include "fake_guest.h"
 
 enum {

@@ -4,8 +4,8 @@
  * Windows are added before the vCPUs run; look-ups take no lock. A device's functions are called on
  * vCPU threads, several at once, and do their own locking.
  */
-#ifndef SM_DEVICES_MMIO_BUS_H
-#define SM_DEVICES_MMIO_BUS_H
+#ifndef SM_DEVICES_BUS_H
+#define SM_DEVICES_BUS_H
 
 #include <stdbool.h>
 #include <stddef.h>

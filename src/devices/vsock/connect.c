@@ -1,6 +1,6 @@
 /*
  * Who uses the vsock device on the host: connects and listeners of this process, and the front door.
- * See vsock_impl.h.
+ * See impl.h.
  *
  * A connect is put into `waiting` by its thread; the loop's thread takes it out when connections can be
  * made, makes the stream, and ends it when the guest has answered. Only the loop's thread begins, ends
@@ -19,7 +19,7 @@
 #include <sys/un.h>
 #include <time.h>
 
-#include "devices/vsock_impl.h"
+#include "devices/vsock/impl.h"
 #include "util/bytes.h"
 #include "util/error.h"
 #include "util/wait.h"

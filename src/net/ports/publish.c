@@ -1,5 +1,5 @@
 /* Published ports: listeners and TCP. See ports.h. */
-#include "net/ports.h"
+#include "net/ports/ports.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "net/ports_impl.h"
+#include "net/ports/impl.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/clock.h"

@@ -1,11 +1,11 @@
-/* Inside of published ports: what TCP (ports.c) and UDP (ports_udp.c) share. Loop's thread. */
+/* Inside of published ports: what TCP (publish.c) and UDP (udp.c) share. Loop's thread. */
 #ifndef SM_NET_PORTS_IMPL_H
 #define SM_NET_PORTS_IMPL_H
 
 #include <sys/socket.h>
 
-#include "net/peer_owner.h"
-#include "net/ports.h"
+#include "net/ports/peer_owner.h"
+#include "net/ports/ports.h"
 #include "util/loop.h"
 #include "util/rate.h"
 

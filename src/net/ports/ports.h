@@ -16,10 +16,10 @@
  *
  * Threads: the listeners live on the loop's thread; the functions may be called from any other.
  */
-#ifndef SM_NET_PORTS_H
-#define SM_NET_PORTS_H
+#ifndef SM_NET_PORTS_PORTS_H
+#define SM_NET_PORTS_PORTS_H
 
-#include "devices/vsock.h"
+#include "devices/vsock/vsock.h"
 #include "net/addr.h"
 
 #define SM_PORTS_MAX      256 /* listeners that were asked for, and as many that were found */
@@ -31,7 +31,7 @@ struct sm_port_spec {
     uint16_t host_port; /* 0: any that is free */
     uint16_t guest_port;
     uint8_t protocol; /* 6 or 17 */
-    bool found;       /* nobody asked for it (listeners.h) */
+    bool found;       /* nobody asked for it (found.h) */
 };
 
 /* "[[IP:]HOST:]GUEST[/tcp|udp]", IPv6 addresses in brackets; an empty HOST is any free port. Without IP it
@@ -60,7 +60,7 @@ int sm_ports_publish(struct sm_ports *ports, struct sm_port_spec *spec, sm_error
 /* Stops listening; connections go on. */
 void sm_ports_withdraw(struct sm_ports *ports, const struct sm_port_spec *spec);
 
-/* Opens the VM's front door at `path` (vsock.h): a client is connected to the TCP port of the guest that it
+/* Opens the VM's front door at `path` (devices/vsock/vsock.h): a client is connected to the TCP port of the guest that it
  * names, or else to the first that there is: the one published first, else the first of those found. */
 int sm_ports_front_door(struct sm_ports *ports, const char *path, sm_error *err);
 

@@ -1,4 +1,4 @@
-#include "net/peer_owner.h"
+#include "net/ports/peer_owner.h"
 
 #include <errno.h>
 #include <linux/inet_diag.h>

@@ -9,10 +9,10 @@
  *
  * A port of the guest that is published already gets no second one.
  */
-#ifndef SM_NET_LISTENERS_H
-#define SM_NET_LISTENERS_H
+#ifndef SM_NET_PORTS_FOUND_H
+#define SM_NET_PORTS_FOUND_H
 
-#include "net/ports.h"
+#include "net/ports/ports.h"
 #include "wire/wire.h"
 
 #define SM_LISTENERS_MAX      SM_PORTS_MAX

@@ -1,5 +1,5 @@
 /* The front door of a VM: where its clients are connected to. See ports.h. */
-#include "net/ports_impl.h"
+#include "net/ports/impl.h"
 #include "wire/wire.h"
 
 /* The oldest of those that were asked for, else of those that were found; 0: there is none. */

@@ -1,5 +1,5 @@
-/* Address windows -> devices. See mmio_bus.h. */
-#include "devices/mmio_bus.h"
+/* Address windows -> devices. See bus.h. */
+#include "devices/bus.h"
 
 #include <inttypes.h>
 #include <string.h>

@@ -8,8 +8,8 @@
  * the socket's buffer bound what is under way; of a stream never more than SM_VSOCK_BUF_ALLOC bytes
  * wait in this process.
  */
-#ifndef SM_DEVICES_VSOCK_H
-#define SM_DEVICES_VSOCK_H
+#ifndef SM_DEVICES_VSOCK_VSOCK_H
+#define SM_DEVICES_VSOCK_VSOCK_H
 
 #include "devices/virtio_mmio.h"
 

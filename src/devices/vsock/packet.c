@@ -1,5 +1,5 @@
 /*
- * virtio-vsock, the packets from and to the guest. See vsock_impl.h.
+ * virtio-vsock, the packets from and to the guest. See impl.h.
  *
  * To the guest: streams that have something to send (a control packet, or data in their socket and credit
  * from the guest) stand in the ready list. pump takes them in turn, a few packets each, and reads data
@@ -16,7 +16,7 @@
  */
 #include <string.h>
 
-#include "devices/vsock_impl.h"
+#include "devices/vsock/impl.h"
 #include "util/bytes.h"
 
 #define TX_PER_TURN   64u

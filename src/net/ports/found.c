@@ -1,5 +1,5 @@
-/* Listeners that are found by themselves. See listeners.h. */
-#include "net/listeners.h"
+/* Listeners that are found by themselves. See found.h. */
+#include "net/ports/found.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -2,9 +2,9 @@
  * Inside of the vsock device: what its parts share.
  *
  *   vsock.c         the virtio device: queues, events, state
- *   vsock_packet.c  packets from and to the guest
- *   vsock_stream.c  one stream: the socket side, buffering, half close
- *   vsock_host.c    who uses it: connects and listeners of this process, the front door
+ *   packet.c  packets from and to the guest
+ *   stream.c  one stream: the socket side, buffering, half close
+ *   connect.c    who uses it: connects and listeners of this process, the front door
  *
  * Everything runs on the loop's thread, except for what `lock` covers.
  */
@@ -13,7 +13,7 @@
 
 #include <pthread.h>
 
-#include "devices/vsock.h"
+#include "devices/vsock/vsock.h"
 
 enum { VSOCK_Q_RX = 0, VSOCK_Q_TX = 1, VSOCK_Q_EVENT = 2 };
 
@@ -174,7 +174,7 @@ struct sm_vsock {
     struct vsock_connect *waiting, **waiting_tail;
 };
 
-/* ---- vsock_packet.c */
+/* ---- packet.c */
 /* Takes what the guest has sent, then pumps. */
 void sm_vsock_serve_tx(struct sm_vsock *vsock);
 void sm_vsock_tx_timer(void *vsock);
@@ -188,7 +188,7 @@ static inline bool sm_vsock_open(const struct sm_vsock *vsock)
            !vsock->reset_under_way;
 }
 
-/* ---- vsock_stream.c */
+/* ---- stream.c */
 struct vsock_stream *sm_vsock_find(struct sm_vsock *vsock, uint32_t host_port, uint32_t guest_port);
 /* A new stream over fd (non-blocking; taken over in any case). NULL: out of memory or streams. */
 struct vsock_stream *sm_vsock_stream_create(struct sm_vsock *vsock, uint32_t host_port,
@@ -210,7 +210,7 @@ bool sm_vsock_stream_feed(struct vsock_stream *s, const struct iovec *iov, unsig
 size_t sm_vsock_stream_fill(struct vsock_stream *s, struct iovec *iov, unsigned n);
 void sm_vsock_stream_guest_shutdown(struct vsock_stream *s, unsigned flags);
 
-/* ---- vsock_host.c */
+/* ---- connect.c */
 /* Begins the connects that wait. */
 void sm_vsock_host_open(struct sm_vsock *vsock);
 /* The end of a connect, which is not there any more afterwards: SM_OK, or why not (static text). */

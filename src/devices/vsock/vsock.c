@@ -1,8 +1,8 @@
 /*
  * virtio-vsock, the device: registers, the event queue, what a snapshot holds. See vsock.h and
- * vsock_impl.h.
+ * impl.h.
  */
-#include "devices/vsock.h"
+#include "devices/vsock/vsock.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 #include <sys/random.h>
 #include <time.h>
 
-#include "devices/vsock_impl.h"
+#include "devices/vsock/impl.h"
 #include "util/bytes.h"
 #include "util/error.h"
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "net/ports_impl.h"
+#include "net/ports/impl.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/clock.h"

@@ -1,7 +1,7 @@
 /* The text form of a published port. */
 #include <string.h>
 
-#include "net/ports.h"
+#include "net/ports/ports.h"
 #include "util/error.h"
 
 static bool parse_port(const char *text, bool may_be_empty, uint16_t *port)

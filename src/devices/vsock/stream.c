@@ -1,5 +1,5 @@
 /*
- * One vsock stream, the side of the socket. See vsock_impl.h.
+ * One vsock stream, the side of the socket. See impl.h.
  *
  * The socket is watched edge-triggered, and what the edges say is remembered (readable, host_hup): a
  * stream that the guest has no credit or buffers for costs no wake-ups. EPOLLOUT is asked for only while
@@ -16,7 +16,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "devices/vsock_impl.h"
+#include "devices/vsock/impl.h"
 #include "util/bytes.h"
 
 #define WATCH_IN       ((uint32_t)(EPOLLIN | EPOLLRDHUP | EPOLLET))

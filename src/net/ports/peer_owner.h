@@ -8,8 +8,8 @@
  *
  * Threads: one at a time.
  */
-#ifndef SM_NET_PEER_OWNER_H
-#define SM_NET_PEER_OWNER_H
+#ifndef SM_NET_PORTS_PEER_OWNER_H
+#define SM_NET_PORTS_PEER_OWNER_H
 
 #include <stdbool.h>
 #include <stdint.h>
