@@ -132,7 +132,7 @@ int sm_hv_vcpu_complete(struct sm_hv_vcpu *vcpu, struct sm_hv_exit *exit, sm_err
 /* Makes the current or, if none is going on, the next run return SM_HV_EXIT_INTR; never lost. */
 void sm_hv_vcpu_kick(struct sm_hv_vcpu *vcpu);
 
-/* Instructions that were completed for a hypervisor that cannot; see kvm/assist.c. */
+/* Instructions that were completed for a hypervisor that cannot; see kvm/x86_64/assist.c. */
 enum sm_hv_assist {
     SM_HV_ASSIST_INT3,
     SM_HV_ASSIST_POPCNT,

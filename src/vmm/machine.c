@@ -1,4 +1,4 @@
-/* Making, booting, waiting for and closing a machine. See machine.h; threads are in run.c. */
+/* Making, booting, waiting for and closing a machine. See machine.h; threads are in vcpus.c. */
 #include "vmm/machine.h"
 
 #include <errno.h>
@@ -121,7 +121,7 @@ void sm_machine_close(struct sm_machine *m)
         return;
     if (m->loop) {
         sm_machine_kill(m);
-        sm_loop_stop(m->loop); /* after it has reset the devices, see run.c */
+        sm_loop_stop(m->loop); /* after it has reset the devices, see vcpus.c */
     }
     sm_machine_drop_devices(m);
     sm_loop_destroy(m->loop);

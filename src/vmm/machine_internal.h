@@ -117,7 +117,7 @@ void sm_machine_drop_devices(struct sm_machine *m);
 /* cmdline.c: the kernel command line; malloc'ed. */
 int sm_machine_cmdline(const struct sm_machine *m, bool assisted, char **cmdline, sm_error *err);
 
-/* run.c */
+/* vcpus.c */
 /* Makes the vCPUs and starts their threads, which hold. */
 int sm_machine_start_vcpus(struct sm_machine *m, sm_error *err);
 /* Device thread and vCPUs begin. Under control. */

@@ -1,6 +1,6 @@
 /*
  * Decoder for the few instructions that some hypervisors cannot emulate in guest kernel mode
- * (hypervisor/kvm/assist.c). Pure: bytes in, description out; 64-bit mode only.
+ * (hypervisor/kvm/x86_64/assist.c). Pure: bytes in, description out; 64-bit mode only.
  *
  * It knows what is listed here and nothing else: every other encoding, also one that differs only in a
  * prefix that makes another instruction of it, is SM_INSN_UNKNOWN.

@@ -81,7 +81,7 @@ static bool skip_msr(uint32_t index)
         {0x11,
             0x12}, /* KVM's clock: a request to write guest memory, and an alias of the newer one */
         {0x4b564d00, 0x4b564d00}, /* the newer request */
-        /* Of what our guests are not offered (cpuid.c): */
+        /* Of what our guests are not offered (x86_64/cpuid.c): */
         {0x40000000, 0x40000fff}, /* Hyper-V */
         {0x4b564d02, 0x4b564d02}, /* KVM's asynchronous page faults */
         {0x4b564d06, 0x4b564d08}, /* theirs, and migration control */
