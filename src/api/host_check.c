@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "hypervisor/hypervisor.h"
-#include "oci/store.h"
+#include "image/store.h"
 #include "util/cleanup.h"
 #include "util/locate.h"
 

@@ -5,7 +5,7 @@
 #include <supermachine.h>
 
 #include "api/image_config.h"
-#include "oci/store.h"
+#include "image/store.h"
 
 struct sm_store {
     struct sm_imgstore *images;
@@ -17,7 +17,7 @@ struct sm_image {
     struct sm_image_config config;
 };
 
-/* Compares the whole root filesystem with its seal (oci/seal.h): what is baked lives long. */
+/* Compares the whole root filesystem with its seal (image/seal.h): what is baked lives long. */
 int sm_image_verify(const sm_image *image, sm_error *err);
 
 struct sm_snapshot_cache;

@@ -3,7 +3,7 @@
 #include <sys/stat.h>
 
 #include "api/internal.h"
-#include "oci/builder.h"
+#include "image/client.h"
 #include "util/cleanup.h"
 #include "util/error.h"
 

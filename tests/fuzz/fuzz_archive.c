@@ -1,8 +1,8 @@
 /* An image in a tar file, packed or not: as oci-archive and as docker-archive, up to the plan of what is to be unpacked. */
+#include "builder/archive.h"
+#include "builder/plan.h"
 #include "fuzz.h"
-#include "oci/archive.h"
-#include "oci/json.h"
-#include "oci/plan.h"
+#include "image/json.h"
 #include "store.h"
 #include "tar.h"
 

@@ -2,8 +2,8 @@
 #include <spawn.h>
 
 #include "fuzz.h"
-#include "oci/credential_helper.h"
-#include "oci/credentials.h"
+#include "builder/credential_helper.h"
+#include "builder/credentials.h"
 #include "util/error.h"
 
 int __wrap_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,

@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "fuzz.h"
-#include "oci/http.h"
+#include "builder/http.h"
 #include "util/error.h"
 
 #define HOST  "localhost:5000"

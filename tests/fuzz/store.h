@@ -5,7 +5,7 @@
 #include <ftw.h>
 
 #include "fuzz.h"
-#include "oci/store.h"
+#include "image/store.h"
 
 static char fuzz_store_dir[] = "/tmp/sm-fuzz-XXXXXX";
 

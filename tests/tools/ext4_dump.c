@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "oci/digest.h"
+#include "builder/digest.h"
 
 struct dump {
     ext2_filsys fs;

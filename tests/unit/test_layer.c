@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 
 #include "layer_util.h"
-#include "oci/digest.h"
+#include "builder/digest.h"
 #include "rootfs/tree.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"

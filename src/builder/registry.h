@@ -1,0 +1,20 @@
+/* An image in a registry, as a source: manifests and blobs come over the network into the store's
+ * blobs/ and are read from there, layers while they are still coming. */
+#ifndef SM_BUILDER_REGISTRY_H
+#define SM_BUILDER_REGISTRY_H
+
+#include "builder/source.h"
+#include "image/store.h"
+
+struct sm_registry_options {
+    const char *tls_ca, *authfile;
+    bool insecure;
+    unsigned stall_s;
+};
+
+/* Asks the registry what the reference means: *top is its manifest or index. */
+int sm_registry_open(struct sm_imgstore *store, const struct sm_reference *ref,
+    const struct sm_registry_options *options, struct sm_source **source, struct sm_descriptor *top,
+    sm_error *err);
+
+#endif

@@ -1,0 +1,406 @@
+/*
+ * Two threads: one reads blobs, sums what it reads and decompresses; the caller's sums what comes out
+ * (the diffID) and applies the tar. Between them is a ring of a few buffers, so memory is bounded and
+ * the two kinds of work overlap, across the boundaries of layers too.
+ *
+ * The reading thread owns `fill`, the caller `drain`; both move under the mutex. A buffer belongs to
+ * whoever is at it. The thread is joined before sm_unpack returns, whichever side fails first.
+ */
+#include "builder/unpack.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "builder/archive.h"
+#include "builder/digest.h"
+#include "util/bytes.h"
+#include "util/clock.h"
+#include "util/error.h"
+#include "util/signals.h"
+
+enum {
+    PROGRESS_MS = 100,
+    SLOTS = 16,
+    SLOT_SIZE = 256 << 10,
+    READ_SIZE = 128 << 10,
+};
+
+struct slot {
+    size_t size;
+    bool last; /* of its layer */
+    char data[SLOT_SIZE];
+};
+
+struct pipeline {
+    struct sm_source *source;
+    const struct sm_plan *plan;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned filled, drained; /* slots, counted up for ever */
+    bool stop;                /* the caller takes no more */
+    int rc;                   /* the thread failed, and why */
+    sm_error why;
+    _Atomic uint64_t done; /* compressed bytes read */
+    _Atomic uint64_t total;
+    sm_unpack_progress_fn *progress; /* the caller's thread only, as told_ms */
+    void *arg;
+    int64_t told_ms;
+    struct slot *slots;
+};
+
+/* ---- the reading thread ----------------------------------------------------------------------- */
+
+/* One layer on its way through the decompressor. */
+struct layer_reader {
+    struct pipeline *p;
+    struct sm_blob blob;
+    struct sm_sha256 *sum; /* NULL: has no digest to be checked */
+    uint64_t pos;
+    int rc;
+    struct slot *slot; /* being filled, with so many bytes */
+    size_t have;
+    char buf[READ_SIZE];
+};
+
+/* Waits for a free slot; NULL when the caller has stopped. */
+static struct slot *begin_slot(struct pipeline *p)
+{
+    pthread_mutex_lock(&p->lock);
+    while (p->filled - p->drained == SLOTS && !p->stop)
+        pthread_cond_wait(&p->changed, &p->lock);
+    struct slot *slot = p->stop ? NULL : &p->slots[p->filled % SLOTS];
+    pthread_mutex_unlock(&p->lock);
+    return slot;
+}
+
+static void end_slot(struct pipeline *p, struct slot *slot, size_t size, bool last)
+{
+    pthread_mutex_lock(&p->lock);
+    slot->size = size;
+    slot->last = last;
+    p->filled++;
+    pthread_cond_broadcast(&p->changed);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static ssize_t next_bytes(struct layer_reader *r)
+{
+    ssize_t n = sm_blob_read(&r->blob, r->pos, r->buf, sizeof(r->buf), &r->p->why);
+    if (n < 0) {
+        r->rc = (int)n;
+        return n;
+    }
+    if (r->sum)
+        sm_sha256_update(r->sum, r->buf, (size_t)n);
+    r->pos += (uint64_t)n;
+    r->p->done += (uint64_t)n;
+    return n;
+}
+
+static la_ssize_t read_compressed(struct archive *a, void *arg, const void **data)
+{
+    struct layer_reader *r = arg;
+    *data = r->buf;
+    ssize_t n = r->rc ? r->rc : next_bytes(r);
+    if (n < 0)
+        archive_set_error(a, EIO, "read failed");
+    return n < 0 ? -1 : n;
+}
+
+/* Reads what the decompressor left, and compares. */
+static int check_digest(struct layer_reader *r, const struct sm_descriptor *d)
+{
+    while (r->rc == 0 && next_bytes(r) > 0)
+        ;
+    if (r->rc || !r->sum)
+        return r->rc;
+    unsigned char sum[32];
+    char digest[SM_DIGEST_LEN + 1];
+    sm_sha256_finish(r->sum, sum);
+    sm_digest_format(sum, digest);
+    if (strcmp(digest, d->digest) == 0)
+        return 0;
+    return sm_error_set(
+        &r->p->why, SM_ECORRUPT, "the blob %s has the digest %s: it is damaged", d->digest, digest);
+}
+
+static int filter_of(struct layer_reader *r, int *filter)
+{
+    unsigned char magic[SM_MAGIC_BYTES] = {0};
+    ssize_t n = sm_blob_read(&r->blob, 0, magic, sizeof(magic), &r->p->why);
+    if (n < 0)
+        return (int)n;
+    *filter = sm_compression_of(magic);
+    return 0;
+}
+
+static int not_decompressed(struct layer_reader *r, struct archive *a)
+{
+    const char *why = archive_error_string(a);
+    return r->rc ? r->rc
+                 : sm_error_set(&r->p->why, SM_ECORRUPT, "the layer cannot be decompressed: %s",
+                       why ? why : "unknown error");
+}
+
+/* Decompresses into slots until the layer's end; the last one stays in our hands. */
+static int fill_slots(struct layer_reader *r, struct archive *a)
+{
+    while (true) {
+        r->have = 0;
+        r->slot = begin_slot(r->p);
+        if (!r->slot)
+            return -SM_ECANCELLED;
+        la_ssize_t n = 1;
+        while (r->have < SLOT_SIZE && n > 0) {
+            n = archive_read_data(a, r->slot->data + r->have, SLOT_SIZE - r->have);
+            r->have += n > 0 ? (size_t)n : 0;
+        }
+        if (n < 0)
+            return not_decompressed(r, a);
+        if (n == 0)
+            return 0;
+        end_slot(r->p, r->slot, r->have, false);
+    }
+}
+
+static int decompress(struct layer_reader *r)
+{
+    int filter = ARCHIVE_FILTER_NONE;
+    int rc = filter_of(r, &filter);
+    if (rc)
+        return rc;
+    struct archive *a = archive_read_new();
+    struct archive_entry *e;
+    if (!a)
+        return sm_error_set(&r->p->why, SM_ENOMEM, "out of memory");
+    archive_read_support_format_raw(a);
+    archive_read_support_format_empty(a);
+    if (filter != ARCHIVE_FILTER_NONE)
+        archive_read_append_filter(a, filter);
+    bool opened = archive_read_open2(a, r, NULL, read_compressed, NULL, NULL) == ARCHIVE_OK;
+    int got = opened ? archive_read_next_header(a, &e) : ARCHIVE_FATAL;
+    if (got == ARCHIVE_OK)
+        rc = fill_slots(r, a);
+    else if (got != ARCHIVE_EOF || r->rc || archive_errno(a))
+        rc = not_decompressed(r, a); /* libarchive takes what it cannot read for empty */
+    else if (!(r->slot = begin_slot(r->p)))
+        rc = -SM_ECANCELLED;
+    archive_read_free(a);
+    return rc;
+}
+
+/* The caller learns of the layer's end only when its digest was found right; and where the digest is
+ * wrong that is the better word for a failed decompression, too. */
+static int read_layer(struct layer_reader *r, const struct sm_layer *layer)
+{
+    sm_error *why = &r->p->why;
+    int rc = decompress(r);
+    if (rc == -SM_ECANCELLED || r->rc)
+        return r->rc ? r->rc : rc;
+    sm_error first = *why;
+    int checked = check_digest(r, &layer->blob);
+    if (checked == 0 && rc)
+        *why = first;
+    if (checked || rc)
+        return checked ? checked : rc;
+    end_slot(r->p, r->slot, r->have, true);
+    return 0;
+}
+
+static int open_layer(struct layer_reader *r, const struct sm_layer *layer)
+{
+    struct pipeline *p = r->p;
+    int rc = p->source->open(p->source, &layer->blob, layer->name, &r->blob, &p->why);
+    if (rc)
+        return rc;
+    if (layer->name)
+        p->total += r->blob.size;
+    if (!*layer->blob.digest || r->blob.checked)
+        return 0;
+    r->sum = sm_sha256_new();
+    return r->sum ? 0 : sm_error_set(&p->why, SM_ENOMEM, "out of memory");
+}
+
+static void *read_layers(void *arg)
+{
+    struct pipeline *p = arg;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < p->plan->layer_count; i++) {
+        struct layer_reader *r = calloc(1, sizeof(*r));
+        if (!r) {
+            rc = sm_error_set(&p->why, SM_ENOMEM, "out of memory");
+            break;
+        }
+        r->p = p;
+        r->blob.fd = -1;
+        rc = open_layer(r, &p->plan->layers[i]);
+        if (rc == 0)
+            rc = read_layer(r, &p->plan->layers[i]);
+        if (rc && rc != -SM_ECANCELLED)
+            sm_error_prefix(&p->why, rc, "layer %zu of %zu", i + 1, p->plan->layer_count);
+        sm_sha256_free(r->sum);
+        sm_blob_close(&r->blob);
+        free(r);
+    }
+    pthread_mutex_lock(&p->lock);
+    p->rc = rc;
+    pthread_cond_broadcast(&p->changed);
+    pthread_mutex_unlock(&p->lock);
+    return NULL;
+}
+
+/* ---- the caller's thread ---------------------------------------------------------------------- */
+
+struct layer_writer {
+    struct pipeline *p;
+    size_t layer;
+    struct sm_sha256 *sum; /* of what came out */
+    bool holds, ended;     /* a slot is ours, and was the last one */
+};
+
+static void tell(struct layer_writer *w, bool now)
+{
+    struct pipeline *p = w->p;
+    int64_t ms = sm_now_ms();
+    if (!now && ms - p->told_ms < PROGRESS_MS)
+        return;
+    p->told_ms = ms;
+    p->progress(p->arg, w->layer, p->plan->layer_count, p->done, p->total);
+}
+
+/* Waits until there is a slot to take or there will be none, with the lock held. */
+static void wait_for_slot(struct layer_writer *w)
+{
+    struct pipeline *p = w->p;
+    while (p->filled == p->drained && p->rc == 0) {
+        uint64_t end = sm_now_ns() + PROGRESS_MS * 1000000ull;
+        const struct timespec until = {(time_t)(end / 1000000000), (long)(end % 1000000000)};
+        if (pthread_cond_timedwait(&p->changed, &p->lock, &until) == 0)
+            continue;
+        pthread_mutex_unlock(&p->lock);
+        tell(w, false);
+        pthread_mutex_lock(&p->lock);
+    }
+}
+
+static ssize_t take_slot(void *arg, const void **data, sm_error *err)
+{
+    struct layer_writer *w = arg;
+    struct pipeline *p = w->p;
+    if (w->ended && !w->holds)
+        return 0;
+    pthread_mutex_lock(&p->lock);
+    if (w->holds) {
+        p->drained++;
+        w->holds = false;
+        pthread_cond_broadcast(&p->changed);
+    }
+    if (w->ended) {
+        pthread_mutex_unlock(&p->lock);
+        return 0;
+    }
+    wait_for_slot(w);
+    int rc = p->filled == p->drained ? p->rc : 0;
+    struct slot *slot = &p->slots[p->drained % SLOTS];
+    pthread_mutex_unlock(&p->lock);
+    if (rc) {
+        if (err)
+            *err = p->why;
+        return rc;
+    }
+    w->holds = true;
+    w->ended = slot->last;
+    sm_sha256_update(w->sum, slot->data, slot->size);
+    tell(w, false);
+    *data = slot->data;
+    if (slot->size == 0) /* an end that holds nothing */
+        return take_slot(arg, data, err);
+    return (ssize_t)slot->size;
+}
+
+static int write_layer(struct layer_writer *w, struct sm_rootfs *rootfs, sm_error *err)
+{
+    const struct sm_plan *plan = w->p->plan;
+    const struct sm_layer *layer = &plan->layers[w->layer];
+    w->sum = sm_sha256_new();
+    if (!w->sum)
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    tell(w, true);
+    int rc = sm_rootfs_add_layer(rootfs, take_slot, w, err);
+    unsigned char sum[32];
+    char digest[SM_DIGEST_LEN + 1];
+    sm_sha256_finish(w->sum, sum);
+    sm_sha256_free(w->sum);
+    if (rc) {
+        /* A failure of the reader has its layer's number already. */
+        return w->p->rc == rc
+                   ? rc
+                   : sm_error_prefix(err, rc, "layer %zu of %zu", w->layer + 1, plan->layer_count);
+    }
+    sm_digest_format(sum, digest);
+    if (strcmp(digest, layer->diff_id) == 0)
+        return 0;
+    return sm_error_set(err, SM_ECORRUPT,
+        "layer %zu of %zu unpacks to %s, but the image's config says %s", w->layer + 1,
+        plan->layer_count, digest, layer->diff_id);
+}
+
+static int start_thread(struct pipeline *p, pthread_t *thread)
+{
+    sigset_t all, old;
+    sm_signals_fill(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int rc = pthread_create(thread, NULL, read_layers, p);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return rc;
+}
+
+/* One that waits by the clock that nobody sets. */
+static void init_cond(pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+int sm_unpack(struct sm_source *source, const struct sm_plan *plan, struct sm_rootfs *rootfs,
+    sm_unpack_progress_fn *progress, void *arg, sm_error *err)
+{
+    struct pipeline p = {.source = source, .plan = plan, .progress = progress, .arg = arg};
+    for (size_t i = 0; i < plan->layer_count; i++)
+        p.total += plan->layers[i].blob.size;
+    p.slots = reallocarray(NULL, SLOTS, sizeof(*p.slots));
+    if (!p.slots)
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    pthread_mutex_init(&p.lock, NULL);
+    init_cond(&p.changed);
+    pthread_t thread;
+    int rc = start_thread(&p, &thread);
+    if (rc) {
+        rc = sm_error_errno(err, rc, "cannot start a thread");
+    } else {
+        for (size_t i = 0; rc == 0 && i < plan->layer_count; i++) {
+            struct layer_writer w = {.p = &p, .layer = i};
+            rc = write_layer(&w, rootfs, err);
+            if (rc == 0 && i + 1 == plan->layer_count)
+                tell(&w, true);
+        }
+        pthread_mutex_lock(&p.lock);
+        p.stop = true;
+        pthread_cond_broadcast(&p.changed);
+        pthread_mutex_unlock(&p.lock);
+        pthread_join(thread, NULL);
+    }
+    pthread_cond_destroy(&p.changed);
+    pthread_mutex_destroy(&p.lock);
+    free(p.slots);
+    return rc;
+}

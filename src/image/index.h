@@ -1,0 +1,46 @@
+/* Descriptors and indexes (OCI image index, docker manifest list): which manifest is meant. */
+#ifndef SM_IMAGE_INDEX_H
+#define SM_IMAGE_INDEX_H
+
+#include <jansson.h>
+
+#include "image/reference.h"
+
+#define SM_MT_OCI_INDEX       "application/vnd.oci.image.index.v1+json"
+#define SM_MT_OCI_MANIFEST    "application/vnd.oci.image.manifest.v1+json"
+#define SM_MT_OCI_CONFIG      "application/vnd.oci.image.config.v1+json"
+#define SM_MT_DOCKER_LIST     "application/vnd.docker.distribution.manifest.list.v2+json"
+#define SM_MT_DOCKER_MANIFEST "application/vnd.docker.distribution.manifest.v2+json"
+#define SM_MT_DOCKER_CONFIG   "application/vnd.docker.container.image.v1+json"
+
+enum { SM_MAX_LAYERS = 1000 }; /* of an image */
+
+struct sm_descriptor {
+    char digest[SM_DIGEST_LEN + 1];
+    uint64_t size;
+    char media_type[128]; /* "" where it is not told */
+    bool is_manifest;     /* a manifest or index, whatever its type says */
+    bool has_platform;
+    struct sm_platform platform;
+};
+
+/* Checks digest and size; `what` names it in errors. */
+int sm_descriptor_parse(
+    const json_t *object, const char *what, struct sm_descriptor *d, sm_error *err);
+
+bool sm_descriptor_is_index(const struct sm_descriptor *d);
+
+/* The entry of an index that fits the platform best. SM_ENOTFOUND lists those that there are. */
+int sm_index_choose_platform(const json_t *index, const struct sm_platform *platform,
+    struct sm_descriptor *d, sm_error *err);
+
+/* The entry of a layout's index.json that is meant by `name` (org.opencontainers.image.ref.name, or
+ * "@N" for the Nth); NULL: the only one, or, when all entries are one image for several platforms,
+ * the platform's. */
+int sm_layout_choose(const json_t *index, const char *name, const struct sm_platform *platform,
+    struct sm_descriptor *d, sm_error *err);
+
+/* Whether what is offered runs where `wanted` is asked for; an empty variant fits all. */
+bool sm_platform_fits(const struct sm_platform *wanted, const struct sm_platform *offered);
+
+#endif

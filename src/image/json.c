@@ -1,0 +1,121 @@
+/* Bounded JSON. See json.h. */
+#include "image/json.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "util/error.h"
+
+enum {
+    MAX_DEPTH = 32,
+    MAX_VALUES = 200000, /* a value costs jansson up to some 100 bytes */
+};
+
+/* Counts what opens, separates and nests outside of strings. */
+static int measure(const char *data, size_t size, const char *what, sm_error *err)
+{
+    unsigned depth = 0;
+    size_t values = 1;
+    bool in_string = false;
+    for (size_t i = 0; i < size; i++) {
+        char c = data[i];
+        if (in_string) {
+            if (c == '\\')
+                i++;
+            else if (c == '"')
+                in_string = false;
+            continue;
+        }
+        if (c == '"')
+            in_string = true;
+        else if (c == '{' || c == '[') {
+            values++;
+            if (++depth > MAX_DEPTH)
+                return sm_error_set(
+                    err, SM_ELIMIT, "%s is nested deeper than %d levels", what, MAX_DEPTH);
+        } else if ((c == '}' || c == ']') && depth > 0)
+            depth--;
+        else if (c == ',' || c == ':')
+            values++;
+        if (values > MAX_VALUES)
+            return sm_error_set(err, SM_ELIMIT, "%s has more than %d values", what, MAX_VALUES);
+    }
+    return 0;
+}
+
+int sm_json_parse(const char *data, size_t size, const char *what, json_t **object, sm_error *err)
+{
+    if (size > SM_JSON_MAX_SIZE)
+        return sm_error_set(err, SM_ELIMIT, "%s is larger than %u bytes", what, SM_JSON_MAX_SIZE);
+    int rc = measure(data, size, what, err);
+    if (rc)
+        return rc;
+    json_error_t why;
+    json_t *root = json_loadb(data, size, JSON_REJECT_DUPLICATES, &why);
+    if (!root)
+        return sm_error_set(
+            err, SM_ECORRUPT, "%s is not valid JSON: line %d: %s", what, why.line, why.text);
+    if (!json_is_object(root)) {
+        json_decref(root);
+        return sm_error_set(err, SM_ECORRUPT, "%s is not a JSON object", what);
+    }
+    *object = root;
+    return 0;
+}
+
+int sm_read_file_at(
+    int dirfd, const char *path, size_t max, char **data, size_t *size, sm_error *err)
+{
+    auto_fd fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return sm_error_errno(err, errno, "cannot open %s", path);
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return sm_error_errno(err, errno, "cannot read %s", path);
+    if (!S_ISREG(st.st_mode))
+        return sm_error_set(err, SM_EINVAL, "%s is not a regular file", path);
+    if ((uint64_t)st.st_size > max)
+        return sm_error_set(err, SM_ELIMIT, "%s is larger than %zu bytes", path, max);
+    size_t want = (size_t)st.st_size;
+    auto_free char *buf = malloc(want + 1);
+    if (!buf)
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    size_t have = 0;
+    while (have < want) {
+        ssize_t n = pread(fd, buf + have, want - have, (off_t)have);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return sm_error_errno(err, errno, "cannot read %s", path);
+        if (n == 0)
+            break;
+        have += (size_t)n;
+    }
+    buf[have] = '\0';
+    *size = have;
+    *data = sm_steal_ptr(&buf);
+    return 0;
+}
+
+int sm_json_load_at(int dirfd, const char *path, json_t **object, sm_error *err)
+{
+    auto_free char *data = NULL;
+    size_t size;
+    int rc = sm_read_file_at(dirfd, path, SM_JSON_MAX_SIZE, &data, &size, err);
+    return rc ? rc : sm_json_parse(data, size, path, object, err);
+}
+
+const char *sm_json_string(const json_t *object, const char *key)
+{
+    return json_string_value(json_object_get(object, key));
+}
+
+bool sm_json_size(const json_t *object, const char *key, uint64_t *value)
+{
+    const json_t *v = json_object_get(object, key);
+    if (!json_is_integer(v) || json_integer_value(v) < 0)
+        return false;
+    *value = (uint64_t)json_integer_value(v);
+    return true;
+}

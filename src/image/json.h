@@ -1,0 +1,35 @@
+/* Bounded JSON: what comes from images, registries and files is measured before jansson sees it, so
+ * that neither nesting nor the number of values can cost more than `size` suggests. */
+#ifndef SM_IMAGE_JSON_H
+#define SM_IMAGE_JSON_H
+
+#include <jansson.h>
+
+#include <supermachine.h>
+
+#include "util/cleanup.h"
+
+static inline void sm_json_decref_cleanup(json_t **p)
+{
+    json_decref(*p);
+}
+#define auto_json SM_CLEANUP(sm_json_decref_cleanup) json_t
+
+#define SM_JSON_MAX_SIZE (4u << 20)
+
+/* Parses an object. `what` names the document in errors. */
+int sm_json_parse(const char *data, size_t size, const char *what, json_t **object, sm_error *err);
+
+/* Reads a file of at most max bytes; *data is NUL-terminated and the caller's. */
+int sm_read_file_at(
+    int dirfd, const char *path, size_t max, char **data, size_t *size, sm_error *err);
+
+int sm_json_load_at(int dirfd, const char *path, json_t **object, sm_error *err);
+
+/* The string member, or NULL where there is none or it is of another type. */
+const char *sm_json_string(const json_t *object, const char *key);
+
+/* The non-negative integer member; false where there is none. */
+bool sm_json_size(const json_t *object, const char *key, uint64_t *value);
+
+#endif

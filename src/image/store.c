@@ -1,0 +1,298 @@
+/*
+ * From reference to image, the look-up half. A reference leads to the digest of a manifest or of an
+ * index (the "top"): by the layout's index.json, by the record of an archive whose fingerprint still
+ * fits, by a name's file. An index and a platform lead to a manifest (indexes/), a manifest to its
+ * record (images/), and that to the root filesystem. No step trusts that the next one is there.
+ */
+#include "image/store_internal.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "image/client.h"
+#include "image/json.h"
+#include "util/error.h"
+#include "util/file.h"
+
+char *sm_imgstore_default_dir(sm_error *err)
+{
+    const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
+    char *path = NULL;
+    int n = 0;
+    if (data && *data == '/')
+        n = asprintf(&path, "%s/supermachine", data);
+    else if (home && *home == '/')
+        n = asprintf(&path, "%s/.local/share/supermachine", home);
+    else
+        sm_error_set(err, SM_EINVAL,
+            "neither XDG_DATA_HOME nor HOME is set, so there is no place "
+            "for the image store: set one of them or name a store");
+    if (n < 0) {
+        sm_error_set(err, SM_ENOMEM, "no memory for a path");
+        path = NULL;
+    }
+    return path;
+}
+
+int sm_imgstore_open(struct sm_imgstore **out, const char *dir, sm_error *err)
+{
+    sm_error why;
+    auto_free char *path = dir ? strdup(dir) : sm_imgstore_default_dir(&why);
+    auto_fd fd = -1;
+    if (!path && dir)
+        return sm_error_set(err, SM_ENOMEM, "no memory for a path");
+    if (!path)
+        return sm_error_set(err, why.code, "%s", why.message);
+    int rc = sm_open_private_dir(path, "image store", &fd, err);
+    if (rc)
+        return rc;
+    struct sm_imgstore *store = calloc(1, sizeof(*store));
+    char *absolute = realpath(path, NULL);
+    if (!store || !absolute) {
+        rc = sm_error_errno(err, errno, "cannot open the image store %s", path);
+        free(store);
+        free(absolute);
+        return rc;
+    }
+    store->path = absolute;
+    store->fd = sm_steal_fd(&fd);
+    *out = store;
+    return 0;
+}
+
+void sm_imgstore_close(struct sm_imgstore *store)
+{
+    if (!store)
+        return;
+    sm_close(store->fd);
+    free(store->path);
+    free(store);
+}
+
+const char *sm_imgstore_path(const struct sm_imgstore *store)
+{
+    return store->path;
+}
+
+/* Finishes the "sha256:" text with the only image that starts so. */
+static int complete_digest(
+    struct sm_imgstore *store, const char *prefix, char digest[SM_DIGEST_LEN + 1], sm_error *err)
+{
+    const char *hex = prefix + 7;
+    size_t n = strlen(hex);
+    int fd = openat(store->fd, "images/sha256", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    auto_dir dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        sm_close(fd);
+        return sm_error_set(err, SM_ENOTFOUND, "the store has no image %s", prefix);
+    }
+    unsigned found = 0;
+    struct dirent *entry;
+    while ((entry = readdir(dir))) {
+        if (strncmp(entry->d_name, hex, n) != 0 ||
+            strlen(entry->d_name) != SM_SHA256_HEX_LEN + strlen(".json"))
+            continue;
+        found++;
+        snprintf(digest, SM_DIGEST_LEN + 1, "sha256:%.64s", entry->d_name);
+    }
+    if (found == 1)
+        return 0;
+    if (found == 0)
+        return sm_error_set(err, SM_ENOTFOUND, "the store has no image %s", prefix);
+    return sm_error_set(err, SM_EINVAL, "%u images start with %s, give more digits", found, prefix);
+}
+
+/* What is looked for, handed down the steps. */
+struct search {
+    struct sm_imgstore *store;
+    const struct sm_reference *ref;
+    const struct sm_platform *platform;
+    bool to_run; /* the image must fit the platform, and is locked */
+    struct sm_image_info *info;
+    sm_error *err;
+};
+
+static int found(const struct search *s, const char *digest)
+{
+    return sm_store_get_image(
+        s->store, digest, s->to_run ? s->platform : NULL, s->to_run, s->info, s->err);
+}
+
+static int find_top(const struct search *s, const char *top)
+{
+    char digest[SM_DIGEST_LEN + 1];
+    bool chosen = sm_store_get_choice(s->store, top, s->platform, digest, NULL) == 0;
+    return found(s, chosen ? digest : top);
+}
+
+static int find_layout(const struct search *s)
+{
+    auto_fd dir = open(s->ref->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        return sm_error_errno(s->err, errno, "cannot open the OCI layout %s", s->ref->path);
+    auto_json *index = NULL;
+    struct sm_descriptor top;
+    int rc = sm_json_load_at(dir, "index.json", &index, s->err);
+    if (rc == 0)
+        rc = sm_layout_choose(index, s->ref->name, s->platform, &top, s->err);
+    if (rc)
+        return sm_error_prefix(s->err, rc, "OCI layout %s", s->ref->path);
+    return find_top(s, top.digest);
+}
+
+static int find_archive(const struct search *s)
+{
+    auto_free char *path = realpath(s->ref->path, NULL);
+    if (!path)
+        return sm_error_errno(s->err, errno, "cannot open the archive %s", s->ref->path);
+    char digest[SM_DIGEST_LEN + 1];
+    int rc = sm_store_get_archive(s->store, s->ref, path, s->platform, digest, s->err);
+    return rc ? rc : found(s, digest);
+}
+
+static int find_name(const struct search *s)
+{
+    if (s->ref->digest)
+        return find_top(s, s->ref->digest);
+    char name[SM_STORE_NAME_MAX], digest[SM_DIGEST_LEN + 1];
+    int rc = sm_store_tag_name(s->ref, name, s->err);
+    if (rc)
+        return rc;
+    rc = sm_store_get_tag(s->store, name, digest, s->err);
+    if (rc == 0)
+        return find_top(s, digest);
+    if (rc != -SM_ENOTFOUND)
+        return rc;
+    if (s->ref->id_prefix) {
+        char prefix[SM_DIGEST_LEN + 1];
+        snprintf(prefix, sizeof(prefix), "sha256:%s", s->ref->id_prefix);
+        if (complete_digest(s->store, prefix, digest, NULL) == 0)
+            return found(s, digest);
+    }
+    return sm_error_set(s->err, SM_ENOTFOUND, "the store has no image %s/%s:%s", s->ref->host,
+        s->ref->repository, s->ref->tag);
+}
+
+static int resolve(const struct search *s)
+{
+    char digest[SM_DIGEST_LEN + 1];
+    int rc;
+    switch (s->ref->kind) {
+    case SM_REF_OCI_DIR:
+        return find_layout(s);
+    case SM_REF_OCI_ARCHIVE:
+    case SM_REF_DOCKER_ARCHIVE:
+        return find_archive(s);
+    case SM_REF_REGISTRY:
+        return find_name(s);
+    case SM_REF_DIGEST:
+        rc = complete_digest(s->store, s->ref->digest, digest, s->err);
+        return rc ? rc : found(s, digest);
+    }
+    return sm_error_set(s->err, SM_EINVAL, "unknown kind of reference");
+}
+
+int sm_store_resolve(struct sm_imgstore *store, const struct sm_reference *ref,
+    const struct sm_platform *platform, bool to_run, struct sm_image_info *info, sm_error *err)
+{
+    const struct search s = {store, ref, platform, to_run, info, err};
+    return resolve(&s);
+}
+
+int sm_imgstore_find(struct sm_imgstore *store, const char *reference, const char *platform,
+    struct sm_image_info *info, sm_error *err)
+{
+    auto_reference ref = NULL;
+    struct sm_platform plat;
+    int rc = sm_reference_parse(reference, &ref, err);
+    if (rc == 0)
+        rc = sm_platform_parse(platform, &plat, err);
+    return rc ? rc : sm_store_resolve(store, ref, &plat, true, info, err);
+}
+
+int sm_imgstore_verify_named(struct sm_imgstore *store, const char *reference, sm_error *err)
+{
+    struct sm_image_info info = {.rootfs_fd = -1};
+    auto_reference ref = NULL;
+    struct sm_platform plat;
+    int rc = sm_reference_parse(reference, &ref, err);
+    if (rc == 0)
+        rc = sm_platform_parse(NULL, &plat, err);
+    if (rc == 0)
+        rc = sm_store_resolve(store, ref, &plat, false, &info, err);
+    if (rc == 0)
+        rc = sm_store_hold_rootfs(&info, err);
+    if (rc == 0)
+        rc = sm_imgstore_verify(store, &info, err);
+    sm_image_info_clear(&info);
+    return rc;
+}
+
+/* Has the image made anew; `damage` is what is wrong with it. */
+static int heal(
+    const struct search *s, const struct sm_ensure_options *options, const sm_error *damage)
+{
+    struct sm_image_info bad;
+    struct search look = *s;
+    char digest[SM_DIGEST_LEN + 1];
+    look.to_run = false;
+    look.info = &bad;
+    int rc = resolve(&look);
+    if (rc)
+        return rc;
+    auto_reference origin = NULL;
+    if (options->pull == SM_PULL_NEVER &&
+        (sm_reference_parse(bad.source, &origin, NULL) != 0 || origin->kind == SM_REF_REGISTRY)) {
+        rc = sm_error_set(s->err, damage->code, "%.600s; pull it again", damage->message);
+        sm_image_info_clear(&bad);
+        return rc;
+    }
+    rc = sm_builder_run(s->store, bad.digest, options, digest, s->err);
+    if (rc)
+        sm_error_prefix(s->err, rc, "%.300s; making it anew", damage->message);
+    else
+        rc = sm_store_get_image(s->store, bad.digest, s->platform, true, s->info, s->err);
+    sm_image_info_clear(&bad);
+    return rc;
+}
+
+int sm_imgstore_ensure(struct sm_imgstore *store, const char *reference,
+    const struct sm_ensure_options *options, struct sm_image_info *info, sm_error *err)
+{
+    static const struct sm_ensure_options defaults = {0};
+    if (!options)
+        options = &defaults;
+    auto_reference ref = NULL;
+    struct sm_platform plat;
+    sm_error why = {0};
+    int rc = sm_reference_parse(reference, &ref, err);
+    if (rc == 0)
+        rc = sm_platform_parse(options->platform, &plat, err);
+    if (rc)
+        return rc;
+    bool registry = ref->kind == SM_REF_REGISTRY;
+    if (!registry || ref->digest || options->pull != SM_PULL_ALWAYS) {
+        const struct search s = {store, ref, &plat, true, info, &why};
+        rc = resolve(&s);
+        bool can_heal = rc == -SM_ECORRUPT || (rc == -SM_ENOTFOUND && ref->kind == SM_REF_DIGEST);
+        if (can_heal) {
+            sm_error damage = why;
+            if (heal(&s, options, &damage) == 0)
+                return 0;
+        }
+        bool can_build =
+            ref->kind != SM_REF_DIGEST && !(registry && options->pull == SM_PULL_NEVER);
+        if (rc == 0 || !can_build || (rc != -SM_ENOTFOUND && rc != -SM_ECORRUPT)) {
+            if (rc && err)
+                *err = why;
+            return rc;
+        }
+    }
+    char digest[SM_DIGEST_LEN + 1];
+    rc = sm_builder_run(store, reference, options, digest, err);
+    return rc ? rc : sm_store_get_image(store, digest, &plat, true, info, err);
+}
