@@ -2,9 +2,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -12,7 +10,6 @@
 #include "cli/lost_file.h"
 #include "cli/options.h"
 #include "util/bytes.h"
-#include "util/text.h"
 
 static const struct cli_command *const commands[] = {
     &cli_run,
@@ -55,44 +52,6 @@ const struct cli_command cli_root = {
     .options = root_options,
     .commands = commands,
 };
-
-static void print_sentence(const char *fmt, va_list ap)
-{
-    char *text;
-    if (vasprintf(&text, fmt, ap) < 0)
-        text = NULL;
-    if (text)
-        sm_text_clean(text, true);
-    fprintf(stderr, "supermachine: %s", text ? text : fmt);
-    free(text);
-}
-
-int cli_fail(const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    flockfile(stderr);
-    print_sentence(fmt, ap);
-    fputc('\n', stderr);
-    funlockfile(stderr);
-    va_end(ap);
-    return CLI_EXIT_FAILURE;
-}
-
-int cli_fail_error(const sm_error *err)
-{
-    return cli_fail("%s", err->message);
-}
-
-int cli_fail_usage(const struct cli_command *command, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    print_sentence(fmt, ap);
-    va_end(ap);
-    fprintf(stderr, "; see 'supermachine%s%s --help'\n", *command->name ? " " : "", command->name);
-    return CLI_EXIT_FAILURE;
-}
 
 /* "ls" of "image ls". */
 static const char *last_word(const char *name)

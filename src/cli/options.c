@@ -138,7 +138,7 @@ void cli_print(const char *fmt, ...)
 
 void cli_print_help(const struct cli_command *command)
 {
-    bool root = command == &cli_root;
+    bool root = !*command->name;
     printf("%s\n\nUsage: supermachine%s%s%s %s\n", command->summary, root ? "" : " ",
         root ? "" : command->name, command->options ? " [OPTION...]" : "", command->synopsis);
     if (command->commands) {

@@ -13,9 +13,7 @@
 #include "cli/options.h"
 #include "util/bytes.h"
 
-/* What options.c needs of main.c. */
-const struct cli_command cli_root = {.name = ""};
-
+/* What options.c needs of message.c. */
 int cli_fail(const char *fmt, ...)
 {
     return CLI_EXIT_FAILURE;
