@@ -82,6 +82,40 @@ int cli_next_option(const struct cli_command *command, int argc, char **argv)
     }
 }
 
+static const char *name_of(const struct cli_command *command, int id)
+{
+    const struct cli_option *o = command->options;
+    while (o->id && o->id != id)
+        o++;
+    return o->name;
+}
+
+bool cli_take_setting(const struct cli_command *command, const struct cli_setting *table, int id,
+    void *into, int *status)
+{
+    const struct cli_setting *s = table;
+    *status = CLI_EXIT_OK;
+    while (s->id && s->id != id)
+        s++;
+    if (!s->id)
+        return false;
+    void *field = (char *)into + s->field;
+    switch (s->kind) {
+    case CLI_TEXT:
+        *(const char **)field = optarg;
+        break;
+    case CLI_FLAG:
+        *(bool *)field = true;
+        break;
+    case CLI_TIME:
+        if (!cli_parse_duration_ms(optarg, field))
+            *status = cli_fail_usage(command, "'--%s %s' is not a time such as 10 or 1.5m",
+                name_of(command, id), optarg);
+        break;
+    }
+    return true;
+}
+
 int cli_take_format(
     const struct cli_command *command, int argc, char **argv, const char *other, bool *json)
 {

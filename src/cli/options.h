@@ -4,6 +4,7 @@
 #define SM_CLI_OPTIONS_H
 
 #include <jansson.h>
+#include <stddef.h>
 
 #include "cli/cli.h"
 
@@ -22,6 +23,32 @@ static inline int cli_options_exit(int result)
 {
     return result == CLI_OPTIONS_HELP ? CLI_EXIT_OK : CLI_EXIT_FAILURE;
 }
+
+/*
+ * Where the value of an option goes, for those that only set a field: a row of a table that ends
+ * with id 0, such as {CLI_SETS_TEXT('u', struct run, exec.user)}.
+ *     CLI_SETS_TEXT  const char *: the argument as it is
+ *     CLI_SETS_FLAG  bool: true
+ *     CLI_SETS_TIME  int: milliseconds (cli_parse_duration_ms)
+ */
+struct cli_setting {
+    int id;
+    enum { CLI_TEXT, CLI_FLAG, CLI_TIME } kind;
+    size_t field;
+};
+
+/* The place of a field; a division by 0, which no compiler takes, where its type is another. */
+#define CLI_FIELD(type, field, as)                                                                 \
+    (offsetof(type, field) /                                                                       \
+        (size_t)__builtin_types_compatible_p(__typeof__(((type *)0)->field), as))
+#define CLI_SETS_TEXT(id, type, field) id, CLI_TEXT, CLI_FIELD(type, field, const char *)
+#define CLI_SETS_FLAG(id, type, field) id, CLI_FLAG, CLI_FIELD(type, field, bool)
+#define CLI_SETS_TIME(id, type, field) id, CLI_TIME, CLI_FIELD(type, field, int)
+
+/* Takes the option, whose value is in optarg, if the table has it, into the structure at `into`.
+ * *status: 0, or the exit code after a message. */
+bool cli_take_setting(const struct cli_command *command, const struct cli_setting *table, int id,
+    void *into, int *status);
 
 /* For commands that have no other option than --format: takes all options and returns what ended them. `other` is the
  * format beside json, which is printed unless asked otherwise. */

@@ -102,20 +102,35 @@ static uint64_t now_us(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
+static const struct cli_setting settings[] = {
+    {CLI_SETS_FLAG('i', struct run, interactive)},
+    {CLI_SETS_FLAG('t', struct run, exec.tty)},
+    {CLI_SETS_TEXT('u', struct run, exec.user)},
+    {CLI_SETS_TIME(OPT_TIMEOUT, struct run, exec.timeout_ms)},
+    {CLI_SETS_TIME(OPT_STOP_TIMEOUT, struct run, stop_timeout_ms)},
+    {CLI_SETS_TEXT(OPT_NAME, struct run, vm.name)},
+    {CLI_SETS_TEXT('h', struct run, vm.hostname)},
+    {CLI_SETS_FLAG(OPT_COLD, struct run, vm.cold)},
+    {CLI_SETS_TEXT(OPT_SNAPSHOT, struct run, vm.snapshot)},
+    {CLI_SETS_FLAG('P', struct run, vm.publish_exposed)},
+    {CLI_SETS_FLAG(OPT_NO_AUTO_PORTS, struct run, vm.no_found_ports)},
+    {CLI_SETS_TEXT(OPT_SOCKET, struct run, vm.socket)},
+    {CLI_SETS_FLAG(OPT_LOG_CONNECTIONS, struct run, vm.log_connections)},
+    {CLI_SETS_TEXT(OPT_NETWORK, struct run, vm.network)},
+    {CLI_SETS_TEXT(OPT_EGRESS, struct run, policy.mode)},
+    {CLI_SETS_FLAG('q', struct run, quiet)},
+    {0},
+};
+
 /* The value of one option; 0, or the exit code after a message. */
 static int take_option(const struct cli_command *self, struct run *run, int id)
 {
     int status;
     if (cli_take_vm_option(self, id, &run->vm, &status) ||
-        cli_take_image_option(self, id, &run->image_options, &status))
+        cli_take_image_option(self, id, &run->image_options, &status) ||
+        cli_take_setting(self, settings, id, run, &status))
         return status;
     switch (id) {
-    case 'i':
-        run->interactive = true;
-        return 0;
-    case 't':
-        run->exec.tty = true;
-        return 0;
     case 'e':
         if (!cli_env_add(&run->env, optarg))
             return cli_fail_usage(self, "'--env %s' is not NAME=VALUE or NAME", optarg);
@@ -127,64 +142,19 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
             return cli_fail_usage(self, "'--workdir %s' is not an absolute path", optarg);
         run->exec.cwd = optarg;
         return 0;
-    case 'u':
-        run->exec.user = optarg;
-        return 0;
     case OPT_ENTRYPOINT:
         cli_strings_free(&run->entrypoint);
         cli_strings_add(&run->entrypoint, optarg);
         return 0;
-    case OPT_NAME:
-        run->vm.name = optarg;
-        return 0;
-    case 'h':
-        run->vm.hostname = optarg;
-        return 0;
-    case OPT_TIMEOUT:
-        if (!cli_parse_duration_ms(optarg, &run->exec.timeout_ms))
-            return cli_fail_usage(self, "'--timeout %s' is not a time such as 10 or 1.5m", optarg);
-        return 0;
-    case OPT_STOP_TIMEOUT:
-        if (!cli_parse_duration_ms(optarg, &run->stop_timeout_ms))
-            return cli_fail_usage(
-                self, "'--stop-timeout %s' is not a time such as 10 or 1.5m", optarg);
-        return 0;
     case OPT_TIMING:
         run->timing = run->vm.count_instructions = true;
-        return 0;
-    case OPT_COLD:
-        run->vm.cold = true;
         return 0;
     case 'p':
         cli_strings_add(&run->publish, optarg);
         return 0;
-    case 'P':
-        run->vm.publish_exposed = true;
-        return 0;
-    case OPT_NO_AUTO_PORTS:
-        run->vm.no_found_ports = true;
-        return 0;
-    case OPT_SOCKET:
-        run->vm.socket = optarg;
-        return 0;
-    case OPT_LOG_CONNECTIONS:
-        run->vm.log_connections = true;
-        return 0;
-    case OPT_NETWORK:
-        run->vm.network = optarg;
-        return 0;
-    case OPT_EGRESS:
-        run->policy.mode = optarg;
-        return 0;
     case OPT_ALLOW:
     case OPT_DENY:
         cli_policy_rule(&run->policy, id == OPT_ALLOW, optarg);
-        return 0;
-    case OPT_SNAPSHOT:
-        run->vm.snapshot = optarg;
-        return 0;
-    case 'q':
-        run->quiet = true;
         return 0;
     case 'v':
         return cli_fail(

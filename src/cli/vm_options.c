@@ -9,6 +9,12 @@
 #define LEAST_MEMORY (32ull << 20)
 #define MOST_MEMORY  (64ull << 30)
 
+static const struct cli_setting settings[] = {
+    {CLI_SETS_TEXT(OPT_KERNEL, sm_vm_config, kernel)},
+    {CLI_SETS_TIME(OPT_BOOT_TIMEOUT, sm_vm_config, boot_timeout_ms)},
+    {0},
+};
+
 bool cli_take_vm_option(const struct cli_command *self, int id, sm_vm_config *config, int *status)
 {
     uint64_t number;
@@ -30,15 +36,7 @@ bool cli_take_vm_option(const struct cli_command *self, int id, sm_vm_config *co
         else
             config->vcpus = (unsigned)number;
         return true;
-    case OPT_KERNEL:
-        config->kernel = optarg;
-        return true;
-    case OPT_BOOT_TIMEOUT:
-        if (!cli_parse_duration_ms(optarg, &config->boot_timeout_ms))
-            *status = cli_fail_usage(
-                self, "'--boot-timeout %s' is not a time such as 10 or 1.5m", optarg);
-        return true;
     default:
-        return false;
+        return cli_take_setting(self, settings, id, config, status);
     }
 }

@@ -229,6 +229,41 @@ static void test_env_file_as_docker(void **state)
     cli_strings_free(&env);
 }
 
+static void a_setting_goes_where_its_row_says(void **state)
+{
+    struct into {
+        const char *text;
+        bool flag;
+        int ms;
+    } into = {0};
+    static const struct cli_setting table[] = {
+        {CLI_SETS_TEXT(0x100, struct into, text)},
+        {CLI_SETS_FLAG('f', struct into, flag)},
+        {CLI_SETS_TIME(0x101, struct into, ms)},
+        {0},
+    };
+    static const struct cli_option rows[] = {
+        {0x100, "text", "TEXT", ""}, {'f', "flag", NULL, ""}, {0x101, "time", "TIME", ""}, {0}};
+    static const struct cli_command command = {.name = "c", .options = rows};
+    int status = -1;
+    optarg = (char *)"words";
+    assert_true(cli_take_setting(&command, table, 0x100, &into, &status));
+    assert_true(cli_take_setting(&command, table, 'f', &into, &status));
+    optarg = (char *)"1.5m";
+    assert_true(cli_take_setting(&command, table, 0x101, &into, &status));
+    assert_int_equal(status, CLI_EXIT_OK);
+    assert_string_equal(into.text, "words");
+    assert_true(into.flag);
+    assert_int_equal(into.ms, 90000);
+
+    assert_false(cli_take_setting(&command, table, 'x', &into, &status));
+    assert_int_equal(status, CLI_EXIT_OK);
+    optarg = (char *)"soon";
+    assert_true(cli_take_setting(&command, table, 0x101, &into, &status));
+    assert_int_equal(status, CLI_EXIT_FAILURE);
+    assert_string_equal(usage_message, "'--time soon' is not a time such as 10 or 1.5m");
+}
+
 static void test_format_size(void **state)
 {
     char buf[32];
@@ -247,6 +282,7 @@ int main(void)
         cmocka_unit_test(test_parsing),
         cmocka_unit_test(test_env_file),
         cmocka_unit_test(test_env_file_as_docker),
+        cmocka_unit_test(a_setting_goes_where_its_row_says),
         cmocka_unit_test(test_format_size),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
