@@ -198,12 +198,17 @@ static void do_reset(void *arg)
     pthread_mutex_unlock(&dev->lock);
 }
 
+void sm_virtio_reset(struct sm_virtio_dev *dev)
+{
+    sm_loop_call(dev->env.loop, do_reset, dev, -1, NULL);
+}
+
 /* ---- registers, on vCPU threads ------------------------------------------------------------- */
 
 static void write_status(struct sm_virtio_dev *dev, uint32_t value)
 {
     if (value == 0) {
-        sm_loop_call(dev->env.loop, do_reset, dev, -1, NULL);
+        sm_virtio_reset(dev);
         return;
     }
     pthread_mutex_lock(&dev->lock);

@@ -119,6 +119,9 @@ extern const struct sm_bus_ops sm_virtio_mmio_ops;
 void sm_virtio_destroy(struct sm_virtio_dev *dev);
 SM_DEFINE_CLEANUP(struct sm_virtio_dev *, sm_virtio_destroy)
 
+/* What the driver's write of 0 to STATUS does: drops everything, as at power-on. Any thread. */
+void sm_virtio_reset(struct sm_virtio_dev *dev);
+
 /* Mirror state, with the vCPUs stopped. Both go to the loop's thread by themselves and work while the
  * loop is paused. Load replaces everything, drops what was open, and refuses (SM_ECORRUPT, device
  * reset) what the device could not have saved. */

@@ -34,7 +34,6 @@
 /* Of the guest's own time: a vCPU that waits for a CPU of the host, or for the device thread, comes in the end. */
 #define PAUSE_MS      30000
 #define RESET_COMMAND 0xfe
-#define REG_STATUS    0x70 /* of virtio-mmio; 0 resets the device */
 
 /* ---- the end ------------------------------------------------------------------------------------ */
 
@@ -66,11 +65,10 @@ static void blame_lost_file(const struct sm_machine *m, struct sm_machine_end *e
 static void reset_devices(void *arg)
 {
     struct sm_machine *m = arg;
-    static const uint8_t zero[4];
     if (m->vsock)
         sm_vsock_end(m->vsock); /* what the guest has sent still arrives, then its streams end */
     for (unsigned i = 0; i < m->n_devices; i++)
-        sm_virtio_mmio_ops.write(m->devices[i].dev, REG_STATUS, zero, sizeof(zero));
+        sm_virtio_reset(m->devices[i].dev);
 }
 
 void sm_machine_finish(struct sm_machine *m, enum sm_vm_end how, const char *fmt, ...)

@@ -159,6 +159,10 @@ static void goes_all_the_way(void **state)
     fg_kick(dev, 1);
     sm_loop_turn(f->loop);
     assert_int_equal(f->toy.notified, 1);
+    fg_probe(&f->fg, dev, UINT64_MAX, f->q, 2, 16);
+    sm_virtio_reset(dev); /* the machine's own, at its end */
+    assert_int_equal(f->toy.resets, 2);
+    assert_int_equal(fg_reg(dev, 0x70), 0);
 }
 
 static void status_bits_out_of_order_are_ignored(void **state)
