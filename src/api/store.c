@@ -4,6 +4,7 @@
 
 #include "api/internal.h"
 #include "image/client.h"
+#include "image/ensure.h"
 #include "util/cleanup.h"
 #include "util/error.h"
 

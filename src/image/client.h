@@ -5,6 +5,19 @@
 #include "image/reference.h"
 #include "image/store.h"
 
+struct sm_ensure_options {
+    const char *platform;     /* NULL: the host's */
+    sm_progress_fn *progress; /* NULL: silent */
+    void *progress_arg;
+    enum sm_pull_policy pull;
+    /* path of supermachine-image; NULL: looked up as docs/architecture.md says */
+    const char *builder;
+    int cancel_fd;      /* becomes readable: give up with SM_ECANCELLED; <= 0: none */
+    const char *tls_ca; /* PEM file with further roots for registries; NULL: the system's only */
+    bool insecure_registry; /* plain HTTP and unverified TLS will do */
+    const char *authfile;   /* NULL: where container tools look */
+};
+
 /* Starts the builder, passes its progress on and waits for its end; digest is the image's then. The
  * builder does not outlive the call, nor the calling process. */
 int sm_builder_run(struct sm_imgstore *store, const char *reference,

@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "image/client.h"
 #include "image/json.h"
 #include "util/error.h"
 #include "util/file.h"
@@ -230,69 +229,4 @@ int sm_imgstore_verify_named(struct sm_imgstore *store, const char *reference, s
         rc = sm_imgstore_verify(store, &info, err);
     sm_image_info_clear(&info);
     return rc;
-}
-
-/* Has the image made anew; `damage` is what is wrong with it. */
-static int heal(
-    const struct search *s, const struct sm_ensure_options *options, const sm_error *damage)
-{
-    struct sm_image_info bad;
-    struct search look = *s;
-    char digest[SM_DIGEST_LEN + 1];
-    look.to_run = false;
-    look.info = &bad;
-    int rc = resolve(&look);
-    if (rc)
-        return rc;
-    auto_reference origin = NULL;
-    if (options->pull == SM_PULL_NEVER &&
-        (sm_reference_parse(bad.source, &origin, NULL) != 0 || origin->kind == SM_REF_REGISTRY)) {
-        rc = sm_error_set(s->err, damage->code, "%.600s; pull it again", damage->message);
-        sm_image_info_clear(&bad);
-        return rc;
-    }
-    rc = sm_builder_run(s->store, bad.digest, options, digest, s->err);
-    if (rc)
-        sm_error_prefix(s->err, rc, "%.300s; making it anew", damage->message);
-    else
-        rc = sm_store_get_image(s->store, bad.digest, s->platform, true, s->info, s->err);
-    sm_image_info_clear(&bad);
-    return rc;
-}
-
-int sm_imgstore_ensure(struct sm_imgstore *store, const char *reference,
-    const struct sm_ensure_options *options, struct sm_image_info *info, sm_error *err)
-{
-    static const struct sm_ensure_options defaults = {0};
-    if (!options)
-        options = &defaults;
-    auto_reference ref = NULL;
-    struct sm_platform plat;
-    sm_error why = {0};
-    int rc = sm_reference_parse(reference, &ref, err);
-    if (rc == 0)
-        rc = sm_platform_parse(options->platform, &plat, err);
-    if (rc)
-        return rc;
-    bool registry = ref->kind == SM_REF_REGISTRY;
-    if (!registry || ref->digest || options->pull != SM_PULL_ALWAYS) {
-        const struct search s = {store, ref, &plat, true, info, &why};
-        rc = resolve(&s);
-        bool can_heal = rc == -SM_ECORRUPT || (rc == -SM_ENOTFOUND && ref->kind == SM_REF_DIGEST);
-        if (can_heal) {
-            sm_error damage = why;
-            if (heal(&s, options, &damage) == 0)
-                return 0;
-        }
-        bool can_build =
-            ref->kind != SM_REF_DIGEST && !(registry && options->pull == SM_PULL_NEVER);
-        if (rc == 0 || !can_build || (rc != -SM_ENOTFOUND && rc != -SM_ECORRUPT)) {
-            if (rc && err)
-                *err = why;
-            return rc;
-        }
-    }
-    char digest[SM_DIGEST_LEN + 1];
-    rc = sm_builder_run(store, reference, options, digest, err);
-    return rc ? rc : sm_store_get_image(store, digest, &plat, true, info, err);
 }

@@ -1,10 +1,9 @@
 /*
  * The image store: where images that are ready to run are kept, and how a reference becomes one.
  *
- * This is the light half, linked into libsupermachine: it looks up, lists and removes, and needs
- * nothing but JSON and file calls (well below a millisecond for what is in the store). What is not
- * there yet is built by the program `supermachine-image`, which sm_imgstore_ensure() starts, and
- * whose progress it passes on. The layout of the directory and who locks what is in docs/store.md.
+ * It looks up, lists and removes, and needs nothing but JSON and file calls (well below a millisecond for
+ * what is in the store). What is not there yet is built by the program `supermachine-image` (ensure.h). The
+ * layout of the directory and who locks what is in docs/store.md.
  *
  * Any number of threads and processes may use one store directory.
  */
@@ -44,23 +43,6 @@ void sm_image_info_clear(struct sm_image_info *info);
  * the store does not have it, or what it names has changed since it was built. */
 int sm_imgstore_find(struct sm_imgstore *store, const char *reference, const char *platform,
     struct sm_image_info *info, sm_error *err);
-
-struct sm_ensure_options {
-    const char *platform;     /* NULL: the host's */
-    sm_progress_fn *progress; /* NULL: silent */
-    void *progress_arg;
-    enum sm_pull_policy pull;
-    /* path of supermachine-image; NULL: looked up as docs/architecture.md says */
-    const char *builder;
-    int cancel_fd;      /* becomes readable: give up with SM_ECANCELLED; <= 0: none */
-    const char *tls_ca; /* PEM file with further roots for registries; NULL: the system's only */
-    bool insecure_registry; /* plain HTTP and unverified TLS will do */
-    const char *authfile;   /* NULL: where container tools look */
-};
-
-/* As sm_imgstore_find; what is missing is pulled and built first, what is damaged made anew. options may be NULL. */
-int sm_imgstore_ensure(struct sm_imgstore *store, const char *reference,
-    const struct sm_ensure_options *options, struct sm_image_info *info, sm_error *err);
 
 /* One row of `image ls`: an image and the names that lead to it. */
 struct sm_image_entry {

@@ -344,6 +344,18 @@ static void a_seal_that_cannot_be_opened_is_no_damage(void **state)
     assert_int_equal(check_seal(path), -SM_ECORRUPT); /* it has none */
 }
 
+/* The code is that of the sentence. */
+static void what_cannot_be_made_anew_says_why(void **state)
+{
+    sm_image *image = NULL;
+    put_builder();
+    put_image(1, "oci:/nowhere:1");
+    assert_int_equal(sm_image_open(store, digest_of(1), NULL, &image, &err), -SM_EIO);
+    assert_int_equal(err.code, SM_EIO);
+    assert_true(was_built());
+    assert_non_null(strstr(err.message, "making it anew"));
+}
+
 /* Or a crash leaves a root filesystem that counts as damaged. */
 static void a_seal_is_on_disk_before_what_it_seals_has_its_name(void **state)
 {
@@ -368,6 +380,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(verifying_tells_and_mends_nothing, open_store, close_store),
         cmocka_unit_test_setup_teardown(
             a_seal_that_cannot_be_opened_is_no_damage, open_store, close_store),
+        cmocka_unit_test_setup_teardown(what_cannot_be_made_anew_says_why, open_store, close_store),
         cmocka_unit_test_setup_teardown(
             a_seal_is_on_disk_before_what_it_seals_has_its_name, open_store, close_store),
         cmocka_unit_test_setup_teardown(damaged_names_lead_nowhere, open_store, close_store),
