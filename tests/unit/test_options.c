@@ -244,22 +244,23 @@ static void a_setting_goes_where_its_row_says(void **state)
     };
     static const struct cli_option rows[] = {
         {0x100, "text", "TEXT", ""}, {'f', "flag", NULL, ""}, {0x101, "time", "TIME", ""}, {0}};
-    static const struct cli_command command = {.name = "c", .options = rows};
+    static const struct cli_command with_rows = {.name = "c", .options = rows};
+    char words[] = "words", time[] = "1.5m", soon[] = "soon";
     int status = -1;
-    optarg = (char *)"words";
-    assert_true(cli_take_setting(&command, table, 0x100, &into, &status));
-    assert_true(cli_take_setting(&command, table, 'f', &into, &status));
-    optarg = (char *)"1.5m";
-    assert_true(cli_take_setting(&command, table, 0x101, &into, &status));
+    optarg = words;
+    assert_true(cli_take_setting(&with_rows, table, 0x100, &into, &status));
+    assert_true(cli_take_setting(&with_rows, table, 'f', &into, &status));
+    optarg = time;
+    assert_true(cli_take_setting(&with_rows, table, 0x101, &into, &status));
     assert_int_equal(status, CLI_EXIT_OK);
     assert_string_equal(into.text, "words");
     assert_true(into.flag);
     assert_int_equal(into.ms, 90000);
 
-    assert_false(cli_take_setting(&command, table, 'x', &into, &status));
+    assert_false(cli_take_setting(&with_rows, table, 'x', &into, &status));
     assert_int_equal(status, CLI_EXIT_OK);
-    optarg = (char *)"soon";
-    assert_true(cli_take_setting(&command, table, 0x101, &into, &status));
+    optarg = soon;
+    assert_true(cli_take_setting(&with_rows, table, 0x101, &into, &status));
     assert_int_equal(status, CLI_EXIT_FAILURE);
     assert_string_equal(usage_message, "'--time soon' is not a time such as 10 or 1.5m");
 }
