@@ -24,7 +24,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "api/channel.h"
 #include "bench.h"
 #include "devices/vsock/vsock.h"
 #include "kvm_floor.h"
@@ -32,6 +31,7 @@
 #include "snapshot/writer.h"
 #include "util/bytes.h"
 #include "util/wait.h"
+#include "vm/agent/channel.h"
 #include "vmm/machine.h"
 
 #define ANSWER_MS      60000

@@ -1,344 +1,39 @@
-/* sm_exec: starting a command in a VM, and what may be asked of it while it runs. */
-#include "api/exec.h"
+/* sm_exec: the public face of a command (src/vm). */
+#include "vm/exec.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
-#include "api/vm.h"
-#include "util/cleanup.h"
-#include "util/clock.h"
-#include "util/error.h"
-#include "util/signals.h"
-
-#define THREAD_STACK (256 * 1024)
-
-/* What frees an exec that has no thread. */
-static void destroy(sm_exec *e)
-{
-    sm_channel_close(&e->channel);
-    sm_stream_fd_close(&e->input);
-    for (int i = 0; i < 2; i++) {
-        sm_stream_fd_close(&e->output[i].to);
-        free(e->output[i].held);
-    }
-    for (int i = 0; i < 3; i++)
-        sm_close(e->pipe_ends[i]);
-    sm_close(e->wake);
-    free(e->send);
-    pthread_cond_destroy(&e->changed);
-    pthread_mutex_destroy(&e->lock);
-    free(e);
-}
-
-static sm_exec *create(void)
-{
-    sm_exec *e = calloc(1, sizeof(*e));
-    if (!e)
-        return NULL;
-    e->channel.fd = e->input.fd = e->output[0].to.fd = e->output[1].to.fd = -1;
-    e->pipe_ends[0] = e->pipe_ends[1] = e->pipe_ends[2] = e->wake = -1;
-    pthread_mutex_init(&e->lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&e->changed, &attr);
-    pthread_condattr_destroy(&attr);
-    e->send = malloc(SM_EXEC_SEND_BUFFER);
-    if (!e->send) {
-        destroy(e);
-        return NULL;
-    }
-    return e;
-}
-
-/* Opens stream number `i` of the caller. */
-static int open_stream(sm_exec *e, int i, int fd, struct sm_stream_fd *stream, sm_error *err)
-{
-    bool writing = i > 0;
-    if (fd == SM_FD_NULL)
-        return 0;
-    if (fd == SM_FD_STDIN)
-        return sm_stream_fd_open(stream, STDIN_FILENO, writing, err);
-    if (fd != SM_FD_PIPE)
-        return sm_stream_fd_open(stream, fd, writing, err);
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC))
-        return sm_error_errno(err, errno, "cannot make a pipe");
-    e->pipe_ends[i] = ends[!writing];
-    int rc = sm_stream_fd_open(stream, ends[writing], writing, err);
-    sm_close(ends[writing]);
-    return rc;
-}
-
-static int open_streams(sm_exec *e, const sm_exec_config *config, sm_error *err)
-{
-    int rc = open_stream(e, 0, config->stdin_fd, &e->input, err);
-    if (!rc)
-        rc = open_stream(e, 1, config->stdout_fd, &e->output[0].to, err);
-    if (!rc && !config->tty)
-        rc = open_stream(e, 2, config->stderr_fd, &e->output[1].to, err);
-    for (int i = 0; !rc && i < 2; i++) {
-        if (e->output[i].to.fd < 0)
-            continue;
-        e->output[i].held = malloc(SM_WIRE_MAX_DATA);
-        if (!e->output[i].held)
-            rc = sm_error_set(err, SM_ENOMEM, "no memory for the command's streams");
-    }
-    return rc;
-}
-
-int sm_exec_send(struct sm_channel *channel, enum sm_wire_type type, const void *message,
-    struct sm_wait *wait, sm_error *err)
-{
-    struct sm_wire_writer w = {0};
-    sm_wire_put(&w, type, message);
-    if (w.failed || w.len > SM_WIRE_HEADER + SM_WIRE_MAX_PAYLOAD)
-        return sm_error_set(err, SM_ELIMIT,
-            "the command's arguments and environment are longer than any kernel takes");
-    auto_free uint8_t *frame = malloc(w.len);
-    if (!frame)
-        return sm_error_set(err, SM_ENOMEM, "no memory to start the command");
-    w = (struct sm_wire_writer){.buf = frame, .cap = w.len};
-    sm_wire_put(&w, type, message);
-    return sm_channel_send(channel, frame, w.len, wait, err);
-}
-
-/* Sends the request and waits for STARTED. */
-static int send_request(sm_exec *e, const struct sm_exec_request *request, sm_error *err)
-{
-    struct sm_wire_exec exec = request->exec;
-    if (e->input.fd >= 0)
-        exec.flags |= SM_WIRE_EXEC_STDIN;
-    if (e->output[0].to.fd >= 0)
-        exec.flags |= SM_WIRE_EXEC_STDOUT;
-    if (e->output[1].to.fd >= 0)
-        exec.flags |= SM_WIRE_EXEC_STDERR;
-    struct sm_guest_wait w;
-    sm_guest_wait_begin(&w, e->channel.machine, SM_VM_AGENT_TIMEOUT_MS);
-    int rc = request->attach.pid
-                 ? sm_exec_send(&e->channel, SM_WIRE_ATTACH, &request->attach, &w.wait, err)
-                 : sm_exec_send(&e->channel, SM_WIRE_EXEC, &exec, &w.wait, err);
-    struct sm_wire_started started = {0};
-    if (!rc)
-        rc = sm_channel_expect(&e->channel, SM_WIRE_STARTED, &started, &w.wait, err);
-    if (!rc)
-        e->pid = started.pid;
-    return rc;
-}
-
-static int start_thread(sm_exec *e, sm_error *err)
-{
-    e->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (e->wake < 0)
-        return sm_error_errno(err, errno, "cannot make an eventfd");
-    /* Signals are for the caller's threads; a blocked SIGPIPE is what makes EPIPE quiet. */
-    sigset_t all, before;
-    sm_signals_fill(&all);
-    pthread_attr_t attr;
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, THREAD_STACK);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&e->thread, &attr, sm_exec_pump, e);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    if (rc)
-        return sm_error_errno(err, rc, "cannot start a thread for the command's streams");
-    e->thread_started = true;
-    return 0;
-}
-
-int sm_exec_begin(struct sm_channel *channel, const struct sm_exec_request *request,
-    const sm_exec_config *config, int stop_signal, sm_exec **exec, sm_error *err)
-{
-    sm_exec *e = create();
-    if (!e) {
-        sm_channel_close(channel);
-        return sm_error_set(err, SM_ENOMEM, "no memory to start a command");
-    }
-    e->channel = *channel;
-    *channel = (struct sm_channel){.fd = -1};
-    e->stop_signal = stop_signal;
-    e->tty = config->tty;
-    e->credit = SM_WIRE_STDIN_WINDOW;
-    e->deadline = config->timeout_ms > 0 ? sm_deadline(config->timeout_ms) : SM_NO_DEADLINE;
-    int rc = open_streams(e, config, err);
-    if (!rc)
-        rc = send_request(e, request, err);
-    if (!rc)
-        rc = start_thread(e, err);
-    if (rc) {
-        destroy(e);
-        return rc;
-    }
-    *exec = e;
-    return 0;
-}
-
-int sm_exec_describe(const struct sm_image_config *image, const sm_exec_config *config,
-    struct sm_strv *argv, struct sm_strv *env, struct sm_wire_exec *wire, sm_error *err)
-{
-    const char *cwd = config->cwd ? config->cwd : image->working_dir;
-    if (*cwd && *cwd != '/')
-        return sm_error_set(
-            err, SM_EINVAL, "the working directory '%.256s' is not an absolute path", cwd);
-    int rc = sm_image_config_argv(image, config, argv, err);
-    if (!rc)
-        rc = sm_image_config_env(image, config, env, err);
-    if (rc)
-        return rc;
-    *wire = (struct sm_wire_exec){
-        .flags = config->tty ? SM_WIRE_EXEC_TTY : 0,
-        .timeout_ms = config->timeout_ms > 0 ? (uint32_t)config->timeout_ms : 0,
-        .rows = config->rows,
-        .columns = config->columns,
-        .user = config->user ? config->user : image->user,
-        .cwd = cwd,
-        .argv = {.strv = (const char *const *)argv->items},
-        .env = {.strv = (const char *const *)env->items},
-    };
-    return 0;
-}
-
-/* Nothing is asked for but to see the output of what the VM was made for. */
-static bool takes_service(const sm_exec_config *c)
-{
-    return !c->argv && !c->entrypoint && !c->args && !c->env && !c->cwd && !c->user && !c->tty &&
-           c->stdin_fd == SM_FD_NULL && c->timeout_ms <= 0;
-}
+#include "vm/command.h"
 
 int sm_exec_check(const sm_image *image, const sm_exec_config *config, sm_error *err)
 {
-    auto_strv argv = {0};
-    auto_strv env = {0};
-    struct sm_wire_exec exec;
-    return sm_exec_describe(&image->config, config, &argv, &env, &exec, err);
+    return sm_command_check(&image->config, config, err);
 }
 
 int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err)
 {
-    const struct sm_image_config *image = sm_vm_image_config(vm);
-    auto_strv argv = {0};
-    auto_strv env = {0};
-    struct sm_exec_request request = {0};
-    int rc = 0;
-    if (takes_service(config))
-        request.attach.pid = sm_vm_take_service(vm);
-    if (!request.attach.pid)
-        rc = sm_exec_describe(image, config, &argv, &env, &request.exec, err);
-    struct sm_channel channel;
-    struct sm_guest_wait w;
-    sm_guest_wait_begin(&w, vm->machine, SM_VM_AGENT_TIMEOUT_MS);
-    pthread_rwlock_rdlock(&vm->capturing);
-    if (!rc)
-        rc = sm_vm_channel(vm, &channel, &w.wait, err);
-    if (!rc)
-        rc = sm_exec_begin(&channel, &request, config, image->stop_signal, exec, err);
-    if (!rc)
-        sm_vm_add_command(vm, *exec, request.attach.pid != 0);
-    else if (request.attach.pid)
-        sm_vm_put_service(vm, request.attach.pid);
-    pthread_rwlock_unlock(&vm->capturing);
-    if (!rc)
-        sm_vm_network_watch(&vm->network);
-    return rc;
-}
-
-uint32_t sm_exec_running(sm_exec *exec)
-{
-    pthread_mutex_lock(&exec->lock);
-    uint32_t pid = exec->done ? 0 : exec->pid;
-    pthread_mutex_unlock(&exec->lock);
-    return pid;
+    return sm_vm_exec(vm, config, exec, err);
 }
 
 int sm_exec_fd(sm_exec *exec, int stream)
 {
-    if (stream < 0 || stream > 2)
-        return -1;
-    pthread_mutex_lock(&exec->lock);
-    int fd = sm_steal_fd(&exec->pipe_ends[stream]);
-    pthread_mutex_unlock(&exec->lock);
-    return fd;
-}
-
-static void wake(sm_exec *exec)
-{
-    (void)!write(exec->wake, &(uint64_t){1}, sizeof(uint64_t));
+    return sm_exec_take_fd(exec, stream);
 }
 
 int sm_exec_signal(sm_exec *exec, int signal, sm_error *err)
 {
-    if (signal == SM_SIGNAL_STOP)
-        signal = exec->stop_signal;
-    if (signal < 1 || signal > 64)
-        return sm_error_set(err, SM_EINVAL, "there is no signal %d", signal);
-    pthread_mutex_lock(&exec->lock);
-    bool full = !exec->done && exec->requests.n_signals == SM_EXEC_MAX_SIGNALS;
-    if (!full && !exec->done)
-        exec->requests.signals[exec->requests.n_signals++] =
-            (struct sm_wire_signal){.signal = (uint32_t)signal};
-    pthread_mutex_unlock(&exec->lock);
-    if (full)
-        return sm_error_set(err, SM_EBUSY, "too many signals wait for the VM already");
-    wake(exec);
-    return 0;
+    return sm_exec_put_signal(exec, signal, err);
 }
 
 int sm_exec_resize(sm_exec *exec, uint16_t rows, uint16_t columns, sm_error *err)
 {
-    if (!exec->tty)
-        return sm_error_set(err, SM_EINVAL, "the command has no terminal");
-    pthread_mutex_lock(&exec->lock);
-    exec->requests.resize = true;
-    exec->requests.rows = rows;
-    exec->requests.columns = columns;
-    pthread_mutex_unlock(&exec->lock);
-    wake(exec);
-    return 0;
+    return sm_exec_put_size(exec, rows, columns, err);
 }
 
 int sm_exec_wait(sm_exec *exec, int timeout_ms, sm_exec_result *result, sm_error *err)
 {
-    const struct timespec until = sm_timespec_in(timeout_ms);
-    pthread_mutex_lock(&exec->lock);
-    int over = 0;
-    while (!exec->done && over != ETIMEDOUT) {
-        if (timeout_ms < 0)
-            pthread_cond_wait(&exec->changed, &exec->lock);
-        else
-            over = pthread_cond_timedwait(&exec->changed, &exec->lock, &until);
-    }
-    bool done = exec->done;
-    pthread_mutex_unlock(&exec->lock);
-    if (!done)
-        return sm_error_set(err, SM_ETIMEOUT, "the command still runs");
-    if (exec->rc) {
-        if (err)
-            *err = exec->error;
-        return exec->rc;
-    }
-    if (result)
-        *result = exec->result;
-    return 0;
+    return sm_exec_await(exec, timeout_ms, result, err);
 }
 
 void sm_exec_close(sm_exec *exec)
 {
-    if (!exec)
-        return;
-    if (exec->vm)
-        sm_vm_drop_command(exec->vm, exec);
-    if (exec->thread_started) {
-        pthread_mutex_lock(&exec->lock);
-        exec->requests.cancel = true;
-        pthread_mutex_unlock(&exec->lock);
-        wake(exec);
-        pthread_join(exec->thread, NULL);
-    }
-    destroy(exec);
+    sm_vm_end_exec(exec);
 }

@@ -1,24 +1,14 @@
 /* The snapshots of a store: listing, removing, pruning. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "api/internal.h"
-#include "api/note.h"
 #include "snapshot/cache.h"
 #include "snapshot/reader.h"
 #include "util/cleanup.h"
 #include "util/error.h"
-
-int sm_store_snapshot_cache(sm_store *store, struct sm_snapshot_cache **cache, sm_error *err)
-{
-    auto_free char *dir = NULL;
-    if (asprintf(&dir, "%s/snapshots", sm_imgstore_path(store->images)) < 0) {
-        dir = NULL;
-        return sm_error_set(err, SM_ENOMEM, "no memory for a path");
-    }
-    return sm_snapshot_cache_open(dir, cache, err);
-}
+#include "vm/note.h"
+#include "vm/snapshots.h"
 
 /* What the file itself says; one that cannot be read is listed as "damaged". */
 static void report(struct sm_snapshot_cache *cache, const struct sm_snapshot_entry *e,
@@ -55,7 +45,7 @@ int sm_store_snapshots(sm_store *store, sm_store_snapshot_fn *fn, void *arg, sm_
     SM_CLEANUP(sm_snapshot_cache_close_cleanup) struct sm_snapshot_cache *cache = NULL;
     struct sm_snapshot_entry *entries;
     size_t n;
-    int rc = sm_store_snapshot_cache(store, &cache, err);
+    int rc = sm_snapshots_open(store->images, &cache, err);
     if (!rc)
         rc = sm_snapshot_cache_list(cache, &entries, &n, err);
     if (rc)
@@ -100,7 +90,7 @@ int sm_store_snapshot_remove(sm_store *store, const char *key, sm_error *err)
 {
     SM_CLEANUP(sm_snapshot_cache_close_cleanup) struct sm_snapshot_cache *cache = NULL;
     auto_free char *full = NULL;
-    int rc = sm_store_snapshot_cache(store, &cache, err);
+    int rc = sm_snapshots_open(store->images, &cache, err);
     if (!rc)
         rc = complete_key(cache, key, &full, err);
     return rc ? rc : sm_snapshot_cache_remove(cache, full, err);
@@ -112,7 +102,7 @@ int sm_store_prune(sm_store *store, uint64_t max_bytes, uint64_t max_age_s, size
     SM_CLEANUP(sm_snapshot_cache_close_cleanup) struct sm_snapshot_cache *cache = NULL;
     size_t count = 0;
     uint64_t freed = 0;
-    int rc = sm_store_snapshot_cache(store, &cache, err);
+    int rc = sm_snapshots_open(store->images, &cache, err);
     if (!rc)
         rc = sm_snapshot_cache_prune(cache, max_bytes, max_age_s, &count, &freed, err);
     if (removed)

@@ -5,6 +5,7 @@
 #include "api/internal.h"
 #include "image/client.h"
 #include "image/ensure.h"
+#include "image/image.h"
 #include "util/cleanup.h"
 #include "util/error.h"
 
@@ -74,11 +75,6 @@ int sm_store_verify(sm_store *store, const char *reference, sm_error *err)
     return sm_imgstore_verify_named(store->images, reference, err);
 }
 
-int sm_image_verify(const sm_image *image, sm_error *err)
-{
-    return sm_imgstore_verify(image->store->images, &image->info, err);
-}
-
 void sm_store_measure(sm_store *store, sm_store_usage *usage)
 {
     sm_imgstore_usage(store->images, usage);
@@ -112,7 +108,7 @@ int sm_image_open(sm_store *store, const char *reference, const sm_image_options
     sm_image *i = calloc(1, sizeof(*i));
     if (!i)
         return sm_error_set(err, SM_ENOMEM, "no memory for the image");
-    i->store = store;
+    i->store = store->images;
     i->info.rootfs_fd = -1;
     struct sm_ensure_options ensure = {0};
     if (options) {
@@ -127,7 +123,7 @@ int sm_image_open(sm_store *store, const char *reference, const sm_image_options
     }
     int rc = sm_imgstore_ensure(store->images, reference, &ensure, &i->info, err);
     if (!rc) {
-        rc = sm_image_config_parse(&i->config, i->info.config, err);
+        rc = sm_oci_config_parse(&i->config, i->info.config, err);
         if (rc)
             rc = sm_error_prefix(err, rc, "image '%s'", reference);
     }
@@ -143,7 +139,7 @@ void sm_image_close(sm_image *image)
 {
     if (!image)
         return;
-    sm_image_config_clear(&image->config);
+    sm_oci_config_clear(&image->config);
     sm_image_info_clear(&image->info);
     free(image);
 }

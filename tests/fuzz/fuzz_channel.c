@@ -8,10 +8,10 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
-#include "api/exec.h"
 #include "fuzz.h"
 #include "util/clock.h"
 #include "util/wait.h"
+#include "vm/agent/exec.h"
 
 #define MAX_PIECES 32
 

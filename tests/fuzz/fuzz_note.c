@@ -2,9 +2,9 @@
  * A snapshot's note, of a file that may be anybody's. What was read is written and read again to the same; the policy in it
  * only ever takes away from what the user has given, and narrowing by it a second time changes nothing.
  */
-#include "api/network.h"
-#include "api/note.h"
 #include "fuzz.h"
+#include "vm/network.h"
+#include "vm/note.h"
 
 static bool same(const char *a, const char *b)
 {

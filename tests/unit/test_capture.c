@@ -9,8 +9,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "api/vm.h"
 #include "util/error.h"
+#include "vm/vm.h"
 #include "vmm/guest_wait.h"
 #include "vmm/machine.h"
 

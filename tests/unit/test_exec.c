@@ -16,10 +16,10 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "api/exec.h"
-#include "api/vm.h"
 #include "devices/vsock/vsock.h"
 #include "patience.h"
+#include "vm/agent/exec.h"
+#include "vm/vm.h"
 #include "vmm/guest_wait.h"
 #include "vmm/machine.h"
 

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "api/image_config.h"
+#include "vm/command.h"
 
 #define LIST(...) ((const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
 
@@ -28,31 +28,30 @@ static void assert_list(const struct sm_strv *v, const char *const *expected)
 
 static void assert_argv(const char *json, const sm_exec_config *exec, const char *const *expected)
 {
-    struct sm_image_config c;
+    struct sm_oci_config c;
     struct sm_strv argv = {0};
-    assert_int_equal(sm_image_config_parse(&c, json, NULL), 0);
-    assert_int_equal(sm_image_config_argv(&c, exec, &argv, NULL), 0);
+    assert_int_equal(sm_oci_config_parse(&c, json, NULL), 0);
+    assert_int_equal(sm_command_argv(&c, exec, &argv, NULL), 0);
     assert_list(&argv, expected);
     sm_strv_clear(&argv);
-    sm_image_config_clear(&c);
+    sm_oci_config_clear(&c);
 }
 
 static void test_fields(void **state)
 {
-    struct sm_image_config c;
-    assert_int_equal(sm_image_config_parse(&c, full, NULL), 0);
+    struct sm_oci_config c;
+    assert_int_equal(sm_oci_config_parse(&c, full, NULL), 0);
     assert_string_equal(c.user, "app:staff");
     assert_string_equal(c.working_dir, "/srv");
     assert_int_equal(c.stop_signal, SIGQUIT);
-    sm_image_config_clear(&c);
-    assert_int_equal(sm_image_config_parse(&c, "{}", NULL), 0);
+    sm_oci_config_clear(&c);
+    assert_int_equal(sm_oci_config_parse(&c, "{}", NULL), 0);
     assert_string_equal(c.user, "");
     assert_string_equal(c.working_dir, "");
     assert_int_equal(c.stop_signal, SIGTERM);
-    sm_image_config_clear(&c);
-    assert_int_equal(
-        sm_image_config_parse(&c, "{\"config\":{\"Cmd\":null,\"User\":null}}", NULL), 0);
-    sm_image_config_clear(&c);
+    sm_oci_config_clear(&c);
+    assert_int_equal(sm_oci_config_parse(&c, "{\"config\":{\"Cmd\":null,\"User\":null}}", NULL), 0);
+    sm_oci_config_clear(&c);
 }
 
 static void test_argv(void **state)
@@ -71,35 +70,35 @@ static void test_argv(void **state)
 
 static void test_nothing_to_run(void **state)
 {
-    struct sm_image_config c;
+    struct sm_oci_config c;
     struct sm_strv argv = {0};
     sm_error err;
-    assert_int_equal(sm_image_config_parse(&c, "{}", NULL), 0);
-    assert_int_equal(sm_image_config_argv(&c, &(sm_exec_config){0}, &argv, &err), -SM_EINVAL);
+    assert_int_equal(sm_oci_config_parse(&c, "{}", NULL), 0);
+    assert_int_equal(sm_command_argv(&c, &(sm_exec_config){0}, &argv, &err), -SM_EINVAL);
     assert_non_null(strstr(err.message, "no command"));
     assert_int_equal(
-        sm_image_config_argv(&c, &(sm_exec_config){.args = LIST("")}, &argv, &err), -SM_EINVAL);
+        sm_command_argv(&c, &(sm_exec_config){.args = LIST("")}, &argv, &err), -SM_EINVAL);
     sm_strv_clear(&argv);
-    sm_image_config_clear(&c);
+    sm_oci_config_clear(&c);
 }
 
 static void test_env(void **state)
 {
-    struct sm_image_config c;
+    struct sm_oci_config c;
     struct sm_strv env = {0};
-    assert_int_equal(sm_image_config_parse(&c, full, NULL), 0);
+    assert_int_equal(sm_oci_config_parse(&c, full, NULL), 0);
     assert_int_equal(
-        sm_image_config_env(
+        sm_command_env(
             &c, &(sm_exec_config){.env = LIST("B=two", "C=", "BB=3", "C=4=5")}, &env, NULL),
         0);
     assert_list(&env, LIST("A=1", "B=two", "C=4=5", "BB=3"));
     sm_strv_clear(&env);
     assert_int_equal(
-        sm_image_config_env(&c, &(sm_exec_config){.env = LIST("novalue")}, &env, NULL), -SM_EINVAL);
+        sm_command_env(&c, &(sm_exec_config){.env = LIST("novalue")}, &env, NULL), -SM_EINVAL);
     assert_int_equal(
-        sm_image_config_env(&c, &(sm_exec_config){.env = LIST("=x")}, &env, NULL), -SM_EINVAL);
+        sm_command_env(&c, &(sm_exec_config){.env = LIST("=x")}, &env, NULL), -SM_EINVAL);
     sm_strv_clear(&env);
-    sm_image_config_clear(&c);
+    sm_oci_config_clear(&c);
 }
 
 static void test_hostile(void **state)
@@ -115,9 +114,9 @@ static void test_hostile(void **state)
         "{\"config\":{\"Cmd\":[\"a\\u0000b\"]}}",
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        struct sm_image_config c;
+        struct sm_oci_config c;
         sm_error err;
-        assert_int_equal(sm_image_config_parse(&c, bad[i], &err), -SM_ECORRUPT);
+        assert_int_equal(sm_oci_config_parse(&c, bad[i], &err), -SM_ECORRUPT);
         assert_null(c.cmd.items);
         assert_null(c.env.items);
     }

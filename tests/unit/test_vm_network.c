@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-#include "api/network.h"
+#include "vm/network.h"
 
 static int try(const sm_vm_config *config, sm_error *err)
 {

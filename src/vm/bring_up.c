@@ -1,9 +1,9 @@
 /*
- * How a VM comes to be: by booting, or from a snapshot.
+ * How a VM comes up: by booting, or from a snapshot.
  *
  * Boot: the machine boots, its agent connects to our vsock port and greets. The greeting comes in on the
  * device thread, which only keeps the descriptor and rings an eventfd; all talking is done by the thread
- * that called sm_vm_start.
+ * that starts the VM.
  * Restore: connections do not survive a snapshot, the agent's listening port does; so we connect.
  * Both ways the guest then gets the host's clock, entropy, a host name and a machine id before anything
  * else may be asked of it; if one of these fails, so does the start. The connection that carried it
@@ -18,13 +18,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "api/note.h"
-#include "api/vm.h"
 #include "devices/vsock/vsock.h"
 #include "snapshot/reader.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "vm/note.h"
+#include "vm/vm.h"
 #include "vmm/guest_wait.h"
 #include "vmm/machine.h"
 
@@ -212,7 +212,7 @@ int sm_vm_boot(sm_vm *vm, const sm_vm_config *config, sm_error *err)
         rc = sm_machine_boot(vm->machine, err);
     struct sm_channel channel = {.fd = -1};
     struct sm_guest_wait w;
-    sm_guest_wait_begin_or(&w, vm->machine, SM_VM_AGENT_TIMEOUT_MS, config->boot_timeout_ms);
+    sm_guest_wait_begin_or(&w, vm->machine, SM_AGENT_TIMEOUT_MS, config->boot_timeout_ms);
     if (!rc)
         rc = await_agent(vm, &w.wait, &channel, err);
     if (rc)
@@ -313,7 +313,7 @@ static int open_file(sm_vm *vm, const sm_vm_config *config, const char *path, in
     if (!rc)
         rc = read_file(vm, config, *fd, path, shape, snapshot, err);
     if (!rc)
-        rc = sm_snapshot_own(fd, sm_imgstore_path(vm->image->store->images),
+        rc = sm_snapshot_own(fd, sm_imgstore_path(vm->image->store),
             (*snapshot)->ram_offset + (*snapshot)->memory_bytes, &copied, err);
     if (rc || !copied)
         return rc;
@@ -343,7 +343,7 @@ int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_er
         rc = sm_machine_start(vm->machine, err);
     struct sm_channel channel;
     struct sm_guest_wait w;
-    sm_guest_wait_begin_or(&w, vm->machine, SM_VM_AGENT_TIMEOUT_MS, config->boot_timeout_ms);
+    sm_guest_wait_begin_or(&w, vm->machine, SM_AGENT_TIMEOUT_MS, config->boot_timeout_ms);
     if (!rc)
         rc = sm_channel_connect(&channel, vm->machine, &w.wait, err);
     if (rc)
@@ -355,39 +355,4 @@ int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_er
     vm->timing.clock_us = times.clock;
     vm->timing.device_restore_us = times.device_restore;
     return finish(vm, config, &channel, &w.wait, err);
-}
-
-int sm_vm_start(sm_image *image, const sm_vm_config *config, sm_vm **vm, sm_error *err)
-{
-    static const sm_vm_config defaults;
-    if (!config)
-        config = &defaults;
-    if (config->cold && config->snapshot)
-        return sm_error_set(err, SM_EINVAL, "a VM is either restored from '%s' or booted, not both",
-            config->snapshot);
-    uint64_t start_ns = sm_now_ns();
-    sm_vm *v;
-    int rc = sm_vm_new(image, config, start_ns, &v, err);
-    if (rc)
-        return rc;
-    if (config->snapshot) {
-        rc = sm_vm_restore(v, config, config->snapshot, err);
-    } else if (config->cold) {
-        rc = sm_vm_boot(v, config, err);
-    } else {
-        auto_free char *path = NULL;
-        rc = sm_vm_find_snapshot(v, config, &path, err);
-        if (!rc)
-            rc = sm_vm_restore(v, config, path, err);
-    }
-    if (!rc)
-        rc = sm_vm_network_open(&v->network, v->machine, sm_vm_image_config(v), config, err);
-    if (!rc && (v->service_pid || v->network.n_known))
-        sm_vm_network_watch(&v->network);
-    if (rc) {
-        sm_vm_close(v);
-        return rc;
-    }
-    *vm = v;
-    return 0;
 }

@@ -1,13 +1,13 @@
 /* The network of a VM, from the words of the configuration to what its card is plugged into. */
-#ifndef SM_API_NETWORK_H
-#define SM_API_NETWORK_H
+#ifndef SM_VM_NETWORK_H
+#define SM_VM_NETWORK_H
 
 #include <supermachine.h>
 
-#include "api/image_config.h"
+#include "image/image_config.h"
 #include "net/guest_net.h"
-#include "net/ports/found.h"
 #include "net/policy.h"
+#include "net/ports/found.h"
 #include "net/ports/ports.h"
 #include "util/rate.h"
 #include "vmm/machine.h"
@@ -58,7 +58,7 @@ int sm_vm_network_remember(
 /* The machine runs and its agent is ready: publishes what the configuration asks for and what is known to
  * listen, and opens the front door. */
 int sm_vm_network_open(struct sm_vm_network *network, struct sm_machine *machine,
-    const struct sm_image_config *image, const sm_vm_config *config, sm_error *err);
+    const struct sm_oci_config *image, const sm_vm_config *config, sm_error *err);
 /* Something runs that may listen. */
 void sm_vm_network_watch(struct sm_vm_network *network);
 /* Before the machine is closed. */

@@ -4,8 +4,8 @@
  * time through /proc to have flags of our own; sockets have MSG_DONTWAIT; where neither is
  * possible poll(2) is trusted, and little is written at a time.
  */
-#ifndef SM_API_STREAM_FD_H
-#define SM_API_STREAM_FD_H
+#ifndef SM_VM_AGENT_STREAM_FD_H
+#define SM_VM_AGENT_STREAM_FD_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* What an OCI image config says about running the image. See image_config.h. */
-#include "api/image_config.h"
+#include "image/image_config.h"
 
 #include <jansson.h>
 #include <signal.h>
@@ -93,10 +93,10 @@ int sm_signal_number(const char *name)
     return 0;
 }
 
-int sm_image_config_parse(struct sm_image_config *config, const char *json, sm_error *err)
+int sm_oci_config_parse(struct sm_oci_config *config, const char *json, sm_error *err)
 {
-    *config = (struct sm_image_config){0};
-    struct sm_image_config c = {0};
+    *config = (struct sm_oci_config){0};
+    struct sm_oci_config c = {0};
     auto_free char *stop_signal = NULL;
     json_error_t where;
     json_t *root = json_loads(json, 0, &where);
@@ -119,7 +119,7 @@ int sm_image_config_parse(struct sm_image_config *config, const char *json, sm_e
         rc = take_string(run, "StopSignal", &stop_signal, err);
     json_decref(root);
     if (rc) {
-        sm_image_config_clear(&c);
+        sm_oci_config_clear(&c);
         return rc;
     }
     c.stop_signal = sm_signal_number(stop_signal);
@@ -129,7 +129,7 @@ int sm_image_config_parse(struct sm_image_config *config, const char *json, sm_e
     return 0;
 }
 
-void sm_image_config_clear(struct sm_image_config *config)
+void sm_oci_config_clear(struct sm_oci_config *config)
 {
     sm_strv_clear(&config->entrypoint);
     sm_strv_clear(&config->cmd);
@@ -137,55 +137,5 @@ void sm_image_config_clear(struct sm_image_config *config)
     sm_strv_clear(&config->exposed);
     free(config->user);
     free(config->working_dir);
-    *config = (struct sm_image_config){0};
-}
-
-static bool add_all(struct sm_strv *to, const char *const *from)
-{
-    for (; from && *from; from++) {
-        if (!sm_strv_add(to, *from))
-            return false;
-    }
-    return true;
-}
-
-int sm_image_config_argv(const struct sm_image_config *image, const sm_exec_config *exec,
-    struct sm_strv *argv, sm_error *err)
-{
-    bool ok;
-    if (exec->argv) {
-        ok = add_all(argv, exec->argv);
-    } else {
-        bool replaced = exec->entrypoint && *exec->entrypoint;
-        ok = add_all(argv,
-            exec->entrypoint ? exec->entrypoint : (const char *const *)image->entrypoint.items);
-        if (ok && exec->args)
-            ok = add_all(argv, exec->args);
-        else if (ok && !replaced)
-            ok = add_all(argv, (const char *const *)image->cmd.items);
-    }
-    if (!ok)
-        return no_memory(err);
-    if (argv->count == 0)
-        return sm_error_set(
-            err, SM_EINVAL, "the image names no command of its own; say what to run");
-    if (!*argv->items[0])
-        return sm_error_set(err, SM_EINVAL, "the command's name is empty");
-    return 0;
-}
-
-int sm_image_config_env(const struct sm_image_config *image, const sm_exec_config *exec,
-    struct sm_strv *env, sm_error *err)
-{
-    if (!add_all(env, (const char *const *)image->env.items))
-        return no_memory(err);
-    for (const char *const *pair = exec->env; pair && *pair; pair++) {
-        const char *eq = strchr(*pair, '=');
-        if (!eq || eq == *pair)
-            return sm_error_set(
-                err, SM_EINVAL, "the environment variable '%.64s' is not NAME=VALUE", *pair);
-        if (!sm_strv_set_env(env, *pair))
-            return no_memory(err);
-    }
-    return 0;
+    *config = (struct sm_oci_config){0};
 }

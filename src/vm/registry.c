@@ -1,15 +1,13 @@
-/* What listens in the guest. See listeners.h. */
-#include "api/listeners.h"
+/* The registry of listeners. See registry.h. */
+#include "vm/registry.h"
 
 #include <stdlib.h>
 #include <sys/socket.h>
 
-#include "api/exec.h"
+#include "devices/vsock/vsock.h"
 #include "util/error.h"
-#include "vmm/guest_wait.h"
 
-static void make_registry(
-    struct sm_snapshot_listener *entries, const struct sm_listener *found, size_t n)
+static void put_all(struct sm_snapshot_listener *entries, const struct sm_listener *found, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         entries[i] = (struct sm_snapshot_listener){
@@ -21,36 +19,21 @@ static void make_registry(
         };
 }
 
-int sm_vm_save_listeners(
-    sm_vm *vm, struct sm_snapshot_listener **entries, uint32_t *n, sm_error *err)
+int sm_registry_make(const struct sm_wire_sockets *sockets, struct sm_snapshot_listener **entries,
+    uint32_t *n, sm_error *err)
 {
     struct sm_listener found[SM_LISTENERS_MAX];
-    struct sm_wire_sockets sockets;
-    struct sm_channel channel;
-    struct sm_guest_wait w;
-    size_t count = 0;
-    sm_guest_wait_begin(&w, vm->machine, SM_VM_AGENT_TIMEOUT_MS);
-    int rc = sm_vm_channel(vm, &channel, &w.wait, err);
-    if (rc)
-        return rc;
-    rc = sm_exec_send(&channel, SM_WIRE_LISTENERS, NULL, &w.wait, err);
-    if (!rc)
-        rc = sm_channel_expect(&channel, SM_WIRE_SOCKETS, &sockets, &w.wait, err);
-    if (!rc)
-        count = sm_listeners_pick(&sockets, found);
-    sm_channel_close(&channel);
-    if (rc)
-        return sm_error_prefix(err, rc, "cannot tell what listens in the guest");
+    size_t count = sm_listeners_pick(sockets, found);
     struct sm_snapshot_listener *list = calloc(count + 1, sizeof(*list));
     if (!list)
         return sm_error_set(err, SM_ENOMEM, "no memory for the list of listeners");
-    make_registry(list, found, count);
+    put_all(list, found, count);
     *entries = list;
     *n = (uint32_t)count;
     return 0;
 }
 
-size_t sm_vm_load_listeners(
+size_t sm_registry_read(
     const struct sm_snapshot *snapshot, struct sm_listener found[SM_LISTENERS_MAX])
 {
     size_t n = 0;

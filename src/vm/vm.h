@@ -1,21 +1,17 @@
-/* sm_vm, for the files of this directory. */
-#ifndef SM_API_VM_H
-#define SM_API_VM_H
+/* A VM, and what may be asked of it while it runs; start.h starts it. */
+#ifndef SM_VM_VM_H
+#define SM_VM_VM_H
 
 #include <pthread.h>
 
 #include <supermachine.h>
 
-#include "api/channel.h"
-#include "api/guest_files.h"
-#include "api/internal.h"
-#include "api/network.h"
+#include "image/image.h"
+#include "vm/agent/channel.h"
+#include "vm/guest_files.h"
+#include "vm/network.h"
 
 #define SM_VM_MAX_NAME 63
-
-/* Of the guest's time (vmm/guest_wait.h), for a boot and for whatever the agent does at once. Only a guest that hangs
- * takes so long; the end of a VM is noticed without it. */
-#define SM_VM_AGENT_TIMEOUT_MS 120000
 
 struct sm_vm {
     sm_image *image;
@@ -47,11 +43,11 @@ struct sm_vm {
 int sm_vm_new(
     sm_image *image, const sm_vm_config *config, uint64_t start_ns, sm_vm **vm, sm_error *err);
 
+void sm_vm_free(sm_vm *vm); /* ends it if it runs; NULL is fine */
+
 /* Boots, or restores from a snapshot file; the agent is ready afterwards. */
 int sm_vm_boot(sm_vm *vm, const sm_vm_config *config, sm_error *err);
 int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_error *err);
-
-const struct sm_image_config *sm_vm_image_config(const sm_vm *vm);
 
 /* A connection to the agent: one that is there already and unused, or a new one. */
 int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, struct sm_wait *wait, sm_error *err);
@@ -60,6 +56,13 @@ int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, struct sm_wait *wait, s
  * take wait_ms for what it asks. */
 int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer,
     void *to, int64_t wait_ms, sm_error *err);
+
+/* Asks the guest to power off; one that has not when the wait is over, or whose wait is over from the beginning, is killed. */
+void sm_vm_power_off(sm_vm *vm, struct sm_wait *wait);
+
+/* All vCPUs stop; or go on. As sm_vm_pause and sm_vm_resume of the public API. */
+int sm_vm_halt(sm_vm *vm, sm_error *err);
+int sm_vm_go_on(sm_vm *vm, sm_error *err);
 
 /* The user's processes stop. They must not run on in a copy of the guest before its clock, randomness and
  * identity are new; a restore lets them go on then, thaw does here. After a freeze that failed nothing is to be thawed: the guest
@@ -78,8 +81,5 @@ void sm_vm_put_service(sm_vm *vm, uint32_t pid);
 void sm_vm_add_command(sm_vm *vm, sm_exec *exec, bool is_service);
 void sm_vm_drop_command(sm_vm *vm, const sm_exec *exec);
 uint32_t sm_vm_command_pid(sm_vm *vm); /* 0: none runs */
-
-/* bake.c: the path of the snapshot to restore for this VM, baked if need be. free() it. */
-int sm_vm_find_snapshot(sm_vm *vm, const sm_vm_config *config, char **path, sm_error *err);
 
 #endif

@@ -3,11 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/listeners.h"
-#include "api/network.h"
 #include "net/frame.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "vm/network.h"
+#include "vm/registry.h"
 
 #define FOUND_BURST    16 /* ports that are told of */
 #define FOUND_A_SECOND 2
@@ -51,7 +51,7 @@ int sm_vm_network_remember(
     struct sm_vm_network *network, const struct sm_snapshot *snapshot, sm_error *err)
 {
     struct sm_listener found[SM_LISTENERS_MAX];
-    size_t n = sm_vm_load_listeners(snapshot, found);
+    size_t n = sm_registry_read(snapshot, found);
 
     if (n == 0)
         return 0;
@@ -91,7 +91,7 @@ static int publish_exposed(struct sm_vm_network *network, const char *port, sm_e
 }
 
 int sm_vm_network_open(struct sm_vm_network *network, struct sm_machine *machine,
-    const struct sm_image_config *image, const sm_vm_config *config, sm_error *err)
+    const struct sm_oci_config *image, const sm_vm_config *config, sm_error *err)
 {
     struct sm_loop *loop = sm_machine_loop(machine);
     struct sm_vsock *vsock = sm_machine_vsock(machine);

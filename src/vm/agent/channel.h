@@ -3,14 +3,18 @@
  * wait (util/wait.h) and an eye on the machine, so that a dead guest is told as what it is. Not thread-safe: a channel has one user
  * at a time.
  */
-#ifndef SM_API_CHANNEL_H
-#define SM_API_CHANNEL_H
+#ifndef SM_VM_AGENT_CHANNEL_H
+#define SM_VM_AGENT_CHANNEL_H
 
 #include <supermachine.h>
 
 #include "wire/wire.h"
 
 #define SM_CHANNEL_BUFFER (SM_WIRE_HEADER + SM_WIRE_MAX_DATA)
+
+/* Of the guest's time (vmm/guest_wait.h), for a boot and for whatever the agent does at once. Only a guest that hangs
+ * takes so long; the end of a VM is noticed without it. */
+#define SM_AGENT_TIMEOUT_MS 120000
 
 struct sm_machine;
 struct sm_wait;
@@ -33,6 +37,10 @@ void sm_channel_close(struct sm_channel *channel); /* all zero or closed is fine
 int sm_channel_send(
     struct sm_channel *channel, const void *data, size_t size, struct sm_wait *wait, sm_error *err);
 
+/* Sends a message of any type and any length up to what the format allows (SM_ELIMIT). */
+int sm_channel_send_message(struct sm_channel *channel, enum sm_wire_type type, const void *message,
+    struct sm_wait *wait, sm_error *err);
+
 /* Looks for a whole frame among the bytes received: 1 with *frame, which lives until the next call of
  * sm_channel_fill; 0: more bytes are needed. sm_channel_fill reads what is there: 1 when there was
  * something, 0 when the other side has closed. */
@@ -47,6 +55,10 @@ int sm_channel_next(
  * fields). ERROR becomes ours. */
 int sm_channel_expect(struct sm_channel *channel, enum sm_wire_type type, void *message,
     struct sm_wait *wait, sm_error *err);
+
+/* Sends a request and waits for its answer, as expect does. */
+int sm_channel_ask(struct sm_channel *channel, enum sm_wire_type type, const void *message,
+    enum sm_wire_type answer, void *to, struct sm_wait *wait, sm_error *err);
 
 /* What to report when the connection has ended: how the machine ended, if it did. */
 int sm_channel_lost(const struct sm_channel *channel, sm_error *err);

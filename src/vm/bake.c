@@ -1,34 +1,22 @@
-/*
- * Baking: a VM is booted once and captured, so that every later start is a restore.
- *
- * Up to three snapshots exist for one image and machine, each with a key of what has run in it:
- *     base      the agent is ready, nothing else has run: all images with this root file system share it
- *     warm      a warm-up command has run to its end, with the image's environment, user and directory
- *     service   the image's own command runs, likewise
- * The last two are written as differences from the first, which a boot that makes them writes in the
- * background while it goes on. Each carries a note in JSON: state, image, the pid of the
- * command, the egress policy, and what the bake was asked for: with another warm-up or another end of the wait it is made
- * anew. A bake takes the other one away where that began with another warm-up, and one that asks for neither takes both
- * away, so that runs begin where the last bake says.
- *
- * Locks: whoever makes a snapshot holds the lock of the base's key for all three; the others wait for it and then find
- * what they want.
- */
+/* Baking. See bake.h. */
+#include "vm/bake.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "api/capture.h"
-#include "api/exec.h"
-#include "api/vm.h"
 #include "devices/vsock/vsock.h"
 #include "snapshot/cache.h"
 #include "snapshot/reader.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "vm/capture.h"
+#include "vm/command.h"
+#include "vm/exec.h"
+#include "vm/snapshots.h"
 #include "vmm/guest_wait.h"
 #include "vmm/machine.h"
 
@@ -78,7 +66,7 @@ static void add_strv(struct sm_fingerprint *f, const struct sm_strv *v)
 
 static void make_keys(struct bake *b, const struct sm_guest_files *files, const struct sm_hv *hv)
 {
-    const struct sm_image_config *image = &b->image->config;
+    const struct sm_oci_config *image = &b->image->config;
     struct sm_fingerprint f;
     sm_guest_files_fingerprint(files, b->config, hv, &f);
     sm_bake_key(b->image, &f, b->keys[BASE]);
@@ -179,7 +167,7 @@ static int wait_for_warmup(struct bake *b, sm_exec *exec, sm_exec_result *result
     struct sm_guest_wait w;
     sm_guest_wait_begin(&w, b->vm->machine, WARMUP_WAIT_MS);
     for (;;) {
-        int rc = sm_exec_wait(exec, sm_wait_slice(&w.wait), result, err);
+        int rc = sm_exec_await(exec, sm_wait_slice(&w.wait), result, err);
         if (rc != -SM_ETIMEOUT)
             return rc;
         if (sm_wait_over(&w.wait))
@@ -193,10 +181,10 @@ static int run_warmup(struct bake *b, sm_error *err)
     sm_exec *exec;
     sm_exec_result result;
     const sm_exec_config config = {.argv = b->options->warmup};
-    int rc = sm_exec_start(b->vm, &config, &exec, err);
+    int rc = sm_vm_exec(b->vm, &config, &exec, err);
     if (!rc) {
         rc = wait_for_warmup(b, exec, &result, err);
-        sm_exec_close(exec);
+        sm_vm_end_exec(exec);
     }
     if (rc)
         return sm_error_prefix(err, rc, "the warm-up command '%.100s'", b->options->warmup[0]);
@@ -216,7 +204,7 @@ static int start_service(struct bake *b, uint32_t *pid, sm_error *err)
     auto_strv argv = {0};
     auto_strv env = {0};
     struct sm_wire_exec exec;
-    int rc = sm_exec_describe(&b->image->config, &(sm_exec_config){0}, &argv, &env, &exec, err);
+    int rc = sm_command_describe(&b->image->config, &(sm_exec_config){0}, &argv, &env, &exec, err);
     if (rc)
         return rc;
     exec.flags |= SM_WIRE_EXEC_DETACH | SM_WIRE_EXEC_STDOUT | SM_WIRE_EXEC_STDERR;
@@ -336,7 +324,7 @@ static int bake(struct bake *b, enum state state, sm_error *err)
     auto_free char *base_path = NULL;
     struct sm_capture base = {0};
     uint32_t pid = 0;
-    int rc = sm_image_verify(b->image, err);
+    int rc = sm_imgstore_verify(b->image->store, &b->image->info, err);
     if (rc)
         return rc;
     bool restored = state != BASE && find(b, BASE, &base_path, NULL) == 0;
@@ -350,7 +338,7 @@ static int bake(struct bake *b, enum state state, sm_error *err)
     if (!rc && state != BASE)
         rc = capture_top(b, state, pid, restored, err);
     sm_capture_clear(&base);
-    sm_vm_close(b->vm);
+    sm_vm_free(b->vm);
     b->vm = NULL;
     return rc;
 }
@@ -411,15 +399,13 @@ static int find_keys(struct bake *b, sm_error *err)
     return rc;
 }
 
-int sm_image_bake(sm_image *image, const sm_vm_config *config, const sm_bake_options *options,
+int sm_bake(sm_image *image, const sm_vm_config *config, const sm_bake_options *options,
     bool *baked, sm_snapshot_stats *stats, sm_error *err)
 {
-    static const sm_vm_config default_config;
-    static const sm_bake_options default_options;
     struct bake b = {
         .image = image,
-        .config = config ? config : &default_config,
-        .options = options ? options : &default_options,
+        .config = config,
+        .options = options,
         .stats = stats,
         .decides = true,
     };
@@ -427,11 +413,11 @@ int sm_image_bake(sm_image *image, const sm_vm_config *config, const sm_bake_opt
                        : b.options->warmup               ? WARM
                                                          : BASE;
     bool did = false;
-    int rc = state == SERVICE ? sm_exec_check(image, &(sm_exec_config){0}, err) : 0;
+    int rc = state == SERVICE ? sm_command_check(&image->config, &(sm_exec_config){0}, err) : 0;
     if (!rc)
         rc = find_keys(&b, err);
     if (!rc)
-        rc = sm_store_snapshot_cache(image->store, &b.cache, err);
+        rc = sm_snapshots_open(image->store, &b.cache, err);
     if (rc)
         return rc;
     note_asked(&b);
@@ -442,7 +428,7 @@ int sm_image_bake(sm_image *image, const sm_vm_config *config, const sm_bake_opt
     return rc;
 }
 
-int sm_vm_find_snapshot(sm_vm *vm, const sm_vm_config *config, char **path, sm_error *err)
+int sm_bake_find(sm_vm *vm, const sm_vm_config *config, char **path, sm_error *err)
 {
     static const sm_bake_options options;
     sm_vm_config base =
@@ -450,7 +436,7 @@ int sm_vm_find_snapshot(sm_vm *vm, const sm_vm_config *config, char **path, sm_e
     base.network = NULL;
     struct bake b = {.image = vm->image, .config = &base, .options = &options};
     make_keys(&b, &vm->files, vm->hv);
-    int rc = sm_store_snapshot_cache(vm->image->store, &b.cache, err);
+    int rc = sm_snapshots_open(vm->image->store, &b.cache, err);
     if (rc)
         return rc;
     bool found = (config->service && find(&b, SERVICE, path, NULL) == 0) ||

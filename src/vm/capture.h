@@ -2,14 +2,14 @@
  * Capturing a VM: the guest stands still while what it is made of is copied (take), and may run on while a
  * thread of the capture's own writes the file (write ... finish).
  */
-#ifndef SM_API_CAPTURE_H
-#define SM_API_CAPTURE_H
+#ifndef SM_VM_CAPTURE_H
+#define SM_VM_CAPTURE_H
 
 #include <pthread.h>
 
-#include "api/note.h"
-#include "api/vm.h"
 #include "snapshot/writer.h"
+#include "vm/note.h"
+#include "vm/vm.h"
 
 struct sm_capture {
     struct sm_compact *compact;
@@ -41,5 +41,8 @@ int sm_capture_write(struct sm_capture *capture, const char *path, int base_fd, 
 /* Waits for the file. */
 int sm_capture_finish(struct sm_capture *capture, sm_snapshot_stats *stats, sm_error *err);
 void sm_capture_clear(struct sm_capture *capture); /* all zero is fine */
+
+/* As sm_vm_snapshot of the public API. */
+int sm_vm_capture(sm_vm *vm, const char *path, sm_snapshot_stats *stats, sm_error *err);
 
 #endif

@@ -1,4 +1,5 @@
-#include "api/note.h"
+/* The note of a snapshot. See note.h. */
+#include "vm/note.h"
 
 #include <jansson.h>
 

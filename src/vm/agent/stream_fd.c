@@ -1,5 +1,5 @@
 /* Descriptors of the caller's. See stream_fd.h. */
-#include "api/stream_fd.h"
+#include "vm/agent/stream_fd.h"
 
 #include <errno.h>
 #include <fcntl.h>

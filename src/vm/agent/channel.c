@@ -1,5 +1,5 @@
 /* A connection to the agent. See channel.h. */
-#include "api/channel.h"
+#include "vm/agent/channel.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -176,6 +176,22 @@ int sm_channel_send(
     return 0;
 }
 
+int sm_channel_send_message(struct sm_channel *channel, enum sm_wire_type type, const void *message,
+    struct sm_wait *wait, sm_error *err)
+{
+    struct sm_wire_writer w = {0};
+    sm_wire_put(&w, type, message);
+    if (w.failed || w.len > SM_WIRE_HEADER + SM_WIRE_MAX_PAYLOAD)
+        return sm_error_set(err, SM_ELIMIT, "a message to the agent in the VM has at most %u bytes",
+            SM_WIRE_MAX_PAYLOAD);
+    auto_free uint8_t *frame = malloc(w.len);
+    if (!frame)
+        return sm_error_set(err, SM_ENOMEM, "no memory for a message to the agent");
+    w = (struct sm_wire_writer){.buf = frame, .cap = w.len};
+    sm_wire_put(&w, type, message);
+    return sm_channel_send(channel, frame, w.len, wait, err);
+}
+
 int sm_channel_next(
     struct sm_channel *channel, struct sm_wire_frame *frame, struct sm_wait *wait, sm_error *err)
 {
@@ -202,4 +218,11 @@ int sm_channel_expect(struct sm_channel *channel, enum sm_wire_type type, void *
     if (frame.type == type && (message ? sm_wire_get(&frame, type, message) : frame.len == 0))
         return 0;
     return sm_channel_refused(&frame, err);
+}
+
+int sm_channel_ask(struct sm_channel *channel, enum sm_wire_type type, const void *message,
+    enum sm_wire_type answer, void *to, struct sm_wait *wait, sm_error *err)
+{
+    int rc = sm_channel_send_message(channel, type, message, wait, err);
+    return rc ? rc : sm_channel_expect(channel, answer, to, wait, err);
 }

@@ -1,11 +1,11 @@
 /* What a VM is made of: the files, who they are, and the key of the snapshots made of just these. */
-#ifndef SM_API_GUEST_FILES_H
-#define SM_API_GUEST_FILES_H
+#ifndef SM_VM_GUEST_FILES_H
+#define SM_VM_GUEST_FILES_H
 
 #include <supermachine.h>
 
-#include "api/internal.h"
 #include "hypervisor/hypervisor.h"
+#include "image/image.h"
 #include "snapshot/snapshot.h"
 #include "util/fingerprint.h"
 

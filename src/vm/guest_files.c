@@ -1,5 +1,5 @@
 /* What a VM is made of. See guest_files.h. */
-#include "api/guest_files.h"
+#include "vm/guest_files.h"
 
 #include <errno.h>
 #include <stdio.h>

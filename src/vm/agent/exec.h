@@ -10,16 +10,15 @@
  * as it would on a full pipe. Input is read only when all before it has been sent and the agent has
  * granted credit for it, so a command that does not read never holds up signals.
  */
-#ifndef SM_API_EXEC_H
-#define SM_API_EXEC_H
+#ifndef SM_VM_AGENT_EXEC_H
+#define SM_VM_AGENT_EXEC_H
 
 #include <pthread.h>
 
 #include <supermachine.h>
 
-#include "api/channel.h"
-#include "api/image_config.h"
-#include "api/stream_fd.h"
+#include "vm/agent/channel.h"
+#include "vm/agent/stream_fd.h"
 #include "vmm/guest_wait.h"
 
 /* One stream of output on its way to the caller. */
@@ -84,13 +83,12 @@ int sm_exec_begin(struct sm_channel *channel, const struct sm_exec_request *requ
 /* The command's pid in the guest; 0: it has ended. */
 uint32_t sm_exec_running(sm_exec *exec);
 
-/* Sends a message of any length up to what the format allows. */
-int sm_exec_send(struct sm_channel *channel, enum sm_wire_type type, const void *message,
-    struct sm_wait *wait, sm_error *err);
-
-/* The message for a command of this image; it points into config, image, argv and env. */
-int sm_exec_describe(const struct sm_image_config *image, const sm_exec_config *config,
-    struct sm_strv *argv, struct sm_strv *env, struct sm_wire_exec *wire, sm_error *err);
+/* As the public functions of an exec. await: SM_ETIMEOUT, it runs on. end: kills what still runs, and frees. */
+int sm_exec_take_fd(sm_exec *exec, int stream);
+int sm_exec_put_signal(sm_exec *exec, int signal, sm_error *err);
+int sm_exec_put_size(sm_exec *exec, uint16_t rows, uint16_t columns, sm_error *err);
+int sm_exec_await(sm_exec *exec, int timeout_ms, sm_exec_result *result, sm_error *err);
+void sm_exec_end(sm_exec *exec);
 
 /* The thread's function; arg is the exec. */
 void *sm_exec_pump(void *arg);

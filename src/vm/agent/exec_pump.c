@@ -6,11 +6,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "api/exec.h"
 #include "devices/vsock/vsock.h"
 #include "util/bytes.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "vm/agent/exec.h"
 #include "vmm/machine.h"
 
 #define CONTROL_MAX 32 /* no frame of a request is longer */

@@ -1,4 +1,5 @@
-#include "api/network.h"
+/* The network of a VM. See network.h. */
+#include "vm/network.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,9 @@
-/* Files of a VM, through its agent. */
+/* Files of a VM, through its agent. See files.h. */
+#include "vm/files.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/vm.h"
 #include "util/bytes.h"
 #include "util/error.h"
 #include "vmm/guest_wait.h"
@@ -11,7 +12,7 @@
  * the time that an answer has. */
 static struct sm_wait *next_step(struct sm_guest_wait *w, const struct sm_channel *channel)
 {
-    sm_guest_wait_begin(w, channel->machine, SM_VM_AGENT_TIMEOUT_MS);
+    sm_guest_wait_begin(w, channel->machine, SM_AGENT_TIMEOUT_MS);
     return &w->wait;
 }
 
@@ -51,7 +52,7 @@ static int send_file(struct sm_channel *channel, const struct sm_wire_write_file
     return rc;
 }
 
-int sm_vm_write_file(sm_vm *vm, const char *path, const void *data, size_t size, mode_t mode,
+int sm_vm_put_file(sm_vm *vm, const char *path, const void *data, size_t size, mode_t mode,
     uid_t uid, gid_t gid, sm_error *err)
 {
     int rc = check_path(path, err);
@@ -64,7 +65,7 @@ int sm_vm_write_file(sm_vm *vm, const char *path, const void *data, size_t size,
         .path = path, .mode = mode & 07777, .uid = uid, .gid = gid, .size = size};
     struct sm_channel channel;
     struct sm_guest_wait wait;
-    sm_guest_wait_begin(&wait, vm->machine, SM_VM_AGENT_TIMEOUT_MS);
+    sm_guest_wait_begin(&wait, vm->machine, SM_AGENT_TIMEOUT_MS);
     rc = sm_vm_channel(vm, &channel, &wait.wait, err);
     if (rc)
         return rc;
@@ -118,7 +119,7 @@ static int receive_file(struct sm_channel *channel, const struct sm_wire_read_fi
     return rc;
 }
 
-int sm_vm_read_file(
+int sm_vm_get_file(
     sm_vm *vm, const char *path, size_t max, void **data, size_t *size, sm_error *err)
 {
     int rc = check_path(path, err);
@@ -126,7 +127,7 @@ int sm_vm_read_file(
         return rc;
     struct sm_channel channel;
     struct sm_guest_wait wait;
-    sm_guest_wait_begin(&wait, vm->machine, SM_VM_AGENT_TIMEOUT_MS);
+    sm_guest_wait_begin(&wait, vm->machine, SM_AGENT_TIMEOUT_MS);
     rc = sm_vm_channel(vm, &channel, &wait.wait, err);
     if (rc)
         return rc;

@@ -1,16 +1,16 @@
 /* Capturing a VM. See capture.h. */
-#include "api/capture.h"
+#include "vm/capture.h"
 
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/listeners.h"
 #include "snapshot/page_map.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
 #include "util/signals.h"
+#include "vm/registry.h"
 #include "vmm/machine.h"
 
 static char *note_text(const sm_vm *vm, const struct sm_note *note)
@@ -42,7 +42,11 @@ static int copy_paused(struct sm_capture *c, sm_vm *vm, const struct sm_note *no
 
 int sm_capture_listeners(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 {
-    return sm_vm_save_listeners(vm, &capture->listeners, &capture->n_listeners, err);
+    struct sm_wire_sockets sockets;
+    int rc = sm_vm_ask(vm, SM_WIRE_LISTENERS, NULL, SM_WIRE_SOCKETS, &sockets, 0, err);
+    if (rc)
+        return sm_error_prefix(err, rc, "cannot tell what listens in the guest");
+    return sm_registry_make(&sockets, &capture->listeners, &capture->n_listeners, err);
 }
 
 int sm_capture_take(
@@ -159,7 +163,7 @@ static int capture_live(struct sm_capture *capture, sm_vm *vm, sm_error *err)
     return rc;
 }
 
-int sm_vm_snapshot(sm_vm *vm, const char *path, sm_snapshot_stats *stats, sm_error *err)
+int sm_vm_capture(sm_vm *vm, const char *path, sm_snapshot_stats *stats, sm_error *err)
 {
     struct sm_capture capture = {0};
     int rc = capture_live(&capture, vm, err);
