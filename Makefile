@@ -18,16 +18,16 @@ programs: configure
 	$(NINJA) build programs
 
 build-asan:
-	scripts/configure build-asan '' -Dtests=true -Db_sanitize=address,undefined -Db_lundef=false
+	scripts/configure build-asan '' -Dtests=true -Db_ndebug=false -Db_sanitize=address,undefined -Db_lundef=false
 	$(NINJA) build-asan
 	scripts/link-guest.sh build-asan
 
 build-tsan:
-	scripts/configure build-tsan '' -Dtests=true -Db_sanitize=thread -Db_lundef=false
+	scripts/configure build-tsan '' -Dtests=true -Db_ndebug=false -Db_sanitize=thread -Db_lundef=false
 	$(NINJA) build-tsan
 
 build-fuzz:
-	CC=clang scripts/configure build-fuzz '' -Dtests=true -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false
+	CC=clang scripts/configure build-fuzz '' -Dtests=true -Db_ndebug=false -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false
 	$(NINJA) build-fuzz fuzzers
 
 configure:

@@ -200,7 +200,7 @@ static void do_reset(void *arg)
 
 void sm_virtio_reset(struct sm_virtio_dev *dev)
 {
-    sm_loop_call(dev->env.loop, do_reset, dev, -1, NULL);
+    sm_loop_run(dev->env.loop, do_reset, dev);
 }
 
 /* ---- registers, on vCPU threads ------------------------------------------------------------- */
@@ -230,7 +230,7 @@ static void write_status(struct sm_virtio_dev *dev, uint32_t value)
     atomic_fetch_or(&dev->status, new);
     pthread_mutex_unlock(&dev->lock);
     if (new & ~old & SM_VIRTIO_STATUS_DRIVER_OK)
-        sm_loop_call(dev->env.loop, do_activate, dev, -1, NULL);
+        sm_loop_run(dev->env.loop, do_activate, dev);
 }
 
 static void set_low(uint64_t *addr, uint32_t v)
@@ -433,11 +433,10 @@ static void do_save(void *arg)
     pthread_mutex_unlock(&dev->lock);
 }
 
-int sm_virtio_save(struct sm_virtio_dev *dev, struct sm_virtio_state *state, sm_error *err)
+void sm_virtio_save(struct sm_virtio_dev *dev, struct sm_virtio_state *state)
 {
     struct transfer t = {.dev = dev, .out = state};
-    int rc = sm_loop_call(dev->env.loop, do_save, &t, -1, err);
-    return rc ? sm_error_prefix(err, rc, "virtio-%s", dev->ops->name) : 0;
+    sm_loop_run(dev->env.loop, do_save, &t);
 }
 
 /* Only what our own state machine can reach. */
@@ -495,8 +494,8 @@ static void do_load(void *arg)
 int sm_virtio_load(struct sm_virtio_dev *dev, const struct sm_virtio_state *state, sm_error *err)
 {
     struct transfer t = {.dev = dev, .in = state, .err = err};
-    int rc = sm_loop_call(dev->env.loop, do_load, &t, -1, err);
-    return rc ? sm_error_prefix(err, rc, "virtio-%s", dev->ops->name) : t.rc;
+    sm_loop_run(dev->env.loop, do_load, &t);
+    return t.rc;
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */
@@ -547,5 +546,5 @@ static void do_destroy(void *arg)
 void sm_virtio_destroy(struct sm_virtio_dev *dev)
 {
     if (dev)
-        sm_loop_call(dev->env.loop, do_destroy, dev, -1, NULL);
+        sm_loop_run(dev->env.loop, do_destroy, dev);
 }

@@ -4,7 +4,7 @@
  * Threads. The register file belongs to `lock`: vCPU threads read and write it in sm_virtio_mmio_ops.
  * The data path (queues, activate, notify, reset, save, load) belongs to the loop's thread alone and
  * takes no lock; a vCPU that writes STATUS such that the device is activated or reset waits for the
- * loop's thread to have done it (sm_loop_call, not holding the lock). interrupt_status and status are
+ * loop's thread to have done it (sm_loop_run, not holding the lock). interrupt_status and status are
  * atomics, so that interrupt acknowledgement never waits for a device at work.
  *
  * Interrupts go out by writing `irq_fd` (a KVM irqfd, edge-like: the MP table must say edge). Kicks
@@ -125,7 +125,7 @@ void sm_virtio_reset(struct sm_virtio_dev *dev);
 /* Mirror state, with the vCPUs stopped. Both go to the loop's thread by themselves and work while the
  * loop is paused. Load replaces everything, drops what was open, and refuses (SM_ECORRUPT, device
  * reset) what the device could not have saved. */
-int sm_virtio_save(struct sm_virtio_dev *dev, struct sm_virtio_state *state, sm_error *err);
+void sm_virtio_save(struct sm_virtio_dev *dev, struct sm_virtio_state *state);
 int sm_virtio_load(struct sm_virtio_dev *dev, const struct sm_virtio_state *state, sm_error *err);
 
 /* Once after a load, when interrupt controller and vCPUs are in place: looks into all queues (a kick may have

@@ -2,7 +2,7 @@
  * The event loop of one VM. See loop.h for the rules.
  *
  * Other threads reach the loop's thread through two queues under `lock` (calls, with their caller
- * waiting on `done`, and posts) and one eventfd that ends epoll_wait. Each turn serves calls first; then,
+ * waiting on `done`, and posts) and one bell that ends epoll_wait. Each turn serves calls first; then,
  * unless paused, posts, due timers, and ONE event of the last epoll_wait, so that a call or a pause gets
  * in between two callbacks and events that were already fetched survive a pause. What is removed is
  * only unlinked and marked dead; it is freed when no fetched event can point to it any more.
@@ -13,18 +13,24 @@
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
-#include <time.h>
+#include <sys/epoll.h>
 
+#include "util/bell.h"
 #include "util/bytes.h"
+#include "util/clock.h"
 #include "util/error.h"
-#include "util/signals.h"
+#include "util/thread.h"
 
 #define EVENTS_PER_WAIT 64
 #define TURN_LIMIT      10000 /* events of one sm_loop_turn: an endless exchange must not hang a test */
+
+/* What a watch is told is what epoll tells. */
+_Static_assert(
+    SM_LOOP_IN == EPOLLIN && SM_LOOP_PRI == EPOLLPRI && SM_LOOP_OUT == EPOLLOUT, "epoll");
+_Static_assert(SM_LOOP_ERR == EPOLLERR && SM_LOOP_HUP == EPOLLHUP, "epoll");
+_Static_assert(SM_LOOP_EOF == EPOLLRDHUP && SM_LOOP_EDGE == (uint32_t)EPOLLET, "epoll");
 
 enum state { LOOP_FRESH, LOOP_RUNNING, LOOP_STOPPED };
 
@@ -40,7 +46,7 @@ struct sm_loop_watch {
 struct sm_loop_timer {
     struct sm_loop *loop;
     bool armed;
-    uint64_t due_ms;
+    int64_t due_ms;
     sm_loop_fn *fn;
     void *arg;
     struct sm_loop_timer *next, **link;
@@ -49,7 +55,7 @@ struct sm_loop_timer {
 struct call {
     sm_loop_fn *fn;
     void *arg;
-    enum { CALL_QUEUED, CALL_RUNNING, CALL_DONE } state;
+    bool done; /* under the lock */
     struct call *next;
 };
 
@@ -60,9 +66,9 @@ struct post {
 };
 
 struct sm_loop {
-    int epoll_fd, wake_fd;
-    pthread_t thread;
-    const char *name; /* of the thread, which sets it itself: from outside it costs 25 us */
+    int epoll_fd;
+    struct sm_bell wake;
+    struct sm_thread thread;
 
     /* The loop's thread: */
     struct sm_loop_watch *watches, *dead_watches;
@@ -81,26 +87,6 @@ struct sm_loop {
     atomic_bool work; /* something may be in the queues; saves taking the lock every turn */
 };
 
-static uint64_t now_ms(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
-static struct timespec deadline_in(int ms)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    ts.tv_sec += ms / 1000;
-    ts.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (ts.tv_nsec >= 1000000000) {
-        ts.tv_sec++;
-        ts.tv_nsec -= 1000000000;
-    }
-    return ts;
-}
-
 int sm_loop_create(struct sm_loop **out, sm_error *err)
 {
     struct sm_loop *loop = calloc(1, sizeof(*loop));
@@ -114,23 +100,18 @@ int sm_loop_create(struct sm_loop **out, sm_error *err)
     pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
     pthread_mutex_init(&loop->direct, &recursive);
     pthread_mutexattr_destroy(&recursive);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&loop->done, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-
+    pthread_cond_init(&loop->done, NULL);
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int rc = sm_bell_make(&loop->wake, err);
     struct epoll_event ev = {.events = EPOLLIN, .data.ptr = NULL};
-    if (loop->epoll_fd < 0 || loop->wake_fd < 0 ||
-        epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->wake_fd, &ev) < 0) {
-        int rc = sm_error_errno(err, errno, "cannot make an event loop");
+    if (!rc && (loop->epoll_fd < 0 ||
+                   epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, sm_bell_fd(&loop->wake), &ev) < 0))
+        rc = sm_error_errno(err, errno, "cannot make an event loop");
+    if (rc)
         sm_loop_destroy(loop);
-        return rc;
-    }
-    *out = loop;
-    return 0;
+    else
+        *out = loop;
+    return rc;
 }
 
 /* ---- queues of calls and posts -------------------------------------------------------------- */
@@ -140,7 +121,7 @@ static void wake(struct sm_loop *loop)
 {
     atomic_store(&loop->work, true);
     if (loop->state == LOOP_RUNNING) /* a thread that starts looks by itself */
-        eventfd_write(loop->wake_fd, 1);
+        sm_bell_ring(&loop->wake);
 }
 
 static void run_calls(struct sm_loop *loop)
@@ -151,11 +132,10 @@ static void run_calls(struct sm_loop *loop)
         loop->calls = call->next;
         if (!loop->calls)
             loop->calls_tail = &loop->calls;
-        call->state = CALL_RUNNING;
         pthread_mutex_unlock(&loop->lock);
         call->fn(call->arg);
         pthread_mutex_lock(&loop->lock);
-        call->state = CALL_DONE;
+        call->done = true;
         pthread_cond_broadcast(&loop->done);
     }
     pthread_mutex_unlock(&loop->lock);
@@ -190,50 +170,48 @@ static void run_posts(struct sm_loop *loop)
     }
 }
 
-int sm_loop_call(struct sm_loop *loop, sm_loop_fn *fn, void *arg, int timeout_ms, sm_error *err)
+/* With the lock, which is let go meanwhile: the thread runs, and it is another one. */
+static void have_called(struct sm_loop *loop, sm_loop_fn *fn, void *arg)
 {
-    pthread_mutex_lock(&loop->lock);
-    if (loop->state == LOOP_RUNNING && pthread_equal(loop->thread, pthread_self())) {
-        pthread_mutex_unlock(&loop->lock);
-        fn(arg);
-        return 0;
-    }
-    if (loop->state != LOOP_RUNNING) {
-        pthread_mutex_unlock(&loop->lock);
-        pthread_mutex_lock(&loop->direct);
-        pthread_mutex_lock(&loop->lock);
-        if (loop->state != LOOP_RUNNING) {
-            pthread_mutex_unlock(&loop->lock);
-            fn(arg);
-            pthread_mutex_unlock(&loop->direct);
-            return 0;
-        }
-        pthread_mutex_unlock(&loop->direct); /* started meanwhile */
-    }
     struct call call = {.fn = fn, .arg = arg};
     *loop->calls_tail = &call;
     /* It is out of the queue again before we leave. */
     // cppcheck-suppress autoVariables
     loop->calls_tail = &call.next;
     wake(loop);
-    struct timespec deadline = deadline_in(SM_MAX(timeout_ms, 0));
-    while (call.state != CALL_DONE) {
-        if (timeout_ms < 0 || call.state == CALL_RUNNING)
-            pthread_cond_wait(&loop->done, &loop->lock);
-        else if (pthread_cond_timedwait(&loop->done, &loop->lock, &deadline) == ETIMEDOUT &&
-                 call.state == CALL_QUEUED) {
-            struct call **link = &loop->calls;
-            while (*link != &call)
-                link = &(*link)->next;
-            *link = call.next;
-            if (!call.next)
-                loop->calls_tail = link;
-            pthread_mutex_unlock(&loop->lock);
-            return sm_error_set(err, SM_ETIMEOUT, "the device thread does not answer");
-        }
+    while (!call.done)
+        pthread_cond_wait(&loop->done, &loop->lock);
+}
+
+/* No thread runs, unless one is started before it is our turn. */
+static void call_directly(struct sm_loop *loop, sm_loop_fn *fn, void *arg)
+{
+    pthread_mutex_lock(&loop->direct);
+    pthread_mutex_lock(&loop->lock);
+    bool started = loop->state == LOOP_RUNNING;
+    if (!started) {
+        pthread_mutex_unlock(&loop->lock);
+        fn(arg);
     }
+    pthread_mutex_unlock(&loop->direct);
+    if (started) {
+        have_called(loop, fn, arg);
+        pthread_mutex_unlock(&loop->lock);
+    }
+}
+
+void sm_loop_run(struct sm_loop *loop, sm_loop_fn *fn, void *arg)
+{
+    pthread_mutex_lock(&loop->lock);
+    bool running = loop->state == LOOP_RUNNING;
+    bool here = running && sm_thread_is_self(&loop->thread);
+    if (running && !here)
+        have_called(loop, fn, arg);
     pthread_mutex_unlock(&loop->lock);
-    return 0;
+    if (here)
+        fn(arg);
+    else if (!running)
+        call_directly(loop, fn, arg);
 }
 
 int sm_loop_post(struct sm_loop *loop, sm_loop_fn *fn, void *arg, sm_error *err)
@@ -265,14 +243,14 @@ static void do_resume(void *arg)
     ((struct sm_loop *)arg)->paused = false;
 }
 
-int sm_loop_pause(struct sm_loop *loop, sm_error *err)
+void sm_loop_pause(struct sm_loop *loop)
 {
-    return sm_loop_call(loop, do_pause, loop, -1, err);
+    sm_loop_run(loop, do_pause, loop);
 }
 
 void sm_loop_resume(struct sm_loop *loop)
 {
-    (void)sm_loop_call(loop, do_resume, loop, -1, NULL);
+    sm_loop_run(loop, do_resume, loop);
 }
 
 /* ---- watches -------------------------------------------------------------------------------- */
@@ -280,6 +258,7 @@ void sm_loop_resume(struct sm_loop *loop)
 int sm_loop_add(struct sm_loop *loop, int fd, uint32_t events, sm_loop_watch_fn *fn, void *arg,
     struct sm_loop_watch **out, sm_error *err)
 {
+    sm_loop_check_here(loop);
     struct sm_loop_watch *watch = malloc(sizeof(*watch));
     if (!watch)
         return sm_error_errno(err, ENOMEM, "cannot watch descriptor %d", fd);
@@ -301,6 +280,7 @@ int sm_loop_add(struct sm_loop *loop, int fd, uint32_t events, sm_loop_watch_fn 
 
 void sm_loop_modify(struct sm_loop_watch *watch, uint32_t events)
 {
+    sm_loop_check_here(watch->loop);
     struct epoll_event ev = {.events = events, .data.ptr = watch};
     epoll_ctl(watch->loop->epoll_fd, EPOLL_CTL_MOD, watch->fd, &ev);
 }
@@ -310,6 +290,7 @@ void sm_loop_remove(struct sm_loop_watch *watch)
     if (!watch)
         return;
     struct sm_loop *loop = watch->loop;
+    sm_loop_check_here(loop);
     epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, watch->fd, NULL);
     watch->dead = true;
     *watch->link = watch->next;
@@ -345,7 +326,8 @@ int sm_loop_timer_create(
 void sm_loop_timer_arm(struct sm_loop_timer *timer, unsigned delay_ms)
 {
     struct sm_loop *loop = timer->loop;
-    timer->due_ms = now_ms() + delay_ms;
+    sm_loop_check_here(loop);
+    timer->due_ms = sm_now_ms() + delay_ms;
     if (timer->armed)
         return;
     timer->armed = true;
@@ -358,6 +340,7 @@ void sm_loop_timer_arm(struct sm_loop_timer *timer, unsigned delay_ms)
 
 void sm_loop_timer_disarm(struct sm_loop_timer *timer)
 {
+    sm_loop_check_here(timer->loop);
     if (!timer->armed)
         return;
     timer->armed = false;
@@ -379,8 +362,8 @@ static int run_timer(struct sm_loop *loop)
 {
     if (!loop->timers)
         return -1;
-    uint64_t now = now_ms();
-    uint64_t next = UINT64_MAX;
+    int64_t now = sm_now_ms();
+    int64_t next = INT64_MAX;
     for (struct sm_loop_timer *t = loop->timers; t; t = t->next) {
         if (t->due_ms <= now) {
             sm_loop_timer_disarm(t);
@@ -389,16 +372,10 @@ static int run_timer(struct sm_loop *loop)
         }
         next = SM_MIN(next, t->due_ms);
     }
-    return (int)SM_MIN(next - now, (uint64_t)INT_MAX);
+    return (int)SM_MIN(next - now, (int64_t)INT_MAX);
 }
 
 /* ---- the thread ----------------------------------------------------------------------------- */
-
-static void clear_wake(struct sm_loop *loop)
-{
-    eventfd_t ignored;
-    eventfd_read(loop->wake_fd, &ignored);
-}
 
 static bool next_event(struct sm_loop *loop)
 {
@@ -407,7 +384,7 @@ static bool next_event(struct sm_loop *loop)
     struct epoll_event *ev = &loop->events[loop->next_event++];
     struct sm_loop_watch *watch = ev->data.ptr;
     if (!watch)
-        clear_wake(loop);
+        sm_bell_clear(&loop->wake);
     else if (!watch->dead)
         watch->fn(watch->arg, ev->events);
     return true;
@@ -423,10 +400,18 @@ static int fetch_events(struct sm_loop *loop, int wait_ms)
     return loop->n_events;
 }
 
-static void *loop_main(void *arg)
+/* Nothing but calls, until there is something to be done. */
+static void stand_still(struct sm_loop *loop)
+{
+    struct pollfd pfd = {.fd = sm_bell_fd(&loop->wake), .events = POLLIN};
+    if (poll(&pfd, 1, -1) > 0)
+        sm_bell_clear(&loop->wake);
+    atomic_store(&loop->work, true); /* posts wait for the resume */
+}
+
+static void loop_main(void *arg)
 {
     struct sm_loop *loop = arg;
-    pthread_setname_np(pthread_self(), loop->name);
     for (;;) {
         if (atomic_exchange(&loop->work, false)) {
             run_calls(loop);
@@ -439,17 +424,13 @@ static void *loop_main(void *arg)
                 break;
         }
         if (loop->paused) {
-            struct pollfd pfd = {.fd = loop->wake_fd, .events = POLLIN};
-            if (poll(&pfd, 1, -1) > 0)
-                clear_wake(loop);
-            atomic_store(&loop->work, true); /* posts wait for the resume */
+            stand_still(loop);
             continue;
         }
         int wait = run_timer(loop);
         if (!next_event(loop))
             fetch_events(loop, atomic_load(&loop->work) ? 0 : wait);
     }
-    return NULL;
 }
 
 void sm_loop_turn(struct sm_loop *loop)
@@ -472,19 +453,11 @@ int sm_loop_start(struct sm_loop *loop, const char *name, sm_error *err)
     if (loop->state == LOOP_RUNNING) {
         rc = sm_error_set(err, SM_EINVAL, "the event loop runs already");
     } else {
-        sigset_t all, old;
-        sm_signals_fill(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &old);
         loop->stop = false;
-        loop->name = name;
         atomic_store(&loop->work, true);
-        int failed = pthread_create(&loop->thread, NULL, loop_main, loop);
-        pthread_sigmask(SIG_SETMASK, &old, NULL);
-        if (failed) {
-            rc = sm_error_errno(err, failed, "cannot start the thread %s", name);
-        } else {
+        rc = sm_thread_start(&loop->thread, name, loop_main, loop, 0, err);
+        if (!rc)
             loop->state = LOOP_RUNNING;
-        }
     }
     pthread_mutex_unlock(&loop->lock);
     pthread_mutex_unlock(&loop->direct);
@@ -501,7 +474,7 @@ void sm_loop_stop(struct sm_loop *loop)
     loop->stop = true;
     wake(loop);
     pthread_mutex_unlock(&loop->lock);
-    pthread_join(loop->thread, NULL);
+    sm_thread_join(&loop->thread);
     pthread_mutex_lock(&loop->direct);
     pthread_mutex_lock(&loop->lock);
     loop->state = LOOP_STOPPED;
@@ -515,7 +488,7 @@ void sm_loop_stop(struct sm_loop *loop)
 bool sm_loop_is_here(struct sm_loop *loop)
 {
     pthread_mutex_lock(&loop->lock);
-    bool here = loop->state != LOOP_RUNNING || pthread_equal(loop->thread, pthread_self());
+    bool here = loop->state != LOOP_RUNNING || sm_thread_is_self(&loop->thread);
     pthread_mutex_unlock(&loop->lock);
     return here;
 }
@@ -534,7 +507,7 @@ void sm_loop_destroy(struct sm_loop *loop)
         sm_loop_remove(loop->watches);
     free_dead(loop);
     sm_close(loop->epoll_fd);
-    sm_close(loop->wake_fd);
+    sm_bell_close(&loop->wake);
     pthread_cond_destroy(&loop->done);
     pthread_mutex_destroy(&loop->lock);
     pthread_mutex_destroy(&loop->direct);

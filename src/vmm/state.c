@@ -48,7 +48,7 @@ static int save_parts(struct sm_machine *m, struct sm_snapshot *s, sm_error *err
     s->irqchip = blob;
     for (unsigned i = 0; i < m->n_devices && !rc; i++) {
         describe_device(&m->devices[i], &s->devices[i]);
-        rc = sm_virtio_save(m->devices[i].dev, &s->devices[i].state, err);
+        sm_virtio_save(m->devices[i].dev, &s->devices[i].state);
     }
     return rc;
 }

@@ -388,11 +388,9 @@ static int stand_still(struct sm_machine *m, sm_error *err)
     int rc = park_all(m, err);
     if (rc)
         return rc;
-    rc = sm_loop_pause(m->loop, err);
-    m->loop_paused = !rc;
-    if (rc)
-        run_again(m, NULL);
-    return rc;
+    sm_loop_pause(m->loop);
+    m->loop_paused = true;
+    return 0;
 }
 
 int sm_machine_pause(struct sm_machine *m, enum sm_pause_owner owner, sm_error *err)

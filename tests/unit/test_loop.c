@@ -5,18 +5,22 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "patience.h"
+#include "util/bell.h"
 #include "util/loop.h"
+#include "util/thread.h"
 
 struct fixture {
     struct sm_loop *loop;
-    int fd;
+    struct sm_bell bell;
     struct sm_loop_watch *watch, *other;
     struct sm_loop_timer *timer;
     atomic_int count, other_count;
@@ -28,7 +32,7 @@ static struct fixture *setup(void **state, bool start)
     static struct fixture f;
     memset(&f, 0, sizeof(f));
     assert_int_equal(sm_loop_create(&f.loop, NULL), 0);
-    f.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    assert_int_equal(sm_bell_make(&f.bell, NULL), 0);
     if (start)
         assert_int_equal(sm_loop_start(f.loop, "test", NULL), 0);
     *state = &f;
@@ -38,7 +42,7 @@ static struct fixture *setup(void **state, bool start)
 static void finish(struct fixture *f)
 {
     sm_loop_destroy(f->loop);
-    close(f->fd);
+    sm_bell_close(&f->bell);
 }
 
 static void sleep_ms(int ms)
@@ -56,9 +60,8 @@ static void wait_for(atomic_int *value, int at_least)
 static void count_event(void *arg, uint32_t events)
 {
     struct fixture *f = arg;
-    assert_true(events & EPOLLIN);
-    eventfd_t v;
-    eventfd_read(f->fd, &v);
+    assert_true(events & SM_LOOP_IN);
+    sm_bell_clear(&f->bell);
     atomic_fetch_add(&f->count, 1);
 }
 
@@ -66,7 +69,8 @@ static void add_watch(void *arg)
 {
     struct fixture *f = arg;
     f->seen = pthread_self();
-    assert_int_equal(sm_loop_add(f->loop, f->fd, EPOLLIN, count_event, f, &f->watch, NULL), 0);
+    assert_int_equal(
+        sm_loop_add(f->loop, sm_bell_fd(&f->bell), SM_LOOP_IN, count_event, f, &f->watch, NULL), 0);
 }
 
 static void remove_watch(void *arg)
@@ -84,13 +88,13 @@ static void increment(void *arg)
 static void calls_run_on_the_thread_and_events_arrive(void **state)
 {
     struct fixture *f = setup(state, true);
-    assert_int_equal(sm_loop_call(f->loop, add_watch, f, -1, NULL), 0);
+    sm_loop_run(f->loop, add_watch, f);
     assert_false(pthread_equal(f->seen, pthread_self()));
     assert_false(sm_loop_is_here(f->loop));
-    eventfd_write(f->fd, 1);
+    sm_bell_ring(&f->bell);
     wait_for(&f->count, 1);
-    assert_int_equal(sm_loop_call(f->loop, remove_watch, f, -1, NULL), 0);
-    eventfd_write(f->fd, 1);
+    sm_loop_run(f->loop, remove_watch, f);
+    sm_bell_ring(&f->bell);
     sleep_ms(20);
     assert_int_equal(atomic_load(&f->count), 1);
     finish(f);
@@ -100,9 +104,9 @@ static void without_a_thread_calls_are_direct(void **state)
 {
     struct fixture *f = setup(state, false);
     assert_true(sm_loop_is_here(f->loop));
-    assert_int_equal(sm_loop_call(f->loop, add_watch, f, -1, NULL), 0);
+    sm_loop_run(f->loop, add_watch, f);
     assert_true(pthread_equal(f->seen, pthread_self()));
-    eventfd_write(f->fd, 1);
+    sm_bell_ring(&f->bell);
     sm_loop_turn(f->loop);
     assert_int_equal(f->count, 1);
     /* Posts wait for the start. */
@@ -113,7 +117,7 @@ static void without_a_thread_calls_are_direct(void **state)
     wait_for(&f->other_count, 1);
     sm_loop_stop(f->loop);
     assert_int_equal(sm_loop_post(f->loop, increment, &f->other_count, NULL), -SM_ECANCELLED);
-    assert_int_equal(sm_loop_call(f->loop, increment, &f->other_count, -1, NULL), 0);
+    sm_loop_run(f->loop, increment, &f->other_count);
     assert_int_equal(f->other_count, 2);
     finish(f);
 }
@@ -131,13 +135,17 @@ static void remove_both(void *arg, uint32_t events)
 static void a_removed_watch_is_not_called_in_the_same_round(void **state)
 {
     struct fixture *f = setup(state, false);
-    int second = eventfd(1, EFD_NONBLOCK);
-    eventfd_write(f->fd, 1);
-    assert_int_equal(sm_loop_add(f->loop, f->fd, EPOLLIN, remove_both, f, &f->watch, NULL), 0);
-    assert_int_equal(sm_loop_add(f->loop, second, EPOLLIN, remove_both, f, &f->other, NULL), 0);
+    struct sm_bell second;
+    assert_int_equal(sm_bell_make(&second, NULL), 0);
+    sm_bell_ring(&f->bell);
+    sm_bell_ring(&second);
+    assert_int_equal(
+        sm_loop_add(f->loop, sm_bell_fd(&f->bell), SM_LOOP_IN, remove_both, f, &f->watch, NULL), 0);
+    assert_int_equal(
+        sm_loop_add(f->loop, sm_bell_fd(&second), SM_LOOP_IN, remove_both, f, &f->other, NULL), 0);
     sm_loop_turn(f->loop);
     assert_int_equal(f->count, 1);
-    close(second);
+    sm_bell_close(&second);
     finish(f);
 }
 
@@ -166,25 +174,25 @@ static void timers_fire_once_and_can_be_armed_again(void **state)
     assert_int_equal(sm_loop_timer_create(f->loop, timer_fired, f, &f->timer, NULL), 0);
     sleep_ms(20);
     assert_int_equal(atomic_load(&f->count), 0);
-    assert_int_equal(sm_loop_call(f->loop, arm_10ms, f, -1, NULL), 0);
+    sm_loop_run(f->loop, arm_10ms, f);
     wait_for(&f->count, 3);
     sleep_ms(20);
     assert_int_equal(atomic_load(&f->count), 3);
-    assert_int_equal(sm_loop_call(f->loop, end_timer, f, -1, NULL), 0);
+    sm_loop_run(f->loop, end_timer, f);
     finish(f);
 }
 
 static void pause_holds_events_and_posts_but_serves_calls(void **state)
 {
     struct fixture *f = setup(state, true);
-    assert_int_equal(sm_loop_call(f->loop, add_watch, f, -1, NULL), 0);
+    sm_loop_run(f->loop, add_watch, f);
     for (int round = 1; round <= 20; round++) {
-        assert_int_equal(sm_loop_pause(f->loop, NULL), 0);
+        sm_loop_pause(f->loop);
         int before = atomic_load(&f->count);
-        eventfd_write(f->fd, 1);
+        sm_bell_ring(&f->bell);
         assert_int_equal(sm_loop_post(f->loop, increment, &f->other_count, NULL), 0);
         atomic_int called = 0;
-        assert_int_equal(sm_loop_call(f->loop, increment, &called, -1, NULL), 0);
+        sm_loop_run(f->loop, increment, &called);
         assert_int_equal(called, 1);
         if (round == 1)
             sleep_ms(20);
@@ -199,70 +207,156 @@ static void pause_holds_events_and_posts_but_serves_calls(void **state)
 
 struct block {
     atomic_int started, released;
-    int ms; /* is released by itself */
 };
 
 static void block(void *arg)
 {
     struct block *b = arg;
     atomic_fetch_add(&b->started, 1);
-    if (b->ms)
-        sleep_ms(b->ms);
-    else
-        wait_for(&b->released, 1);
+    wait_for(&b->released, 1);
 }
 
-static void a_call_that_did_not_begin_times_out_and_never_runs(void **state)
+static void call_once(void *arg)
+{
+    struct fixture *f = arg;
+    sm_loop_run(f->loop, increment, &f->count);
+    atomic_fetch_add(&f->other_count, 1);
+}
+
+static void a_call_waits_for_its_turn_and_its_end(void **state)
 {
     struct fixture *f = setup(state, true);
-    atomic_int after = 0, ran = 0;
+    struct sm_thread thread = {0};
     struct block b = {0};
     assert_int_equal(sm_loop_post(f->loop, block, &b, NULL), 0);
     wait_for(&b.started, 1);
-    sm_error err;
-    assert_int_equal(sm_loop_call(f->loop, increment, &ran, 5, &err), -SM_ETIMEOUT);
+    assert_int_equal(sm_thread_start(&thread, "caller", call_once, f, 0, NULL), 0);
+    sleep_ms(20);
+    assert_int_equal(atomic_load(&f->count), 0);
+    assert_int_equal(atomic_load(&f->other_count), 0);
     atomic_store(&b.released, 1);
-    assert_int_equal(sm_loop_call(f->loop, increment, &after, -1, NULL), 0);
-    assert_int_equal(ran, 0);
-    /* One that has begun is waited for, whatever its bound; it may not begin within that on a busy host. */
-    int rc;
-    for (int bound = 50; bound < PATIENCE_MS; bound *= 4) {
-        b = (struct block){.ms = 2 * bound};
-        rc = sm_loop_call(f->loop, block, &b, bound, NULL);
-        if (b.started)
-            break;
-        assert_int_equal(rc, -SM_ETIMEOUT);
-    }
-    assert_int_equal(b.started, 1);
-    assert_int_equal(rc, 0);
+    sm_thread_join(&thread);
+    assert_int_equal(f->count, 1);
+    assert_int_equal(f->other_count, 1);
     finish(f);
 }
 
 #define CALLERS 4
 #define CALLS   200
 
-static void *caller(void *arg)
+static void caller(void *arg)
 {
     struct fixture *f = arg;
     for (int i = 0; i < CALLS; i++) {
-        assert_int_equal(sm_loop_call(f->loop, increment, &f->count, -1, NULL), 0);
+        sm_loop_run(f->loop, increment, &f->count);
         assert_int_equal(sm_loop_post(f->loop, increment, &f->other_count, NULL), 0);
     }
-    return NULL;
 }
 
 static void many_threads_call_and_post(void **state)
 {
     struct fixture *f = setup(state, true);
-    pthread_t threads[CALLERS];
+    struct sm_thread threads[CALLERS] = {0};
     for (int i = 0; i < CALLERS; i++)
-        pthread_create(&threads[i], NULL, caller, f);
+        assert_int_equal(sm_thread_start(&threads[i], "caller", caller, f, 0, NULL), 0);
     for (int i = 0; i < CALLERS; i++)
-        pthread_join(threads[i], NULL);
+        sm_thread_join(&threads[i]);
     sm_loop_stop(f->loop); /* runs what is queued */
     assert_int_equal(f->count, CALLERS * CALLS);
     assert_int_equal(f->other_count, CALLERS * CALLS);
     finish(f);
+}
+
+static void only_call(void *arg)
+{
+    struct fixture *f = arg;
+    for (int i = 0; i < CALLS; i++)
+        sm_loop_run(f->loop, increment, &f->count);
+}
+
+/* On the loop's thread, or on the callers': each call is made, once. */
+static void calls_are_made_while_the_loop_starts_and_stops(void **state)
+{
+    struct fixture *f = setup(state, false);
+    struct sm_thread threads[CALLERS] = {0};
+    for (int i = 0; i < CALLERS; i++)
+        assert_int_equal(sm_thread_start(&threads[i], "caller", only_call, f, 0, NULL), 0);
+    while (atomic_load(&f->count) < CALLERS * CALLS) {
+        assert_int_equal(sm_loop_start(f->loop, "test", NULL), 0);
+        sm_loop_stop(f->loop);
+    }
+    for (int i = 0; i < CALLERS; i++)
+        sm_thread_join(&threads[i]);
+    assert_int_equal(f->count, CALLERS * CALLS);
+    finish(f);
+}
+
+/* ---- on the loop's thread only --------------------------------------------------------------- */
+
+static void create_timer(struct fixture *f)
+{
+    assert_int_equal(sm_loop_timer_create(f->loop, timer_fired, f, &f->timer, NULL), 0);
+}
+
+static void arm(struct fixture *f)
+{
+    sm_loop_timer_arm(f->timer, 1);
+}
+
+static void disarm(struct fixture *f)
+{
+    sm_loop_timer_disarm(f->timer);
+}
+
+static void modify(struct fixture *f)
+{
+    sm_loop_modify(f->watch, 0);
+}
+
+static void add(struct fixture *f)
+{
+    add_watch(f);
+}
+
+static void remove_it(struct fixture *f)
+{
+    remove_watch(f);
+}
+
+/* What the signal was that a process ended by that did so while the loop's thread ran; 0: none. The
+ * loop is made by that process. */
+static int signal_of(void **state, void (*do_so)(struct fixture *f))
+{
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        (void)!freopen("/dev/null", "w", stderr); /* what assert says */
+        struct fixture *f = setup(state, false);
+        if (do_so != add)
+            add_watch(f);
+        if (do_so != create_timer)
+            create_timer(f);
+        if (sm_loop_start(f->loop, "test", NULL))
+            _exit(1);
+        do_so(f);
+        sm_loop_stop(f->loop);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) || WEXITSTATUS(status) == 0);
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+static void another_thread_may_not_touch_watches_and_timers(void **state)
+{
+    void (*const forbidden[])(struct fixture * f) = {add, modify, remove_it, arm, disarm};
+#ifdef NDEBUG
+    skip();
+#endif
+    for (size_t i = 0; i < sizeof(forbidden) / sizeof(forbidden[0]); i++)
+        assert_int_equal(signal_of(state, forbidden[i]), SIGABRT);
+    assert_int_equal(signal_of(state, create_timer), 0);
 }
 
 int main(void)
@@ -273,8 +367,10 @@ int main(void)
         cmocka_unit_test(a_removed_watch_is_not_called_in_the_same_round),
         cmocka_unit_test(timers_fire_once_and_can_be_armed_again),
         cmocka_unit_test(pause_holds_events_and_posts_but_serves_calls),
-        cmocka_unit_test(a_call_that_did_not_begin_times_out_and_never_runs),
+        cmocka_unit_test(a_call_waits_for_its_turn_and_its_end),
         cmocka_unit_test(many_threads_call_and_post),
+        cmocka_unit_test(calls_are_made_while_the_loop_starts_and_stops),
+        cmocka_unit_test(another_thread_may_not_touch_watches_and_timers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

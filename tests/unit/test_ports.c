@@ -248,14 +248,14 @@ static void test_who_is_gone_is_a_stranger(void **state)
     struct vg_packet p;
 
     assert_int_equal(sm_ports_publish(f->ports, &found, NULL), 0);
-    assert_int_equal(sm_loop_call(f->loop, come_and_go, &found, -1, NULL), 0);
+    sm_loop_run(f->loop, come_and_go, &found);
     while (counters.strangers == 0) {
         assert_false(vg_recv(&f->g, &p));
         usleep(1000);
         sm_ports_get_counters(f->ports, &counters);
     }
 
-    assert_int_equal(sm_loop_call(f->loop, come_and_go, &published, -1, NULL), 0);
+    sm_loop_run(f->loop, come_and_go, &published);
     ports_answer(f, 80, 6 | SM_WIRE_PROXY_OUTSIDE);
     p = ports_packet(f);
     assert_int_equal(p.len, 1); /* what he has sent arrives */

@@ -100,8 +100,7 @@ static void burst(
 {
     struct burst b = {.f = f, .n = n, .make = make, .arg = arg};
 
-    while (sm_loop_call(f->loop, do_burst, &b, -1, NULL))
-        ;
+    sm_loop_run(f->loop, do_burst, &b);
 }
 
 struct segment {

@@ -217,7 +217,7 @@ int sm_vsock_connect(
     bool done = c.done;
     pthread_mutex_unlock(&vsock->lock);
     if (!done)
-        (void)sm_loop_call(loop, do_cancel, &cancel, -1, NULL);
+        sm_loop_run(loop, do_cancel, &cancel);
     if (rc == 0 && c.done && c.code == SM_OK) {
         *fd = c.fd;
         return 0;
@@ -269,9 +269,9 @@ int sm_vsock_listen(
             return sm_error_errno(err, ENOMEM, "cannot listen on vsock port %u", port);
         *r.new = (struct vsock_listener){.port = port, .fn = fn, .arg = arg};
     }
-    int rc = sm_loop_call(vsock->dev.env.loop, do_listen, &r, -1, err);
+    sm_loop_run(vsock->dev.env.loop, do_listen, &r);
     free(r.new);
-    return rc ? rc : r.rc;
+    return r.rc;
 }
 
 static int connect_unix(const char *door_path, uint32_t port)
@@ -596,10 +596,10 @@ static int open_door(struct door *d, const struct sockaddr_un *addr, socklen_t s
     if (rc < 0)
         return sm_error_errno(d->err, errno, "cannot open the front door %s", d->path);
     if (listen(d->fd, BACKLOG) < 0)
-        rc = sm_error_errno(d->err, errno, "cannot listen on the front door %s", d->path);
+        d->rc = sm_error_errno(d->err, errno, "cannot listen on the front door %s", d->path);
     else
-        rc = sm_loop_call(d->vsock->dev.env.loop, do_front_door, d, -1, d->err);
-    rc = rc ? rc : d->rc;
+        sm_loop_run(d->vsock->dev.env.loop, do_front_door, d);
+    rc = d->rc;
     if (rc && d->is_file)
         unlink(addr->sun_path);
     return rc;

@@ -75,7 +75,7 @@ static void do_transport_reset(void *arg)
 bool sm_vsock_transport_reset(struct sm_vsock *vsock)
 {
     struct reset_request r = {.vsock = vsock};
-    sm_loop_call(vsock->dev.env.loop, do_transport_reset, &r, -1, NULL);
+    sm_loop_run(vsock->dev.env.loop, do_transport_reset, &r);
     return r.needed;
 }
 
@@ -100,7 +100,7 @@ static void do_end(void *arg)
 
 void sm_vsock_end(struct sm_vsock *vsock)
 {
-    sm_loop_call(vsock->dev.env.loop, do_end, vsock, -1, NULL);
+    sm_loop_run(vsock->dev.env.loop, do_end, vsock);
 }
 
 /* ---- the virtio device ----------------------------------------------------------------------- */
@@ -264,8 +264,7 @@ bool sm_vsock_wait_quiet(struct sm_vsock *vsock, int timeout_ms)
 {
     for (;; timeout_ms -= QUIET_POLL_MS) {
         uint64_t open = 0;
-        sm_loop_call(
-            vsock->dev.env.loop, count_open, &(struct count_request){vsock, &open}, -1, NULL);
+        sm_loop_run(vsock->dev.env.loop, count_open, &(struct count_request){vsock, &open});
         if (open == 0 || timeout_ms <= 0)
             return open == 0;
         nanosleep(&(struct timespec){.tv_nsec = QUIET_POLL_MS * 1000000L}, NULL);
@@ -276,5 +275,5 @@ void sm_vsock_get_stats(struct sm_vsock *vsock, struct sm_vsock_stats *stats)
 {
     struct stats_request r = {.vsock = vsock, .out = stats};
     *stats = (struct sm_vsock_stats){0};
-    sm_loop_call(vsock->dev.env.loop, copy_stats, &r, -1, NULL);
+    sm_loop_run(vsock->dev.env.loop, copy_stats, &r);
 }

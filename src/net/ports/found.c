@@ -221,7 +221,7 @@ void sm_listeners_set(struct sm_listeners *listeners, const struct sm_listener *
     struct request r = {
         .listeners = listeners, .found = found, .n = SM_MIN(n, (size_t)SM_LISTENERS_MAX)};
 
-    (void)sm_loop_call(listeners->loop, do_set, &r, -1, NULL);
+    sm_loop_run(listeners->loop, do_set, &r);
 }
 
 static void do_watch(void *arg)
@@ -234,7 +234,7 @@ static void do_watch(void *arg)
 
 void sm_listeners_watch(struct sm_listeners *listeners)
 {
-    (void)sm_loop_call(listeners->loop, do_watch, listeners, -1, NULL);
+    sm_loop_run(listeners->loop, do_watch, listeners);
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -270,5 +270,5 @@ static void do_destroy(void *arg)
 void sm_listeners_destroy(struct sm_listeners *listeners)
 {
     if (listeners)
-        (void)sm_loop_call(listeners->loop, do_destroy, listeners, -1, NULL);
+        sm_loop_run(listeners->loop, do_destroy, listeners);
 }

@@ -249,10 +249,10 @@ int sm_ports_publish(struct sm_ports *ports, struct sm_port_spec *spec, sm_error
     }
     *port = (struct port){.ports = ports, .spec = result, .fd = fd};
     r.port = port;
-    rc = sm_loop_call(ports->loop, do_publish, &r, -1, err);
-    if (rc || r.rc) {
+    sm_loop_run(ports->loop, do_publish, &r);
+    if (r.rc) {
         close_port(port);
-        return rc ? rc : r.rc;
+        return r.rc;
     }
     *spec = result;
     return 0;
@@ -281,7 +281,7 @@ void sm_ports_withdraw(struct sm_ports *ports, const struct sm_port_spec *spec)
     struct sm_port_spec copy = *spec;
     struct request r = {.ports = ports, .specs = &copy};
 
-    (void)sm_loop_call(ports->loop, do_withdraw, &r, -1, NULL);
+    sm_loop_run(ports->loop, do_withdraw, &r);
 }
 
 static void do_list(void *arg)
@@ -302,7 +302,8 @@ size_t sm_ports_list(struct sm_ports *ports, struct sm_port_spec *specs, size_t 
 {
     struct request r = {.ports = ports, .specs = specs, .n = max};
 
-    return sm_loop_call(ports->loop, do_list, &r, -1, NULL) ? 0 : r.n;
+    sm_loop_run(ports->loop, do_list, &r);
+    return r.n;
 }
 
 void sm_ports_get_counters(struct sm_ports *ports, struct sm_ports_counters *counters)
@@ -310,7 +311,7 @@ void sm_ports_get_counters(struct sm_ports *ports, struct sm_ports_counters *cou
     struct request r = {.ports = ports, .counters = counters};
 
     *counters = (struct sm_ports_counters){0};
-    (void)sm_loop_call(ports->loop, do_list, &r, -1, NULL);
+    sm_loop_run(ports->loop, do_list, &r);
 }
 
 /* ---- life ---------------------------------------------------------------------------------- */
@@ -357,5 +358,5 @@ static void do_destroy(void *arg)
 void sm_ports_destroy(struct sm_ports *ports)
 {
     if (ports)
-        (void)sm_loop_call(ports->loop, do_destroy, ports, -1, NULL);
+        sm_loop_run(ports->loop, do_destroy, ports);
 }
