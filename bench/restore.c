@@ -27,6 +27,7 @@
 #include "bench.h"
 #include "devices/vsock/vsock.h"
 #include "kvm_floor.h"
+#include "net/unplugged.h"
 #include "snapshot/reader.h"
 #include "snapshot/writer.h"
 #include "util/bytes.h"
@@ -61,7 +62,7 @@ struct restore {
 
 static sm_error err;
 static struct sm_machine_config config = {
-    .memory_bytes = 256ull << 20, .vcpus = 1, .snapshot_fd = -1};
+    .memory_bytes = 256ull << 20, .vcpus = 1, .network = sm_net_unplugged, .snapshot_fd = -1};
 static char dir[4096] = "/var/tmp", path[4200];
 static struct sm_hv *hv;
 static json_t *rows;

@@ -52,10 +52,6 @@ struct sm_net_counters {
     atomic_ullong rx_frames, rx_bytes, rx_dropped;
 };
 
-/* Nothing is connected: link down, what the guest sends is lost. A snapshot of a guest with a network
- * can be restored onto it. */
-struct sm_net_backend *sm_net_unplugged(void);
-
 /* The device owns the backend from then on (not on failure). */
 int sm_virtio_net_create(const struct sm_virtio_env *env, const uint8_t mac[6],
     struct sm_net_backend *backend, struct sm_virtio_dev **dev, sm_error *err);

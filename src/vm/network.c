@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "net/tap.h"
+#include "net/unplugged.h"
 #include "net/user_net.h"
 #include "util/error.h"
 
@@ -179,9 +180,17 @@ void sm_vm_network_plug(struct sm_vm_network *network, struct sm_machine_config 
     const uint8_t *mac = network->mode == SM_NETWORK_TAP ? network->tap.net.mac : sm_user_net_mac;
 
     memcpy(machine->mac, mac, sizeof(machine->mac));
-    if (network->mode != SM_NETWORK_NONE) {
-        machine->network = network->mode == SM_NETWORK_TAP ? make_tap : make_user_net;
-        machine->network_arg = network;
+    machine->network_arg = network;
+    switch (network->mode) {
+    case SM_NETWORK_USER:
+        machine->network = make_user_net;
+        break;
+    case SM_NETWORK_NONE:
+        machine->network = sm_net_unplugged;
+        break;
+    case SM_NETWORK_TAP:
+        machine->network = make_tap;
+        break;
     }
 }
 

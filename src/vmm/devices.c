@@ -91,10 +91,8 @@ static int make_net(struct sm_machine *m, const struct sm_machine_config *config
     struct sm_virtio_dev *dev;
     struct sm_net_backend *backend = NULL;
     int rc = next_env(m, &env, err);
-    if (!rc && config->network)
+    if (!rc)
         rc = config->network(config->network_arg, m->loop, &backend, err);
-    else if (!rc && !(backend = sm_net_unplugged()))
-        rc = sm_error_set(err, SM_ENOMEM, "no memory for the network device");
     if (rc)
         return rc;
     static const uint8_t none[6], some[6] = {0x02, 0x53, 0x4d, 0, 0, 1};
@@ -120,7 +118,7 @@ int sm_machine_make_devices(
     if ((rc = make_vsock(m, err)) || (rc = make_simple(m, sm_virtio_rng_create, err)))
         return rc;
     rc = make_simple(m, sm_virtio_balloon_create, err);
-    return rc ? rc : make_net(m, config, err);
+    return rc || !config->network ? rc : make_net(m, config, err);
 }
 
 int sm_machine_attach_devices(struct sm_machine *m, sm_error *err)

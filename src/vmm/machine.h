@@ -39,7 +39,7 @@ struct sm_machine_config {
     bool count_instructions; /* of the guest's, that KVM emulates; costs some 20 us */
     const char *cmdline;     /* appended to the kernel command line; NULL: nothing */
     uint32_t guest_cid;      /* vsock address; 0: 3 */
-    sm_machine_network_fn *network; /* NULL: a card that is not plugged in */
+    sm_machine_network_fn *network; /* NULL: no network card */
     void *network_arg;
     uint8_t mac[6];       /* of the card; all zero: one that serves */
     size_t console_bytes; /* of the console log that are kept; 0: 256 KiB */

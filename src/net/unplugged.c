@@ -1,7 +1,9 @@
-/* The network backend of `--network none`. */
+/* The network backend of `--network none`. See unplugged.h. */
+#include "net/unplugged.h"
+
 #include <stdlib.h>
 
-#include "devices/virtio_net.h"
+#include "util/error.h"
 
 static bool unplugged_send(
     struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr, uint8_t *frame, size_t len)
@@ -25,7 +27,7 @@ static void unplugged_destroy(struct sm_net_backend *backend)
     free(backend);
 }
 
-struct sm_net_backend *sm_net_unplugged(void)
+int sm_net_unplugged(void *arg, struct sm_loop *loop, struct sm_net_backend **out, sm_error *err)
 {
     static const struct sm_net_backend_ops ops = {
         .send = unplugged_send,
@@ -35,7 +37,10 @@ struct sm_net_backend *sm_net_unplugged(void)
     };
     struct sm_net_backend *backend = calloc(1, sizeof(*backend));
 
-    if (backend)
-        *backend = (struct sm_net_backend){.ops = &ops, .mtu = SM_NET_MTU, .link_up = false};
-    return backend;
+    (void)arg, (void)loop;
+    if (!backend)
+        return sm_error_set(err, SM_ENOMEM, "no memory for the network device");
+    *backend = (struct sm_net_backend){.ops = &ops, .mtu = SM_NET_MTU, .link_up = false};
+    *out = backend;
+    return 0;
 }
