@@ -516,8 +516,8 @@ int sm_virtio_init(struct sm_virtio_dev *dev, const struct sm_virtio_ops *ops,
         if (dev->notify_fd[q] < 0)
             rc = sm_error_errno(err, errno, "cannot make an eventfd for virtio-%s", ops->name);
         else
-            rc = sm_loop_add(
-                env->loop, dev->notify_fd[q], EPOLLIN, on_kick, &dev->kick[q], &dev->watch[q], err);
+            rc = sm_loop_add(env->loop, dev->notify_fd[q], SM_LOOP_IN, on_kick, &dev->kick[q],
+                &dev->watch[q], err);
     }
     if (rc)
         sm_virtio_fini(dev);

@@ -174,7 +174,7 @@ static bool start(struct pending *p, const struct sockaddr_storage *server)
     p->fd = socket(server->ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     return p->fd >= 0 && connect(p->fd, (const struct sockaddr *)server, len) == 0 &&
            send(p->fd, p->query, p->query_len, MSG_NOSIGNAL) >= 0 &&
-           sm_loop_add(p->proxy->loop, p->fd, EPOLLIN, on_answer, p, &p->watch, NULL) == 0;
+           sm_loop_add(p->proxy->loop, p->fd, SM_LOOP_IN, on_answer, p, &p->watch, NULL) == 0;
 }
 
 static void ask_next_server(struct pending *p)

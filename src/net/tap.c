@@ -115,7 +115,7 @@ static void pull(struct tap *tap)
 
     while (deliver_pending(tap) && n++ < BATCH && receive(tap))
         ;
-    set_interest(tap, (tap->interest & EPOLLOUT) | (tap->pending ? 0 : EPOLLIN));
+    set_interest(tap, (tap->interest & SM_LOOP_OUT) | (tap->pending ? 0 : SM_LOOP_IN));
     sm_virtio_net_flush(tap->base.dev);
 }
 
@@ -139,7 +139,7 @@ static bool transmit(
     if (writev(tap->fd, iov, 2) >= 0)
         return true;
     if (errno == EAGAIN) {
-        set_interest(tap, tap->interest | EPOLLOUT);
+        set_interest(tap, tap->interest | SM_LOOP_OUT);
         return false;
     }
     count(&tap->counters.refused); /* as a cable that is not plugged in loses it */
@@ -204,16 +204,16 @@ static void on_event(void *arg, uint32_t events)
 {
     struct tap *tap = arg;
 
-    if (events & (EPOLLERR | EPOLLHUP)) { /* the interface was deleted */
+    if (events & (SM_LOOP_ERR | SM_LOOP_HUP)) { /* the interface was deleted */
         sm_loop_remove(tap->watch);
         tap->watch = NULL;
         return;
     }
-    if (events & EPOLLOUT) {
-        set_interest(tap, tap->interest & ~(uint32_t)EPOLLOUT);
+    if (events & SM_LOOP_OUT) {
+        set_interest(tap, tap->interest & ~SM_LOOP_OUT);
         sm_virtio_net_tx_resume(tap->base.dev);
     }
-    if (events & EPOLLIN)
+    if (events & SM_LOOP_IN)
         pull(tap);
 }
 
@@ -238,7 +238,7 @@ static void tap_configure(struct sm_net_backend *backend, uint64_t features)
             offload |= TUN_F_TSO_ECN;
     }
     (void)ioctl(tap->fd, TUNSETOFFLOAD, offload);
-    set_interest(tap, EPOLLIN);
+    set_interest(tap, SM_LOOP_IN);
 }
 
 static void tap_destroy(struct sm_net_backend *backend)
@@ -272,7 +272,7 @@ int sm_tap_create(struct sm_loop *loop, const struct sm_tap_config *config,
     /* The card can carry what it can in the user-mode network, so that a snapshot fits both; the
      * interface's own MTU is told to the guest by the agent. */
     tap->base = (struct sm_net_backend){.ops = &ops, .mtu = SM_NET_MTU, .link_up = true};
-    tap->interest = EPOLLIN;
+    tap->interest = SM_LOOP_IN;
     rc = sm_loop_add(loop, config->fd, tap->interest, on_event, tap, &tap->watch, err);
     if (rc)
         return rc;

@@ -29,7 +29,7 @@ struct slot {
     struct user_net *un;
     struct sm_loop_watch *watch;
     int fd;
-    uint32_t interest; /* EPOLL* */
+    uint32_t interest; /* SM_LOOP_* */
     uint32_t happened; /* since the last pump */
     uint64_t round;    /* the last fill that wanted it */
     struct slot *next, **link;
@@ -232,11 +232,11 @@ static int add_poll(int fd, int events, void *opaque)
     uint32_t interest = 0;
 
     if (events & SLIRP_POLL_IN)
-        interest |= EPOLLIN;
+        interest |= SM_LOOP_IN;
     if (events & SLIRP_POLL_OUT)
-        interest |= EPOLLOUT;
+        interest |= SM_LOOP_OUT;
     if (events & SLIRP_POLL_PRI)
-        interest |= EPOLLPRI;
+        interest |= SM_LOOP_PRI;
     if (!slot)
         slot = make_slot(un, fd);
     if (!slot)
@@ -264,15 +264,15 @@ static int get_revents(int idx, void *opaque)
         return 0;
     happened = slot->happened;
     slot->happened = 0;
-    if (happened & EPOLLIN)
+    if (happened & SM_LOOP_IN)
         events |= SLIRP_POLL_IN;
-    if (happened & EPOLLOUT)
+    if (happened & SM_LOOP_OUT)
         events |= SLIRP_POLL_OUT;
-    if (happened & EPOLLPRI)
+    if (happened & SM_LOOP_PRI)
         events |= SLIRP_POLL_PRI;
-    if (happened & EPOLLERR)
+    if (happened & SM_LOOP_ERR)
         events |= SLIRP_POLL_ERR;
-    if (happened & EPOLLHUP)
+    if (happened & SM_LOOP_HUP)
         events |= SLIRP_POLL_HUP;
     return events;
 }

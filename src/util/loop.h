@@ -23,7 +23,6 @@
 #include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/epoll.h>
 
 #include <supermachine.h>
 

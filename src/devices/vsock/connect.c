@@ -343,7 +343,7 @@ static int end_handshake(struct vsock_handshake *h)
     struct sm_vsock *vsock = h->vsock;
     sm_loop_remove(sm_steal_ptr(&h->watch));
     if (vsock->door_full && vsock->door_watch)
-        sm_loop_modify(vsock->door_watch, EPOLLIN);
+        sm_loop_modify(vsock->door_watch, SM_LOOP_IN);
     vsock->door_full = false;
     return sm_steal_fd(&h->fd);
 }
@@ -437,9 +437,9 @@ static void look_at(struct vsock_handshake *h, enum client client)
 
 static void on_handshake(void *arg, uint32_t events)
 {
-    look_at(arg, events & (EPOLLHUP | EPOLLERR) ? CLIENT_GONE
-                 : events & EPOLLRDHUP          ? CLIENT_ENDED
-                                                : CLIENT_SPEAKS);
+    look_at(arg, events & (SM_LOOP_HUP | SM_LOOP_ERR) ? CLIENT_GONE
+                 : events & SM_LOOP_EOF               ? CLIENT_ENDED
+                                                      : CLIENT_SPEAKS);
 }
 
 /* In the abstract namespace no file mode keeps others out. */
@@ -474,8 +474,8 @@ static void on_door(void *arg, uint32_t events)
         return;
     h->deadline_ms = now_ms() + VSOCK_HANDSHAKE_MS;
     h->silent_ms = now_ms() + VSOCK_SILENCE_MS;
-    if (sm_loop_add(vsock->dev.env.loop, fd, (uint32_t)(EPOLLIN | EPOLLRDHUP | EPOLLET),
-            on_handshake, h, &h->watch, NULL) == 0)
+    if (sm_loop_add(vsock->dev.env.loop, fd, SM_LOOP_IN | SM_LOOP_EOF | SM_LOOP_EDGE, on_handshake,
+            h, &h->watch, NULL) == 0)
         h->fd = sm_steal_fd(&fd);
     tick_later(vsock);
 }
@@ -488,7 +488,7 @@ static void on_door_timer(void *arg)
     bool more = false;
     vsock->door_ticking = false;
     if (vsock->door_watch && !vsock->door_full)
-        sm_loop_modify(vsock->door_watch, EPOLLIN);
+        sm_loop_modify(vsock->door_watch, SM_LOOP_IN);
     for (unsigned i = 0; i < VSOCK_HANDSHAKES; i++) {
         struct vsock_handshake *h = &vsock->handshakes[i];
         if (h->fd >= 0 && h->deadline_ms <= now)
@@ -558,7 +558,7 @@ static void do_front_door(void *arg)
         return;
     }
     d->rc = sm_loop_add(
-        vsock->dev.env.loop, d->fd, EPOLLIN, on_door, vsock, &vsock->door_watch, d->err);
+        vsock->dev.env.loop, d->fd, SM_LOOP_IN, on_door, vsock, &vsock->door_watch, d->err);
     if (d->rc)
         return;
     vsock->door_fd = sm_steal_fd(&d->fd);

@@ -64,7 +64,7 @@ struct vsock_stream {
 
     int fd; /* -1: closed already */
     struct sm_loop_watch *watch;
-    bool watch_out;                /* EPOLLOUT is asked for */
+    bool watch_out;                /* room is asked for */
     bool readable;                 /* the socket may have data (edge-triggered) */
     bool host_eof, host_hup;       /* the socket's other end: sends no more; is gone */
     bool guest_eof;                /* the guest sends no more */

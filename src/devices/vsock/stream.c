@@ -2,7 +2,7 @@
  * One vsock stream, the side of the socket. See impl.h.
  *
  * The socket is watched edge-triggered, and what the edges say is remembered (readable, host_hup): a
- * stream that the guest has no credit or buffers for costs no wake-ups. EPOLLOUT is asked for only while
+ * stream that the guest has no credit or buffers for costs no wake-ups. Room is asked for only while
  * something is buffered, since every read of the other end would wake us otherwise.
  *
  * Ends. Host closes or shuts down writing: after the last byte the guest gets SHUTDOWN(send), and (receive)
@@ -19,7 +19,7 @@
 #include "devices/vsock/impl.h"
 #include "util/bytes.h"
 
-#define WATCH_IN       ((uint32_t)(EPOLLIN | EPOLLRDHUP | EPOLLET))
+#define WATCH_IN       (SM_LOOP_IN | SM_LOOP_EOF | SM_LOOP_EDGE)
 #define BUF_FIRST_SIZE 16384u
 
 static struct vsock_stream **bucket(struct sm_vsock *vsock, uint32_t host_port, uint32_t guest_port)
@@ -168,7 +168,7 @@ static void want_out(struct vsock_stream *s, bool want)
 {
     if (s->watch && s->watch_out != want) {
         s->watch_out = want;
-        sm_loop_modify(s->watch, WATCH_IN | (want ? (uint32_t)EPOLLOUT : 0));
+        sm_loop_modify(s->watch, WATCH_IN | (want ? SM_LOOP_OUT : 0));
     }
 }
 
@@ -333,21 +333,21 @@ static void on_socket(void *arg, uint32_t events)
     struct vsock_stream *s = arg;
     struct sm_vsock *vsock = s->vsock;
     if (s->state == STREAM_ORPHAN) {
-        if (events & (EPOLLHUP | EPOLLERR))
+        if (events & (SM_LOOP_HUP | SM_LOOP_ERR))
             sm_vsock_stream_free(s);
         else
             flush(s);
         return;
     }
-    if ((events & EPOLLOUT) && s->buf_len > 0)
+    if ((events & SM_LOOP_OUT) && s->buf_len > 0)
         flush(s);
     if (s->state == STREAM_ESTABLISHED && s->fd >= 0) {
-        if (events & (EPOLLHUP | EPOLLERR))
+        if (events & (SM_LOOP_HUP | SM_LOOP_ERR))
             s->host_hup = true;
         if (s->host_hup && (s->host_eof || s->guest_deaf))
             host_gone(s);
         else if (!s->host_eof && !s->guest_deaf &&
-                 (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
+                 (events & (SM_LOOP_IN | SM_LOOP_EOF | SM_LOOP_HUP | SM_LOOP_ERR)))
             s->readable = true;
     }
     sm_vsock_stream_ready(s);

@@ -181,7 +181,7 @@ static void open_watch(struct sm_listeners *l)
     sm_wire_data_header(request, SM_WIRE_WATCH, 0);
     _Static_assert(sizeof(request) <= SM_VSOCK_FIRST, "the request fits");
     if (!sm_vsock_bridge(l->vsock, SM_WIRE_PORT, pair[1], request, sizeof(request), false) ||
-        sm_loop_add(l->loop, l->fd, EPOLLIN, on_agent, l, &l->watch, NULL)) {
+        sm_loop_add(l->loop, l->fd, SM_LOOP_IN, on_agent, l, &l->watch, NULL)) {
         end_watch(l); /* there are too many streams, or the guest has ended */
         wait_for(l, SM_LISTENERS_RETRY_MS);
     }
@@ -196,7 +196,7 @@ static void on_timer(void *arg)
         open_watch(l);
         return;
     }
-    sm_loop_modify(l->watch, EPOLLIN);
+    sm_loop_modify(l->watch, SM_LOOP_IN);
     if (l->len > 0 && !take_frame(l))
         lose_watch(l);
 }

@@ -40,7 +40,7 @@ static void on_tick(void *arg)
         if (p->spec.protocol == SM_WIRE_PROXY_UDP)
             sm_ports_udp_expire(p, false);
         else
-            sm_loop_modify(p->watch, EPOLLIN);
+            sm_loop_modify(p->watch, SM_LOOP_IN);
         more = more || p->sessions;
     }
     if (more)
@@ -222,7 +222,7 @@ static void do_publish(void *arg)
         r->rc = sm_error_set(r->err, SM_ELIMIT, "at most %d ports can be published", SM_PORTS_MAX);
         return;
     }
-    r->rc = sm_loop_add(ports->loop, port->fd, EPOLLIN, tcp ? on_connection : sm_ports_udp_event,
+    r->rc = sm_loop_add(ports->loop, port->fd, SM_LOOP_IN, tcp ? on_connection : sm_ports_udp_event,
         port, &port->watch, r->err);
     if (r->rc)
         return;

@@ -112,7 +112,7 @@ static bool flush_out(struct udp_session *s)
         free(s->out);
         s->out = NULL;
         s->out_start = 0;
-        sm_loop_modify(s->watch, EPOLLIN);
+        sm_loop_modify(s->watch, SM_LOOP_IN);
     }
     return true;
 }
@@ -122,9 +122,9 @@ static void on_stream(void *arg, uint32_t events)
     struct udp_session *s = arg;
     bool alive = true;
 
-    if ((events & EPOLLOUT) && s->out)
+    if ((events & SM_LOOP_OUT) && s->out)
         alive = flush_out(s);
-    if (alive && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+    if (alive && (events & (SM_LOOP_IN | SM_LOOP_HUP | SM_LOOP_ERR)))
         alive = read_stream(s);
     if (!alive)
         close_session(s->port, s);
@@ -183,7 +183,7 @@ static struct udp_session *open_session(
         port->spec.guest_port, SM_WIRE_PROXY_UDP | (stranger ? SM_WIRE_PROXY_OUTSIDE : 0), first);
     if (!sm_vsock_bridge(
             ports->vsock, SM_WIRE_PROXY_PORT, pair[1], first, sizeof(first), stranger) ||
-        sm_loop_add(ports->loop, s->fd, EPOLLIN, on_stream, s, &s->watch, NULL)) {
+        sm_loop_add(ports->loop, s->fd, SM_LOOP_IN, on_stream, s, &s->watch, NULL)) {
         sm_close(s->fd);
         free(s);
         return NULL;
@@ -216,7 +216,7 @@ static bool pass_on(struct udp_session *s, const uint8_t *frame, size_t len)
             return false;
         }
         memcpy(s->out, frame + n, s->out_len);
-        sm_loop_modify(s->watch, EPOLLIN | EPOLLOUT);
+        sm_loop_modify(s->watch, SM_LOOP_IN | SM_LOOP_OUT);
     }
     return true;
 }
