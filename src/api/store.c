@@ -80,6 +80,29 @@ void sm_store_measure(sm_store *store, sm_store_usage *usage)
     sm_imgstore_usage(store->images, usage);
 }
 
+/* What the caller says, as the rooms below pass it on. */
+static struct sm_ensure_options options_of(const sm_image_options *o)
+{
+    if (!o)
+        return (struct sm_ensure_options){0};
+    return (struct sm_ensure_options){
+        .pull = o->pull,
+        .builder =
+            {
+                .fetch =
+                    {
+                        .platform = o->platform,
+                        .tls_ca = o->tls_ca,
+                        .authfile = o->authfile,
+                        .insecure = o->insecure_registry,
+                    },
+                .progress = o->progress,
+                .progress_arg = o->progress_arg,
+                .cancel_fd = o->cancel_fd,
+            },
+    };
+}
+
 int sm_store_save(sm_store *store, const char *reference, const char *path, sm_error *err)
 {
     return sm_builder_save(store->images, reference, path, err);
@@ -88,18 +111,21 @@ int sm_store_save(sm_store *store, const char *reference, const char *path, sm_e
 int sm_store_load(
     sm_store *store, const char *path, const sm_image_options *options, char **names, sm_error *err)
 {
-    return sm_builder_load(store->images, path, options, names, err);
+    const struct sm_ensure_options o = options_of(options);
+    return sm_builder_load(store->images, path, &o.builder, names, err);
 }
 
 int sm_registry_login(const char *host, const char *user, const char *password,
     const sm_image_options *options, sm_error *err)
 {
-    return sm_builder_login(host, user, password, options, err);
+    const struct sm_ensure_options o = options_of(options);
+    return sm_builder_login(host, user, password, &o.builder, err);
 }
 
 int sm_registry_logout(const char *host, const sm_image_options *options, sm_error *err)
 {
-    return sm_builder_logout(host, options, err);
+    const struct sm_ensure_options o = options_of(options);
+    return sm_builder_logout(host, &o.builder, err);
 }
 
 int sm_image_open(sm_store *store, const char *reference, const sm_image_options *options,
@@ -110,17 +136,7 @@ int sm_image_open(sm_store *store, const char *reference, const sm_image_options
         return sm_error_set(err, SM_ENOMEM, "no memory for the image");
     i->store = store->images;
     i->info.rootfs_fd = -1;
-    struct sm_ensure_options ensure = {0};
-    if (options) {
-        ensure.platform = options->platform;
-        ensure.progress = options->progress;
-        ensure.progress_arg = options->progress_arg;
-        ensure.pull = options->pull;
-        ensure.tls_ca = options->tls_ca;
-        ensure.authfile = options->authfile;
-        ensure.insecure_registry = options->insecure_registry;
-        ensure.cancel_fd = options->cancel_fd;
-    }
+    const struct sm_ensure_options ensure = options_of(options);
     int rc = sm_imgstore_ensure(store->images, reference, &ensure, &i->info, err);
     if (!rc) {
         rc = sm_oci_config_parse(&i->config, i->info.config, err);

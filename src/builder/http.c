@@ -53,7 +53,7 @@ struct sm_http {
     char *host, *repository;
     char *user, *password, *identity_token, *tls_ca;
     bool insecure;
-    unsigned stall_s;
+    uint64_t stall_s;
     pthread_mutex_t lock; /* of what follows */
     bool plain;           /* the registry does not speak TLS */
     char *authorization;  /* value of the header, or NULL */
@@ -723,11 +723,11 @@ int sm_http_new(const struct sm_http_options *o, struct sm_http **out, sm_error 
     if (!h)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     pthread_mutex_init(&h->lock, NULL);
-    h->insecure = o->insecure;
-    h->stall_s = o->stall_s ? o->stall_s : STALL_S;
+    h->insecure = o->fetch.insecure;
+    h->stall_s = o->fetch.stall_s ? o->fetch.stall_s : STALL_S;
     if (!copy(&h->host, o->host) || !copy(&h->repository, o->repository) ||
         !copy(&h->user, o->user) || !copy(&h->password, o->password) ||
-        !copy(&h->identity_token, o->identity_token) || !copy(&h->tls_ca, o->tls_ca)) {
+        !copy(&h->identity_token, o->identity_token) || !copy(&h->tls_ca, o->fetch.tls_ca)) {
         sm_http_free(h);
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     }

@@ -5,8 +5,7 @@
 #ifndef SM_BUILDER_HTTP_H
 #define SM_BUILDER_HTTP_H
 
-#include <supermachine.h>
-
+#include "image/fetch.h"
 #include "util/cleanup.h"
 
 struct sm_http;
@@ -16,9 +15,7 @@ struct sm_http_options {
     const char *repository;
     const char *user, *password; /* NULL: anonymous */
     const char *identity_token;  /* instead of a password; NULL: none */
-    const char *tls_ca;
-    bool insecure;    /* plain HTTP and unverified TLS will do */
-    unsigned stall_s; /* a transfer that hardly moves for so long is tried again; 0: 30 */
+    struct sm_fetch fetch;       /* of it: tls_ca, insecure, stall_s */
 };
 
 int sm_http_new(const struct sm_http_options *options, struct sm_http **http, sm_error *err);

@@ -23,6 +23,7 @@
 #include "image/json.h"
 #include "image/seal.h"
 #include "image/store_internal.h"
+#include "rootfs/rootfs.h"
 #include "util/error.h"
 #include "util/file.h"
 
@@ -32,7 +33,7 @@ enum {
 
 struct build {
     struct sm_imgstore *store;
-    const struct sm_build_options *options;
+    const struct sm_make_options *options;
     struct sm_reference *ref;
     struct sm_platform platform;
     struct sm_source *source;
@@ -93,15 +94,9 @@ static int plan_layout(struct build *b, json_t *index)
 
 static int plan_registry(struct build *b)
 {
-    const struct sm_registry_options options = {
-        .tls_ca = b->options->tls_ca,
-        .authfile = b->options->authfile,
-        .insecure = b->options->insecure_registry,
-        .stall_s = b->options->stall_s,
-    };
     struct sm_descriptor top;
     tell(b, "asking the registry", 0, 0);
-    int rc = sm_registry_open(b->store, b->ref, &options, &b->source, &top, b->err);
+    int rc = sm_registry_open(b->store, b->ref, &b->options->fetch, &b->source, &top, b->err);
     return rc ? rc : sm_plan_oci(b->source, &top, &b->platform, &b->plan, b->err);
 }
 
@@ -224,8 +219,9 @@ static int begin_partial(struct build *b, struct sm_partial *file)
  * anything. */
 static int check_sizes(const struct build *b)
 {
-    uint64_t limit = b->options->limits.bytes ? b->options->limits.bytes : SM_ROOTFS_MAX_BYTES,
-             left = limit;
+    const uint64_t limit =
+        b->options->fetch.max_bytes ? b->options->fetch.max_bytes : SM_ROOTFS_MAX_BYTES;
+    uint64_t left = limit;
     for (size_t i = 0; i < b->plan.layer_count; i++) {
         uint64_t size = b->plan.layers[i].blob.size;
         if (size > left)
@@ -258,9 +254,10 @@ static int fill_partial(struct build *b, int fd, const char *partial)
         return sm_error_set(b->err, SM_ENOMEM, "out of memory");
     }
     auto_rootfs rootfs = NULL;
+    const struct sm_rootfs_limits limits = {.bytes = b->options->fetch.max_bytes};
     unsigned char id[32];
     sm_digest_sum(b->plan.chain_id, id);
-    int rc = sm_rootfs_new(fd, path, &b->options->limits, &rootfs, b->err);
+    int rc = sm_rootfs_new(fd, path, &limits, &rootfs, b->err);
     if (rc == 0)
         rc = prefetch(b);
     if (rc == 0)
@@ -371,7 +368,7 @@ static int run(struct build *b, const char *reference)
 {
     int rc = sm_reference_parse(reference, &b->ref, b->err);
     if (rc == 0)
-        rc = sm_platform_parse(b->options->platform, &b->platform, b->err);
+        rc = sm_platform_parse(b->options->fetch.platform, &b->platform, b->err);
     if (rc == 0)
         rc = make_plan(b);
     if (rc == 0)
@@ -384,8 +381,8 @@ static int run(struct build *b, const char *reference)
     return rc ? rc : record(b);
 }
 
-int sm_build(struct sm_imgstore *store, const char *reference,
-    const struct sm_build_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err)
+int sm_make_image(struct sm_imgstore *store, const char *reference,
+    const struct sm_make_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err)
 {
     int rc = 0;
     bool again = true;

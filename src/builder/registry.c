@@ -529,20 +529,18 @@ static int resolve(
     return rc;
 }
 
-static int make_http(struct registry *r, const struct sm_reference *ref,
-    const struct sm_registry_options *options, sm_error *err)
+static int make_http(
+    struct registry *r, const struct sm_reference *ref, const struct sm_fetch *fetch, sm_error *err)
 {
     struct sm_credentials c = {0};
-    int rc = sm_credentials_find(ref->host, ref->repository, options->authfile, &c, err);
+    int rc = sm_credentials_find(ref->host, ref->repository, fetch->authfile, &c, err);
     const struct sm_http_options http = {
         .host = ref->host,
         .repository = ref->repository,
         .user = c.user,
         .password = c.password,
         .identity_token = c.identity_token,
-        .tls_ca = options->tls_ca,
-        .insecure = options->insecure,
-        .stall_s = options->stall_s,
+        .fetch = *fetch,
     };
     if (rc == 0)
         rc = sm_http_new(&http, &r->http, err);
@@ -551,7 +549,7 @@ static int make_http(struct registry *r, const struct sm_reference *ref,
 }
 
 int sm_registry_open(struct sm_imgstore *store, const struct sm_reference *ref,
-    const struct sm_registry_options *options, struct sm_source **source, struct sm_descriptor *top,
+    const struct sm_fetch *fetch, struct sm_source **source, struct sm_descriptor *top,
     sm_error *err)
 {
     struct registry *r = calloc(1, sizeof(*r));
@@ -574,7 +572,7 @@ int sm_registry_open(struct sm_imgstore *store, const struct sm_reference *ref,
     if (rc == 0)
         rc = sm_store_hold_blobs(store, &r->blobs, err);
     if (rc == 0)
-        rc = make_http(r, ref, options, err);
+        rc = make_http(r, ref, fetch, err);
     if (rc == 0)
         rc = resolve(r, ref, top, err);
     if (rc)

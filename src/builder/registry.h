@@ -4,17 +4,12 @@
 #define SM_BUILDER_REGISTRY_H
 
 #include "builder/source.h"
+#include "image/fetch.h"
 #include "image/store.h"
-
-struct sm_registry_options {
-    const char *tls_ca, *authfile;
-    bool insecure;
-    unsigned stall_s;
-};
 
 /* Asks the registry what the reference means: *top is its manifest or index. */
 int sm_registry_open(struct sm_imgstore *store, const struct sm_reference *ref,
-    const struct sm_registry_options *options, struct sm_source **source, struct sm_descriptor *top,
+    const struct sm_fetch *fetch, struct sm_source **source, struct sm_descriptor *top,
     sm_error *err);
 
 #endif

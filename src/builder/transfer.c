@@ -248,7 +248,7 @@ int sm_image_save(
 
 struct loader {
     struct sm_imgstore *store;
-    const struct sm_build_options *options;
+    const struct sm_make_options *options;
     const char *path;
     bool streamed; /* the path will be gone */
     FILE *loaded;
@@ -320,9 +320,9 @@ static int load_one(
         streamed = NULL;
     if (!reference || !streamed)
         return sm_error_set(l->err, SM_ENOMEM, "out of memory");
-    struct sm_build_options options = *l->options;
+    struct sm_make_options options = *l->options;
     options.source = l->streamed ? streamed : NULL;
-    return sm_build(l->store, reference, &options, digest, l->err);
+    return sm_make_image(l->store, reference, &options, digest, l->err);
 }
 
 /* Names like "latest", which say nothing without the layout they are in, are none. */
@@ -342,7 +342,7 @@ static int load_oci(struct loader *l, struct sm_source *source, const json_t *in
     size_t i;
     json_t *entry;
     auto_fd held = -1;
-    int rc = sm_platform_parse(l->options->platform, &platform, l->err);
+    int rc = sm_platform_parse(l->options->fetch.platform, &platform, l->err);
     if (rc == 0)
         rc = sm_store_hold_blobs(l->store, &held, l->err);
     json_array_foreach(json_object_get(index, "manifests"), i, entry)
@@ -428,7 +428,7 @@ static int load_stream(struct loader *l, int stream)
 }
 
 int sm_image_load(struct sm_imgstore *store, const char *path, int stream,
-    const struct sm_build_options *options, char **loaded, sm_error *err)
+    const struct sm_make_options *options, char **loaded, sm_error *err)
 {
     char *text = NULL;
     size_t size;

@@ -13,6 +13,6 @@ int sm_image_save(
 /* Makes all images of an oci-archive or docker-archive ready and gives them the names that they have in it.
  * *loaded: names (digests of those without), a line each; malloc'ed. */
 int sm_image_load(struct sm_imgstore *store, const char *path, int stream,
-    const struct sm_build_options *options, char **loaded, sm_error *err);
+    const struct sm_make_options *options, char **loaded, sm_error *err);
 
 #endif

@@ -1,6 +1,5 @@
 /*
- * The library's end of `supermachine-image`: the program is started with its standard output on a
- * pipe and writes one JSON object a line:
+ * The program is started with its standard output on a pipe and writes one JSON object a line:
  *
  *     {"progress": "unpacking layer 2 of 3", "done": 1048576, "total": 7340032}
  *     {"progress": "12ab34cd56ef", "done": 65536, "total": 7340032, "layer": 3, "layers": 3}   (what of it is here)
@@ -10,6 +9,9 @@
  * The last line decides. What comes is bounded (line length, silence) and checked like any input: the
  * program has read hostile archives. It ends with us (PR_SET_PDEATHSIG, which it sets itself and then
  * checks that we are still there), and is killed when we stop listening to it.
+ *
+ * What it is to do is in its arguments, for all to see in a list of processes. How (struct sm_fetch), and the password
+ * of a login, it reads from its standard input, a file in memory: that holds any length before anybody reads.
  */
 #include "image/client.h"
 
@@ -19,6 +21,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,15 +29,17 @@
 #include "image/index.h"
 #include "image/json.h"
 #include "util/error.h"
+#include "util/file.h"
 #include "util/locate.h"
 #include "util/text.h"
 
 enum {
     MAX_LINE = 16384,
     MAX_SILENCE_MS = 10 * 60 * 1000,
-    MAX_ARGS = 24,
-    MAX_SECRET = 4096,
+    MAX_ARGS = 12,
 };
+
+/* ---- what it says ----------------------------------------------------------------------------- */
 
 struct lines {
     char buf[MAX_LINE];
@@ -45,54 +50,67 @@ struct lines {
     char loaded[MAX_LINE]; /* names, a line each */
 };
 
+static void take_progress(
+    const json_t *object, const char *what, const struct sm_builder_options *o)
+{
+    char text[128];
+    snprintf(text, sizeof(text), "%s", what);
+    sm_text_clean(text, false);
+    sm_progress p = {.what = text};
+    uint64_t layer = 0, layers = 0;
+    sm_json_size(object, "done", &p.done);
+    sm_json_size(object, "total", &p.total);
+    if (sm_json_size(object, "layer", &layer) && sm_json_size(object, "layers", &layers) &&
+        layer <= layers && layers <= SM_MAX_LAYERS) {
+        p.layer = (unsigned)layer;
+        p.layers = (unsigned)layers;
+    }
+    o->progress(o->progress_arg, &p);
+}
+
+static void take_result(struct lines *lines, const json_t *result)
+{
+    const char *digest = sm_json_string(result, "digest"),
+               *loaded = sm_json_string(result, "loaded");
+    if (sm_digest_valid(digest))
+        memcpy(lines->digest, digest, SM_DIGEST_LEN + 1);
+    snprintf(lines->loaded, sizeof(lines->loaded), "%s", loaded ? loaded : "");
+    lines->decided = true;
+    lines->rc = 0;
+}
+
+static void take_error(struct lines *lines, const json_t *error, const char *message, sm_error *err)
+{
+    json_int_t code = json_integer_value(json_object_get(error, "code"));
+    if (code <= SM_OK || code > SM_ENETWORK)
+        code = SM_EIO;
+    lines->decided = true;
+    lines->rc = sm_error_set(err, (enum sm_code)code, "%s", message);
+    if (err)
+        err->sys_errno = (int)json_integer_value(json_object_get(error, "sys_errno"));
+}
+
 static void take_line(struct lines *lines, const char *line, size_t size,
-    const struct sm_ensure_options *options, sm_error *err)
+    const struct sm_builder_options *options, sm_error *err)
 {
     auto_json *object = NULL;
     if (sm_json_parse(line, size, "a line of supermachine-image", &object, NULL) != 0)
         return;
     const char *what = sm_json_string(object, "progress");
-    if (what && options->progress) {
-        char text[128];
-        snprintf(text, sizeof(text), "%s", what);
-        sm_text_clean(text, false);
-        sm_progress p = {.what = text};
-        uint64_t layer = 0, layers = 0;
-        sm_json_size(object, "done", &p.done);
-        sm_json_size(object, "total", &p.total);
-        if (sm_json_size(object, "layer", &layer) && sm_json_size(object, "layers", &layers) &&
-            layer <= layers && layers <= SM_MAX_LAYERS) {
-            p.layer = (unsigned)layer;
-            p.layers = (unsigned)layers;
-        }
-        options->progress(options->progress_arg, &p);
-    }
+    if (what && options->progress)
+        take_progress(object, what, options);
     const json_t *result = json_object_get(object, "result");
-    if (json_is_object(result)) {
-        const char *digest = sm_json_string(result, "digest");
-        if (sm_digest_valid(digest))
-            memcpy(lines->digest, digest, SM_DIGEST_LEN + 1);
-        const char *loaded = sm_json_string(result, "loaded");
-        snprintf(lines->loaded, sizeof(lines->loaded), "%s", loaded ? loaded : "");
-        lines->decided = true;
-        lines->rc = 0;
-    }
+    if (json_is_object(result))
+        take_result(lines, result);
     const json_t *error = json_object_get(object, "error");
     const char *message = sm_json_string(error, "message");
-    if (message && *message) {
-        json_int_t code = json_integer_value(json_object_get(error, "code"));
-        if (code <= SM_OK || code > SM_ENETWORK)
-            code = SM_EIO;
-        lines->decided = true;
-        lines->rc = sm_error_set(err, (enum sm_code)code, "%s", message);
-        if (err)
-            err->sys_errno = (int)json_integer_value(json_object_get(error, "sys_errno"));
-    }
+    if (message && *message)
+        take_error(lines, error, message, err);
 }
 
 /* Takes what can be read; 0 at the end, 1 when there may be more. */
 static int take_bytes(
-    int fd, struct lines *lines, const struct sm_ensure_options *options, sm_error *err)
+    int fd, struct lines *lines, const struct sm_builder_options *options, sm_error *err)
 {
     ssize_t n = read(fd, lines->buf + lines->have, sizeof(lines->buf) - lines->have);
     if (n < 0)
@@ -113,6 +131,8 @@ static int take_bytes(
     return 1;
 }
 
+/* ---- the process ------------------------------------------------------------------------------ */
+
 /* What the program and its threads have run; 0: it is gone. */
 static uint64_t cpu_ns(pid_t pid)
 {
@@ -127,7 +147,7 @@ static uint64_t cpu_ns(pid_t pid)
  * for which it has limits of its own) or for a CPU, and goes on. One that stands still all the time, or has run for
  * all of it and said nothing, is given up. */
 static int listen_to(
-    int fd, pid_t pid, struct lines *lines, const struct sm_ensure_options *options, sm_error *err)
+    int fd, pid_t pid, struct lines *lines, const struct sm_builder_options *options, sm_error *err)
 {
     uint64_t spoke_ns = 0, looked_ns = 0;
     struct pollfd fds[2] = {{.fd = fd, .events = POLLIN},
@@ -157,7 +177,7 @@ static int listen_to(
 
 /* Starts the program in a process group of its own, so that a terminal's Ctrl-C reaches the caller
  * alone, which decides. It gets no descriptor of ours but these; `stream` (or -1) is above them. */
-static int start(char *const argv[], int in, int out, int stream, pid_t *pid)
+static int spawn(char *const argv[], int in, int out, int stream, pid_t *pid)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
@@ -208,6 +228,14 @@ static int finish(pid_t pid, const struct lines *lines, sm_error *err)
         got == pid ? WEXITSTATUS(status) : -1);
 }
 
+/* ---- calls ----------------------------------------------------------------------------------- */
+
+/* What differs between the commands. */
+struct command {
+    const char *verb, *store, *user, *output, *operand, *password;
+    bool loads; /* the operand is a file */
+};
+
 struct args {
     const char *list[MAX_ARGS];
     size_t count;
@@ -223,49 +251,98 @@ static void add_option(struct args *args, const char *name, const char *value)
     }
 }
 
-/* Runs the program to its end; `input` is what it can read. */
-static int run(struct args *args, const char *input, int stream_fd,
-    const struct sm_ensure_options *options, struct lines *lines, sm_error *err)
+static void list_args(struct args *args, const char *program, const struct command *c)
 {
-    auto_free char *path = NULL;
-    int rc = options->builder
-                 ? 0
-                 : sm_locate("supermachine-image", "SUPERMACHINE_LIBEXEC_DIR", "", &path, err);
+    *args = (struct args){{program, c->verb}, 2, ""};
+    snprintf(args->parent, sizeof(args->parent), "%d", (int)getpid());
+    add_option(args, "--parent", args->parent);
+    add_option(args, "--store", c->store);
+    add_option(args, "--user", c->user);
+    add_option(args, "--output", c->output);
+    add_option(args, "--", c->operand);
+}
+
+/* Its standard input. */
+static int make_input(
+    const struct command *c, const struct sm_fetch *fetch, int *input, sm_error *err)
+{
+    auto_free char *line = NULL;
+    const char *password = c->password ? c->password : "";
+    if (strlen(password) > SM_BUILDER_MAX_SECRET)
+        return sm_error_set(
+            err, SM_EINVAL, "the password is longer than %d bytes", SM_BUILDER_MAX_SECRET);
+    int rc = sm_fetch_write(fetch, &line, err);
     if (rc)
         return rc;
-    args->list[0] = options->builder ? options->builder : path;
-    snprintf(args->parent, sizeof(args->parent), "%d", (int)getpid());
+    auto_fd fd = memfd_create("supermachine-image", MFD_CLOEXEC);
+    if (fd < 0 || sm_write_all(fd, line, strlen(line)) != 0 || sm_write_all(fd, "\n", 1) != 0 ||
+        sm_write_all(fd, password, strlen(password)) != 0 || lseek(fd, 0, SEEK_SET) != 0)
+        return sm_error_errno(err, errno, "cannot write what supermachine-image is to read");
+    *input = sm_steal_fd(&fd);
+    return 0;
+}
+
+/* Which of our descriptors the program is to have; -1: none. */
+static int stream_of(const struct command *c)
+{
+    if (c->loads && strcmp(c->operand, "-") == 0)
+        return STDIN_FILENO;
+    return c->output && strcmp(c->output, "-") == 0 ? STDOUT_FILENO : -1;
+}
+
+/* A copy of it, above the descriptors that it is to be moved to. */
+static int open_stream(const struct command *c, int *stream, sm_error *err)
+{
+    int fd = stream_of(c);
+    *stream = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, SM_BUILDER_STREAM + 1);
+    return fd < 0 || *stream >= 0 ? 0
+                                  : sm_error_errno(err, errno, "cannot use the standard %s",
+                                        fd == STDIN_FILENO ? "input" : "output");
+}
+
+/* Starts the program; `out` is where its output can be read. */
+static int start(const struct command *c, const struct sm_builder_options *options, int *out,
+    pid_t *pid, sm_error *err)
+{
+    auto_free char *path = NULL;
+    auto_fd input = -1;
+    auto_fd stream = -1;
+    struct args args;
     int ends[2];
-    if (pipe2(ends, O_CLOEXEC) != 0)
-        return sm_error_errno(err, errno, "cannot make a pipe");
-    auto_fd in = ends[0];
-    auto_fd out = ends[1];
-    if (pipe2(ends, O_CLOEXEC) != 0)
-        return sm_error_errno(err, errno, "cannot make a pipe");
-    auto_fd input_read = ends[0];
-    auto_fd input_write = ends[1];
-    /* Shorter than a pipe holds, so this does not wait for a reader. */
-    size_t size = strlen(input);
-    if (size > MAX_SECRET || write(input_write, input, size) != (ssize_t)size)
-        return sm_error_set(err, SM_EINVAL, "the password is longer than %d bytes", MAX_SECRET);
-    sm_close(sm_steal_fd(&input_write));
-    /* Options come in front of the operands, which begin behind "--". */
-    for (size_t i = args->count; i > 2; i--)
-        args->list[i + 1] = args->list[i - 1];
-    args->list[2] = "--parent";
-    args->list[3] = args->parent;
-    args->list[args->count + 2] = NULL;
-    /* Above the descriptors that it is to be moved to. */
-    auto_fd stream = stream_fd < 0 ? -1 : fcntl(stream_fd, F_DUPFD_CLOEXEC, SM_BUILDER_STREAM + 1);
-    if (stream_fd >= 0 && stream < 0)
-        return sm_error_errno(err, errno, "cannot use the standard %s",
-            stream_fd == STDIN_FILENO ? "input" : "output");
-    pid_t pid;
-    rc = start((char *const *)(uintptr_t)args->list, input_read, out, stream, &pid);
+    int rc = options->program
+                 ? 0
+                 : sm_locate("supermachine-image", "SUPERMACHINE_LIBEXEC_DIR", "", &path, err);
+    if (rc == 0)
+        rc = make_input(c, &options->fetch, &input, err);
+    if (rc == 0)
+        rc = open_stream(c, &stream, err);
     if (rc)
-        return sm_error_errno(err, rc, "cannot start %s", args->list[0]);
-    sm_close(sm_steal_fd(&out));
-    rc = listen_to(in, pid, lines, options, err);
+        return rc;
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return sm_error_errno(err, errno, "cannot make a pipe");
+    auto_fd reading = ends[0];
+    auto_fd writing = ends[1];
+    list_args(&args, options->program ? options->program : path, c);
+    rc = spawn((char *const *)(uintptr_t)args.list, input, writing, stream, pid);
+    if (rc)
+        return sm_error_errno(err, rc, "cannot start %s", args.list[0]);
+    *out = sm_steal_fd(&reading);
+    return 0;
+}
+
+/* Runs the program to its end. */
+static int run(const struct command *c, const struct sm_builder_options *options,
+    struct lines *lines, sm_error *err)
+{
+    static const struct sm_builder_options defaults = {0};
+    auto_fd out = -1;
+    pid_t pid;
+    if (!options)
+        options = &defaults;
+    int rc = start(c, options, &out, &pid, err);
+    if (rc)
+        return rc;
+    rc = listen_to(out, pid, lines, options, err);
     if (rc < 0) {
         kill(pid, SIGKILL);
         lines->decided = true;
@@ -274,61 +351,31 @@ static int run(struct args *args, const char *input, int stream_fd,
     return finish(pid, lines, err);
 }
 
-/* What differs between the commands. */
-struct command {
-    const char *verb, *store, *user, *output, *operand, *input;
-    bool loads; /* the operand is a file */
-};
-
-/* Which of our descriptors the program is to have. */
-static int stream_of(const struct command *c)
+static struct lines *lines_new(sm_error *err)
 {
-    if (c->loads && strcmp(c->operand, "-") == 0)
-        return STDIN_FILENO;
-    return c->output && strcmp(c->output, "-") == 0 ? STDOUT_FILENO : -1;
+    struct lines *lines = calloc(1, sizeof(*lines));
+    if (!lines)
+        sm_error_set(err, SM_ENOMEM, "out of memory");
+    return lines;
 }
 
-static int run_command(const struct command *c, const struct sm_ensure_options *options,
-    struct lines *lines, sm_error *err)
-{
-    struct args args = {{NULL, c->verb}, 2};
-    add_option(&args, "--store", c->store);
-    add_option(&args, "--user", c->user);
-    add_option(&args, "--output", c->output);
-    add_option(&args, "--platform", options->platform);
-    add_option(&args, "--tls-ca", options->tls_ca);
-    add_option(&args, "--authfile", options->authfile);
-    if (options->insecure_registry)
-        args.list[args.count++] = "--insecure-registry";
-    add_option(&args, "--", c->operand);
-    return run(&args, c->input ? c->input : "", stream_of(c), options, lines, err);
-}
-
+/* A command that has no answer but that it went well. */
 static int run_simple(
-    const struct command *c, const struct sm_image_options *options, sm_error *err)
+    const struct command *c, const struct sm_builder_options *options, sm_error *err)
 {
-    auto_free struct lines *lines = calloc(1, sizeof(*lines));
-    if (!lines)
-        return sm_error_set(err, SM_ENOMEM, "out of memory");
-    struct sm_ensure_options o = {0};
-    if (options) {
-        o.tls_ca = options->tls_ca;
-        o.authfile = options->authfile;
-        o.insecure_registry = options->insecure_registry;
-        o.cancel_fd = options->cancel_fd;
-    }
-    return run_command(c, &o, lines, err);
+    auto_free struct lines *lines = lines_new(err);
+    return lines ? run(c, options, lines, err) : -SM_ENOMEM;
 }
 
-int sm_builder_run(struct sm_imgstore *store, const char *reference,
-    const struct sm_ensure_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err)
+int sm_builder_build(struct sm_imgstore *store, const char *reference,
+    const struct sm_builder_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err)
 {
-    auto_free struct lines *lines = calloc(1, sizeof(*lines));
+    auto_free struct lines *lines = lines_new(err);
     if (!lines)
-        return sm_error_set(err, SM_ENOMEM, "out of memory");
+        return -SM_ENOMEM;
     const struct command c = {
         .verb = "build", .store = sm_imgstore_path(store), .operand = reference};
-    int rc = run_command(&c, options, lines, err);
+    int rc = run(&c, options, lines, err);
     if (rc == 0 && !*lines->digest)
         return sm_error_set(err, SM_EPROTOCOL, "supermachine-image gave no digest");
     memcpy(digest, lines->digest, SM_DIGEST_LEN + 1);
@@ -336,27 +383,21 @@ int sm_builder_run(struct sm_imgstore *store, const char *reference,
 }
 
 int sm_builder_load(struct sm_imgstore *store, const char *path,
-    const struct sm_image_options *options, char **loaded, sm_error *err)
+    const struct sm_builder_options *options, char **loaded, sm_error *err)
 {
-    auto_free struct lines *lines = calloc(1, sizeof(*lines));
+    auto_free struct lines *lines = lines_new(err);
     if (!lines)
-        return sm_error_set(err, SM_ENOMEM, "out of memory");
-    struct sm_ensure_options o = {0};
-    if (options) {
-        o.platform = options->platform;
-        o.progress = options->progress;
-        o.progress_arg = options->progress_arg;
-        o.cancel_fd = options->cancel_fd;
-    }
+        return -SM_ENOMEM;
     const struct command c = {
         .verb = "load", .store = sm_imgstore_path(store), .operand = path, .loads = true};
-    int rc = run_command(&c, &o, lines, err);
-    char *text = rc ? NULL : strdup(lines->loaded);
-    if (rc == 0 && !text)
+    int rc = run(&c, options, lines, err);
+    if (rc)
+        return rc;
+    char *text = strdup(lines->loaded);
+    if (!text)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
-    if (rc == 0)
-        *loaded = text;
-    return rc;
+    *loaded = text;
+    return 0;
 }
 
 int sm_builder_save(
@@ -368,13 +409,13 @@ int sm_builder_save(
 }
 
 int sm_builder_login(const char *host, const char *user, const char *password,
-    const struct sm_image_options *options, sm_error *err)
+    const struct sm_builder_options *options, sm_error *err)
 {
-    const struct command c = {.verb = "login", .user = user, .operand = host, .input = password};
+    const struct command c = {.verb = "login", .user = user, .operand = host, .password = password};
     return run_simple(&c, options, err);
 }
 
-int sm_builder_logout(const char *host, const struct sm_image_options *options, sm_error *err)
+int sm_builder_logout(const char *host, const struct sm_builder_options *options, sm_error *err)
 {
     const struct command c = {.verb = "logout", .operand = host};
     return run_simple(&c, options, err);

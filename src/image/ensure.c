@@ -38,7 +38,7 @@ static int heal(const struct wish *w, sm_error *err)
     if (origin_is_off_limits(w, bad.source)) {
         rc = sm_error_set(err, damage.code, "%.600s; pull it again", damage.message);
     } else {
-        rc = sm_builder_run(w->store, bad.digest, w->options, digest, err);
+        rc = sm_builder_build(w->store, bad.digest, &w->options->builder, digest, err);
         rc = rc ? sm_error_prefix(err, rc, "%.300s; making it anew", damage.message)
                 : sm_store_get_image(w->store, bad.digest, w->platform, true, w->info, err);
     }
@@ -67,7 +67,7 @@ int sm_imgstore_ensure(struct sm_imgstore *store, const char *reference,
     struct sm_platform platform;
     int rc = sm_reference_parse(reference, &ref, err);
     if (rc == 0)
-        rc = sm_platform_parse(options->platform, &platform, err);
+        rc = sm_platform_parse(options->builder.fetch.platform, &platform, err);
     if (rc)
         return rc;
     const struct wish wish = {store, ref, &platform, options, info};
@@ -81,6 +81,6 @@ int sm_imgstore_ensure(struct sm_imgstore *store, const char *reference,
             return rc;
     }
     char digest[SM_DIGEST_LEN + 1];
-    rc = sm_builder_run(store, reference, options, digest, err);
+    rc = sm_builder_build(store, reference, &options->builder, digest, err);
     return rc ? rc : sm_store_get_image(store, digest, &platform, true, info, err);
 }

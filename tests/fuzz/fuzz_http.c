@@ -120,7 +120,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .user = kind & 1 ? "user" : NULL,
         .password = kind & 1 ? "secret" : NULL,
         .identity_token = kind & 2 ? "identity" : NULL,
-        .insecure = kind & 4};
+        .fetch.insecure = kind & 4};
     struct body body = {.at = (kind >> 4) * 7, .most = 4000};
     struct sm_http_get get = {.what = "a blob",
         .path = "blobs/x",

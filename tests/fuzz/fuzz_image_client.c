@@ -70,14 +70,14 @@ static void begin(const uint8_t *data, size_t size, int status)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct sm_imgstore *store = fuzz_store();
-    const struct sm_ensure_options options = {.builder = "none", .progress = on_progress};
+    const struct sm_builder_options options = {.program = "none", .progress = on_progress};
     struct fuzz_input in = {data, size};
     int status = (int)fuzz_take(&in, 1) << 8, before;
     char digest[SM_DIGEST_LEN + 1];
     sm_error err = {.code = SM_OK};
     before = fuzz_next_fd();
     begin(in.data, in.left, status);
-    int rc = sm_builder_run(store, "image", &options, digest, &err);
+    int rc = sm_builder_build(store, "image", &options, digest, &err);
     fuzz_demand(rc <= 0 && (rc != 0 || sm_digest_valid(digest)));
     fuzz_demand(rc == 0 || *err.message);
     fuzz_demand(fuzz_next_fd() == before);

@@ -182,7 +182,7 @@ static void check(const char *registry, const char *path, const char *refusal)
     sm_error err = {0};
     struct sm_http_get get = {.what = "it", .path = path, .accept = "*/*", .sink = drop};
     const struct sm_http_options options = {
-        .host = registry, .repository = "x", .user = "u", .password = "p", .insecure = true};
+        .host = registry, .repository = "x", .user = "u", .password = "p", .fetch.insecure = true};
     assert_int_equal(sm_http_new(&options, &http, &err), 0);
     unsigned before = served;
     int rc = sm_http_get(http, &get, &err);

@@ -353,7 +353,8 @@ static int get(const char *name, uint16_t port, const char *path, sm_error *err)
     snprintf(host, sizeof(host), "%s:%u", name, port);
     struct sm_http *http;
     assert_int_equal(
-        sm_http_new(&(struct sm_http_options){.host = host, .repository = "r", .insecure = true},
+        sm_http_new(
+            &(struct sm_http_options){.host = host, .repository = "r", .fetch.insecure = true},
             &http, err),
         0);
     struct sm_http_get what = {.what = "it", .path = path, .accept = "*/*", .sink = ignore};

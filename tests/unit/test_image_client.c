@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <jansson.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdbool.h>
@@ -28,6 +29,23 @@ static int be_the_program(void)
     }
     printf("\"}}\n");
     return 0;
+}
+
+/* Tells its arguments but for its name and who started it, and what it is told. */
+static int be_a_listener(int argc, char **argv)
+{
+    char text[4096], told[2048];
+    ssize_t size = read(STDIN_FILENO, told, sizeof(told));
+    int n = snprintf(text, sizeof(text), "%s", argv[1]);
+    for (int i = 4; i < argc; i++)
+        n += snprintf(text + n, sizeof(text) - (size_t)n, " %s", argv[i]);
+    snprintf(text + n, sizeof(text) - (size_t)n, "\n%.*s", (int)size, told);
+    json_t *line = json_pack("{s:{s:i, s:s}}", "error", "code", (int)SM_EIO, "message", text);
+    char *dump = json_dumps(line, JSON_COMPACT);
+    printf("%s\n", dump);
+    free(dump);
+    json_decref(line);
+    return strcmp(argv[2], "--parent") != 0 || atoi(argv[3]) != getppid();
 }
 
 /* The file that grows whenever the slow program has done a little. */
@@ -141,6 +159,30 @@ static void a_stream_is_the_fourth(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* What it is to do is there for all to see, the password is not. */
+static void it_is_told_what_to_do_and_how(void **state)
+{
+    sm_error err;
+    const struct sm_builder_options options = {
+        .fetch = {.tls_ca = "/ca.pem", .insecure = true, .stall_s = 5}};
+    char *longest = malloc(SM_BUILDER_MAX_SECRET + 2);
+    assert_non_null(longest);
+    memset(longest, 'x', SM_BUILDER_MAX_SECRET + 1);
+    longest[SM_BUILDER_MAX_SECRET + 1] = '\0';
+    setenv("SM_TEST_BUILDER", "listener", 1);
+    assert_int_equal(sm_builder_login("example.com", "user", "secret", &options, &err), -SM_EIO);
+    assert_string_equal(err.message,
+        "login --user user -- example.com\n"
+        "{\"tls-ca\":\"/ca.pem\",\"insecure-registry\":true,\"stall-timeout\":5}\nsecret");
+    assert_int_equal(sm_builder_logout("-x", NULL, &err), -SM_EIO);
+    assert_string_equal(err.message, "logout -- -x\n{}\n");
+    assert_int_equal(sm_builder_login("example.com", "user", longest, NULL, &err), -SM_EINVAL);
+    longest[SM_BUILDER_MAX_SECRET] = '\0';
+    assert_int_equal(sm_builder_login("example.com", "user", longest, NULL, &err), -SM_EIO);
+    unsetenv("SM_TEST_BUILDER");
+    free(longest);
+}
+
 static void it_may_be_silent_as_long_as_it_lives(void **state)
 {
     sm_error err;
@@ -157,11 +199,16 @@ static void it_may_be_silent_as_long_as_it_lives(void **state)
 int main(int argc, char **argv)
 {
     const char *mode = getenv("SM_TEST_BUILDER");
+    if (argc > 1 && !mode)
+        return be_the_program();
+    if (argc > 1 && strcmp(mode, "listener") == 0)
+        return be_a_listener(argc, argv);
     if (argc > 1)
-        return !mode ? be_the_program() : strcmp(mode, "slow") == 0 ? be_slow() : pause();
+        return strcmp(mode, "slow") == 0 ? be_slow() : pause();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_has_its_three_descriptors),
         cmocka_unit_test(a_stream_is_the_fourth),
+        cmocka_unit_test(it_is_told_what_to_do_and_how),
         cmocka_unit_test(it_may_be_silent_as_long_as_it_lives),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
