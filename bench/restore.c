@@ -109,8 +109,9 @@ static void capture(struct sm_machine *m, json_t *report)
     sm_machine_ram(m, &ram);
     if (sm_compact_new(ram.bytes, &c, &err) || sm_compact_prepare(c, &ram, false, &err))
         bench_die("prepare", &err);
+    struct sm_pause pause = {0};
     double start = bench_now();
-    if (sm_machine_pause(m, SM_PAUSE_CAPTURE, &err) || sm_machine_save(m, &s, &err))
+    if (sm_machine_pause(m, &pause, &err) || sm_machine_save(m, &s, &err))
         bench_die("pause", &err);
     double saved = bench_now();
     struct bench_samples copy = {0};

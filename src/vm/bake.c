@@ -13,11 +13,11 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/guest_wait.h"
 #include "vm/capture.h"
 #include "vm/command.h"
 #include "vm/exec.h"
 #include "vm/snapshots.h"
-#include "vmm/guest_wait.h"
 #include "vmm/machine.h"
 
 #define IDLE_QUIET_MS    100
@@ -165,7 +165,7 @@ static void settle(struct bake *b, uint32_t timeout_ms)
 static int wait_for_warmup(struct bake *b, sm_exec *exec, sm_exec_result *result, sm_error *err)
 {
     struct sm_guest_wait w;
-    sm_guest_wait_begin(&w, b->vm->machine, WARMUP_WAIT_MS);
+    sm_guest_wait_begin(&w, sm_machine_clock(b->vm->machine), WARMUP_WAIT_MS);
     for (;;) {
         int rc = sm_exec_await(exec, sm_wait_slice(&w.wait), result, err);
         if (rc != -SM_ETIMEOUT)
@@ -330,7 +330,7 @@ static int bake(struct bake *b, enum state state, sm_error *err)
     bool restored = state != BASE && find(b, BASE, &base_path, NULL) == 0;
     rc = restored ? restore_base(b, base_path, err) : boot_and_capture(b, &base, err);
     if (!rc && state != BASE && !restored)
-        rc = sm_machine_resume(b->vm->machine, SM_PAUSE_CAPTURE, err);
+        rc = sm_capture_resume(&base, err);
     if (!rc && state != BASE)
         rc = make_state(b, state, &pid, err); /* while the base is written */
     if (!rc && !restored)

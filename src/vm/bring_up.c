@@ -23,9 +23,9 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/guest_wait.h"
 #include "vm/note.h"
 #include "vm/vm.h"
-#include "vmm/guest_wait.h"
 #include "vmm/machine.h"
 
 static uint64_t since_start(const sm_vm *vm, uint64_t ns)
@@ -212,7 +212,8 @@ int sm_vm_boot(sm_vm *vm, const sm_vm_config *config, sm_error *err)
         rc = sm_machine_boot(vm->machine, err);
     struct sm_channel channel = {.fd = -1};
     struct sm_guest_wait w;
-    sm_guest_wait_begin_or(&w, vm->machine, SM_AGENT_TIMEOUT_MS, config->boot_timeout_ms);
+    sm_guest_wait_begin_or(
+        &w, sm_machine_clock(vm->machine), SM_AGENT_TIMEOUT_MS, config->boot_timeout_ms);
     if (!rc)
         rc = await_agent(vm, &w.wait, &channel, err);
     if (rc)
@@ -343,7 +344,8 @@ int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_er
         rc = sm_machine_start(vm->machine, err);
     struct sm_channel channel;
     struct sm_guest_wait w;
-    sm_guest_wait_begin_or(&w, vm->machine, SM_AGENT_TIMEOUT_MS, config->boot_timeout_ms);
+    sm_guest_wait_begin_or(
+        &w, sm_machine_clock(vm->machine), SM_AGENT_TIMEOUT_MS, config->boot_timeout_ms);
     if (!rc)
         rc = sm_channel_connect(&channel, vm->machine, &w.wait, err);
     if (rc)

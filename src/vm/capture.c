@@ -49,10 +49,16 @@ int sm_capture_listeners(struct sm_capture *capture, sm_vm *vm, sm_error *err)
     return sm_registry_make(&sockets, &capture->listeners, &capture->n_listeners, err);
 }
 
+int sm_capture_resume(struct sm_capture *capture, sm_error *err)
+{
+    return sm_machine_resume(capture->vm->machine, &capture->pause, err);
+}
+
 int sm_capture_take(
     struct sm_capture *capture, sm_vm *vm, const struct sm_note *note, bool delta, sm_error *err)
 {
     struct sm_ram ram;
+    capture->vm = vm;
     sm_machine_ram(vm->machine, &ram);
     int rc = sm_compact_new(ram.bytes, &capture->compact, err);
     if (!rc)
@@ -60,12 +66,12 @@ int sm_capture_take(
     if (rc)
         return rc;
     uint64_t begin = sm_now_ns();
-    rc = sm_machine_pause(vm->machine, SM_PAUSE_CAPTURE, err);
+    rc = sm_machine_pause(vm->machine, &capture->pause, err);
     if (rc)
         return rc;
     rc = copy_paused(capture, vm, note, delta, &ram, err);
     if (rc)
-        sm_machine_resume(vm->machine, SM_PAUSE_CAPTURE, NULL);
+        sm_capture_resume(capture, NULL);
     capture->stats.pause_us = (sm_now_ns() - begin) / 1000;
     capture->stats.ram_bytes = ram.bytes;
     return rc;
@@ -143,7 +149,7 @@ static int capture_frozen(struct sm_capture *capture, sm_vm *vm, sm_error *err)
     if (!rc)
         rc = sm_capture_take(capture, vm, &note, false, err);
     if (!rc)
-        rc = sm_machine_resume(vm->machine, SM_PAUSE_CAPTURE, err);
+        rc = sm_capture_resume(capture, err);
     if (!rc)
         return sm_vm_thaw(vm, err);
     sm_vm_thaw_shortly(vm);
@@ -153,7 +159,7 @@ static int capture_frozen(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 static int capture_live(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 {
     pthread_rwlock_wrlock(&vm->capturing);
-    int rc = sm_machine_is_paused(vm->machine, SM_PAUSE_CALLER)
+    int rc = sm_machine_is_paused(vm->machine, &vm->paused)
                  ? sm_error_set(err, SM_EINVAL,
                        "it is paused, and its agent has a part in it; resume it first")
                  : sm_vm_freeze(vm, err);

@@ -12,6 +12,8 @@
 #include "vm/vm.h"
 
 struct sm_capture {
+    sm_vm *vm;
+    struct sm_pause pause; /* of the copy, until resume: nobody else ends it */
     struct sm_compact *compact;
     struct sm_snapshot *snapshot;
     struct sm_snapshot_listener *listeners; /* for the registry, until the snapshot has them */
@@ -29,11 +31,13 @@ struct sm_capture {
  * which something runs, when it is frozen. */
 int sm_capture_listeners(struct sm_capture *capture, sm_vm *vm, sm_error *err);
 
-/* Pauses the VM, copies, and leaves it paused (after a failure it runs). delta: only what differs from the
+/* Pauses the VM, copies, and leaves it paused until sm_capture_resume (after a failure it runs). delta: only what differs from the
  * snapshot file that the VM was restored from. *capture must be all zero, but for its listeners. note: state, pid,
  * egress, asked; the rest is the VM's. */
 int sm_capture_take(
     struct sm_capture *capture, sm_vm *vm, const struct sm_note *note, bool delta, sm_error *err);
+
+int sm_capture_resume(struct sm_capture *capture, sm_error *err);
 
 /* Begins to write the file; base_fd >= 0: as a difference from that snapshot. base_fd must stay open
  * until finish or clear. */

@@ -1,9 +1,9 @@
 /* Starting a command in a VM. See exec.h. */
 #include "vm/exec.h"
 
+#include "util/guest_wait.h"
 #include "util/strv.h"
 #include "vm/command.h"
-#include "vmm/guest_wait.h"
 
 int sm_vm_exec(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err)
 {
@@ -18,7 +18,7 @@ int sm_vm_exec(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error
         rc = sm_command_describe(image, config, &argv, &env, &request.exec, err);
     struct sm_channel channel;
     struct sm_guest_wait w;
-    sm_guest_wait_begin(&w, vm->machine, SM_AGENT_TIMEOUT_MS);
+    sm_guest_wait_begin(&w, sm_machine_clock(vm->machine), SM_AGENT_TIMEOUT_MS);
     pthread_rwlock_rdlock(&vm->capturing);
     if (!rc)
         rc = sm_vm_channel(vm, &channel, &w.wait, err);

@@ -6,13 +6,13 @@
 
 #include "util/bytes.h"
 #include "util/error.h"
-#include "vmm/guest_wait.h"
+#include "util/guest_wait.h"
 
 /* A gigabyte may take hours where the guest kernel is emulated; what does not move at all must not: each frame has
  * the time that an answer has. */
 static struct sm_wait *next_step(struct sm_guest_wait *w, const struct sm_channel *channel)
 {
-    sm_guest_wait_begin(w, channel->machine, SM_AGENT_TIMEOUT_MS);
+    sm_guest_wait_begin(w, sm_channel_clock(channel), SM_AGENT_TIMEOUT_MS);
     return &w->wait;
 }
 
@@ -65,7 +65,7 @@ int sm_vm_put_file(sm_vm *vm, const char *path, const void *data, size_t size, m
         .path = path, .mode = mode & 07777, .uid = uid, .gid = gid, .size = size};
     struct sm_channel channel;
     struct sm_guest_wait wait;
-    sm_guest_wait_begin(&wait, vm->machine, SM_AGENT_TIMEOUT_MS);
+    sm_guest_wait_begin(&wait, sm_machine_clock(vm->machine), SM_AGENT_TIMEOUT_MS);
     rc = sm_vm_channel(vm, &channel, &wait.wait, err);
     if (rc)
         return rc;
@@ -127,7 +127,7 @@ int sm_vm_get_file(
         return rc;
     struct sm_channel channel;
     struct sm_guest_wait wait;
-    sm_guest_wait_begin(&wait, vm->machine, SM_AGENT_TIMEOUT_MS);
+    sm_guest_wait_begin(&wait, sm_machine_clock(vm->machine), SM_AGENT_TIMEOUT_MS);
     rc = sm_vm_channel(vm, &channel, &wait.wait, err);
     if (rc)
         return rc;

@@ -10,8 +10,8 @@
 
 #include "util/cleanup.h"
 #include "util/error.h"
+#include "util/guest_wait.h"
 #include "vm/agent/exec.h"
-#include "vmm/guest_wait.h"
 #include "vmm/machine.h"
 
 #define FREEZE_WAIT_MS 30000
@@ -35,7 +35,7 @@ static int ask_within(sm_vm *vm, enum sm_wire_type type, const void *message,
 {
     struct sm_channel channel;
     struct sm_guest_wait w;
-    sm_guest_wait_begin(&w, vm->machine, limit_ms);
+    sm_guest_wait_begin(&w, sm_machine_clock(vm->machine), limit_ms);
     int rc = sm_vm_channel(vm, &channel, &w.wait, err);
     if (rc)
         return rc;
@@ -62,7 +62,7 @@ int sm_vm_freeze(sm_vm *vm, sm_error *err)
     const struct sm_wire_freeze request = {.timeout_ms = FREEZE_WAIT_MS};
     struct sm_channel channel;
     struct sm_guest_wait w;
-    sm_guest_wait_begin(&w, vm->machine, FREEZE_WAIT_MS + SM_AGENT_TIMEOUT_MS);
+    sm_guest_wait_begin(&w, sm_machine_clock(vm->machine), FREEZE_WAIT_MS + SM_AGENT_TIMEOUT_MS);
     int rc = sm_vm_channel(vm, &channel, &w.wait, err);
     if (!rc) {
         rc = sm_channel_ask(&channel, SM_WIRE_FREEZE, &request, SM_WIRE_OK, NULL, &w.wait, err);
@@ -234,12 +234,12 @@ void sm_vm_free(sm_vm *vm)
 int sm_vm_halt(sm_vm *vm, sm_error *err)
 {
     pthread_rwlock_rdlock(&vm->capturing);
-    int rc = sm_machine_pause(vm->machine, SM_PAUSE_CALLER, err);
+    int rc = sm_machine_pause(vm->machine, &vm->paused, err);
     pthread_rwlock_unlock(&vm->capturing);
     return rc;
 }
 
 int sm_vm_go_on(sm_vm *vm, sm_error *err)
 {
-    return sm_machine_resume(vm->machine, SM_PAUSE_CALLER, err);
+    return sm_machine_resume(vm->machine, &vm->paused, err);
 }

@@ -17,6 +17,7 @@ struct sm_vm {
     sm_image *image;
     struct sm_hv *hv;
     struct sm_machine *machine;
+    struct sm_pause paused; /* by the VM's user */
     struct sm_vm_network network;
     struct sm_guest_files files;
     char *egress; /* the network's policy, with what a snapshot's adds to it; NULL: there is none */

@@ -89,6 +89,52 @@ static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_erro
     return sm_machine_attach_devices(m, err);
 }
 
+/* ---- the guest's time -------------------------------------------------------------------------- */
+
+/* What the kernel says of one thread: time on a CPU, time in the queue of one. */
+static bool read_schedstat(int tid, uint64_t *ran_ns, uint64_t *waited_ns)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat", tid);
+    auto_file file = fopen(path, "re");
+    unsigned long long ran, waited;
+    if (!file || fscanf(file, "%llu %llu", &ran, &waited) != 2)
+        return false;
+    *ran_ns += ran;
+    *waited_ns += waited;
+    return true;
+}
+
+/* A kernel without these figures still has the thread's clock. */
+static void read_thread_clock(int tid, uint64_t *ran_ns)
+{
+    struct timespec t;
+    clockid_t clock =
+        ~(clockid_t)tid << 3 | 6; /* as pthread_getcpuclockid, of a thread that may have ended */
+    if (clock_gettime(clock, &t) == 0)
+        *ran_ns += (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void cpu_time(void *arg, uint64_t *ran_ns, uint64_t *waited_ns)
+{
+    const struct sm_machine *m = arg;
+    *ran_ns = *waited_ns = 0;
+    for (unsigned i = 0; i < m->n_vcpus; i++) {
+        int tid = atomic_load(&m->vcpus[i].tid);
+        if (tid && !read_schedstat(tid, ran_ns, waited_ns))
+            read_thread_clock(tid, ran_ns);
+    }
+}
+
+static bool is_emulated(void *arg)
+{
+    const struct sm_machine *m = arg;
+    bool assisted;
+    return sm_hv_needs_assist(m->hv, &assisted, NULL) == 0 && assisted;
+}
+
+/* ---- its beginning and end ----------------------------------------------------------------------- */
+
 int sm_machine_create(
     struct sm_machine **out, const struct sm_machine_config *config, sm_error *err)
 {
@@ -101,6 +147,8 @@ int sm_machine_create(
         return sm_error_set(err, SM_ENOMEM, "no memory for a machine");
     fresh->end_fd = fresh->ram_fd = fresh->rootfs_fd = -1;
     init_sync(fresh);
+    fresh->clock =
+        (struct sm_guest_clock){.cpu_time = cpu_time, .is_emulated = is_emulated, .arg = fresh};
     SM_CLEANUP(sm_machine_close_cleanup) struct sm_machine *m = fresh;
     m->timing.start_ns = start;
     m->memory_bytes = config->memory_bytes;
@@ -251,7 +299,7 @@ void sm_machine_kill(struct sm_machine *m)
         sm_loop_resume(m->loop);
         m->loop_paused = false;
     }
-    m->pauses = 0;
+    m->n_pauses = 0;
     sm_machine_join_vcpus(m);
     pthread_mutex_unlock(&m->control);
 }
@@ -292,44 +340,9 @@ void sm_machine_get_timing(struct sm_machine *m, struct sm_machine_timing *timin
     pthread_mutex_unlock(&m->lock);
 }
 
-/* What the kernel says of one thread: time on a CPU, time in the queue of one. */
-static bool read_schedstat(int tid, uint64_t *ran_ns, uint64_t *waited_ns)
+const struct sm_guest_clock *sm_machine_clock(const struct sm_machine *m)
 {
-    char path[64];
-    snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat", tid);
-    auto_file file = fopen(path, "re");
-    unsigned long long ran, waited;
-    if (!file || fscanf(file, "%llu %llu", &ran, &waited) != 2)
-        return false;
-    *ran_ns += ran;
-    *waited_ns += waited;
-    return true;
-}
-
-/* A kernel without these figures still has the thread's clock. */
-static void read_thread_clock(int tid, uint64_t *ran_ns)
-{
-    struct timespec t;
-    clockid_t clock =
-        ~(clockid_t)tid << 3 | 6; /* as pthread_getcpuclockid, of a thread that may have ended */
-    if (clock_gettime(clock, &t) == 0)
-        *ran_ns += (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-void sm_machine_cpu_time(const struct sm_machine *m, uint64_t *ran_ns, uint64_t *waited_ns)
-{
-    *ran_ns = *waited_ns = 0;
-    for (unsigned i = 0; i < m->n_vcpus; i++) {
-        int tid = atomic_load(&m->vcpus[i].tid);
-        if (tid && !read_schedstat(tid, ran_ns, waited_ns))
-            read_thread_clock(tid, ran_ns);
-    }
-}
-
-bool sm_machine_is_emulated(struct sm_machine *m)
-{
-    bool assisted;
-    return sm_hv_needs_assist(m->hv, &assisted, NULL) == 0 && assisted;
+    return m ? &m->clock : NULL;
 }
 
 void sm_machine_get_counters(const struct sm_machine *m, struct sm_hv_counters *counters)

@@ -25,6 +25,7 @@ struct sm_loop;        /* util/loop.h */
 struct sm_snapshot;    /* snapshot/snapshot.h */
 struct sm_ram;         /* snapshot/page_map.h */
 struct sm_net_backend; /* devices/virtio_net.h */
+struct sm_guest_clock; /* util/guest_wait.h */
 
 /* Makes what the network card is plugged into, on the machine's loop. */
 typedef int sm_machine_network_fn(
@@ -86,16 +87,17 @@ void sm_machine_kill(struct sm_machine *machine);
 /* Kills, joins, frees. NULL is fine. */
 void sm_machine_close(struct sm_machine *machine);
 
-/* Whose a pause is. Each owner ends his own, and the machine runs again when the last one has: nobody lets a
- * guest go on whose RAM somebody else copies. */
-enum sm_pause_owner { SM_PAUSE_CALLER = 1, SM_PAUSE_CAPTURE = 2 };
+/* A pause, which is its owner's: only he ends it, and the machine runs again when the last one has ended: nobody lets
+ * a guest go on whose RAM somebody else copies. All zero: there is none. The machine's functions alone look into it. */
+struct sm_pause {
+    bool held;
+};
 
 /* Stops all vCPUs between two instructions and lets the device thread finish what it does; within a
- * second, or -SM_ETIMEOUT and everything runs on. One owner's calls nest not: his second pause is -SM_EINVAL, as
- * is a resume without a pause of his. */
-int sm_machine_pause(struct sm_machine *machine, enum sm_pause_owner owner, sm_error *err);
-int sm_machine_resume(struct sm_machine *machine, enum sm_pause_owner owner, sm_error *err);
-bool sm_machine_is_paused(struct sm_machine *machine, enum sm_pause_owner owner);
+ * second, or -SM_ETIMEOUT and everything runs on. -SM_EINVAL: this pause is there already, or is not. */
+int sm_machine_pause(struct sm_machine *machine, struct sm_pause *pause, sm_error *err);
+int sm_machine_resume(struct sm_machine *machine, struct sm_pause *pause, sm_error *err);
+bool sm_machine_is_paused(struct sm_machine *machine, const struct sm_pause *pause);
 
 /* ---- snapshots ---- */
 
@@ -147,9 +149,7 @@ struct sm_machine_timing { /* CLOCK_MONOTONIC ns; 0: not reached */
 void sm_machine_get_timing(struct sm_machine *machine, struct sm_machine_timing *timing);
 void sm_machine_get_counters(const struct sm_machine *machine, struct sm_hv_counters *counters);
 
-/* How long the vCPU threads together have run, and how long they wanted to and had no CPU of the host. */
-void sm_machine_cpu_time(const struct sm_machine *machine, uint64_t *ran_ns, uint64_t *waited_ns);
-/* Whether the guest's kernel is emulated: runs a small VM to find out. */
-bool sm_machine_is_emulated(struct sm_machine *machine);
+/* The guest's time, as its vCPU threads spend it; lives as long as the machine. Of no machine: NULL. */
+const struct sm_guest_clock *sm_machine_clock(const struct sm_machine *machine);
 
 #endif

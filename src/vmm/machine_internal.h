@@ -6,11 +6,12 @@
 #include <stdatomic.h>
 
 #include "arch/vcpu_state.h"
-#include "devices/guest_memory.h"
 #include "devices/bus.h"
+#include "devices/guest_memory.h"
 #include "devices/serial.h"
 #include "devices/virtio_mmio.h"
 #include "devices/vsock/vsock.h"
+#include "util/guest_wait.h"
 #include "util/loop.h"
 #include "vmm/machine.h"
 
@@ -78,6 +79,7 @@ struct sm_machine {
     unsigned n_devices;
     struct sm_machine_vcpu vcpus[SM_MACHINE_MAX_VCPUS];
     int end_fd;
+    struct sm_guest_clock clock;
 
     atomic_uint request;
     atomic_bool said_panic; /* on the console */
@@ -85,7 +87,7 @@ struct sm_machine {
     pthread_mutex_t control; /* serialises boot, load, pause, resume, kill */
     unsigned n_threads;      /* vCPU threads not yet joined; under control from here on: */
     bool loop_started, loop_paused;
-    unsigned pauses; /* whose they are: bits of enum sm_pause_owner */
+    unsigned n_pauses;
 
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t changed;

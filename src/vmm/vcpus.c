@@ -28,7 +28,6 @@
 #include "util/error.h"
 #include "util/signals.h"
 #include "util/text.h"
-#include "vmm/guest_wait.h"
 #include "vmm/machine_internal.h"
 
 /* Of the guest's own time: a vCPU that waits for a CPU of the host, or for the device thread, comes in the end. */
@@ -338,7 +337,7 @@ static int park_all(struct sm_machine *m, sm_error *err)
     for (unsigned i = 0; i < m->n_vcpus; i++)
         sm_hv_vcpu_kick(m->vcpus[i].hv);
 
-    sm_guest_wait_begin(&w, m, PAUSE_MS);
+    sm_guest_wait_begin(&w, &m->clock, PAUSE_MS);
     pthread_mutex_lock(&m->lock);
     bool in_vain = wait_for_all(m, &w.wait);
     if (m->state == MACHINE_ENDED) {
@@ -393,26 +392,34 @@ static int stand_still(struct sm_machine *m, sm_error *err)
     return 0;
 }
 
-int sm_machine_pause(struct sm_machine *m, enum sm_pause_owner owner, sm_error *err)
+/* A kill has ended all pauses. Under `control`. */
+static bool holds(const struct sm_machine *m, const struct sm_pause *pause)
+{
+    return m->n_pauses && pause->held;
+}
+
+int sm_machine_pause(struct sm_machine *m, struct sm_pause *pause, sm_error *err)
 {
     int rc = 0;
     pthread_mutex_lock(&m->control);
-    if (m->pauses & owner)
+    if (holds(m, pause))
         rc = sm_error_set(err, SM_EINVAL, "the machine is paused already");
-    else if (!m->pauses)
+    else if (!m->n_pauses)
         rc = stand_still(m, err);
-    if (!rc)
-        m->pauses |= owner;
+    if (!rc) {
+        pause->held = true;
+        m->n_pauses++;
+    }
     pthread_mutex_unlock(&m->control);
     return rc;
 }
 
-bool sm_machine_is_paused(struct sm_machine *m, enum sm_pause_owner owner)
+bool sm_machine_is_paused(struct sm_machine *m, const struct sm_pause *pause)
 {
     pthread_mutex_lock(&m->control);
-    bool paused = m->pauses & owner;
+    bool held = holds(m, pause);
     pthread_mutex_unlock(&m->control);
-    return paused;
+    return held;
 }
 
 int sm_machine_go(struct sm_machine *m, sm_error *err)
@@ -440,17 +447,19 @@ int sm_machine_start(struct sm_machine *m, sm_error *err)
     return rc;
 }
 
-int sm_machine_resume(struct sm_machine *m, enum sm_pause_owner owner, sm_error *err)
+int sm_machine_resume(struct sm_machine *m, struct sm_pause *pause, sm_error *err)
 {
     int rc = 0;
     pthread_mutex_lock(&m->control);
-    bool last = m->pauses == (unsigned)owner;
-    if (!(m->pauses & owner))
+    bool last = m->n_pauses == 1;
+    if (!holds(m, pause))
         rc = is_not_paused(m, err);
     else if (last)
         rc = run_again(m, err);
-    if (!rc)
-        m->pauses &= ~(unsigned)owner;
+    if (!rc) {
+        pause->held = false;
+        m->n_pauses--;
+    }
     if (!rc && last && m->loop_paused) {
         sm_loop_resume(m->loop);
         m->loop_paused = false;

@@ -10,26 +10,29 @@
 #include <cmocka.h>
 
 #include "util/error.h"
+#include "util/guest_wait.h"
 #include "vm/vm.h"
-#include "vmm/guest_wait.h"
 #include "vmm/machine.h"
 
 static int64_t limit_ms; /* of the last wait for the guest */
 static int connects;
 
-bool __wrap_sm_machine_is_paused(struct sm_machine *machine, enum sm_pause_owner owner);
-bool __wrap_sm_machine_is_paused(struct sm_machine *machine, enum sm_pause_owner owner)
+bool __wrap_sm_machine_is_paused(struct sm_machine *machine, const struct sm_pause *pause);
+bool __wrap_sm_machine_is_paused(struct sm_machine *machine, const struct sm_pause *pause)
 {
     return false;
 }
 
 /* What takes a second takes a millisecond. */
-void __real_sm_guest_wait_begin(struct sm_guest_wait *w, struct sm_machine *machine, int64_t ms);
-void __wrap_sm_guest_wait_begin(struct sm_guest_wait *w, struct sm_machine *machine, int64_t ms);
-void __wrap_sm_guest_wait_begin(struct sm_guest_wait *w, struct sm_machine *machine, int64_t ms)
+void __real_sm_guest_wait_begin(
+    struct sm_guest_wait *w, const struct sm_guest_clock *clock, int64_t ms);
+void __wrap_sm_guest_wait_begin(
+    struct sm_guest_wait *w, const struct sm_guest_clock *clock, int64_t ms);
+void __wrap_sm_guest_wait_begin(
+    struct sm_guest_wait *w, const struct sm_guest_clock *clock, int64_t ms)
 {
     limit_ms = ms;
-    __real_sm_guest_wait_begin(w, machine, ms / 1000);
+    __real_sm_guest_wait_begin(w, clock, ms / 1000);
 }
 
 /* The guest takes no other connection. */

@@ -10,7 +10,7 @@
 
 #include "guest_code.h"
 #include "patience.h"
-#include "vmm/guest_wait.h"
+#include "util/guest_wait.h"
 #include "vmm/machine.h"
 
 #define MS   1000000ull
@@ -95,7 +95,7 @@ static struct sm_machine *booted(const uint8_t *code, size_t n)
 static struct sm_guest_wait waited(struct sm_machine *m, int limit_ms)
 {
     struct sm_guest_wait w;
-    sm_guest_wait_begin(&w, m, limit_ms);
+    sm_guest_wait_begin(&w, sm_machine_clock(m), limit_ms);
     int64_t most = sm_deadline(PATIENCE_MS);
     do {
         poll(NULL, 0, sm_wait_slice(&w.wait));
@@ -109,7 +109,7 @@ static void a_guest_that_spins_and_one_that_halts_are_given_up(void **state)
 {
     struct sm_machine *m = booted(guest_spins, GUEST_BYTES(guest_spins));
     struct sm_guest_wait w = waited(m, 200);
-    unsigned slowness = sm_machine_is_emulated(m) ? 5 : 1;
+    unsigned slowness = w.clock->is_emulated(w.clock->arg) ? 5 : 1;
     assert_int_equal(w.slowness, slowness);
     assert_true(w.ran_ns >= w.idle_ns);
     assert_true(w.idle_ns + w.ran_ns / slowness >= 200 * MS);
@@ -130,7 +130,7 @@ static void a_clock_is_a_clock(void **state)
     struct sm_machine *m = booted(guest_halts, GUEST_BYTES(guest_halts));
     struct sm_guest_wait w;
     int64_t begin = sm_now_ms();
-    sm_guest_wait_begin_or(&w, m, 120000, 50);
+    sm_guest_wait_begin_or(&w, sm_machine_clock(m), 120000, 50);
     while (!sm_wait_over(&w.wait))
         poll(NULL, 0, sm_wait_slice(&w.wait));
     assert_true(sm_now_ms() - begin >= 50);

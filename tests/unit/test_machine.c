@@ -86,13 +86,14 @@ GUEST(guest_wild, "mov $0xe0000000, %eax\njmp *%rax\n");
 
 static struct sm_machine_end end_of(const uint8_t *code, size_t n)
 {
+    struct sm_pause pause = {0};
     struct sm_machine *m = booted(code, n, 1);
     struct sm_machine_end end;
     ok(sm_machine_wait(m, PATIENCE_MS, &end, &err));
     struct pollfd p = {.fd = sm_machine_end_fd(m), .events = POLLIN};
     assert_int_equal(poll(&p, 1, 0), 1);
-    assert_int_equal(sm_machine_pause(m, SM_PAUSE_CALLER, &err), -SM_EGUEST);
-    assert_int_equal(sm_machine_resume(m, SM_PAUSE_CALLER, &err), -SM_EGUEST);
+    assert_int_equal(sm_machine_pause(m, &pause, &err), -SM_EGUEST);
+    assert_int_equal(sm_machine_resume(m, &pause, &err), -SM_EGUEST);
     sm_machine_kill(m); /* too late: changes nothing */
     struct sm_machine_end again;
     ok(sm_machine_wait(m, 0, &again, &err));
@@ -197,19 +198,20 @@ static void wait_for(struct sm_machine *m, uint64_t counter)
 
 static void pause_stops_and_resume_goes_on(void **state)
 {
+    struct sm_pause pause = {0};
     (void)state;
     static const unsigned counts[] = {1, 4, 16}; /* those beyond the first wait for a SIPI */
     for (size_t k = 0; k < SM_ARRAY_LEN(counts); k++) {
         struct sm_machine *m = counting(counts[k]);
         for (int i = 0; i < 20; i++) {
             wait_for(m, word(m, 0) + 5);
-            ok(sm_machine_pause(m, SM_PAUSE_CALLER, &err));
+            ok(sm_machine_pause(m, &pause, &err));
             uint64_t c = word(m, 0);
             usleep(2000);
             assert_int_equal(word(m, 0), c);
-            assert_int_equal(sm_machine_pause(m, SM_PAUSE_CALLER, &err), -SM_EINVAL);
-            ok(sm_machine_resume(m, SM_PAUSE_CALLER, &err));
-            assert_int_equal(sm_machine_resume(m, SM_PAUSE_CALLER, &err), -SM_EINVAL);
+            assert_int_equal(sm_machine_pause(m, &pause, &err), -SM_EINVAL);
+            ok(sm_machine_resume(m, &pause, &err));
+            assert_int_equal(sm_machine_resume(m, &pause, &err), -SM_EINVAL);
         }
         struct sm_machine_end end;
         assert_int_equal(sm_machine_wait(m, 10, &end, &err), -SM_ETIMEOUT);
@@ -225,10 +227,10 @@ static void pause_stops_and_resume_goes_on(void **state)
 static void a_pause_is_ended_by_its_owner_alone(void **state)
 {
     (void)state;
-    static const enum sm_pause_owner owners[2] = {SM_PAUSE_CALLER, SM_PAUSE_CAPTURE};
+    struct sm_pause pauses[2] = {0};
     struct sm_machine *m = counting(2);
     for (unsigned i = 0; i < 2; i++) {
-        enum sm_pause_owner mine = owners[i], other = owners[!i];
+        struct sm_pause *mine = &pauses[i], *other = &pauses[!i];
         wait_for(m, word(m, 0) + 5);
         ok(sm_machine_pause(m, mine, &err));
         assert_int_equal(sm_machine_resume(m, other, &err), -SM_EINVAL);
@@ -258,6 +260,7 @@ static void be_busy(void *arg)
 
 static void a_pause_waits_for_a_vcpu_that_is_kept(void **state)
 {
+    struct sm_pause pause = {0};
     (void)state;
     static atomic_bool busy;
     struct sm_machine *m = booted(guest_drives, GUEST_BYTES(guest_drives), 1);
@@ -265,13 +268,14 @@ static void a_pause_waits_for_a_vcpu_that_is_kept(void **state)
     while (!atomic_load(&busy))
         usleep(1000);
     usleep(100000); /* now the vCPU waits, too */
-    ok(sm_machine_pause(m, SM_PAUSE_CALLER, &err));
-    ok(sm_machine_resume(m, SM_PAUSE_CALLER, &err));
+    ok(sm_machine_pause(m, &pause, &err));
+    ok(sm_machine_resume(m, &pause, &err));
     sm_machine_close(m);
 }
 
 static void closes_in_every_state(void **state)
 {
+    struct sm_pause pause = {0};
     (void)state;
     struct sm_machine *m;
     const struct sm_machine_config config = {.memory_bytes = MEMORY, .vcpus = 2};
@@ -279,11 +283,11 @@ static void closes_in_every_state(void **state)
     ok(sm_machine_create(&m, &config, &err));
     sm_machine_close(m);
     ok(sm_machine_create(&m, &config, &err));
-    assert_int_equal(sm_machine_pause(m, SM_PAUSE_CALLER, &err), -SM_EINVAL);
+    assert_int_equal(sm_machine_pause(m, &pause, &err), -SM_EINVAL);
     assert_int_equal(sm_machine_boot(m, &err), -SM_EINVAL); /* no kernel */
     sm_machine_close(m);
     m = counting(2);
-    ok(sm_machine_pause(m, SM_PAUSE_CALLER, &err));
+    ok(sm_machine_pause(m, &pause, &err));
     sm_machine_close(m);
     m = counting(1);
     sm_machine_close(m);
@@ -345,12 +349,13 @@ static void memory_beyond_3_gib_goes_on_at_4(void **state)
 
 static void *one_machine(void *arg)
 {
+    struct sm_pause pause = {0};
     (void)arg;
     struct sm_machine *m = counting(1);
     for (int i = 0; i < 5; i++) {
         wait_for(m, word(m, 0) + 3);
-        ok(sm_machine_pause(m, SM_PAUSE_CALLER, NULL));
-        ok(sm_machine_resume(m, SM_PAUSE_CALLER, NULL));
+        ok(sm_machine_pause(m, &pause, NULL));
+        ok(sm_machine_resume(m, &pause, NULL));
     }
     sm_machine_close(m);
     return NULL;
@@ -368,12 +373,12 @@ static void several_machines_at_once(void **state)
 
 /* ---- capture and restore --------------------------------------------------------------------------- */
 
-static void capture(struct sm_machine *m, const char *path)
+static void capture(struct sm_machine *m, struct sm_pause *pause, const char *path)
 {
     auto_snapshot s = NULL;
     struct sm_ram ram;
     assert_int_equal(sm_machine_save(m, &s, &err), -SM_EINVAL); /* it runs */
-    ok(sm_machine_pause(m, SM_PAUSE_CAPTURE, &err));
+    ok(sm_machine_pause(m, pause, &err));
     ok(sm_machine_save(m, &s, &err));
     sm_machine_ram(m, &ram);
     ok(sm_snapshot_save_streaming(path, s, &ram, NULL, NULL, NULL, &err));
@@ -404,15 +409,16 @@ static int restored(const char *path, bool early, struct sm_machine **out, sm_er
 
 static void a_restored_machine_goes_on(void **state)
 {
+    struct sm_pause pause = {0};
     (void)state;
     char path[] = "/tmp/sm-test-XXXXXX";
     close(mkstemp(path));
     for (unsigned vcpus = 1; vcpus <= 2; vcpus++) {
         struct sm_machine *m = counting(vcpus);
         wait_for(m, 10);
-        capture(m, path);
+        capture(m, &pause, path);
         uint64_t at = word(m, 0), nonce = word(m, 2);
-        ok(sm_machine_resume(m, SM_PAUSE_CAPTURE, &err));
+        ok(sm_machine_resume(m, &pause, &err));
         wait_for(m, at + 5); /* the original runs on */
         sm_machine_close(m);
         for (int round = 0; round < 6; round++) {
@@ -421,7 +427,7 @@ static void a_restored_machine_goes_on(void **state)
             assert_int_equal(word(r, 0), at); /* what the others wrote is not in the file */
             ok(sm_machine_start(r, &err));
             wait_for(r, at + 10);
-            ok(sm_machine_pause(r, SM_PAUSE_CALLER, &err));
+            ok(sm_machine_pause(r, &pause, &err));
             assert_int_equal(word(r, 2), nonce);
             uint64_t register_is = word(r, 1) - nonce, memory_is = word(r, 0);
             if (register_is != memory_is && register_is + 1 != memory_is)
@@ -441,7 +447,7 @@ static void a_restored_machine_can_be_captured(void **state)
     close(mkstemp(second));
     struct sm_machine *m = counting(1), *r;
     wait_for(m, 10);
-    capture(m, first);
+    capture(m, &(struct sm_pause){0}, first);
     uint64_t nonce = word(m, 2);
     sm_machine_close(m);
     ok(restored(first, true, &r, &err));
@@ -450,7 +456,7 @@ static void a_restored_machine_can_be_captured(void **state)
     assert_int_equal(ram.backing, SM_RAM_PRIVATE_FILE);
     ok(sm_machine_start(r, &err));
     wait_for(r, word(r, 0) + 10);
-    capture(r, second);
+    capture(r, &(struct sm_pause){0}, second);
     uint64_t at = word(r, 0);
     sm_machine_close(r);
     ok(restored(second, false, &r, &err));
@@ -470,7 +476,7 @@ static void a_file_that_is_cut_short_is_named(void **state)
     close(mkstemp(path));
     struct sm_machine *m = counting(1), *r;
     wait_for(m, 1);
-    capture(m, path);
+    capture(m, &(struct sm_pause){0}, path);
     sm_machine_close(m);
     ok(restored(path, false, &r, &err));
     assert_int_equal(truncate(path, 4096), 0);
@@ -504,7 +510,7 @@ static void what_does_not_fit_is_refused(void **state)
     close(mkstemp(path));
     struct sm_machine *m = counting(1);
     wait_for(m, 1);
-    capture(m, path);
+    capture(m, &(struct sm_pause){0}, path);
     assert_int_equal(sm_machine_load(m, 0, NULL, NULL, &err), -SM_EINVAL);
     sm_machine_close(m);
     int fd;

@@ -58,6 +58,11 @@ void sm_channel_close(struct sm_channel *channel)
     *channel = (struct sm_channel){.fd = -1};
 }
 
+const struct sm_guest_clock *sm_channel_clock(const struct sm_channel *channel)
+{
+    return sm_machine_clock(channel->machine);
+}
+
 int sm_channel_lost(const struct sm_channel *channel, sm_error *err)
 {
     struct sm_machine_end end;

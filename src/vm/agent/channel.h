@@ -17,6 +17,7 @@
 #define SM_AGENT_TIMEOUT_MS 120000
 
 struct sm_machine;
+struct sm_guest_clock;
 struct sm_wait;
 
 struct sm_channel {
@@ -32,6 +33,9 @@ int sm_channel_init(struct sm_channel *channel, int fd, struct sm_machine *machi
 int sm_channel_connect(
     struct sm_channel *channel, struct sm_machine *machine, struct sm_wait *wait, sm_error *err);
 void sm_channel_close(struct sm_channel *channel); /* all zero or closed is fine */
+
+/* The time of the guest at its other end; NULL: there is none but the clock. */
+const struct sm_guest_clock *sm_channel_clock(const struct sm_channel *channel);
 
 /* Sends all of it. */
 int sm_channel_send(

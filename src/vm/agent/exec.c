@@ -102,7 +102,7 @@ static int send_request(sm_exec *e, const struct sm_exec_request *request, sm_er
     if (e->output[1].to.fd >= 0)
         exec.flags |= SM_WIRE_EXEC_STDERR;
     struct sm_guest_wait w;
-    sm_guest_wait_begin(&w, e->channel.machine, SM_AGENT_TIMEOUT_MS);
+    sm_guest_wait_begin(&w, sm_channel_clock(&e->channel), SM_AGENT_TIMEOUT_MS);
     struct sm_wire_started started = {0};
     int rc = request->attach.pid ? sm_channel_ask(&e->channel, SM_WIRE_ATTACH, &request->attach,
                                        SM_WIRE_STARTED, &started, &w.wait, err)

@@ -17,9 +17,9 @@
 
 #include <supermachine.h>
 
+#include "util/guest_wait.h"
 #include "vm/agent/channel.h"
 #include "vm/agent/stream_fd.h"
-#include "vmm/guest_wait.h"
 
 /* One stream of output on its way to the caller. */
 struct sm_exec_output {

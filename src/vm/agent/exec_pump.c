@@ -216,7 +216,7 @@ static int time_left(sm_exec *e)
     if (left > 0)
         return left;
     if (!e->overdue)
-        sm_guest_wait_begin(&e->late, e->channel.machine, KILL_WAIT_MS);
+        sm_guest_wait_begin(&e->late, sm_channel_clock(&e->channel), KILL_WAIT_MS);
     e->overdue = true;
     return sm_wait_slice(&e->late.wait);
 }

@@ -1,10 +1,9 @@
 /* Waiting for a guest. See guest_wait.h. */
-#include "vmm/guest_wait.h"
+#include "util/guest_wait.h"
 
 #include <stdio.h>
 
 #include "util/bytes.h"
-#include "vmm/machine.h"
 
 #define EMULATED_SLOWNESS 5
 /* A tick that comes later than this was late because we did not run ourselves. */
@@ -34,23 +33,17 @@ bool sm_guest_wait_account(
     return spent_ms(w) >= w->limit_ms;
 }
 
-/* Asked only in doubt: it runs a test VM. */
-static unsigned find_slowness(struct sm_machine *machine)
-{
-    return sm_machine_is_emulated(machine) ? EMULATED_SLOWNESS : 1;
-}
-
 static bool over(struct sm_wait *wait)
 {
     struct sm_guest_wait *w = (struct sm_guest_wait *)wait;
     uint64_t now = sm_now_ns(), ran, waited;
     if (w->counting && now - w->tick_ns < SM_WAIT_TICK_MS * 1000000ull / 2)
         return false;
-    sm_machine_cpu_time(w->machine, &ran, &waited);
+    w->clock->cpu_time(w->clock->arg, &ran, &waited);
     if (!sm_guest_wait_account(w, now, ran, waited))
         return false;
     if (!w->slowness)
-        w->slowness = find_slowness(w->machine);
+        w->slowness = w->clock->is_emulated(w->clock->arg) ? EMULATED_SLOWNESS : 1;
     if (spent_ms(w) < w->limit_ms)
         return false;
     snprintf(wait->why, sizeof(wait->why), ", in which the guest ran for %.1f s and idled for %.1f",
@@ -59,20 +52,21 @@ static bool over(struct sm_wait *wait)
 }
 
 void sm_guest_wait_begin_or(
-    struct sm_guest_wait *w, struct sm_machine *machine, int64_t limit_ms, int clock_ms)
+    struct sm_guest_wait *w, const struct sm_guest_clock *clock, int64_t limit_ms, int clock_ms)
 {
-    bool by_clock = clock_ms > 0 || !machine;
+    bool by_clock = clock_ms > 0 || !clock;
     *w = (struct sm_guest_wait){
         .wait = sm_wait_ms(clock_ms > 0 ? clock_ms
                            : by_clock   ? limit_ms
                                         : -1),
-        .machine = machine,
+        .clock = clock,
         .limit_ms = limit_ms,
     };
     w->wait.over = by_clock ? NULL : over;
 }
 
-void sm_guest_wait_begin(struct sm_guest_wait *w, struct sm_machine *machine, int64_t limit_ms)
+void sm_guest_wait_begin(
+    struct sm_guest_wait *w, const struct sm_guest_clock *clock, int64_t limit_ms)
 {
-    sm_guest_wait_begin_or(w, machine, limit_ms, 0);
+    sm_guest_wait_begin_or(w, clock, limit_ms, 0);
 }

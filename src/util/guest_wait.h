@@ -12,16 +12,22 @@
  * A tick costs a few system calls (open, read, close of /proc/self/task/TID/schedstat) per vCPU; a wait that is over before
  * the first tick none.
  */
-#ifndef SM_VMM_GUEST_WAIT_H
-#define SM_VMM_GUEST_WAIT_H
+#ifndef SM_UTIL_GUEST_WAIT_H
+#define SM_UTIL_GUEST_WAIT_H
 
 #include "util/wait.h"
 
-struct sm_machine;
+/* What tells the guest's time. */
+struct sm_guest_clock {
+    /* How long all its vCPUs together have run, and how long they wanted to and had no CPU of the host. */
+    void (*cpu_time)(void *arg, uint64_t *ran_ns, uint64_t *waited_ns);
+    bool (*is_emulated)(void *arg); /* asked only in doubt: it may take a while to find out */
+    void *arg;
+};
 
 struct sm_guest_wait {
     struct sm_wait wait; /* first: what functions that wait are given */
-    struct sm_machine *machine;
+    const struct sm_guest_clock *clock;
     int64_t limit_ms;  /* of the guest's time */
     unsigned slowness; /* how much longer everything takes it; 0: not known yet */
     bool counting;     /* the first tick was there: what follows is since then */
@@ -30,12 +36,13 @@ struct sm_guest_wait {
     uint64_t passed_ns, ran_ns, idle_ns;
 };
 
-/* From now on. machine NULL (tests): like a deadline. */
-void sm_guest_wait_begin(struct sm_guest_wait *w, struct sm_machine *machine, int64_t limit_ms);
+/* From now on. clock NULL (tests): like a deadline. */
+void sm_guest_wait_begin(
+    struct sm_guest_wait *w, const struct sm_guest_clock *clock, int64_t limit_ms);
 
 /* The same, or by the clock alone if clock_ms is not 0. */
 void sm_guest_wait_begin_or(
-    struct sm_guest_wait *w, struct sm_machine *machine, int64_t limit_ms, int clock_ms);
+    struct sm_guest_wait *w, const struct sm_guest_clock *clock, int64_t limit_ms, int clock_ms);
 
 /* What a tick does: all vCPUs together have run and waited for so long at the time `now_ns`. True: the guest's
  * time is over. */
