@@ -1,3 +1,5 @@
+/* --egress, --allow and --deny as the lines that the library takes. See network.h. Nothing is
+ * judged here but which mode goes without saying; what is wrong in a target the library says. */
 #include "cli/network.h"
 
 #include <stdio.h>

@@ -1,3 +1,5 @@
+/* See ext4_dump.h. It reads with libext2fs and shares only the digest with what it judges, so that
+ * a mistake of the builder's is not read back as it was made. */
 #include "ext4_dump.h"
 
 #include <ext2fs/ext2fs.h>

@@ -1,3 +1,6 @@
+/* An agent as a child of the test, and the host's side of its sockets. See agent_util.h. The child
+ * shares one page with the test (struct fake_system): what its system was told, and what it shall
+ * answer. It ends with the test, and its exit status is judged in the teardown. */
 #include "agent_util.h"
 
 #include <errno.h>

@@ -1,3 +1,5 @@
+/* Layers by libarchive, images by src/rootfs, and what is in them by e2fsck and ext4_dump: an image
+ * that e2fsck complains of has no other text than that. See layer_util.h. */
 #include "layer_util.h"
 
 #include <archive.h>

@@ -1,3 +1,4 @@
+/* See snapshot_util.h. What is random here comes from a seed: a failure can be had again. */
 #include "snapshot_util.h"
 
 #include <errno.h>

@@ -1,3 +1,5 @@
+/* Errors as sentences: they grow on the way up, are cut and never overrun, and hold nothing that a
+ * terminal obeys, whoever wrote it. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

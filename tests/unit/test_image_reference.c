@@ -1,3 +1,4 @@
+/* References as users write them: what each means, written out in full; what is refused. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -1,3 +1,5 @@
+/* The event loop: calls, watches, timers and pauses, from its own thread, from others, and before
+ * there is one. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -1,3 +1,5 @@
+/* The transport under a toy device: a driver that keeps the order, drivers that do not, saved
+ * states that lie, and register accesses from several threads. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

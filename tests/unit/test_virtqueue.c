@@ -1,3 +1,5 @@
+/* The split virtqueue with a guest that may write anything into its rings: each way of breaking the
+ * rules has a name, stops the queue and reads nothing outside of RAM. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

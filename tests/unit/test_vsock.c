@@ -1,3 +1,5 @@
+/* The vsock device with a guest that is a few calls of the test: streams of both sides, credit,
+ * what a hostile driver sends, pauses and resets of the transport. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -1,3 +1,5 @@
+/* The decoder of the few instructions that the assist completes: encodings that it must know, and
+ * near ones that it must not take for them. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -1,3 +1,5 @@
+/* The page walk of the assist on tables made by hand: who may do what, what gets marked, with which
+ * error code it ends; and the faults that are SYSCALLs. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
