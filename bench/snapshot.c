@@ -283,11 +283,12 @@ static void usage(void)
     exit(2);
 }
 
-int main(int argc, char **argv)
+static const char *json_path;
+
+static void take_options(int argc, char **argv)
 {
     static const struct option options[] = {{"dir", 1, 0, 'd'}, {"json", 1, 0, 'j'},
         {"memory", 1, 0, 'm'}, {"runs", 1, 0, 'r'}, {"live", 1, 0, 'l'}, {"dirty", 1, 0, 'y'}, {0}};
-    const char *json = NULL;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         unsigned long n = optarg ? strtoul(optarg, NULL, 10) : 0;
         switch (c) {
@@ -295,7 +296,7 @@ int main(int argc, char **argv)
             snprintf(dir, sizeof(dir), "%s", optarg);
             break;
         case 'j':
-            json = optarg;
+            json_path = optarg;
             break;
         case 'm':
             ram_bytes = (uint64_t)SM_MIN(SM_MAX(n, 2), 65536) << 20;
@@ -313,6 +314,27 @@ int main(int argc, char **argv)
             usage();
         }
     }
+}
+
+static void measure(void)
+{
+    static const unsigned threads[] = {1, 2, 4};
+    bench_memcpy();
+    for (size_t i = 0; i < SM_ARRAY_LEN(threads); i++) {
+        bench_streaming(threads[i], true);
+        bench_streaming(threads[i], false);
+        bench_compact(threads[i], false, false);
+        bench_compact(threads[i], true, false);
+        bench_diff(threads[i], false);
+        bench_diff(threads[i], true);
+    }
+    bench_compact(4, true, true);
+    bench_reading();
+}
+
+int main(int argc, char **argv)
+{
+    take_options(argc, argv);
     strncat(dir, "/bench-snapshot-XXXXXX", sizeof(dir) - strlen(dir) - 1);
     if (!mkdtemp(dir))
         bench_die(dir, NULL);
@@ -326,27 +348,16 @@ int main(int argc, char **argv)
     if (sm_snapshot_save_plain(base, meta, ram, &o, NULL, &err))
         bench_die("base", &err);
 
-    bench_memcpy();
-    static const unsigned threads[] = {1, 2, 4};
-    for (size_t i = 0; i < SM_ARRAY_LEN(threads); i++) {
-        bench_streaming(threads[i], true);
-        bench_streaming(threads[i], false);
-        bench_compact(threads[i], false, false);
-        bench_compact(threads[i], true, false);
-        bench_diff(threads[i], false);
-        bench_diff(threads[i], true);
-    }
-    bench_compact(4, true, true);
-    bench_reading();
+    measure();
     printf("%.0f MiB of RAM, %.0f MiB of it non-zero, %u in 1000 pages changed for the diffs; "
            "medians of %u\n",
         mib(ram_bytes), mib(live_pages * PAGE), dirty_per_mille, runs);
     bench_print_table(rows);
-    if (json) {
+    if (json_path) {
         json_t *all = json_pack("{s:s, s:I, s:I, s:i, s:O}", "bench", "snapshot", "ram_bytes",
             (json_int_t)ram_bytes, "live_bytes", (json_int_t)live_pages * PAGE, "runs", (int)runs,
             "rows", rows);
-        bench_write_json(all, json);
+        bench_write_json(all, json_path);
         json_decref(all);
     }
     json_decref(rows);

@@ -57,92 +57,109 @@ static void host_acts(struct host *host, unsigned what, unsigned which)
     }
 }
 
-/* Input: steps of four bytes: kind, two small operands, flags; a packet's strange fields come from the
- * high bits of the kind. */
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
-{
-    static uint8_t payload[65536];
-    struct vg g = {0};
-    struct host host = {.n = 0};
+struct world {
+    struct vg g;
+    struct host host;
     struct sm_loop *loop;
     struct sm_vsock *vsock;
+};
+
+static void save_and_load(struct world *w, bool load)
+{
+    struct sm_virtio_dev *dev = sm_vsock_dev(w->vsock);
     struct sm_virtio_state state;
+    sm_virtio_save(dev, &state);
+    if (!load)
+        return;
+    if (sm_virtio_load(dev, &state, NULL))
+        abort();
+    sm_vsock_transport_reset(w->vsock);
+    sm_virtio_wake(dev);
+}
+
+/* A packet whose strange fields come from the high bits of the kind. */
+static void guest_sends(struct world *w, uint8_t kind, uint8_t a, uint8_t op, uint8_t flags)
+{
+    static uint8_t payload[65536];
+    uint32_t len = op == VG_RW ? flags * 257u : 0;
+    struct vg_packet p = {.src_cid = 3 + ((kind & 0xe0) == 0x20),
+        .dst_cid = 2 + ((kind & 0xe0) == 0x40),
+        .src_port = 100 + a % 16u,
+        .dst_port = 1 + (a > 250),
+        .len = kind & 0x10 ? flags * 0x01010101u : len,
+        .type = (uint16_t)(1 + ((kind & 0xe0) == 0x60)),
+        .op = op,
+        .flags = flags,
+        .buf_alloc = w->g.buf_alloc,
+        .fwd_cnt = w->g.fwd_cnt};
+    if (!vg_tx_room(&w->g))
+        sm_loop_turn(w->loop);
+    if (vg_tx_room(&w->g))
+        vg_send_raw(&w->g, &p, payload, len);
+}
+
+static void step(struct world *w, uint8_t kind, uint8_t a, uint8_t b, uint8_t flags)
+{
+    struct vg_packet p;
+    switch (kind % 16) {
+    case 0:
+        host_acts(&w->host, a, b);
+        break;
+    case 1:
+        w->g.refill = !w->g.refill;
+        vg_refill(&w->g);
+        break;
+    case 2:
+        w->g.fwd_cnt += a * 300u;
+        w->g.buf_alloc = (b + 1u) << (flags % 16);
+        break;
+    case 3:
+        vg_return_event(&w->g);
+        break;
+    case 4:
+        save_and_load(w, flags & 1);
+        break;
+    case 5:
+        sm_loop_turn(w->loop);
+        while (vg_recv(&w->g, &p) && w->g.n_held < 16)
+            ;
+        break;
+    default:
+        guest_sends(w, kind, a, b, flags);
+        break;
+    }
+    if (flags & 0x40)
+        sm_loop_turn(w->loop);
+}
+
+/* Input: steps of four bytes: kind, two small operands, flags. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct world w = {.host = {.n = 0}};
     const struct sm_vsock_config config = {.max_streams = 12};
-    fg_init(&g.fg);
-    struct sm_virtio_env env = {.memory = &g.fg.gm, .irq_fd = eventfd(0, EFD_NONBLOCK)};
-    if (sm_loop_create(&loop, NULL))
+    fg_init(&w.g.fg);
+    struct sm_virtio_env env = {.memory = &w.g.fg.gm, .irq_fd = eventfd(0, EFD_NONBLOCK)};
+    if (sm_loop_create(&w.loop, NULL))
         abort();
-    env.loop = loop;
-    if (sm_vsock_create(&env, &config, &vsock, NULL) ||
-        sm_vsock_listen(vsock, 1, on_accept, &host, NULL))
+    env.loop = w.loop;
+    if (sm_vsock_create(&env, &config, &w.vsock, NULL) ||
+        sm_vsock_listen(w.vsock, 1, on_accept, &w.host, NULL))
         abort();
-    vg_init(&g, sm_vsock_dev(vsock), 16, 4096);
+    vg_init(&w.g, sm_vsock_dev(w.vsock), 16, 4096);
     for (size_t at = 0; at + 4 <= size && at < 4000; at += 4) {
-        uint8_t kind = data[at], a = data[at + 1], b = data[at + 2], flags = data[at + 3];
-        struct vg_packet p = {.src_cid = 3,
-            .dst_cid = 2,
-            .src_port = 100 + a % 16u,
-            .dst_port = 1 + (a > 250),
-            .type = 1,
-            .op = b,
-            .flags = flags,
-            .buf_alloc = g.buf_alloc,
-            .fwd_cnt = g.fwd_cnt};
-        uint32_t len = b == VG_RW ? flags * 257u : 0;
-        switch (kind % 16) {
-        case 0:
-            host_acts(&host, a, b);
-            break;
-        case 1:
-            g.refill = !g.refill;
-            vg_refill(&g);
-            break;
-        case 2:
-            g.fwd_cnt += a * 300u;
-            g.buf_alloc = (b + 1u) << (flags % 16);
-            break;
-        case 3:
-            vg_return_event(&g);
-            break;
-        case 4:
-            sm_virtio_save(sm_vsock_dev(vsock), &state);
-            if (flags & 1) {
-                if (sm_virtio_load(sm_vsock_dev(vsock), &state, NULL))
-                    abort();
-                sm_vsock_transport_reset(vsock);
-                sm_virtio_wake(sm_vsock_dev(vsock));
-            }
-            break;
-        case 5:
-            sm_loop_turn(loop);
-            while (vg_recv(&g, &p) && g.n_held < 16)
-                ;
-            break;
-        default:
-            p.len = kind & 0x10 ? flags * 0x01010101u : len;
-            p.src_cid += (kind & 0xe0) == 0x20;
-            p.dst_cid += (kind & 0xe0) == 0x40;
-            p.type = (uint16_t)(p.type + ((kind & 0xe0) == 0x60));
-            if (!vg_tx_room(&g))
-                sm_loop_turn(loop);
-            if (vg_tx_room(&g))
-                vg_send_raw(&g, &p, payload, len);
-            break;
-        }
-        if (flags & 0x40)
-            sm_loop_turn(loop);
+        step(&w, data[at], data[at + 1], data[at + 2], data[at + 3]);
         struct sm_vsock_stats stats;
-        sm_vsock_get_stats(vsock, &stats);
+        sm_vsock_get_stats(w.vsock, &stats);
         if (stats.streams > config.max_streams)
             abort();
     }
-    sm_vsock_end(vsock);
-    while (host.n > 0)
-        close(host.fds[--host.n]);
-    sm_loop_turn(loop);
-    sm_virtio_destroy(sm_vsock_dev(vsock));
-    sm_loop_destroy(loop);
+    sm_vsock_end(w.vsock);
+    while (w.host.n > 0)
+        close(w.host.fds[--w.host.n]);
+    sm_loop_turn(w.loop);
+    sm_virtio_destroy(sm_vsock_dev(w.vsock));
+    sm_loop_destroy(w.loop);
     close(env.irq_fd);
-    fg_fini(&g.fg);
+    fg_fini(&w.g.fg);
     return 0;
 }

@@ -305,6 +305,23 @@ static void a_diff_is_the_whole_new_file(void **state)
     free(base), free(diff), free(full);
 }
 
+/* Writes to RAM that is mapped from a file here and there, and gives one page back; how many pages it wrote. */
+static unsigned change_here_and_there(uint8_t *p)
+{
+    unsigned written = 0;
+    for (uint64_t page = 11; page < BYTES / SM_SNAPSHOT_PAGE; page += 101, written++) {
+        memset(p + page * SM_SNAPSHOT_PAGE, written % 2 ? 0 : 0x77, SM_SNAPSHOT_PAGE);
+        if (written == 4) /* written, but with what was there */
+            memcpy(p + page * SM_SNAPSHOT_PAGE, ram + page * SM_SNAPSHOT_PAGE, SM_SNAPSHOT_PAGE);
+    }
+    uint64_t data_page = 0; /* one the file has data in, given back */
+    while (!ram[data_page * SM_SNAPSHOT_PAGE] || data_page % 101 == 11)
+        data_page++;
+    assert_true(mmap(p + data_page * SM_SNAPSHOT_PAGE, SM_SNAPSHOT_PAGE, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED);
+    return written;
+}
+
 /* As after a restore: RAM mapped from the base, written here and there. Only that is looked at. */
 static void a_delta_of_mapped_ram_looks_at_what_changed(void **state)
 {
@@ -318,17 +335,7 @@ static void a_delta_of_mapped_ram_looks_at_what_changed(void **state)
     ok(sm_snapshot_load_meta(fd, base, &meta, &err));
     ok(sm_snapshot_map_ram(fd, meta, NULL, &map, &err));
     uint8_t *p = map;
-    unsigned written = 0;
-    for (uint64_t page = 11; page < BYTES / SM_SNAPSHOT_PAGE; page += 101, written++) {
-        memset(p + page * SM_SNAPSHOT_PAGE, written % 2 ? 0 : 0x77, SM_SNAPSHOT_PAGE);
-        if (written == 4) /* written, but with what was there */
-            memcpy(p + page * SM_SNAPSHOT_PAGE, ram + page * SM_SNAPSHOT_PAGE, SM_SNAPSHOT_PAGE);
-    }
-    uint64_t data_page = 0; /* one the file has data in, given back */
-    while (!ram[data_page * SM_SNAPSHOT_PAGE] || data_page % 101 == 11)
-        data_page++;
-    assert_true(mmap(p + data_page * SM_SNAPSHOT_PAGE, SM_SNAPSHOT_PAGE, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED);
+    unsigned written = change_here_and_there(p);
 
     struct sm_ram r = {.base = p,
         .bytes = BYTES,

@@ -21,100 +21,57 @@ union message {
 
 static const uint8_t some_bytes[40] = {0, 1, 2, 3, 0xff};
 
-/* One of each message with every field set to something of its own. */
+static const char *const example_argv[] = {"sh", "-c", "", "x", NULL};
+
+/* One of each message with every field set to something of its own; those without fields have no row. */
+static const void *const examples[] = {
+    [SM_WIRE_HELLO] = &(const struct sm_wire_hello){1, 2, 3, "0.1.0"},
+    [SM_WIRE_PING] = &(const struct sm_wire_ping){4},
+    [SM_WIRE_EXEC] = &(const struct sm_wire_exec){.flags = 5,
+        .timeout_ms = 6,
+        .grace_ms = 7,
+        .rows = 8,
+        .columns = 9,
+        .user = "app:staff",
+        .cwd = "/srv",
+        .argv = {.strv = example_argv},
+        .env = {.data = "A=1\0B=", .bytes = 7, .count = 2}},
+    [SM_WIRE_ATTACH] = &(const struct sm_wire_attach){10},
+    [SM_WIRE_WRITE_FILE] = &(const struct sm_wire_write_file){"/a/b", 0644, 11, 12, 13},
+    [SM_WIRE_READ_FILE] = &(const struct sm_wire_read_file){"/a/c", 14},
+    [SM_WIRE_SET_CLOCK] = &(const struct sm_wire_set_clock){UINT64_MAX},
+    [SM_WIRE_ADD_ENTROPY] = &(const struct sm_wire_add_entropy){{some_bytes, 40}},
+    [SM_WIRE_SET_IDENTITY] = &(const struct sm_wire_set_identity){"host", ""},
+    [SM_WIRE_RESTORE] = &(const struct sm_wire_restore){15, {some_bytes, 32}, "h", "m", 16},
+    [SM_WIRE_SET_NETWORK] = &(const struct sm_wire_set_network){.mac = {some_bytes, 6},
+        .mtu = 35,
+        .address4 = {some_bytes, 4},
+        .address6 = {some_bytes, 16},
+        .gateway6 = {some_bytes, 16},
+        .prefix4 = 36,
+        .prefix6 = 37,
+        .resolv_conf = "nameserver"},
+    [SM_WIRE_WAIT_LISTEN] = &(const struct sm_wire_wait_listen){80, 16},
+    [SM_WIRE_WAIT_IDLE] = &(const struct sm_wire_wait_idle){17, 18},
+    [SM_WIRE_FREEZE] = &(const struct sm_wire_freeze){34},
+    [SM_WIRE_ERROR] = &(const struct sm_wire_error){3, -2, "what failed"},
+    [SM_WIRE_PONG] = &(const struct sm_wire_pong){19, 20, 21, 22, 23},
+    [SM_WIRE_STARTED] = &(const struct sm_wire_started){24},
+    [SM_WIRE_EXIT] = &(const struct sm_wire_exit){-1, 9, 1, 25, 26},
+    [SM_WIRE_FILE] = &(const struct sm_wire_file){27, 28, 29, 30},
+    [SM_WIRE_SOCKETS] = &(const struct sm_wire_sockets){{some_bytes, SM_WIRE_SOCKET_SIZE}},
+    [SM_WIRE_SIGNAL] = &(const struct sm_wire_signal){15, 1},
+    [SM_WIRE_RESIZE] = &(const struct sm_wire_resize){31, 32},
+    [SM_WIRE_WINDOW] = &(const struct sm_wire_window){33},
+};
+
 static size_t example(enum sm_wire_type type, uint8_t *buf, size_t cap)
 {
-    static const char *const argv[] = {"sh", "-c", "", "x", NULL};
     struct sm_wire_writer w = {.buf = buf, .cap = cap};
-    switch (type) {
-    case SM_WIRE_HELLO:
-        sm_wire_put_hello(&w, &(struct sm_wire_hello){1, 2, 3, "0.1.0"});
-        break;
-    case SM_WIRE_PING:
-        sm_wire_put_ping(&w, &(struct sm_wire_ping){4});
-        break;
-    case SM_WIRE_EXEC:
-        sm_wire_put_exec(&w, &(struct sm_wire_exec){.flags = 5,
-                                 .timeout_ms = 6,
-                                 .grace_ms = 7,
-                                 .rows = 8,
-                                 .columns = 9,
-                                 .user = "app:staff",
-                                 .cwd = "/srv",
-                                 .argv = {.strv = argv},
-                                 .env = {.data = "A=1\0B=", .bytes = 7, .count = 2}});
-        break;
-    case SM_WIRE_ATTACH:
-        sm_wire_put_attach(&w, &(struct sm_wire_attach){10});
-        break;
-    case SM_WIRE_WRITE_FILE:
-        sm_wire_put_write_file(&w, &(struct sm_wire_write_file){"/a/b", 0644, 11, 12, 13});
-        break;
-    case SM_WIRE_READ_FILE:
-        sm_wire_put_read_file(&w, &(struct sm_wire_read_file){"/a/c", 14});
-        break;
-    case SM_WIRE_SET_CLOCK:
-        sm_wire_put_set_clock(&w, &(struct sm_wire_set_clock){UINT64_MAX});
-        break;
-    case SM_WIRE_ADD_ENTROPY:
-        sm_wire_put_add_entropy(&w, &(struct sm_wire_add_entropy){{some_bytes, 40}});
-        break;
-    case SM_WIRE_SET_IDENTITY:
-        sm_wire_put_set_identity(&w, &(struct sm_wire_set_identity){"host", ""});
-        break;
-    case SM_WIRE_RESTORE:
-        sm_wire_put_restore(&w, &(struct sm_wire_restore){15, {some_bytes, 32}, "h", "m", 16});
-        break;
-    case SM_WIRE_SET_NETWORK:
-        sm_wire_put_set_network(&w, &(struct sm_wire_set_network){.mac = {some_bytes, 6},
-                                        .mtu = 35,
-                                        .address4 = {some_bytes, 4},
-                                        .address6 = {some_bytes, 16},
-                                        .gateway6 = {some_bytes, 16},
-                                        .prefix4 = 36,
-                                        .prefix6 = 37,
-                                        .resolv_conf = "nameserver"});
-        break;
-    case SM_WIRE_WAIT_LISTEN:
-        sm_wire_put_wait_listen(&w, &(struct sm_wire_wait_listen){80, 16});
-        break;
-    case SM_WIRE_WAIT_IDLE:
-        sm_wire_put_wait_idle(&w, &(struct sm_wire_wait_idle){17, 18});
-        break;
-    case SM_WIRE_FREEZE:
-        sm_wire_put_freeze(&w, &(struct sm_wire_freeze){34});
-        break;
-    case SM_WIRE_ERROR:
-        sm_wire_put_error(&w, &(struct sm_wire_error){3, -2, "what failed"});
-        break;
-    case SM_WIRE_PONG:
-        sm_wire_put_pong(&w, &(struct sm_wire_pong){19, 20, 21, 22, 23});
-        break;
-    case SM_WIRE_STARTED:
-        sm_wire_put_started(&w, &(struct sm_wire_started){24});
-        break;
-    case SM_WIRE_EXIT:
-        sm_wire_put_exit(&w, &(struct sm_wire_exit){-1, 9, 1, 25, 26});
-        break;
-    case SM_WIRE_FILE:
-        sm_wire_put_file(&w, &(struct sm_wire_file){27, 28, 29, 30});
-        break;
-    case SM_WIRE_SOCKETS:
-        sm_wire_put_sockets(&w, &(struct sm_wire_sockets){{some_bytes, SM_WIRE_SOCKET_SIZE}});
-        break;
-    case SM_WIRE_SIGNAL:
-        sm_wire_put_signal(&w, &(struct sm_wire_signal){15, 1});
-        break;
-    case SM_WIRE_RESIZE:
-        sm_wire_put_resize(&w, &(struct sm_wire_resize){31, 32});
-        break;
-    case SM_WIRE_WINDOW:
-        sm_wire_put_window(&w, &(struct sm_wire_window){33});
-        break;
-    default:
+    if ((size_t)type < SM_ARRAY_LEN(examples) && examples[type])
+        sm_wire_put(&w, type, examples[type]);
+    else
         sm_wire_put_empty(&w, type);
-        break;
-    }
     assert_false(w.failed);
     return w.len;
 }
