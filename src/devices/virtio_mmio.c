@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/eventfd.h>
 
 #include "util/bytes.h"
 #include "util/error.h"
@@ -51,7 +50,7 @@ static void raise(struct sm_virtio_dev *dev, unsigned why)
 {
     atomic_fetch_or(&dev->interrupt_status, why);
     atomic_fetch_add_explicit(&dev->interrupts, 1, memory_order_relaxed);
-    eventfd_write(dev->env.irq_fd, 1);
+    sm_bell_ring(&dev->env.irq);
 }
 
 static uint64_t driver_features(const uint32_t words[2])
@@ -91,7 +90,7 @@ void sm_virtio_interrupt(struct sm_virtio_dev *dev)
 
 void sm_virtio_again(struct sm_virtio_dev *dev, unsigned q)
 {
-    eventfd_write(dev->notify_fd[q], 1);
+    sm_bell_ring(&dev->kick[q].bell);
 }
 
 void sm_virtio_serve(struct sm_virtio_dev *dev, unsigned q, sm_virtio_serve_fn *fn)
@@ -136,8 +135,7 @@ static void on_kick(void *arg, uint32_t events)
 {
     (void)events;
     struct sm_virtio_kick *kick = arg;
-    eventfd_t ignored;
-    eventfd_read(kick->dev->notify_fd[kick->q], &ignored);
+    sm_bell_clear(&kick->bell);
     look_into(kick->dev, kick->q);
 }
 
@@ -146,7 +144,7 @@ void sm_virtio_wake(struct sm_virtio_dev *dev)
     for (unsigned q = 0; q < dev->ops->n_queues; q++)
         look_into(dev, q);
     if (dev->active && atomic_load(&dev->interrupt_status))
-        eventfd_write(dev->env.irq_fd, 1);
+        sm_bell_ring(&dev->env.irq);
 }
 
 /* Starts the queues that are ready; false if one of them makes no sense. */
@@ -338,7 +336,7 @@ static void mmio_write(void *arg, uint64_t offset, const void *data, unsigned le
         break;
     case REG_QUEUE_NOTIFY:
         if (value < dev->ops->n_queues)
-            eventfd_write(dev->notify_fd[value], 1);
+            sm_bell_ring(&dev->kick[value].bell);
         break;
     case REG_STATUS:
         write_status(dev, value);
@@ -508,16 +506,16 @@ int sm_virtio_init(struct sm_virtio_dev *dev, const struct sm_virtio_ops *ops,
         features | SM_VIRTIO_F_VERSION_1 | SM_VIRTIO_F_EVENT_IDX | SM_VIRTIO_F_INDIRECT_DESC;
     pthread_mutex_init(&dev->lock, NULL);
     for (unsigned q = 0; q < SM_VIRTIO_MAX_QUEUES; q++)
-        dev->notify_fd[q] = -1;
+        dev->kick[q] = (struct sm_virtio_kick){.dev = dev, .q = q, .bell = SM_BELL_NONE};
     int rc = 0;
     for (unsigned q = 0; q < ops->n_queues && rc == 0; q++) {
-        dev->kick[q] = (struct sm_virtio_kick){.dev = dev, .q = q};
-        dev->notify_fd[q] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (dev->notify_fd[q] < 0)
-            rc = sm_error_errno(err, errno, "cannot make an eventfd for virtio-%s", ops->name);
-        else
-            rc = sm_loop_add(env->loop, dev->notify_fd[q], SM_LOOP_IN, on_kick, &dev->kick[q],
-                &dev->watch[q], err);
+        struct sm_virtio_kick *kick = &dev->kick[q];
+        rc = sm_bell_make(&kick->bell, err);
+        if (!rc)
+            rc = sm_loop_add(
+                env->loop, sm_bell_fd(&kick->bell), SM_LOOP_IN, on_kick, kick, &dev->watch[q], err);
+        if (rc)
+            sm_error_prefix(err, rc, "virtio-%s", ops->name);
     }
     if (rc)
         sm_virtio_fini(dev);
@@ -529,8 +527,7 @@ void sm_virtio_fini(struct sm_virtio_dev *dev)
     for (unsigned q = 0; q < SM_VIRTIO_MAX_QUEUES; q++) {
         sm_loop_remove(dev->watch[q]);
         dev->watch[q] = NULL;
-        sm_close(dev->notify_fd[q]);
-        dev->notify_fd[q] = -1;
+        sm_bell_close(&dev->kick[q].bell);
     }
     pthread_mutex_destroy(&dev->lock);
 }

@@ -7,9 +7,9 @@
  * loop's thread to have done it (sm_loop_run, not holding the lock). interrupt_status and status are
  * atomics, so that interrupt acknowledgement never waits for a device at work.
  *
- * Interrupts go out by writing `irq_fd` (a KVM irqfd, edge-like: the MP table must say edge). Kicks
- * come in on notify_fd[q] (a KVM ioeventfd at window + 0x50, 4 bytes, datamatch q); a QUEUE_NOTIFY that
- * arrives as an exit is written to the same eventfd.
+ * Interrupts go out by ringing `irq` (edge-like: the MP table must say edge). A kick of queue q comes
+ * in as kick[q].bell, which a hypervisor that can rings for a store of q at window + 0x50, 4 bytes; a
+ * QUEUE_NOTIFY that arrives as an exit rings the same bell.
  *
  * The status register is a state machine: bits are only added, in the order of the standard, until a
  * reset; features are frozen by FEATURES_OK (refused without VERSION_1 or with bits that were not
@@ -23,10 +23,11 @@
 
 #include "devices/bus.h"
 #include "devices/virtqueue.h"
+#include "util/bell.h"
 #include "util/loop.h"
 
 #define SM_VIRTIO_MMIO_SIZE   0x1000 /* of a register window */
-#define SM_VIRTIO_MMIO_NOTIFY 0x50   /* offset of QUEUE_NOTIFY, for the ioeventfd */
+#define SM_VIRTIO_MMIO_NOTIFY 0x50   /* offset of QUEUE_NOTIFY, where the bells of kicks are */
 
 /* Device types (virtio 1.2, 5) */
 enum sm_virtio_id {
@@ -83,7 +84,7 @@ struct sm_virtio_ops {
 struct sm_virtio_env {
     struct sm_loop *loop;
     const struct sm_guest_memory *memory;
-    int irq_fd; /* eventfd; borrowed */
+    struct sm_bell irq; /* rung for an interrupt; borrowed */
 };
 
 /* The base; the first member of every device. */
@@ -91,7 +92,6 @@ struct sm_virtio_dev {
     const struct sm_virtio_ops *ops;
     struct sm_virtio_env env;
     uint64_t features; /* offered */
-    int notify_fd[SM_VIRTIO_MAX_QUEUES];
 
     pthread_mutex_t lock; /* the register file: */
     uint32_t features_sel, driver_features_sel, queue_sel;
@@ -108,6 +108,7 @@ struct sm_virtio_dev {
     struct sm_virtio_kick {
         struct sm_virtio_dev *dev;
         unsigned q;
+        struct sm_bell bell;
     } kick[SM_VIRTIO_MAX_QUEUES];
     atomic_ullong kicks, interrupts; /* counters, for benchmarks */
 };
@@ -144,7 +145,7 @@ static inline bool sm_virtio_was_driven(struct sm_virtio_dev *dev)
 
 /* ---- for devices --------------------------------------------------------------------------- */
 
-/* Prepares the base: eventfds, watches, register file. `features` are those of the device type. On
+/* Prepares the base: bells, watches, register file. `features` are those of the device type. On
  * failure nothing is left behind. */
 int sm_virtio_init(struct sm_virtio_dev *dev, const struct sm_virtio_ops *ops,
     const struct sm_virtio_env *env, uint64_t features, sm_error *err);

@@ -59,11 +59,11 @@ int sm_hv_vm_unmap(struct sm_hv_vm *vm, unsigned slot, sm_error *err);
 /* The interrupt controllers (x86_64: PICs, IOAPIC, local APICs of vCPUs made later). */
 int sm_hv_vm_create_irqchip(struct sm_hv_vm *vm, sm_error *err);
 
-/* Writing to `fd` (an eventfd) raises an edge on `gsi`. */
+/* Ringing the bell (util/bell.h) whose descriptor is `fd` raises an edge on `gsi`. */
 int sm_hv_vm_irqfd(struct sm_hv_vm *vm, int fd, unsigned gsi, sm_error *err);
 int sm_hv_vm_irqfd_remove(struct sm_hv_vm *vm, int fd, unsigned gsi, sm_error *err);
 
-/* A 32-bit guest store of `value` at gpa signals `fd` and does not exit. */
+/* A 32-bit guest store of `value` at gpa rings the bell of `fd` and does not exit. */
 int sm_hv_vm_ioeventfd(struct sm_hv_vm *vm, int fd, uint64_t gpa, uint32_t value, sm_error *err);
 int sm_hv_vm_ioeventfd_remove(
     struct sm_hv_vm *vm, int fd, uint64_t gpa, uint32_t value, sm_error *err);

@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <string.h>
-#include <sys/eventfd.h>
 
 #include "devices/virtio_balloon.h"
 #include "devices/virtio_net.h"
@@ -20,7 +19,7 @@
 
 #define RESET_PORT 0x64
 
-/* Prepares the next place: window, GSI, eventfd. The device itself is made by the caller and then
+/* Prepares the next place: window, GSI, bell. The device itself is made by the caller and then
  * handed to place(). */
 static int next_env(struct sm_machine *m, struct sm_virtio_env *env, sm_error *err)
 {
@@ -34,10 +33,10 @@ static int next_env(struct sm_machine *m, struct sm_virtio_env *env, sm_error *e
     };
     if (d->gsi >= GSI_SKIPPED)
         d->gsi++;
-    d->irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (d->irq_fd < 0)
-        return sm_error_errno(err, errno, "cannot make an eventfd");
-    *env = (struct sm_virtio_env){.loop = m->loop, .memory = &m->memory, .irq_fd = d->irq_fd};
+    int rc = sm_bell_make(&d->irq, err);
+    if (rc)
+        return rc;
+    *env = (struct sm_virtio_env){.loop = m->loop, .memory = &m->memory, .irq = d->irq};
     m->n_devices++; /* from here on drop_devices closes it */
     return 0;
 }
@@ -125,10 +124,10 @@ int sm_machine_attach_devices(struct sm_machine *m, sm_error *err)
 {
     for (unsigned i = 0; i < m->n_devices; i++) {
         struct sm_machine_device *d = &m->devices[i];
-        int rc = sm_hv_vm_irqfd(m->vm, d->irq_fd, d->gsi, err);
+        int rc = sm_hv_vm_irqfd(m->vm, sm_bell_fd(&d->irq), d->gsi, err);
         for (unsigned q = 0; q < d->dev->ops->n_queues && !rc; q++)
-            rc = sm_hv_vm_ioeventfd(
-                m->vm, d->dev->notify_fd[q], d->window + SM_VIRTIO_MMIO_NOTIFY, q, err);
+            rc = sm_hv_vm_ioeventfd(m->vm, sm_bell_fd(&d->dev->kick[q].bell),
+                d->window + SM_VIRTIO_MMIO_NOTIFY, q, err);
         if (rc)
             return sm_error_prefix(err, rc, "device %s", d->dev->ops->name);
     }
@@ -139,7 +138,7 @@ void sm_machine_drop_devices(struct sm_machine *m)
 {
     for (unsigned i = 0; i < m->n_devices; i++) {
         sm_virtio_destroy(m->devices[i].dev);
-        sm_close(m->devices[i].irq_fd);
+        sm_bell_close(&m->devices[i].irq);
     }
     m->n_devices = 0;
     m->vsock = NULL;

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 
 #include "arch/x86_64/boot.h"
 #include "util/cleanup.h"
@@ -69,9 +68,9 @@ static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_erro
     if ((rc = copy(&m->kernel, c->kernel, err)) || (rc = copy(&m->initramfs, c->initramfs, err)) ||
         (rc = copy(&m->rootfs, c->rootfs, err)) || (rc = copy(&m->cmdline, c->cmdline, err)))
         return rc;
-    m->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (m->end_fd < 0)
-        return sm_error_errno(err, errno, "cannot make an eventfd");
+    rc = sm_bell_make(&m->ended, err);
+    if (rc)
+        return rc;
     m->hv = c->hv;
     if (!m->hv) {
         rc = sm_hv_open(&m->own_hv, err);
@@ -145,7 +144,8 @@ int sm_machine_create(
     struct sm_machine *fresh = calloc(1, sizeof(*fresh));
     if (!fresh)
         return sm_error_set(err, SM_ENOMEM, "no memory for a machine");
-    fresh->end_fd = fresh->ram_fd = fresh->rootfs_fd = -1;
+    fresh->ended = SM_BELL_NONE;
+    fresh->ram_fd = fresh->rootfs_fd = -1;
     init_sync(fresh);
     fresh->clock =
         (struct sm_guest_clock){.cpu_time = cpu_time, .is_emulated = is_emulated, .arg = fresh};
@@ -182,7 +182,7 @@ void sm_machine_close(struct sm_machine *m)
     sm_mapping_release(&m->ram);
     sm_mapping_release(&m->rootfs_map);
     sm_hv_close(m->own_hv);
-    sm_close(m->end_fd);
+    sm_bell_close(&m->ended);
     sm_close(m->ram_fd);
     sm_close(m->rootfs_fd);
     pthread_mutex_destroy(&m->control);
@@ -280,7 +280,7 @@ int sm_machine_wait(struct sm_machine *m, int timeout_ms, struct sm_machine_end 
 
 int sm_machine_end_fd(const struct sm_machine *m)
 {
-    return m->end_fd;
+    return sm_bell_fd(&m->ended);
 }
 
 bool sm_machine_end_halted(struct sm_machine *m)

@@ -22,7 +22,7 @@ enum { SLOT_RAM_LOW, SLOT_RAM_HIGH, SLOT_ROOTFS };
 
 struct sm_machine_device {
     struct sm_virtio_dev *dev;
-    int irq_fd;
+    struct sm_bell irq;
     unsigned gsi;
     uint64_t window;
     uint64_t config[2]; /* for snapshots, see struct sm_snapshot_device */
@@ -78,7 +78,7 @@ struct sm_machine {
     struct sm_machine_device devices[SM_MACHINE_MAX_DEVICES];
     unsigned n_devices;
     struct sm_machine_vcpu vcpus[SM_MACHINE_MAX_VCPUS];
-    int end_fd;
+    struct sm_bell ended; /* rung once */
     struct sm_guest_clock clock;
 
     atomic_uint request;

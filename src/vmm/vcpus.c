@@ -20,7 +20,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "util/bytes.h"
@@ -88,7 +87,7 @@ void sm_machine_finish(struct sm_machine *m, enum sm_vm_end how, const char *fmt
         m->state = MACHINE_ENDED;
         m->end = end;
         atomic_store(&m->request, REQUEST_QUIT);
-        eventfd_write(m->end_fd, 1);
+        sm_bell_ring(&m->ended);
         pthread_cond_broadcast(&m->changed);
     }
     pthread_mutex_unlock(&m->lock);

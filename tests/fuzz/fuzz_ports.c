@@ -110,8 +110,7 @@ static void open_world(struct world *w)
         .ip = sm_ip_from_v4(INADDR_LOOPBACK), .guest_port = 53, .protocol = SM_WIRE_PROXY_UDP};
     fg_init(&w->g.fg);
     fuzz_demand(sm_loop_create(&w->loop, NULL) == 0);
-    w->env = (struct sm_virtio_env){
-        .loop = w->loop, .memory = &w->g.fg.gm, .irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+    w->env = (struct sm_virtio_env){.loop = w->loop, .memory = &w->g.fg.gm, .irq = fg_bell()};
     fuzz_demand(sm_vsock_create(&w->env, &(struct sm_vsock_config){.max_streams = MAX_STREAMS},
                     &w->vsock, NULL) == 0);
     vg_init(&w->g, sm_vsock_dev(w->vsock), 16, 8192);
@@ -138,7 +137,7 @@ static void close_world(struct world *w)
     sm_ports_destroy(w->ports);
     sm_virtio_destroy(sm_vsock_dev(w->vsock));
     sm_loop_destroy(w->loop);
-    close(w->env.irq_fd);
+    sm_bell_close(&w->env.irq);
     fg_fini(&w->g.fg);
 }
 

@@ -5,7 +5,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -74,9 +73,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct sm_guest_memory gm = {
         .n = 1, .regions = {{.gpa = 0, .size = RAM_SIZE, .host = ram}}};
     struct input in = {data, size};
-    struct sm_virtio_env env = {.memory = &gm, .irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+    struct sm_virtio_env env = {.memory = &gm};
     struct sm_virtio_state state = {0};
-    if (env.irq_fd < 0 || sm_loop_create(&env.loop, NULL))
+    if (sm_bell_make(&env.irq, NULL) || sm_loop_create(&env.loop, NULL))
         abort();
     memset(ram, 0, sizeof(ram));
     struct sm_virtio_dev *dev = make((unsigned)take(&in, 1) % 5, &env);
@@ -122,6 +121,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     sm_loop_turn(env.loop);
     sm_virtio_destroy(dev);
     sm_loop_destroy(env.loop);
-    close(env.irq_fd);
+    sm_bell_close(&env.irq);
     return 0;
 }

@@ -278,9 +278,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     fg_init(&c.fg);
     c.area = fg_alloc(&c.fg, AREA);
-    c.env = (struct sm_virtio_env){
-        .memory = &c.fg.gm, .irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
-    demand(c.env.irq_fd >= 0 && sm_loop_create(&c.env.loop, NULL) == 0);
+    c.env = (struct sm_virtio_env){.memory = &c.fg.gm, .irq = fg_bell()};
+    demand(sm_loop_create(&c.env.loop, NULL) == 0);
     backend = make_backend(&c, take(&in, 1) % 4);
     demand(sm_virtio_net_create(&c.env, mac, backend, &c.dev, NULL) == 0);
     probe(&c, take(&in, 1));
@@ -290,7 +289,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     look_at_wire(&c);
     sm_virtio_destroy(c.dev);
     sm_loop_destroy(c.env.loop);
-    close(c.env.irq_fd);
+    sm_bell_close(&c.env.irq);
     if (c.wire >= 0)
         close(c.wire);
     fg_fini(&c.fg);

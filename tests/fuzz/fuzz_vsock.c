@@ -138,7 +138,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct world w = {.host = {.n = 0}};
     const struct sm_vsock_config config = {.max_streams = 12};
     fg_init(&w.g.fg);
-    struct sm_virtio_env env = {.memory = &w.g.fg.gm, .irq_fd = eventfd(0, EFD_NONBLOCK)};
+    struct sm_virtio_env env = {.memory = &w.g.fg.gm, .irq = fg_bell()};
     if (sm_loop_create(&w.loop, NULL))
         abort();
     env.loop = w.loop;
@@ -159,7 +159,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     sm_loop_turn(w.loop);
     sm_virtio_destroy(sm_vsock_dev(w.vsock));
     sm_loop_destroy(w.loop);
-    close(env.irq_fd);
+    sm_bell_close(&env.irq);
     fg_fini(&w.g.fg);
     return 0;
 }

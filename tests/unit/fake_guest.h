@@ -10,8 +10,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "devices/virtio_mmio.h"
 #include "util/bytes.h"
@@ -216,11 +216,20 @@ static inline void fg_kick(struct sm_virtio_dev *dev, unsigned q)
     fg_set_reg(dev, 0x50, q);
 }
 
-/* Takes pending interrupts of the irqfd; returns how many were raised. */
+/* For the device's interrupts; who makes it closes it. */
+static inline struct sm_bell fg_bell(void)
+{
+    struct sm_bell bell;
+    if (sm_bell_make(&bell, NULL))
+        abort();
+    return bell;
+}
+
+/* Takes pending interrupts of the bell; returns how often it was rung. */
 static inline unsigned fg_interrupts(struct sm_virtio_dev *dev)
 {
-    eventfd_t n = 0;
-    eventfd_read(dev->env.irq_fd, &n);
+    uint64_t n = 0;
+    (void)!read(sm_bell_fd(&dev->env.irq), &n, sizeof(n));
     fg_set_reg(dev, 0x64, fg_reg(dev, 0x60));
     return (unsigned)n;
 }

@@ -27,8 +27,7 @@ static inline int ports_setup_with(void **state, unsigned max_streams)
     assert_non_null(f);
     fg_init(&f->g.fg);
     assert_int_equal(sm_loop_create(&f->loop, NULL), 0);
-    f->env = (struct sm_virtio_env){
-        .loop = f->loop, .memory = &f->g.fg.gm, .irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+    f->env = (struct sm_virtio_env){.loop = f->loop, .memory = &f->g.fg.gm, .irq = fg_bell()};
     assert_int_equal(sm_vsock_create(&f->env, &config, &f->vsock, NULL), 0);
     assert_int_equal(sm_loop_start(f->loop, "ports-test", NULL), 0);
     vg_init(&f->g, sm_vsock_dev(f->vsock), 16, 8192);
@@ -49,7 +48,7 @@ static inline int ports_teardown(void **state)
     sm_ports_destroy(f->ports);
     sm_virtio_destroy(sm_vsock_dev(f->vsock));
     sm_loop_destroy(f->loop);
-    close(f->env.irq_fd);
+    sm_bell_close(&f->env.irq);
     fg_fini(&f->g.fg);
     free(f);
     return 0;

@@ -30,8 +30,7 @@ static int setup(void **state)
     struct fixture *f = calloc(1, sizeof(*f));
     fg_init(&f->fg);
     assert_int_equal(sm_loop_create(&f->loop, NULL), 0);
-    f->env = (struct sm_virtio_env){
-        .loop = f->loop, .memory = &f->fg.gm, .irq_fd = eventfd(0, EFD_NONBLOCK)};
+    f->env = (struct sm_virtio_env){.loop = f->loop, .memory = &f->fg.gm, .irq = fg_bell()};
     *state = f;
     return 0;
 }
@@ -41,7 +40,7 @@ static int teardown(void **state)
     struct fixture *f = *state;
     sm_virtio_destroy(f->dev);
     sm_loop_destroy(f->loop);
-    close(f->env.irq_fd);
+    sm_bell_close(&f->env.irq);
     fg_fini(&f->fg);
     free(f);
     return 0;

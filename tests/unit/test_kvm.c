@@ -12,7 +12,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -23,6 +22,7 @@
 #include "hypervisor/hypervisor.h"
 #include "hypervisor/kvm/kvm.h"
 #include "patience.h"
+#include "util/bell.h"
 #include "util/bytes.h"
 
 #define RAM     (4u << 20)
@@ -146,23 +146,24 @@ GUEST(guest_notify, "mov $0xd0000050, %edi\n"
                     "mov $1, %al\n"
                     "out %al, $0x80\n");
 
-static void ioeventfd_matches_its_value_only(void **state)
+static void a_bell_is_rung_for_its_value_only(void **state)
 {
     (void)state;
     struct vm v;
     struct sm_hv_exit exit;
-    eventfd_t n;
-    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    struct sm_bell bell;
+    uint64_t n = 0;
+    ok(sm_bell_make(&bell, &err));
     make_vm(&v);
-    ok(sm_hv_vm_ioeventfd(v.vm, fd, 0xd0000050, 3, &err));
+    ok(sm_hv_vm_ioeventfd(v.vm, sm_bell_fd(&bell), 0xd0000050, 3, &err));
     load_guest(&v, guest_notify, GUEST_BYTES(guest_notify));
     ok(sm_hv_vcpu_run(v.vcpu, &exit, &err));
     assert_int_equal(exit.kind, SM_HV_EXIT_MMIO); /* the second store */
     assert_int_equal(sm_load_le32(exit.data), 4);
-    assert_int_equal(eventfd_read(fd, &n), 0);
+    assert_int_equal(read(sm_bell_fd(&bell), &n, sizeof(n)), sizeof(n));
     assert_int_equal(n, 1);
     drop_vm(&v);
-    close(fd);
+    sm_bell_close(&bell);
 }
 
 GUEST(guest_rom, "mov $0x40000000, %edi\n"
@@ -729,7 +730,7 @@ int main(void)
         return 77; /* skipped */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mmio_and_ports),
-        cmocka_unit_test(ioeventfd_matches_its_value_only),
+        cmocka_unit_test(a_bell_is_rung_for_its_value_only),
         cmocka_unit_test(read_only_slots_cannot_be_written),
         cmocka_unit_test(popcnt_cmpxchg16b_and_lsl),
         cmocka_unit_test(xsave_and_xrstor),

@@ -83,8 +83,7 @@ static struct fixture *start(const char *policy_text, uint64_t features, unsigne
     config.fd = pair[0];
     fg_init(&f->fg);
     assert_int_equal(sm_loop_create(&f->loop, NULL), 0);
-    f->env = (struct sm_virtio_env){
-        .loop = f->loop, .memory = &f->fg.gm, .irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+    f->env = (struct sm_virtio_env){.loop = f->loop, .memory = &f->fg.gm, .irq = fg_bell()};
     assert_int_equal(sm_tap_create(f->loop, &config, &f->backend, NULL), 0);
     assert_int_equal(sm_virtio_net_create(&f->env, guest_mac, f->backend, &f->dev, NULL), 0);
     fg_probe(&f->fg, f->dev, features, f->q, 2, 64);
@@ -97,7 +96,7 @@ static void stop(struct fixture *f)
 {
     sm_virtio_destroy(f->dev);
     sm_loop_destroy(f->loop);
-    close(f->env.irq_fd);
+    sm_bell_close(&f->env.irq);
     close(f->wire);
     fg_fini(&f->fg);
     free(f);

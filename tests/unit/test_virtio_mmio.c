@@ -100,8 +100,7 @@ static int setup(void **state)
     struct fixture *f = calloc(1, sizeof(*f));
     fg_init(&f->fg);
     assert_int_equal(sm_loop_create(&f->loop, NULL), 0);
-    f->env = (struct sm_virtio_env){
-        .loop = f->loop, .memory = &f->fg.gm, .irq_fd = eventfd(0, EFD_NONBLOCK)};
+    f->env = (struct sm_virtio_env){.loop = f->loop, .memory = &f->fg.gm, .irq = fg_bell()};
     assert_int_equal(sm_virtio_init(&f->toy.dev, &toy_ops, &f->env, TOY_FEATURE, NULL), 0);
     *state = f;
     return 0;
@@ -112,7 +111,7 @@ static int teardown(void **state)
     struct fixture *f = *state;
     sm_virtio_destroy(&f->toy.dev);
     sm_loop_destroy(f->loop);
-    close(f->env.irq_fd);
+    sm_bell_close(&f->env.irq);
     fg_fini(&f->fg);
     free(f);
     return 0;
@@ -333,8 +332,7 @@ static void state_survives_save_and_load(void **state)
     assert_int_equal(f->toy.activated, 1);
     assert_int_equal(fg_reg(dev, 0x70), 15);
     sm_virtio_wake(dev);
-    eventfd_t n;
-    assert_int_equal(eventfd_read(f->env.irq_fd, &n), 0); /* the saved interrupt again */
+    assert_true(sm_bell_clear(&f->env.irq)); /* the saved interrupt again */
     sm_loop_turn(f->loop);
     f->q[0].last_used = 3;
     assert_true(fg_used(&f->q[0], NULL, NULL));

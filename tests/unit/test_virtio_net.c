@@ -91,8 +91,7 @@ static int setup(void **state)
     assert_non_null(f);
     fg_init(&f->fg);
     assert_int_equal(sm_loop_create(&f->loop, NULL), 0);
-    f->env = (struct sm_virtio_env){
-        .loop = f->loop, .memory = &f->fg.gm, .irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+    f->env = (struct sm_virtio_env){.loop = f->loop, .memory = &f->fg.gm, .irq = fg_bell()};
     f->backend = calloc(1, sizeof(*f->backend));
     assert_non_null(f->backend);
     f->backend->base = (struct sm_net_backend){.ops = &fake_ops, .mtu = 1400, .link_up = true};
@@ -107,7 +106,7 @@ static int teardown(void **state)
 
     sm_virtio_destroy(f->dev);
     sm_loop_destroy(f->loop);
-    close(f->env.irq_fd);
+    sm_bell_close(&f->env.irq);
     fg_fini(&f->fg);
     free(f);
     return 0;

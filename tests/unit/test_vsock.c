@@ -29,7 +29,7 @@ struct fixture {
     struct vg g;
     struct sm_loop *loop;
     struct sm_vsock *vsock;
-    int irq_fd;
+    struct sm_bell irq;
     int accepted[600];
     unsigned n_accepted;
     char dir[32];
@@ -39,9 +39,9 @@ static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
     fg_init(&f->g.fg);
-    f->irq_fd = eventfd(0, EFD_NONBLOCK);
+    f->irq = fg_bell();
     assert_int_equal(sm_loop_create(&f->loop, NULL), 0);
-    struct sm_virtio_env env = {.loop = f->loop, .memory = &f->g.fg.gm, .irq_fd = f->irq_fd};
+    struct sm_virtio_env env = {.loop = f->loop, .memory = &f->g.fg.gm, .irq = f->irq};
     assert_int_equal(sm_vsock_create(&env, NULL, &f->vsock, NULL), 0);
     vg_init(&f->g, sm_vsock_dev(f->vsock), 16, 4096);
     *state = f;
@@ -53,7 +53,7 @@ static int teardown(void **state)
     struct fixture *f = *state;
     sm_virtio_destroy(sm_vsock_dev(f->vsock));
     sm_loop_destroy(f->loop);
-    close(f->irq_fd);
+    sm_bell_close(&f->irq);
     fg_fini(&f->g.fg);
     if (f->dir[0])
         rmdir(f->dir);

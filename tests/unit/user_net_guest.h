@@ -90,8 +90,7 @@ static inline struct fixture *start(const char *policy_text, unsigned max_socket
     assert_int_equal(sm_policy_parse(policy_text, strlen(policy_text), &policy, NULL), 0);
     fg_init(&f->fg);
     assert_int_equal(sm_loop_create(&f->loop, NULL), 0);
-    f->env = (struct sm_virtio_env){
-        .loop = f->loop, .memory = &f->fg.gm, .irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+    f->env = (struct sm_virtio_env){.loop = f->loop, .memory = &f->fg.gm, .irq = fg_bell()};
     assert_int_equal(sm_user_net_create(f->loop, &config, &f->backend, NULL), 0);
     assert_int_equal(sm_virtio_net_create(&f->env, sm_user_net_mac, f->backend, &f->dev, NULL), 0);
     assert_int_equal(sm_loop_start(f->loop, "net-test", NULL), 0);
@@ -104,7 +103,7 @@ static inline void stop(struct fixture *f)
 {
     sm_virtio_destroy(f->dev);
     sm_loop_destroy(f->loop);
-    close(f->env.irq_fd);
+    sm_bell_close(&f->env.irq);
     close(f->resolver);
     unlink(f->conf);
     fg_fini(&f->fg);
