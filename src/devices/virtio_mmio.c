@@ -211,23 +211,23 @@ static void write_status(struct sm_virtio_dev *dev, uint32_t value)
     }
     pthread_mutex_lock(&dev->lock);
     unsigned old = atomic_load(&dev->status);
-    unsigned new = old;
+    unsigned fresh = old;
     /* Bits cannot be taken back but by a reset; each needs the one before it. */
     if ((value & STATUS_ORDER & old) == (STATUS_ORDER & old)) {
         if (value & SM_VIRTIO_STATUS_ACKNOWLEDGE)
-            new |= SM_VIRTIO_STATUS_ACKNOWLEDGE;
-        if ((value & SM_VIRTIO_STATUS_DRIVER) && (new &SM_VIRTIO_STATUS_ACKNOWLEDGE))
-            new |= SM_VIRTIO_STATUS_DRIVER;
-        if ((value & SM_VIRTIO_STATUS_FEATURES_OK) && (new &SM_VIRTIO_STATUS_DRIVER) &&
+            fresh |= SM_VIRTIO_STATUS_ACKNOWLEDGE;
+        if ((value & SM_VIRTIO_STATUS_DRIVER) && (fresh & SM_VIRTIO_STATUS_ACKNOWLEDGE))
+            fresh |= SM_VIRTIO_STATUS_DRIVER;
+        if ((value & SM_VIRTIO_STATUS_FEATURES_OK) && (fresh & SM_VIRTIO_STATUS_DRIVER) &&
             features_acceptable(dev, dev->driver_features))
-            new |= SM_VIRTIO_STATUS_FEATURES_OK;
-        if ((value & SM_VIRTIO_STATUS_DRIVER_OK) && (new &SM_VIRTIO_STATUS_FEATURES_OK))
-            new |= SM_VIRTIO_STATUS_DRIVER_OK;
+            fresh |= SM_VIRTIO_STATUS_FEATURES_OK;
+        if ((value & SM_VIRTIO_STATUS_DRIVER_OK) && (fresh & SM_VIRTIO_STATUS_FEATURES_OK))
+            fresh |= SM_VIRTIO_STATUS_DRIVER_OK;
     }
-    new |= value &SM_VIRTIO_STATUS_FAILED;
-    atomic_fetch_or(&dev->status, new);
+    fresh |= value & SM_VIRTIO_STATUS_FAILED;
+    atomic_fetch_or(&dev->status, fresh);
     pthread_mutex_unlock(&dev->lock);
-    if (new & ~old & SM_VIRTIO_STATUS_DRIVER_OK)
+    if (fresh & ~old & SM_VIRTIO_STATUS_DRIVER_OK)
         sm_loop_run(dev->env.loop, do_activate, dev);
 }
 

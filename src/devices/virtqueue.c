@@ -218,18 +218,18 @@ void sm_virtq_push(struct sm_virtq *vq, uint16_t head, uint32_t written)
 bool sm_virtq_publish(struct sm_virtq *vq)
 {
     know_used(vq);
-    uint16_t new = vq->state.next_used_idx;
+    uint16_t fresh = vq->state.next_used_idx;
     uint16_t old = vq->published_used_idx;
-    if (!vq->running || new == old)
+    if (!vq->running || fresh == old)
         return false;
-    store16(vq->used + RING_IDX, new, __ATOMIC_RELEASE);
-    vq->published_used_idx = new;
+    store16(vq->used + RING_IDX, fresh, __ATOMIC_RELEASE);
+    vq->published_used_idx = fresh;
     atomic_thread_fence(memory_order_seq_cst);
     if (!vq->event_idx)
         return !(load16(vq->avail + RING_FLAGS, __ATOMIC_RELAXED) & AVAIL_F_NO_INTERRUPT);
-    /* Wanted if used_event lies in [old, new), modulo 2^16. */
+    /* Wanted if used_event lies in [old, fresh), modulo 2^16. */
     uint16_t event = load16(vq->avail + used_event_at(vq), __ATOMIC_RELAXED);
-    return (uint16_t)(new - event - 1) < (uint16_t)(new - old);
+    return (uint16_t)(fresh - event - 1) < (uint16_t)(fresh - old);
 }
 
 void sm_virtq_notify_off(struct sm_virtq *vq)

@@ -36,7 +36,7 @@ int sm_slirp_load(struct sm_slirp_api *api, sm_error *err)
         const char *name;
         void *slot;
     } symbols[] = {
-        {"slirp_new", &loaded.new},
+        {"slirp_new", &loaded.create},
         {"slirp_cleanup", &loaded.cleanup},
         {"slirp_pollfds_fill", &loaded.pollfds_fill},
         {"slirp_pollfds_poll", &loaded.pollfds_poll},

@@ -7,7 +7,7 @@
 #include <supermachine.h>
 
 struct sm_slirp_api {
-    __typeof__(slirp_new) *new;
+    __typeof__(slirp_new) *create;
     __typeof__(slirp_cleanup) *cleanup;
     __typeof__(slirp_pollfds_fill) *pollfds_fill;
     __typeof__(slirp_pollfds_poll) *pollfds_poll;

@@ -490,7 +490,7 @@ static bool start_slirp(struct user_net *un)
     if (un->broken)
         return false;
     if (sm_slirp_load(&un->api, &err) == 0) {
-        un->slirp = un->api.new(&config, &callbacks, un);
+        un->slirp = un->api.create(&config, &callbacks, un);
         if (!un->slirp)
             sm_error_set(
                 &err, SM_EUNSUPPORTED, "libslirp refused the guest network's configuration");

@@ -235,7 +235,7 @@ int sm_vsock_connect(
 
 struct listen_request {
     struct sm_vsock *vsock;
-    struct vsock_listener *new;
+    struct vsock_listener *fresh;
     uint32_t port;
     sm_error *err;
     int rc;
@@ -247,11 +247,11 @@ static void do_listen(void *arg)
     struct vsock_listener **link = &r->vsock->listeners;
     while (*link && (*link)->port != r->port)
         link = &(*link)->next;
-    if (r->new &&*link) {
+    if (r->fresh && *link) {
         r->rc = sm_error_set(
             r->err, SM_EEXIST, "somebody listens on vsock port %u of the host already", r->port);
-    } else if (r->new) {
-        *link = sm_steal_ptr(&r->new);
+    } else if (r->fresh) {
+        *link = sm_steal_ptr(&r->fresh);
     } else if (*link) {
         struct vsock_listener *old = *link;
         *link = old->next;
@@ -264,13 +264,13 @@ int sm_vsock_listen(
 {
     struct listen_request r = {.vsock = vsock, .port = port, .err = err};
     if (fn) {
-        r.new = malloc(sizeof(*r.new));
-        if (!r.new)
+        r.fresh = malloc(sizeof(*r.fresh));
+        if (!r.fresh)
             return sm_error_errno(err, ENOMEM, "cannot listen on vsock port %u", port);
-        *r.new = (struct vsock_listener){.port = port, .fn = fn, .arg = arg};
+        *r.fresh = (struct vsock_listener){.port = port, .fn = fn, .arg = arg};
     }
     sm_loop_run(vsock->dev.env.loop, do_listen, &r);
-    free(r.new);
+    free(r.fresh);
     return r.rc;
 }
 

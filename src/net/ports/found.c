@@ -94,7 +94,7 @@ static void adopt(struct sm_listeners *l, const struct sm_listener *set, size_t 
             sm_ports_withdraw(l->ports, &specs[k]);
     }
     for (i = 0; i < n; i++) {
-        struct sm_port_spec new = {.ip = sm_ip_from_v4(0x7f000001),
+        struct sm_port_spec spec = {.ip = sm_ip_from_v4(0x7f000001),
             .guest_port = set[i].port,
             .protocol = set[i].protocol,
             .found = true};
@@ -103,8 +103,8 @@ static void adopt(struct sm_listeners *l, const struct sm_listener *set, size_t 
         for (k = 0; k < have && !leads_to(&specs[k], &set[i]); k++)
             ;
         /* Without a descriptor for it the service just has no port by itself. */
-        if (k == have && sm_ports_publish(l->ports, &new, NULL) == 0 && l->found)
-            l->found(l->found_arg, &new);
+        if (k == have && sm_ports_publish(l->ports, &spec, NULL) == 0 && l->found)
+            l->found(l->found_arg, &spec);
     }
 }
 

@@ -31,23 +31,23 @@ int sm_stream_fd_open(struct sm_stream_fd *s, int fd, bool writing, sm_error *er
         return sm_error_set(err, SM_EINVAL, "descriptor %d is not open for %s", fd,
             writing ? "writing" : "reading");
 
-    struct sm_stream_fd new = {.fd = -1, .socket = S_ISSOCK(st.st_mode), .chunk = SIZE_MAX};
+    struct sm_stream_fd fresh = {.fd = -1, .socket = S_ISSOCK(st.st_mode), .chunk = SIZE_MAX};
     if (S_ISFIFO(st.st_mode) || is_pseudo_terminal(&st)) {
         char path[32];
         snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-        new.fd = open(path, (writing ? O_WRONLY : O_RDONLY) | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+        fresh.fd = open(path, (writing ? O_WRONLY : O_RDONLY) | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     }
-    if (new.fd < 0) {
-        new.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-        if (new.fd < 0)
+    if (fresh.fd < 0) {
+        fresh.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (fresh.fd < 0)
             return sm_error_errno(err, errno, "cannot duplicate descriptor %d", fd);
         /* A pipe that polls writable has room for a page, a terminal for a few hundred bytes. */
         if (S_ISFIFO(st.st_mode))
-            new.chunk = 4096;
+            fresh.chunk = 4096;
         else if (S_ISCHR(st.st_mode))
-            new.chunk = 256;
+            fresh.chunk = 256;
     }
-    *s = new;
+    *s = fresh;
     return 0;
 }
 
