@@ -125,9 +125,9 @@ static void capture(struct sm_machine *m, json_t *report)
     if (sm_compact_save(path, s, c, NULL, &stats, &err))
         bench_die("save", &err);
     double floor = memcpy_floor(c, sm_compact_pages(c));
-    printf("capture: %.1f MiB of %.0f MiB RAM are not zero; paused %.2f ms: %.2f ms for vCPUs and "
-           "devices, "
-           "%.2f ms for RAM (plain memcpy of the same pages: %.2f ms)\n",
+    printf("capture: %.1f MiB of %.0f MiB RAM are not zero; paused %.2f ms: "
+           "%.2f ms for vCPUs and devices, %.2f ms for RAM (plain memcpy of the same pages: "
+           "%.2f ms)\n",
         (double)stats.ram_data_bytes / (1 << 20), (double)ram.bytes / (1 << 20),
         (saved - start + copied) / 1000, (saved - start) / 1000, copied / 1000, floor / 1000);
     json_object_set_new(report, "capture",

@@ -349,8 +349,8 @@ int main(int argc, char **argv)
         bench_die("base", &err);
 
     measure();
-    printf("%.0f MiB of RAM, %.0f MiB of it non-zero, %u in 1000 pages changed for the diffs; "
-           "medians of %u\n",
+    printf(
+        "%.0f MiB of RAM, %.0f MiB of it non-zero, %u in 1000 pages changed for the diffs; medians of %u\n",
         mib(ram_bytes), mib(live_pages * PAGE), dirty_per_mille, runs);
     bench_print_table(rows);
     if (json_path) {

@@ -43,8 +43,8 @@ static void check_hypervisor(struct report *r)
         add(r, "kvm", SM_CHECK_FAILED,
             err.code == SM_EPERM
                 ? "add your user to the group that owns /dev/kvm (usually 'kvm') and log in again"
-                : "load the kernel module kvm_intel or kvm_amd; in a cloud VM ask for nested "
-                  "virtualisation; in a container pass /dev/kvm in",
+                : "load the kernel module kvm_intel or kvm_amd; "
+                  "in a cloud VM ask for nested virtualisation; in a container pass /dev/kvm in",
             "%s", err.message);
         return;
     }
@@ -55,8 +55,7 @@ static void check_hypervisor(struct report *r)
     else if (assist)
         add(r, "hardware", SM_CHECK_WARNING,
             "everything works; use a host with hardware virtualisation where speed matters",
-            "no hardware virtualisation below: guest kernels are emulated and slow, and we help "
-            "out");
+            "no hardware virtualisation below: guest kernels are emulated and slow, and we help out");
     else
         add(r, "hardware", SM_CHECK_OK, NULL, "hardware virtualisation works");
     sm_hv_close(hv);

@@ -27,9 +27,7 @@ static int parse_host(const char *text, struct sm_reference **ref, sm_error *err
         rc = -SM_EINVAL;
     }
     return rc ? sm_error_set(err, SM_EINVAL,
-                    "%.200s is not the name of a registry, as docker.io or "
-                    "localhost:5000",
-                    text)
+                    "%.200s is not the name of a registry, as docker.io or localhost:5000", text)
               : 0;
 }
 

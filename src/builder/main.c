@@ -90,8 +90,7 @@ struct job {
 static int bad_usage(const char *why, sm_error *err)
 {
     return sm_error_set(err, SM_EINVAL,
-        "supermachine-image: %s (usage: supermachine-image build|login|logout|save|load "
-        "[OPTION...] OPERAND)",
+        "supermachine-image: %s (usage: supermachine-image build|login|logout|save|load [OPTION...] OPERAND)",
         why);
 }
 

@@ -62,8 +62,8 @@ static int check_schema(const json_t *root, sm_error *err)
     uint64_t version = 0;
     if (sm_json_size(root, "schemaVersion", &version) && version == 1)
         return sm_error_set(err, SM_EUNSUPPORTED,
-            "the image has a manifest of docker's schema 1, which is "
-            "obsolete and not supported: push the image again with a current tool");
+            "the image has a manifest of docker's schema 1, "
+            "which is obsolete and not supported: push the image again with a current tool");
     if (version != 2 && version != 0)
         return sm_error_set(err, SM_EUNSUPPORTED, "the manifest is of schema version %llu, not 2",
             (unsigned long long)version);
@@ -157,9 +157,7 @@ int sm_plan_config(const char *data, size_t size, struct sm_plan *plan, sm_error
         const char *id = json_string_value(json_array_get(ids, i));
         if (!sm_digest_valid(id))
             return sm_error_set(err, SM_ECORRUPT,
-                "diff_ids of the image's config has no valid digest for "
-                "layer %zu",
-                i + 1);
+                "diff_ids of the image's config has no valid digest for layer %zu", i + 1);
         memcpy(plan->layers[i].diff_id, id, SM_DIGEST_LEN + 1);
     }
     return chain(plan, err);
@@ -306,8 +304,7 @@ static int plan_docker(struct sm_source *source, const json_t *manifest, const c
     size_t hex = strspn(base, "0123456789abcdef");
     if (hex == SM_SHA256_HEX_LEN && memcmp(base, plan->digest + 7, hex) != 0)
         return sm_error_set(err, SM_ECORRUPT,
-            "the image's config has the digest %s and not sha256:%.64s: "
-            "it is damaged",
+            "the image's config has the digest %s and not sha256:%.64s: it is damaged",
             plan->digest, base);
     memcpy(plan->top, plan->digest, sizeof(plan->top));
     return 0;

@@ -45,8 +45,8 @@ static int plan_from_origin(struct sm_imgstore *store, const struct sm_image_inf
         rc = sm_oci_archive_open(store, ref->path, source, &index, err);
     else if (rc == 0)
         rc = sm_error_set(err, SM_EUNSUPPORTED,
-            "the store has only the root filesystem of the image, not its "
-            "layers: copy what it was made from (%.200s)",
+            "the store has only the root filesystem of the image, not its layers: "
+            "copy what it was made from (%.200s)",
             info->source);
     if (rc == 0)
         rc = sm_layout_choose(index, ref->name, platform, &top, err);
@@ -54,8 +54,8 @@ static int plan_from_origin(struct sm_imgstore *store, const struct sm_image_inf
         rc = sm_plan_oci(*source, &top, platform, plan, err);
     if (rc == 0 && strcmp(plan->digest, info->digest) != 0)
         rc = sm_error_set(err, SM_ENOTFOUND,
-            "the store has only the root filesystem of the image, and what it "
-            "was made from (%.200s) has changed",
+            "the store has only the root filesystem of the image, "
+            "and what it was made from (%.200s) has changed",
             info->source);
     return rc;
 }

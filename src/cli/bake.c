@@ -117,13 +117,10 @@ const struct cli_command cli_bake = {
     .synopsis = "IMAGE",
     .summary = "Make the snapshot that 'run' restores, ahead of time or warmed up.",
     .notes =
-        "WHEN is 'listening' (on a TCP port), 'idle', or a number of seconds. 'run' without a "
-        "command\n"
-        "then restores the image's command running. With --warmup every 'run' starts from the "
-        "state that\n"
-        "the warm-up left. Without either 'run' begins with nothing run again. A snapshot serves "
-        "runs with the\n"
-        "same memory, CPUs and kernel.\n",
+        "WHEN is 'listening' (on a TCP port), 'idle', or a number of seconds. 'run' without a\n"
+        "command then restores the image's command running. With --warmup every 'run' starts from\n"
+        "the state that the warm-up left. Without either 'run' begins with nothing run again. A\n"
+        "snapshot serves runs with the same memory, CPUs and kernel.\n",
     .options = options,
     .run = run,
 };

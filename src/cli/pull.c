@@ -74,8 +74,8 @@ const struct cli_command cli_pull = {
     .name = "pull",
     .synopsis = "IMAGE...",
     .summary = "Get images from a registry and make them ready to run.",
-    .notes = "A name without a registry in front means docker.io. Digests are printed on standard "
-             "output.\n",
+    .notes =
+        "A name without a registry in front means docker.io. Digests are printed on standard output.\n",
     .options = options,
     .run = run,
 };

@@ -157,9 +157,8 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
         cli_policy_rule(&run->policy, id == OPT_ALLOW, optarg);
         return 0;
     case 'v':
-        return cli_fail(
-            "volumes (-v %s) are not possible yet; put the files into the image, or pass "
-            "them through standard input",
+        return cli_fail("volumes (-v %s) are not possible yet; put the files into the image, "
+                        "or pass them through standard input",
             optarg);
     default: /* --rm */
         return 0;
@@ -298,10 +297,9 @@ static int reserve_name(struct run *run, struct cli_control **control)
         return 0;
     if (errno == EPERM)
         return cli_fail(
-            "the directory for names of VMs is not only yours; set XDG_RUNTIME_DIR to one "
-            "that is");
-    return cli_fail("the VM cannot have the name '%s': %s; set XDG_RUNTIME_DIR to a directory "
-                    "where it can",
+            "the directory for names of VMs is not only yours; set XDG_RUNTIME_DIR to one that is");
+    return cli_fail(
+        "the VM cannot have the name '%s': %s; set XDG_RUNTIME_DIR to a directory where it can",
         run->vm.name, strerror(errno));
 }
 
@@ -430,30 +428,24 @@ const struct cli_command cli_run = {
     .name = "run",
     .synopsis = "IMAGE [COMMAND [ARG...]]",
     .summary = "Run a command in a new microVM.",
-    .notes = "IMAGE is oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], an "
-             "image of\n"
-             "'supermachine image ls', or a registry's [HOST/]NAME[:TAG][@DIGEST]. Without COMMAND "
-             "the image's own command is run.\n"
-             "\n"
-             "The first run boots once and bakes a snapshot; from then on runs restore it in "
-             "milliseconds.\n"
-             "\n"
-             "IF is "
-             "IFNAME[,ip=ADDRESS/"
-             "LENGTH][,gw=ADDRESS][,ip6=..][,gw6=..][,mac=MAC][,dns=ADDRESS]...: a tap\n"
-             "interface of this host; the guest has 10.0.2.15/24 and the gateway 10.0.2.2 unless "
-             "others are given.\n"
-             "\n"
-             "Ends with the exit code of the command; 128 + N when signal N ended it; 124 when "
-             "--timeout was\n"
-             "over; 125 when supermachine failed; 126 when the command cannot be invoked; 127 when "
-             "there\n"
-             "is no such command. SIGTERM reaches the command as the image's stop signal; other "
-             "signals as\n"
-             "they are. What runs on --stop-timeout after a SIGTERM, or at the third request to "
-             "end within "
-             "ten\n"
-             "seconds, is ended with its VM: 137. 130 also when the guest shut itself down.\n",
+    .notes =
+        "IMAGE is oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], an image of\n"
+        "'supermachine image ls', or a registry's [HOST/]NAME[:TAG][@DIGEST]. Without COMMAND the\n"
+        "image's own command is run.\n"
+        "\n"
+        "The first run boots once and bakes a snapshot; from then on runs restore it in\n"
+        "milliseconds.\n"
+        "\n"
+        "IF is IFNAME[,ip=ADDRESS/LENGTH][,gw=ADDRESS][,ip6=..][,gw6=..][,mac=MAC][,dns=ADDRESS]...: a tap\n"
+        "interface of this host; the guest has 10.0.2.15/24 and the gateway 10.0.2.2 unless\n"
+        "others are given.\n"
+        "\n"
+        "Ends with the exit code of the command; 128 + N when signal N ended it; 124 when\n"
+        "--timeout was over; 125 when supermachine failed; 126 when the command cannot be\n"
+        "invoked; 127 when there is no such command. SIGTERM reaches the command as the image's\n"
+        "stop signal; other signals as they are. What runs on --stop-timeout after a SIGTERM, or\n"
+        "at the third request to end within ten seconds, is ended with its VM: 137. 130 also when\n"
+        "the guest shut itself down.\n",
     .options = options,
     .run = main_run,
 };

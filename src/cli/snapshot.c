@@ -213,9 +213,8 @@ static const struct cli_command snapshot_create = {
     .name = "snapshot create",
     .synopsis = "VM FILE",
     .summary = "Capture a VM that 'run --name VM' holds, and let it run on.",
-    .notes = "'supermachine run --snapshot FILE IMAGE' goes on from there, any number of times; a "
-             "COMMAND behind\n"
-             "it runs beside what was captured.\n",
+    .notes = "'supermachine run --snapshot FILE IMAGE' goes on from there, any number of times;\n"
+             "a COMMAND behind it runs beside what was captured.\n",
     .run = create,
 };
 

@@ -303,8 +303,7 @@ int sm_reference_parse(const char *text, struct sm_reference **out, sm_error *er
     const char *scheme = strstr(rest, "://");
     if (scheme)
         return sm_error_set(err, SM_EINVAL,
-            "reference %.200s: leave out %.*s://, or use docker://, oci:, oci-archive: or "
-            "docker-archive:",
+            "reference %.200s: leave out %.*s://, or use docker://, oci:, oci-archive: or docker-archive:",
             text, (int)SM_MIN(scheme - rest, 40), rest);
     int rc = parse_registry(text, rest, ref, err);
     if (rc == 0)

@@ -28,8 +28,8 @@ char *sm_imgstore_default_dir(sm_error *err)
         n = asprintf(&path, "%s/.local/share/supermachine", home);
     else
         sm_error_set(err, SM_EINVAL,
-            "neither XDG_DATA_HOME nor HOME is set, so there is no place "
-            "for the image store: set one of them or name a store");
+            "neither XDG_DATA_HOME nor HOME is set, so there is no place for the image store: "
+            "set one of them or name a store");
     if (n < 0) {
         sm_error_set(err, SM_ENOMEM, "no memory for a path");
         path = NULL;

@@ -136,8 +136,7 @@ static int check_gateway(
         !sm_ip_equal(&a->gateway, &a->addr))
         return 0;
     return sm_error_set(err, SM_EINVAL,
-        "the guest has no address in the network of its gateway %s=; give it one with "
-        "ip%s=ADDRESS/LENGTH",
+        "the guest has no address in the network of its gateway %s=; give it one with ip%s=ADDRESS/LENGTH",
         name, name + 2);
 }
 
@@ -163,16 +162,15 @@ int sm_tap_spec_parse(const char *text, struct sm_tap_spec *spec, sm_error *err)
     word = strsep(&rest, ",");
     if (!is_ifname(word))
         return sm_error_set(err, SM_EINVAL,
-            "'%.100s' is no name of a network interface; write tap:IFNAME, IFNAME of at most %d "
-            "characters",
+            "'%.100s' is no name of a network interface; write tap:IFNAME, IFNAME of at most %d characters",
             word, IF_NAMESIZE - 1);
     strcpy(result.ifname, word);
     while ((word = strsep(&rest, ",")))
         if (!parse_option(word, &result))
             return sm_error_set(err, SM_EINVAL,
-                "the network option that begins with '%.40s' makes no sense; there are "
-                "ip=ADDRESS/LENGTH, gw=ADDRESS, "
-                "ip6=, gw6=, mac=MAC once each and dns=ADDRESS up to %d times",
+                "the network option that begins with '%.40s' makes no sense; "
+                "there are ip=ADDRESS/LENGTH, gw=ADDRESS, ip6=, gw6=, "
+                "mac=MAC once each and dns=ADDRESS up to %d times",
                 word, SM_GUEST_NET_DNS);
     sm_guest_net_user(&user);
     if (!result.net.v4.given && !result.net.v6.given && !result.net.v4.routed)

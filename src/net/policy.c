@@ -205,8 +205,9 @@ int sm_policy_add_rule(struct sm_policy *policy, bool allow, const char *target,
             err, SM_ELIMIT, "a network policy has at most %d rules", SM_POLICY_MAX_RULES);
     if (!parse_target(target, &rule))
         return sm_error_set(err, SM_EINVAL,
-            "'%.200s' is no network target; write ADDRESS[/PREFIX], NAME, *.NAME or host-loopback, "
-            "each with an optional :PORT[-PORT], IPv6 with ports as [ADDRESS]:PORT",
+            "'%.200s' is no network target; write ADDRESS[/PREFIX], NAME, "
+            "*.NAME or host-loopback, each with an optional :PORT[-PORT], "
+            "IPv6 with ports as [ADDRESS]:PORT",
             target);
     rule.layer = (uint8_t)(policy->n_layers - 1);
     rules = reallocarray(policy->rules, policy->n_rules + 1, sizeof(*rules));

@@ -305,20 +305,18 @@ static int cannot_attach(const char *ifname, bool there, int errnum, sm_error *e
     case EACCES:
         if (there)
             return sm_error_set(err, SM_EPERM,
-                "no permission for the interface '%s': be its owner (ip tuntap add %s mode tap "
-                "user "
-                "NAME) or have CAP_NET_ADMIN",
+                "no permission for the interface '%s': "
+                "be its owner (ip tuntap add %s mode tap user NAME) or have CAP_NET_ADMIN",
                 ifname, ifname);
         return sm_error_set(err, SM_ENOTFOUND,
-            "there is no interface '%s', and making it needs CAP_NET_ADMIN; make it with: ip "
-            "tuntap "
-            "add %s mode tap user NAME",
+            "there is no interface '%s', and making it needs CAP_NET_ADMIN; make it with: "
+            "ip tuntap add %s mode tap user NAME",
             ifname, ifname);
     case EINVAL:
         if (there)
             return sm_error_set(err, SM_EINVAL,
-                "the interface '%s' is no tap interface with one queue; make one with: ip tuntap "
-                "add NAME mode tap",
+                "the interface '%s' is no tap interface with one queue; make one with: "
+                "ip tuntap add NAME mode tap",
                 ifname);
         break;
     default:

@@ -83,8 +83,8 @@ static int check(const struct sm_snapshot *s, sm_error *err)
         s->n_cpu_words > SM_SNAPSHOT_MAX_CPU_WORDS ||
         (s->note && strlen(s->note) > SM_SNAPSHOT_MAX_NOTE))
         return sm_error_set(err, SM_ELIMIT,
-            "the machine's state is too large for a snapshot: %zu bytes of interrupt controllers, "
-            "%u devices, %u listeners",
+            "the machine's state is too large for a snapshot: "
+            "%zu bytes of interrupt controllers, %u devices, %u listeners",
             s->irqchip_bytes, s->n_devices, s->n_listeners);
     for (uint32_t i = 0; i < s->n_vcpus; i++) {
         const struct sm_vcpu_state *v = &s->vcpus[i];

@@ -90,8 +90,8 @@ int sm_locate(const char *name, const char *env, const char *beside, char **path
     if (denied)
         return sm_error_set(err, SM_EPERM, "this user may not read '%s'", denied);
     return sm_error_set(err, SM_ENOTFOUND,
-        "%s is neither in '%s%s%s', where the program is, nor in its prefix, beside the library or "
-        "in "
-        "'" SM_PKGLIBDIR "'; install supermachine, or name its directory in %s",
+        "%s is neither in '%s%s%s', where the program is, nor in its prefix, "
+        "beside the library or in '" SM_PKGLIBDIR "'; install supermachine, "
+        "or name its directory in %s",
         name, program ? program : "?", *beside ? "/" : "", beside, env);
 }

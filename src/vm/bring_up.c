@@ -133,9 +133,8 @@ static int greet(struct sm_channel *channel, struct sm_wait *wait, sm_error *err
         return rc;
     if (hello.version != SM_WIRE_VERSION)
         return sm_error_set(err, SM_EPROTOCOL,
-            "the agent speaks version %u of the protocol and we version %u; install kernel, agent "
-            "and "
-            "library from one build",
+            "the agent speaks version %u of the protocol and we version %u; install kernel, "
+            "agent and library from one build",
             hello.version, SM_WIRE_VERSION);
     return 0;
 }

@@ -75,8 +75,7 @@ static int check_unplugged(const sm_vm_config *config, sm_error *err)
             *config->publish);
     if (config->publish_exposed)
         return sm_error_set(err, SM_EINVAL,
-            "the image's ports cannot be published without a network; leave out the network "
-            "'none'");
+            "the image's ports cannot be published without a network; leave out the network 'none'");
     return 0;
 }
 
@@ -87,13 +86,12 @@ static int check_policy(const struct sm_vm_network *network, sm_error *err)
         return 0;
     if (sm_policy_has_names(&network->policy))
         return sm_error_set(err, SM_EUNSUPPORTED,
-            "rules with names cannot be enforced on a tap interface, whose name servers are not "
-            "ours; "
-            "allow and deny addresses");
+            "rules with names cannot be enforced on a tap interface, "
+            "whose name servers are not ours; allow and deny addresses");
     if (sm_policy_opens_host(&network->policy))
         return sm_error_set(err, SM_EUNSUPPORTED,
-            "host-loopback cannot be opened on a tap interface; let the service listen on the "
-            "interface's address");
+            "host-loopback cannot be opened on a tap interface; "
+            "let the service listen on the interface's address");
     return 0;
 }
 

@@ -90,8 +90,7 @@ int sm_machine_map_snapshot(
     void *ram;
     if (s->memory_bytes != m->ram.bytes)
         return sm_error_set(err, SM_EUNSUPPORTED,
-            "the snapshot cannot be restored here: it was made with another memory size; make a "
-            "new one");
+            "the snapshot cannot be restored here: it was made with another memory size; make a new one");
     m->ram_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (m->ram_fd < 0)
         return sm_error_errno(err, errno, "cannot keep the snapshot file open");

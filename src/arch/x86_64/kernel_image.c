@@ -70,8 +70,7 @@ static int load_segment(int fd, uint64_t file_bytes, const Elf64_Phdr *ph, uint8
             (unsigned long long)ph->p_paddr);
     if (!inside(ph->p_paddr, ph->p_memsz, LOWEST, low_ram_end(ram_bytes)))
         return sm_error_set(err, SM_EINVAL,
-            "the kernel's segment of %llu bytes at %#llx does not fit into %llu MiB of guest "
-            "memory",
+            "the kernel's segment of %llu bytes at %#llx does not fit into %llu MiB of guest memory",
             (unsigned long long)ph->p_memsz, (unsigned long long)ph->p_paddr,
             (unsigned long long)(ram_bytes >> 20));
     return read_at(fd, ram + ph->p_paddr, ph->p_filesz, ph->p_offset, "segments", err);
@@ -122,8 +121,7 @@ static int load_bzimage(int fd, uint64_t file_bytes, const uint8_t *head, uint8_
     unsigned version = sm_load_le16(head + HDR_VERSION);
     if (version < 0x20c || !(sm_load_le16(head + HDR_XLOADFLAGS) & XLF_KERNEL_64))
         return sm_error_set(err, SM_EUNSUPPORTED,
-            "the kernel is a bzImage without a 64-bit entry (boot protocol %u.%u): use an x86_64 "
-            "kernel",
+            "the kernel is a bzImage without a 64-bit entry (boot protocol %u.%u): use an x86_64 kernel",
             version >> 8, version & 0xff);
     unsigned sectors = head[HDR_SETUP_SECTS] ? head[HDR_SETUP_SECTS] : 4;
     uint64_t payload = (sectors + 1) * 512ULL;

@@ -195,8 +195,8 @@ static int fail_unknown(struct job *j, const char *why)
     for (size_t i = 0; i < j->n_bytes; i++)
         snprintf(hex + i * 3, 4, "%02x ", j->bytes[i]);
     return sm_error_set(j->err, SM_EHYPERVISOR,
-        "%s: instruction bytes %sat RIP %#llx (CPL %u) of vCPU %u: this host emulates guest kernel "
-        "mode, "
+        "%s: instruction bytes %sat RIP %#llx (CPL %u) of vCPU %u: "
+        "this host emulates guest kernel mode, "
         "use the project's own guest kernel or a host with hardware virtualisation",
         why, hex, (unsigned long long)j->regs.rip, j->paging.cpl, j->vcpu->index);
 }
