@@ -3,9 +3,15 @@
 #include <sys/stat.h>
 
 #include "api/internal.h"
+#include "image/add_name.h"
 #include "image/client.h"
 #include "image/ensure.h"
 #include "image/image.h"
+#include "image/list.h"
+#include "image/prune.h"
+#include "image/remove.h"
+#include "image/usage.h"
+#include "image/verify.h"
 #include "util/cleanup.h"
 #include "util/error.h"
 

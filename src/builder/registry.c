@@ -22,11 +22,12 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "builder/blobs.h"
 #include "builder/credentials.h"
 #include "builder/digest.h"
 #include "builder/http.h"
 #include "image/json.h"
-#include "image/store_internal.h"
+#include "image/store_files.h"
 #include "util/bytes.h"
 #include "util/error.h"
 #include "util/signals.h"

@@ -5,7 +5,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "image/store_internal.h"
+#include "builder/blobs.h"
+#include "image/store_files.h"
 #include "util/error.h"
 
 struct stored {

@@ -4,7 +4,7 @@
 
 #include "builder/plan.h"
 #include "builder/source.h"
-#include "image/store.h"
+#include "image/record.h"
 
 /* SM_ENOTFOUND: the store does not keep its manifest. *source and *plan are the caller's even after a failure. */
 int sm_stored_open(struct sm_imgstore *store, const struct sm_image_info *info,

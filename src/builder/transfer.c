@@ -13,11 +13,14 @@
 #include <sys/stat.h>
 
 #include "builder/archive.h"
+#include "builder/blobs.h"
 #include "builder/digest.h"
 #include "builder/plan.h"
 #include "builder/store_source.h"
+#include "image/find.h"
 #include "image/json.h"
-#include "image/store_internal.h"
+#include "image/store_files.h"
+#include "image/tags.h"
 #include "util/error.h"
 #include "util/file.h"
 

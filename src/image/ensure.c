@@ -1,7 +1,7 @@
 /* From reference to image, whatever it takes. See ensure.h. */
 #include "image/ensure.h"
 
-#include "image/store_internal.h"
+#include "image/find.h"
 #include "util/error.h"
 
 /* What is asked for, handed down the steps. */

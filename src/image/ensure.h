@@ -6,7 +6,7 @@
 #define SM_IMAGE_ENSURE_H
 
 #include "image/client.h"
-#include "image/store.h"
+#include "image/record.h"
 
 struct sm_ensure_options {
     struct sm_builder_options builder;

@@ -3,7 +3,7 @@
 #define SM_IMAGE_IMAGE_H
 
 #include "image/image_config.h"
-#include "image/store.h"
+#include "image/record.h"
 
 struct sm_image {
     struct sm_imgstore *store; /* the opener's */

@@ -10,8 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "image/json.h"
-#include "image/store_internal.h"
+#include "image/store_files.h"
 #include "util/bytes.h"
 #include "util/crc32c.h"
 #include "util/error.h"

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "devices/vsock/vsock.h"
+#include "image/verify.h"
 #include "snapshot/cache.h"
 #include "snapshot/reader.h"
 #include "util/cleanup.h"

@@ -10,12 +10,13 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "api/internal.h"
+#include "image/record.h"
 #include "image/seal.h"
-#include "image/store_internal.h"
+#include "image/store_files.h"
+#include "image/tags.h"
 #include "util/bytes.h"
 
 static sm_error err;
@@ -41,17 +42,6 @@ int unlinkat(int fd, const char *path, int flags)
         return -1;
     }
     return (int)syscall(SYS_unlinkat, fd, path, flags);
-}
-
-/* No time passes while somebody sleeps, who lets go of a lock after so many times; 0: he has none. */
-static unsigned sleeps_left;
-static int lock_held = -1;
-
-int nanosleep(const struct timespec *time, struct timespec *left)
-{
-    if (sleeps_left && --sleeps_left == 0)
-        flock(lock_held, LOCK_UN);
-    return 0;
 }
 
 static int open_store(void **state)
@@ -279,20 +269,6 @@ static void a_prune_that_fails_in_part_tells_what_went(void **state)
     assert_int_equal(result.rootfs, 1);
 }
 
-/* It has many blobs to look at, or no CPU to do it. */
-static void a_prune_is_waited_for_as_long_as_it_takes(void **state)
-{
-    int fd = -1;
-    assert_int_equal(sm_make_dirs(store->images->fd, "blobs/sha256"), 0);
-    lock_held = openat(store->images->fd, "blobs", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    assert_int_equal(flock(lock_held, LOCK_EX), 0);
-    sleeps_left = 100000;
-    assert_int_equal(sm_store_hold_blobs(store->images, &fd, &err), 0);
-    assert_int_equal(flock(lock_held, LOCK_EX | LOCK_NB), -1);
-    close(fd);
-    close(lock_held);
-}
-
 static void verifying_tells_and_mends_nothing(void **state)
 {
     put_builder();
@@ -375,8 +351,6 @@ int main(void)
             what_a_killed_builder_left_goes_alone, open_store, close_store),
         cmocka_unit_test_setup_teardown(
             a_prune_that_fails_in_part_tells_what_went, open_store, close_store),
-        cmocka_unit_test_setup_teardown(
-            a_prune_is_waited_for_as_long_as_it_takes, open_store, close_store),
         cmocka_unit_test_setup_teardown(verifying_tells_and_mends_nothing, open_store, close_store),
         cmocka_unit_test_setup_teardown(
             a_seal_that_cannot_be_opened_is_no_damage, open_store, close_store),

@@ -3,6 +3,8 @@
  * another look at the images while that is held, since a builder that holds the lock may be about to
  * record it. Blobs are left alone while anybody pulls (pulls hold a shared lock on blobs/).
  */
+#include "image/prune.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,9 +13,13 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "image/index.h"
 #include "image/json.h"
+#include "image/list.h"
+#include "image/remove.h"
 #include "image/seal.h"
-#include "image/store_internal.h"
+#include "image/store_files.h"
+#include "image/tags.h"
 #include "util/error.h"
 
 enum { OLD_S = 60 * 60 }; /* what is younger may be in the making */

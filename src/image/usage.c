@@ -1,11 +1,14 @@
 /* What the store takes on the disk, by the directory that it is in. Files that other processes make or remove meanwhile
  * are counted or not. */
+#include "image/usage.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "image/store_internal.h"
+#include "image/store_files.h"
+#include "util/cleanup.h"
 
 enum { MAX_DEPTH = 130 }; /* refs/ is as deep as a name is long */
 

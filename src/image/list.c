@@ -1,0 +1,141 @@
+/* Listing what the store has. See list.h. */
+#include "image/list.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image/leads.h"
+#include "image/store_files.h"
+#include "image/tags.h"
+#include "util/error.h"
+
+void sm_image_list_clear(struct sm_image_list *list)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        sm_image_info_clear(&list->entries[i].info);
+        for (char **name = list->entries[i].names; *name; name++)
+            free(*name);
+        free(list->entries[i].names);
+    }
+    free(list->entries);
+    *list = (struct sm_image_list){0};
+}
+
+static int add_name(struct sm_image_entry *entry, const char *name)
+{
+    size_t n = 0;
+    while (entry->names[n])
+        n++;
+    char **grown = reallocarray(entry->names, n + 2, sizeof(*grown));
+    if (!grown)
+        return -SM_ENOMEM;
+    entry->names = grown;
+    grown[n + 1] = NULL;
+    grown[n] = strdup(name);
+    return grown[n] ? 0 : -SM_ENOMEM;
+}
+
+struct naming {
+    struct sm_imgstore *store;
+    struct sm_image_list *list;
+};
+
+bool sm_store_leads_to(
+    struct sm_imgstore *store, const char *target, const struct sm_image_info *info)
+{
+    if (strcmp(target, info->digest) == 0)
+        return true;
+    struct sm_platform platform;
+    char digest[SM_DIGEST_LEN + 1];
+    if (sm_platform_parse(info->platform, &platform, NULL) != 0)
+        return false;
+    for (int pass = 0; pass < 2; pass++) {
+        if (sm_store_get_choice(store, target, &platform, digest, NULL) == 0 &&
+            strcmp(digest, info->digest) == 0)
+            return true;
+        *platform.variant = '\0';
+    }
+    return false;
+}
+
+static int name_images(void *arg, const char *full, const char *file, const char *digest)
+{
+    struct naming *naming = arg;
+    for (size_t i = 0; i < naming->list->count; i++) {
+        struct sm_image_entry *entry = &naming->list->entries[i];
+        if (sm_store_leads_to(naming->store, digest, &entry->info) && add_name(entry, full) != 0)
+            return -SM_ENOMEM;
+    }
+    return 0;
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    const struct sm_image_entry *x = a, *y = b;
+    if (x->info.created != y->info.created)
+        return x->info.created < y->info.created ? 1 : -1;
+    return strcmp(x->info.digest, y->info.digest);
+}
+
+int sm_store_read_images(struct sm_imgstore *store, struct sm_image_list *list, sm_error *err)
+{
+    int fd = openat(store->fd, "images/sha256", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return 0;
+    auto_dir dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        int rc = sm_error_errno(err, errno, "cannot list the images of the store %s", store->path);
+        sm_close(fd);
+        return rc;
+    }
+    struct dirent *entry;
+    while ((entry = readdir(dir))) {
+        char digest[SM_DIGEST_LEN + 1];
+        snprintf(digest, sizeof(digest), "sha256:%.64s", entry->d_name);
+        struct sm_image_info info;
+        if (!sm_digest_valid(digest) ||
+            sm_store_get_image(store, digest, NULL, false, &info, NULL) != 0)
+            continue;
+        struct sm_image_entry *grown = reallocarray(list->entries, list->count + 1, sizeof(*grown));
+        if (grown)
+            list->entries = grown;
+        char **no_names = calloc(1, sizeof(*no_names));
+        if (!grown || !no_names) {
+            free(no_names);
+            sm_image_info_clear(&info);
+            return sm_error_set(err, SM_ENOMEM, "out of memory");
+        }
+        grown[list->count++] = (struct sm_image_entry){.info = info, .names = no_names};
+    }
+    return 0;
+}
+
+int sm_imgstore_list(struct sm_imgstore *store, struct sm_image_list *out, sm_error *err)
+{
+    struct sm_image_list list = {0};
+    int rc = sm_store_read_images(store, &list, err);
+    if (rc == 0) {
+        struct naming naming = {store, &list};
+        rc = sm_store_each_tag(store, name_images, &naming, err);
+        for (size_t i = 0; rc == 0 && i < list.count; i++) {
+            struct sm_image_entry *entry = &list.entries[i];
+            auto_reference ref = NULL;
+            if (sm_reference_parse(entry->info.source, &ref, NULL) == 0 &&
+                ref->kind != SM_REF_REGISTRY)
+                rc = add_name(entry, entry->info.source);
+        }
+        if (rc == -SM_ENOMEM)
+            sm_error_set(err, SM_ENOMEM, "out of memory");
+    }
+    if (rc) {
+        sm_image_list_clear(&list);
+        return rc;
+    }
+    if (list.count > 0)
+        qsort(list.entries, list.count, sizeof(*list.entries), newest_first);
+    *out = list;
+    return 0;
+}
