@@ -2,7 +2,7 @@
  * How a VM comes up: by booting, or from a snapshot.
  *
  * Boot: the machine boots, its agent connects to our vsock port and greets. The greeting comes in on the
- * device thread, which only keeps the descriptor and rings an eventfd; all talking is done by the thread
+ * device thread, which only keeps the descriptor and rings a bell; all talking is done by the thread
  * that starts the VM.
  * Restore: connections do not survive a snapshot, the agent's listening port does; so we connect.
  * Both ways the guest then gets the host's clock, entropy, a host name and a machine id before anything
@@ -62,7 +62,7 @@ static void agent_connected(void *arg, int fd, uint32_t guest_port)
     } else {
         vm->agent_fd = fd;
         vm->agent_ns = sm_now_ns();
-        (void)!write(vm->greeted, &(uint64_t){1}, sizeof(uint64_t));
+        sm_bell_ring(&vm->greeted);
     }
     pthread_mutex_unlock(&vm->lock);
 }
@@ -106,7 +106,7 @@ static int await_agent(sm_vm *vm, struct sm_wait *wait, struct sm_channel *chann
 {
     for (;;) {
         struct pollfd fds[2] = {
-            {.fd = vm->greeted, .events = POLLIN},
+            {.fd = sm_bell_fd(&vm->greeted), .events = POLLIN},
             {.fd = sm_machine_end_fd(vm->machine), .events = POLLIN},
         };
         int n = poll(fds, 2, sm_wait_slice(wait));

@@ -1,7 +1,6 @@
 /* Capturing a VM. See capture.h. */
 #include "vm/capture.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +8,6 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
-#include "util/signals.h"
 #include "vm/registry.h"
 #include "vmm/machine.h"
 
@@ -77,7 +75,7 @@ int sm_capture_take(
     return rc;
 }
 
-static void *write_file(void *arg)
+static void write_file(void *arg)
 {
     struct sm_capture *c = arg;
     const struct sm_snapshot_write_options options = {.ram_sums = true};
@@ -90,7 +88,6 @@ static void *write_file(void *arg)
         c->rc = sm_compact_save(c->path, c->snapshot, c->compact, &options, &stats, &c->error);
     c->stats.write_us = (sm_now_ns() - begin) / 1000;
     c->stats.data_bytes = stats.ram_data_bytes;
-    return NULL;
 }
 
 int sm_capture_write(struct sm_capture *capture, const char *path, int base_fd, sm_error *err)
@@ -99,27 +96,12 @@ int sm_capture_write(struct sm_capture *capture, const char *path, int base_fd, 
     capture->path = strdup(path);
     if (!capture->path)
         return sm_error_set(err, SM_ENOMEM, "no memory for a path");
-    sigset_t all, before;
-    sm_signals_fill(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&capture->thread, NULL, write_file, capture);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (rc)
-        return sm_error_errno(err, rc, "cannot start a thread to write the snapshot");
-    capture->writing = true;
-    return 0;
-}
-
-static void join(struct sm_capture *capture)
-{
-    if (capture->writing)
-        pthread_join(capture->thread, NULL);
-    capture->writing = false;
+    return sm_thread_start(&capture->thread, "snapshot", write_file, capture, 0, err);
 }
 
 int sm_capture_finish(struct sm_capture *capture, sm_snapshot_stats *stats, sm_error *err)
 {
-    join(capture);
+    sm_thread_join(&capture->thread);
     if (capture->rc) {
         if (err)
             *err = capture->error;
@@ -132,7 +114,7 @@ int sm_capture_finish(struct sm_capture *capture, sm_snapshot_stats *stats, sm_e
 
 void sm_capture_clear(struct sm_capture *capture)
 {
-    join(capture);
+    sm_thread_join(&capture->thread);
     sm_compact_free(capture->compact);
     sm_snapshot_free(capture->snapshot);
     free(capture->listeners);

@@ -5,9 +5,8 @@
 #ifndef SM_VM_CAPTURE_H
 #define SM_VM_CAPTURE_H
 
-#include <pthread.h>
-
 #include "snapshot/writer.h"
+#include "util/thread.h"
 #include "vm/note.h"
 #include "vm/vm.h"
 
@@ -21,8 +20,7 @@ struct sm_capture {
     sm_snapshot_stats stats;
     char *path;
     int base_fd;
-    pthread_t thread;
-    bool writing;
+    struct sm_thread thread;
     int rc; /* of the thread */
     sm_error error;
 };

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/random.h>
 
 #include "util/cleanup.h"
@@ -165,8 +164,7 @@ int sm_vm_new(
     v->agent_fd = v->own.fd = -1;
     pthread_mutex_init(&v->lock, NULL);
     pthread_rwlock_init(&v->capturing, NULL);
-    v->greeted = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int rc = v->greeted < 0 ? sm_error_errno(err, errno, "cannot make an eventfd") : 0;
+    int rc = sm_bell_make(&v->greeted, err);
     if (!rc)
         rc = set_name(v, config, err);
     if (!rc)
@@ -225,7 +223,7 @@ void sm_vm_free(sm_vm *vm)
     sm_guest_files_clear(&vm->files);
     free(vm->egress);
     sm_close(vm->agent_fd);
-    sm_close(vm->greeted);
+    sm_bell_close(&vm->greeted);
     pthread_mutex_destroy(&vm->lock);
     pthread_rwlock_destroy(&vm->capturing);
     free(vm);

@@ -7,6 +7,7 @@
 #include <supermachine.h>
 
 #include "image/image.h"
+#include "util/bell.h"
 #include "vm/agent/channel.h"
 #include "vm/guest_files.h"
 #include "vm/network.h"
@@ -30,7 +31,7 @@ struct sm_vm {
      * command, which would not be frozen. Taken before any other lock. */
     pthread_rwlock_t capturing;
 
-    int greeted; /* eventfd: the agent has connected */
+    struct sm_bell greeted; /* the agent has connected */
     pthread_mutex_t lock;
     int agent_fd;          /* its connection, until the starting thread takes it; -1 */
     uint64_t agent_ns;     /* when it came */

@@ -5,7 +5,6 @@
  */
 #include <fcntl.h>
 #include <pthread.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include "fuzz.h"
@@ -71,7 +70,7 @@ static void run(struct fuzz_input *in)
     int ends[2];
     play_agent(in, ends);
     fuzz_demand(sm_channel_init(&e.channel, ends[0], NULL, NULL) == 0);
-    e.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    fuzz_demand(sm_bell_make(&e.wake, NULL) == 0);
     e.send = malloc(SM_EXEC_SEND_BUFFER);
     open_stream(&e.input, "/dev/zero", false);
     for (int i = 0; i < 2; i++) {
@@ -79,7 +78,7 @@ static void run(struct fuzz_input *in)
         e.output[i].held = malloc(SM_WIRE_MAX_DATA);
         fuzz_demand(e.output[i].held);
     }
-    fuzz_demand(e.send && e.wake >= 0);
+    fuzz_demand(e.send);
     pthread_mutex_init(&e.lock, NULL);
     pthread_cond_init(&e.changed, NULL);
     sm_exec_pump(&e);
@@ -93,7 +92,7 @@ static void run(struct fuzz_input *in)
     free(e.output[0].held);
     free(e.output[1].held);
     free(e.send);
-    close(e.wake);
+    sm_bell_close(&e.wake);
     close(ends[1]);
 }
 

@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,6 +17,7 @@
 
 #include "devices/vsock/vsock.h"
 #include "patience.h"
+#include "util/bell.h"
 #include "util/guest_wait.h"
 #include "vm/agent/exec.h"
 #include "vm/vm.h"
@@ -125,14 +125,14 @@ static const char *const command[] = {"cmd", NULL};
 
 /* A machine, as far as an exec asks it. */
 static struct {
-    int end;    /* eventfd: it has ended */
-    int passed; /* eventfd: its device is asked for what the guest has sent */
-} machine = {-1, -1};
+    struct sm_bell ended;
+    struct sm_bell passed; /* its device is asked for what the guest has sent */
+} machine = {{.fd = -1}, {.fd = -1}};
 
 int __wrap_sm_machine_end_fd(const struct sm_machine *m);
 int __wrap_sm_machine_end_fd(const struct sm_machine *m)
 {
-    return machine.end;
+    return sm_bell_fd(&machine.ended);
 }
 
 int __wrap_sm_machine_wait(
@@ -153,7 +153,7 @@ struct sm_vsock *__wrap_sm_machine_vsock(struct sm_machine *m)
 void __wrap_sm_vsock_end(struct sm_vsock *vsock);
 void __wrap_sm_vsock_end(struct sm_vsock *vsock)
 {
-    eventfd_write(machine.passed, 1);
+    sm_bell_ring(&machine.passed);
 }
 
 /* There is no guest whose time could be asked for. */
@@ -166,7 +166,8 @@ const struct sm_guest_clock *__wrap_sm_machine_clock(const struct sm_machine *m)
 static int begin(struct agent *a, void (*script)(struct agent *), const sm_exec_config *config,
     sm_exec **exec, sm_error *err)
 {
-    struct sm_machine *with = machine.end >= 0 ? (struct sm_machine *)&machine : NULL;
+    struct sm_machine *with =
+        sm_bell_fd(&machine.ended) >= 0 ? (struct sm_machine *)&machine : NULL;
     int ends[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     *a = (struct agent){.fd = ends[1], .script = script};
@@ -383,8 +384,8 @@ static void test_lost_connection(void **state)
 static void script_last_words(struct agent *a)
 {
     start(a);
-    eventfd_write(machine.end, 1);
-    struct pollfd fds[] = {{.fd = machine.passed, .events = POLLIN}, {.fd = a->fd}};
+    sm_bell_ring(&machine.ended);
+    struct pollfd fds[] = {{.fd = sm_bell_fd(&machine.passed), .events = POLLIN}, {.fd = a->fd}};
     poll(fds, 2, -1);
     put_data(a, SM_WIRE_STDOUT, "last words", 10);
 }
@@ -395,8 +396,8 @@ static void test_last_words_of_a_machine(void **state)
     sm_exec *exec;
     sm_error err;
     char text[16];
-    machine.end = eventfd(0, EFD_CLOEXEC);
-    machine.passed = eventfd(0, EFD_CLOEXEC);
+    assert_int_equal(sm_bell_make(&machine.ended, NULL), 0);
+    assert_int_equal(sm_bell_make(&machine.passed, NULL), 0);
     assert_int_equal(
         begin(&a, script_last_words, &(sm_exec_config){.stdout_fd = SM_FD_PIPE}, &exec, NULL), 0);
     read_all(sm_exec_fd(exec, 1), text, sizeof(text));
@@ -405,9 +406,8 @@ static void test_last_words_of_a_machine(void **state)
     assert_string_equal(err.message, "it has ended");
     sm_exec_close(exec);
     pthread_join(a.thread, NULL);
-    close(machine.end);
-    close(machine.passed);
-    machine.end = machine.passed = -1;
+    sm_bell_close(&machine.ended);
+    sm_bell_close(&machine.passed);
 }
 
 /* ---- input --------------------------------------------------------------------------------------- */

@@ -3,16 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
-#include "util/signals.h"
 
 #define THREAD_STACK (256 * 1024)
 
@@ -27,7 +24,7 @@ static void destroy(sm_exec *e)
     }
     for (int i = 0; i < 3; i++)
         sm_close(e->pipe_ends[i]);
-    sm_close(e->wake);
+    sm_bell_close(&e->wake);
     free(e->send);
     pthread_cond_destroy(&e->changed);
     pthread_mutex_destroy(&e->lock);
@@ -40,13 +37,10 @@ static sm_exec *create(void)
     if (!e)
         return NULL;
     e->channel.fd = e->input.fd = e->output[0].to.fd = e->output[1].to.fd = -1;
-    e->pipe_ends[0] = e->pipe_ends[1] = e->pipe_ends[2] = e->wake = -1;
+    e->pipe_ends[0] = e->pipe_ends[1] = e->pipe_ends[2] = -1;
+    e->wake = SM_BELL_NONE;
     pthread_mutex_init(&e->lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&e->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    sm_cond_init(&e->changed);
     e->send = malloc(SM_EXEC_SEND_BUFFER);
     if (!e->send) {
         destroy(e);
@@ -115,25 +109,13 @@ static int send_request(sm_exec *e, const struct sm_exec_request *request, sm_er
                : rc;
 }
 
+/* The thread's mask is what makes EPIPE quiet: it has SIGPIPE blocked. */
 static int start_thread(sm_exec *e, sm_error *err)
 {
-    e->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (e->wake < 0)
-        return sm_error_errno(err, errno, "cannot make an eventfd");
-    /* Signals are for the caller's threads; a blocked SIGPIPE is what makes EPIPE quiet. */
-    sigset_t all, before;
-    sm_signals_fill(&all);
-    pthread_attr_t attr;
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, THREAD_STACK);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&e->thread, &attr, sm_exec_pump, e);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    if (rc)
-        return sm_error_errno(err, rc, "cannot start a thread for the command's streams");
-    e->thread_started = true;
-    return 0;
+    int rc = sm_bell_make(&e->wake, err);
+    if (!rc)
+        rc = sm_thread_start(&e->thread, "exec", sm_exec_pump, e, THREAD_STACK, err);
+    return rc ? sm_error_prefix(err, rc, "the command's streams") : 0;
 }
 
 int sm_exec_begin(struct sm_channel *channel, const struct sm_exec_request *request,
@@ -181,11 +163,6 @@ int sm_exec_take_fd(sm_exec *exec, int stream)
     return fd;
 }
 
-static void wake(sm_exec *exec)
-{
-    (void)!write(exec->wake, &(uint64_t){1}, sizeof(uint64_t));
-}
-
 int sm_exec_put_signal(sm_exec *exec, int signal, sm_error *err)
 {
     if (signal == SM_SIGNAL_STOP)
@@ -200,7 +177,7 @@ int sm_exec_put_signal(sm_exec *exec, int signal, sm_error *err)
     pthread_mutex_unlock(&exec->lock);
     if (full)
         return sm_error_set(err, SM_EBUSY, "too many signals wait for the VM already");
-    wake(exec);
+    sm_bell_ring(&exec->wake);
     return 0;
 }
 
@@ -213,21 +190,17 @@ int sm_exec_put_size(sm_exec *exec, uint16_t rows, uint16_t columns, sm_error *e
     exec->requests.rows = rows;
     exec->requests.columns = columns;
     pthread_mutex_unlock(&exec->lock);
-    wake(exec);
+    sm_bell_ring(&exec->wake);
     return 0;
 }
 
 int sm_exec_await(sm_exec *exec, int timeout_ms, sm_exec_result *result, sm_error *err)
 {
-    const struct timespec until = sm_timespec_in(timeout_ms);
+    int64_t deadline = sm_deadline(timeout_ms);
     pthread_mutex_lock(&exec->lock);
-    int over = 0;
-    while (!exec->done && over != ETIMEDOUT) {
-        if (timeout_ms < 0)
-            pthread_cond_wait(&exec->changed, &exec->lock);
-        else
-            over = pthread_cond_timedwait(&exec->changed, &exec->lock, &until);
-    }
+    bool over = false;
+    while (!exec->done && !over)
+        over = !sm_cond_wait_until(&exec->changed, &exec->lock, deadline);
     bool done = exec->done;
     pthread_mutex_unlock(&exec->lock);
     if (!done)
@@ -246,12 +219,12 @@ void sm_exec_end(sm_exec *exec)
 {
     if (!exec)
         return;
-    if (exec->thread_started) {
+    if (exec->thread.started) {
         pthread_mutex_lock(&exec->lock);
         exec->requests.cancel = true;
         pthread_mutex_unlock(&exec->lock);
-        wake(exec);
-        pthread_join(exec->thread, NULL);
+        sm_bell_ring(&exec->wake);
+        sm_thread_join(&exec->thread);
     }
     destroy(exec);
 }

@@ -2,7 +2,7 @@
  * A running command: the connection that carries its streams, and the thread that moves them.
  *
  * The thread (exec_pump.c) owns the connection, the send buffer and our descriptors. Everybody else
- * leaves a note in `requests` under the lock and writes the eventfd `wake`; the thread takes the notes up
+ * leaves a note in `requests` under the lock and rings the bell `wake`; the thread takes the notes up
  * between two polls. What the thread leaves behind (result, error) is read once `done` is set.
  *
  * Back-pressure: of each output stream one frame waits here; while it does, and the next frame is for
@@ -17,7 +17,9 @@
 
 #include <supermachine.h>
 
+#include "util/bell.h"
 #include "util/guest_wait.h"
+#include "util/thread.h"
 #include "vm/agent/channel.h"
 #include "vm/agent/stream_fd.h"
 
@@ -45,9 +47,8 @@ struct sm_exec {
     int64_t deadline;          /* the command's own time is over; SM_NO_DEADLINE */
     bool overdue;              /* it is, and the agent is to end the command: */
     struct sm_guest_wait late; /* how long that may take */
-    int wake;                  /* eventfd */
-    pthread_t thread;
-    bool thread_started;
+    struct sm_bell wake;
+    struct sm_thread thread;
 
     /* the thread's own */
     uint8_t *send;
@@ -91,6 +92,6 @@ int sm_exec_await(sm_exec *exec, int timeout_ms, sm_exec_result *result, sm_erro
 void sm_exec_end(sm_exec *exec);
 
 /* The thread's function; arg is the exec. */
-void *sm_exec_pump(void *arg);
+void sm_exec_pump(void *arg);
 
 #endif

@@ -44,8 +44,7 @@ static void queue_resize(sm_exec *e, uint16_t rows, uint16_t columns)
  * the exec is to end. */
 static bool take_requests(sm_exec *e, bool *left)
 {
-    uint64_t count;
-    (void)!read(e->wake, &count, sizeof(count));
+    sm_bell_clear(&e->wake);
     pthread_mutex_lock(&e->lock);
     unsigned taken = 0;
     while (taken < e->requests.n_signals && room_for_control(e))
@@ -115,7 +114,7 @@ static void output_gone(sm_exec *e, struct sm_exec_output *o)
         e->requests.signals[e->requests.n_signals++] =
             (struct sm_wire_signal){.signal = e->tty ? SIGHUP : SIGPIPE, .group = 1};
     pthread_mutex_unlock(&e->lock);
-    (void)!write(e->wake, &(uint64_t){1}, sizeof(uint64_t));
+    sm_bell_ring(&e->wake);
 }
 
 /* Writes as much as the caller's descriptor takes now; the number of bytes that are done with. */
@@ -240,7 +239,7 @@ static int pump(sm_exec *e)
 
         struct pollfd fds[N_FDS] = {
             [FD_CHANNEL] = {.fd = c->fd},
-            [FD_WAKE] = {.fd = e->wake, .events = POLLIN},
+            [FD_WAKE] = {.fd = sm_bell_fd(&e->wake), .events = POLLIN},
             [FD_INPUT] = {.fd = wants_input(e) ? e->input.fd : -1, .events = POLLIN},
             [FD_STDOUT] = {.fd = e->output[0].end ? e->output[0].to.fd : -1, .events = POLLOUT},
             [FD_STDERR] = {.fd = e->output[1].end ? e->output[1].to.fd : -1, .events = POLLOUT},
@@ -282,7 +281,7 @@ static int pump(sm_exec *e)
     }
 }
 
-void *sm_exec_pump(void *arg)
+void sm_exec_pump(void *arg)
 {
     sm_exec *e = arg;
     int rc = pump(e);
@@ -296,5 +295,4 @@ void *sm_exec_pump(void *arg)
     e->done = true;
     pthread_cond_broadcast(&e->changed);
     pthread_mutex_unlock(&e->lock);
-    return NULL;
 }
