@@ -18,8 +18,8 @@ struct ports_fixture {
     struct sm_ports *ports;
 };
 
-/* max_streams: of the guest; 0: as usual. */
-static inline int ports_setup_with(void **state, unsigned max_streams)
+/* max_streams: of the guest; 0: as usual. `threaded`: the loop has its thread, else it is turned by hand. */
+static inline int ports_setup_with(void **state, unsigned max_streams, bool threaded)
 {
     const struct sm_vsock_config config = {.max_streams = max_streams};
     struct ports_fixture *f = calloc(1, sizeof(*f));
@@ -29,7 +29,8 @@ static inline int ports_setup_with(void **state, unsigned max_streams)
     assert_int_equal(sm_loop_create(&f->loop, NULL), 0);
     f->env = (struct sm_virtio_env){.loop = f->loop, .memory = &f->g.fg.gm, .irq = fg_bell()};
     assert_int_equal(sm_vsock_create(&f->env, &config, &f->vsock, NULL), 0);
-    assert_int_equal(sm_loop_start(f->loop, "ports-test", NULL), 0);
+    if (threaded)
+        assert_int_equal(sm_loop_start(f->loop, "ports-test", NULL), 0);
     vg_init(&f->g, sm_vsock_dev(f->vsock), 16, 8192);
     assert_int_equal(sm_ports_create(f->loop, f->vsock, NULL, NULL, &f->ports, NULL), 0);
     *state = f;
@@ -38,7 +39,7 @@ static inline int ports_setup_with(void **state, unsigned max_streams)
 
 static inline int ports_setup(void **state)
 {
-    return ports_setup_with(state, 0);
+    return ports_setup_with(state, 0, true);
 }
 
 static inline int ports_teardown(void **state)

@@ -267,7 +267,7 @@ static void test_who_is_gone_is_a_stranger(void **state)
 
 static int setup_few_streams(void **state)
 {
-    return ports_setup_with(state, STREAMS);
+    return ports_setup_with(state, STREAMS, true);
 }
 
 static void expect_refusal(int fd)

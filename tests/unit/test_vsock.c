@@ -7,20 +7,17 @@
 #include <cmocka.h>
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "patience.h"
 #include "util/clock.h"
 #include "util/wait.h"
-#include "vsock_guest.h"
+#include "vsock_util.h"
 
 #define PORT         1024u
 #define TX_RETURN_MS 20 /* as in packet.c */
@@ -32,7 +29,6 @@ struct fixture {
     struct sm_bell irq;
     int accepted[600];
     unsigned n_accepted;
-    char dir[32];
 };
 
 static int setup(void **state)
@@ -55,8 +51,6 @@ static int teardown(void **state)
     sm_loop_destroy(f->loop);
     sm_bell_close(&f->irq);
     fg_fini(&f->g.fg);
-    if (f->dir[0])
-        rmdir(f->dir);
     free(f);
     return 0;
 }
@@ -68,19 +62,12 @@ static void turn(struct fixture *f)
 
 static struct vg_packet expect(struct fixture *f, unsigned op)
 {
-    struct vg_packet p = {0};
-    turn(f);
-    assert_true(vg_recv(&f->g, &p));
-    assert_int_equal(p.op, op);
-    assert_true(p.src_cid == 2 && p.dst_cid == 3 && p.type == 1);
-    return p;
+    return vsock_expect(&f->g, f->loop, op);
 }
 
 static void expect_silence(struct fixture *f)
 {
-    struct vg_packet p;
-    turn(f);
-    assert_false(vg_recv(&f->g, &p));
+    vsock_expect_silence(&f->g, f->loop);
 }
 
 static unsigned streams(struct fixture *f)
@@ -961,271 +948,99 @@ static void connects_wait_for_the_end_of_a_transport_reset(void **state)
     close(fd);
 }
 
-/* ---- front door ------------------------------------------------------------------------------ */
+/* ---- bridges --------------------------------------------------------------------------------- */
 
-/* Port 50 is what a client gets that names none. */
-static enum sm_vsock_route route(
-    void *arg, bool named, uint32_t port, struct sm_vsock_target *target)
+static uint32_t connected_port;
+
+static void on_connected(int fd, uint32_t host_port)
 {
-    bool *later = arg;
-    if (*later && !named)
-        return SM_VSOCK_NOT_YET;
-    target->port = 1025;
-    target->first_len = 2;
-    target->first[0] = named ? (uint8_t)port : 50;
-    target->first[1] = named;
-    return port == 99 ? SM_VSOCK_NOWHERE : SM_VSOCK_THERE;
+    assert_int_equal(write(fd, "!", 1), 1);
+    connected_port = host_port;
 }
 
-static bool nowhere_yet;
-
-static int open_door(struct fixture *f, const char *path, sm_error *err)
+/* One end of a pair; the other is bridged to the target. */
+static int bridge(struct fixture *f, const struct sm_vsock_target *target)
 {
-    nowhere_yet = false;
-    return sm_vsock_front_door(f->vsock, path, route, &nowhere_yet, err);
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    assert_true(sm_vsock_bridge(f->vsock, pair[1], target));
+    return pair[0];
 }
 
-static const char *make_door(struct fixture *f, char *path, size_t size)
-{
-    snprintf(f->dir, sizeof(f->dir), "/tmp/sm-vsock-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
-    snprintf(path, size, "%s/door", f->dir);
-    assert_int_equal(open_door(f, path, NULL), 0);
-    return path;
-}
-
-static int dial(const char *path)
-{
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
-    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
-    return fd;
-}
-
-static void front_door_connects(void **state)
+static void a_socket_is_bridged(void **state)
 {
     struct fixture *f = *state;
-    char path[108], answer[32], expected[32];
-    make_door(f, path, sizeof(path));
-    int fd = dial(path);
-    /* In pieces, and with data right behind. */
-    assert_int_equal(write(fd, "CONN", 4), 4);
-    expect_silence(f);
-    assert_int_equal(write(fd, "ECT vsock:52\nearly", 18), 18);
+    const struct sm_vsock_target target = {
+        .port = 52, .first = "abc", .first_len = 3, .connected = on_connected};
+    int fd = bridge(f, &target);
+    assert_int_equal(write(fd, "early", 5), 5);
     struct vg_packet p = expect(f, VG_REQUEST);
     assert_int_equal(p.dst_port, 52);
-    expect_silence(f);
+    connected_port = 0;
     vg_send(&f->g, 52, p.src_port, VG_RESPONSE, 0, NULL, 0);
-    vg_send(&f->g, 52, p.src_port, VG_RW, 0, "hello", 5);
-    struct vg_packet data = expect(f, VG_RW);
-    assert_int_equal(data.len, 5);
-    assert_memory_equal(data.data, "early", 5);
-    snprintf(expected, sizeof(expected), "OK %u\nhello", p.src_port);
-    ssize_t n = recv(fd, answer, sizeof(answer), 0);
-    if (n > 0 && (size_t)n < strlen(expected))
-        n += recv(fd, answer + n, sizeof(answer) - (size_t)n, 0);
-    assert_int_equal(n, strlen(expected));
-    assert_memory_equal(answer, expected, strlen(expected));
+    vg_send(&f->g, 52, p.src_port, VG_RW, 0, "late", 4);
+    struct vg_packet first = expect(f, VG_RW);
+    assert_int_equal(connected_port, p.src_port);
+    assert_int_equal(first.len, 3);
+    assert_memory_equal(first.data, "abc", 3);
+    assert_memory_equal(expect(f, VG_RW).data, "early", 5);
+    expect_read(fd, "!late"); /* who is told of the connection speaks first */
     close(fd);
     expect(f, VG_SHUTDOWN);
 }
 
-/* The guest is asked for the proxy; what it is told first, and then. */
-static void expect_routed(struct fixture *f, uint8_t port, bool named, const char *data)
-{
-    struct vg_packet p = expect(f, VG_REQUEST);
-    assert_int_equal(p.dst_port, 1025);
-    vg_send(&f->g, 1025, p.src_port, VG_RESPONSE, 0, NULL, 0);
-    p = expect(f, VG_RW);
-    assert_int_equal(p.len, 2);
-    assert_int_equal(p.data[0], port);
-    assert_int_equal(p.data[1], named);
-    if (!*data)
-        return;
-    p = expect(f, VG_RW);
-    assert_int_equal(p.len, strlen(data));
-    assert_memory_equal(p.data, data, strlen(data));
-}
-
-static void front_door_asks_where_to(void **state)
+static void a_bridge_is_refused_or_given_up(void **state)
 {
     struct fixture *f = *state;
-    char path[108], said[4];
-    make_door(f, path, sizeof(path));
-    static const char *const wrong[] = {"CONNECT \n", "CONNECT 4294967296\n", "CONNECT -1\n",
-        "CONNECT vsock:\n", "CONNECT vsock:x\n", "CONNECT abc\r\nmore",
-        "CONNECT 99\n" /* nowhere */};
-    static const struct {
-        const char *says;
-        uint8_t port;
-        bool named;
-        const char *data;
-    } clients[] = {
-        {"CONNECT 80\n", 80, true, ""},
-        {"CONNECT 80\r\nmore", 80, true, "more"},
-        {"GET / HTTP/1.1\r\n", 50, false, "GET / HTTP/1.1\r\n"},
-        {"CONNECT a.example:443 HTTP/1.1\r\nx", 50, false, "CONNECT a.example:443 HTTP/1.1\r\nx"},
-        {"CONNECT 5 \n", 50, false, "CONNECT 5 \n"},
-        {"\n", 50, false, "\n"},
-        {"CONNECT 00000000000000000000000000000000000000\n", 50, false,
-            "CONNECT 00000000000000000000000000000000000000\n"},
-    };
-    for (size_t i = 0; i < SM_ARRAY_LEN(clients); i++) {
-        int fd = dial(path);
-        size_t len = strlen(clients[i].says);
-        assert_int_equal(write(fd, clients[i].says, len), len);
-        expect_routed(f, clients[i].port, clients[i].named, clients[i].data);
-        close(fd);
-        expect(f, VG_SHUTDOWN);
-    }
-    int fd = dial(path); /* sends nothing, and tells so */
-    shutdown(fd, SHUT_WR);
-    expect_routed(f, 50, false, "");
-    assert_int_equal(expect(f, VG_SHUTDOWN).flags, 2);
-    close(fd);
-    assert_int_equal(expect(f, VG_SHUTDOWN).flags, 3);
-    for (size_t i = 0; i < SM_ARRAY_LEN(wrong); i++) {
-        fd = dial(path);
-        assert_int_equal(write(fd, wrong[i], strlen(wrong[i])), strlen(wrong[i]));
-        expect_silence(f);
-        assert_int_equal(recv(fd, said, sizeof(said), MSG_DONTWAIT), sizeof(said));
-        assert_memory_equal(said, "ERR ", sizeof(said));
-        close(fd);
-    }
-}
-
-static void front_door_waits_for_the_silent(void **state)
-{
-    struct fixture *f = *state;
-    char path[108];
-    make_door(f, path, sizeof(path));
-    int fd = dial(path);
-    nowhere_yet = true;
-    expect_silence(f);
-    usleep(1100000); /* silence, and a tick */
-    expect_silence(f);
-    nowhere_yet = false;
-    usleep(600000);
-    expect_routed(f, 50, false, "");
-    close(fd);
-    expect(f, VG_SHUTDOWN);
-}
-
-/* More clients than are looked at at once: the others wait. */
-static void front_door_queues(void **state)
-{
-    struct fixture *f = *state;
-    char path[108];
-    int fds[80];
-    make_door(f, path, sizeof(path));
-    nowhere_yet = true; /* for those who say nothing long enough, on a busy host */
-    for (unsigned i = 0; i < 60; i++)
-        fds[i] = dial(path);
-    turn(f);
-    for (unsigned i = 60; i < 80; i++)
-        fds[i] = dial(path);
-    turn(f);
-    for (unsigned i = 0; i < 80; i++) {
-        assert_int_equal(write(fds[i], "CONNECT 80\n", 11), 11);
-        expect_routed(f, 80, true, "");
-    }
-    for (unsigned i = 0; i < 80; i++)
-        close(fds[i]);
-}
-
-static void front_door_refuses(void **state)
-{
-    struct fixture *f = *state;
-    char path[108];
-    make_door(f, path, sizeof(path));
-    /* A port that nobody listens on in the guest */
-    int fd = dial(path);
-    assert_int_equal(write(fd, "CONNECT vsock:9\n", 16), 16);
+    const struct sm_vsock_target refused = {.port = 9, .connected = on_connected},
+                                 silent = {.port = 10, .timeout_ms = 1};
+    connected_port = 0;
+    int fd = bridge(f, &refused);
     struct vg_packet p = expect(f, VG_REQUEST);
     vg_send(&f->g, 9, p.src_port, VG_RST, 0, NULL, 0);
     turn(f);
     expect_end(fd);
+    assert_int_equal(connected_port, 0);
     close(fd);
-    nowhere_yet = true; /* as before */
-    fd = dial(path);    /* gone before its line was complete */
-    assert_int_equal(write(fd, "", 0), 0);
-    turn(f);
+    fd = bridge(f, &silent);
+    expect(f, VG_REQUEST);
+    assert_int_equal(streams(f), 1);
+    usleep(600000); /* a tick */
+    expect(f, VG_RST);
+    expect_end(fd);
     close(fd);
-    expect_silence(f);
     assert_int_equal(streams(f), 0);
 }
 
-static void front_door_leads_out_as_well(void **state)
+static int lead(void *arg, uint32_t port)
+{
+    int *ours = arg, pair[2];
+    if (port != 77 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) != 0)
+        return -1;
+    *ours = pair[0];
+    return pair[1];
+}
+
+static void any_port_leads_where_it_is_said(void **state)
 {
     struct fixture *f = *state;
-    char path[108];
-    make_door(f, path, sizeof(path));
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    assert_true(snprintf(addr.sun_path, sizeof(addr.sun_path), "%.100s_77", path) < 108);
-    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
-    assert_int_equal(bind(listener, (struct sockaddr *)&addr, sizeof(addr)), 0);
-    assert_int_equal(listen(listener, 5), 0);
-    vg_send(&f->g, 7000, 77, VG_REQUEST, 0, NULL, 0);
+    int fd = -1;
+    sm_vsock_accept_any(f->vsock, lead, &fd);
+    close(open_from_guest(f, 7000)); /* a listener of ours is asked first */
+    expect(f, VG_SHUTDOWN);
+    assert_int_equal(fd, -1);
+    vg_send(&f->g, 7001, 77, VG_REQUEST, 0, NULL, 0);
     expect(f, VG_RESPONSE);
-    int fd = accept(listener, NULL, NULL);
-    vg_send(&f->g, 7000, 77, VG_RW, 0, "hi", 2);
+    vg_send(&f->g, 7001, 77, VG_RW, 0, "hi", 2);
     turn(f);
     expect_read(fd, "hi");
-    vg_send(&f->g, 7001, 78, VG_REQUEST, 0, NULL, 0);
+    close(fd);
+    expect(f, VG_SHUTDOWN);
+    vg_send(&f->g, 7002, 78, VG_REQUEST, 0, NULL, 0);
     expect(f, VG_RST);
-    close(fd);
-    close(listener);
-    unlink(addr.sun_path);
-}
-
-static void front_door_is_the_callers_own(void **state)
-{
-    struct fixture *f = *state;
-    char path[256], dir[] = "/tmp/sm-vsock-XXXXXX";
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    struct stat st;
-    sm_error err;
-    assert_non_null(mkdtemp(dir));
-    snprintf(f->dir, sizeof(f->dir), "%s", dir);
-    snprintf(path, sizeof(path), "%s/%0100d", dir, 0);
-    assert_int_equal(open_door(f, path, &err), -SM_EINVAL);
-    snprintf(path, sizeof(path), "%s/none/door", dir);
-    assert_int_equal(open_door(f, path, &err), -SM_ENOTFOUND);
-    snprintf(path, sizeof(path), "%s/door", dir);
-    int other = open(path, O_CREAT | O_RDWR, 0600); /* no socket: stays */
-    close(other);
-    assert_int_equal(open_door(f, path, &err), -SM_EBUSY);
-    assert_int_equal(unlink(path), 0);
-    assert_true(snprintf(addr.sun_path, sizeof(addr.sun_path), "%.100s", path) < 108);
-    other = socket(AF_UNIX, SOCK_STREAM, 0);
-    assert_int_equal(bind(other, (struct sockaddr *)&addr, sizeof(addr)), 0);
-    assert_int_equal(listen(other, 5), 0);
-    assert_int_equal(open_door(f, path, &err), -SM_EBUSY); /* somebody lives there */
-    close(other);
-    assert_int_equal(open_door(f, path, &err), 0);
-    assert_int_equal(stat(path, &st), 0);
-    assert_int_equal(st.st_mode & 0777, 0600);
-    char second[sizeof(path) + 8];
-    snprintf(second, sizeof(second), "%s2", path);
-    assert_int_equal(open_door(f, second, &err), -SM_EEXIST);
-    assert_int_equal(stat(second, &st), -1); /* nothing left behind */
-}
-
-static void front_door_in_the_abstract(void **state)
-{
-    struct fixture *f = *state;
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    char name[64];
-    int n = snprintf(name, sizeof(name), "@sm-test-%d", (int)getpid());
-    assert_int_equal(open_door(f, name, NULL), 0);
-    memcpy(addr.sun_path + 1, name + 1, (size_t)n - 1);
-    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)n);
-    assert_int_equal(connect(fd, (struct sockaddr *)&addr, size), 0);
-    assert_int_equal(write(fd, "CONNECT 7\n", 10), 10);
-    expect_routed(f, 7, true, "");
-    close(fd);
+    sm_vsock_accept_any(f->vsock, NULL, NULL);
+    vg_send(&f->g, 7003, 77, VG_REQUEST, 0, NULL, 0);
+    expect(f, VG_RST);
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -1264,14 +1079,9 @@ int main(void)
         T(transport_reset_only_if_streams_were_open),
         T(unknown_history_means_reset),
         T(connects_wait_for_the_end_of_a_transport_reset),
-        T(front_door_connects),
-        T(front_door_asks_where_to),
-        T(front_door_waits_for_the_silent),
-        T(front_door_queues),
-        T(front_door_refuses),
-        T(front_door_leads_out_as_well),
-        T(front_door_is_the_callers_own),
-        T(front_door_in_the_abstract),
+        T(a_socket_is_bridged),
+        T(a_bridge_is_refused_or_given_up),
+        T(any_port_leads_where_it_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,7 @@
  *   vsock.c         the virtio device: queues, events, state
  *   packet.c  packets from and to the guest
  *   stream.c  one stream: the socket side, buffering, half close
- *   connect.c    who uses it: connects and listeners of this process, the front door
+ *   connect.c  who uses it: connects and listeners of this process, bridges
  *
  * Everything runs on the loop's thread, except for what `lock` covers.
  */
@@ -87,19 +87,19 @@ struct vsock_stream {
     size_t buf_start, buf_len, buf_size;
 };
 
-/* A wish to be connected to a guest port: of a thread that waits in sm_vsock_connect, or of a client of
- * the front door. */
+/* A wish to be connected to a guest port: of a thread that waits in sm_vsock_connect, or of a socket that is
+ * to be bridged. */
 struct vsock_connect {
     uint32_t port;
     struct vsock_connect *next;  /* in waiting, under the lock */
     struct vsock_stream *stream; /* once begun */
-    int fd;          /* the caller's end; front door: its socket, until it is the stream's */
-    bool front_door; /* from malloc, and in door_connects: */
-    bool say_ok;     /* and its client waits for an OK from us */
-    bool stranger;   /* counted as such, as long as there is no stream */
+    int fd;        /* the caller's end; bridge: its socket, until it is the stream's */
+    bool bridge;   /* from malloc, and in bridges: */
+    bool stranger; /* counted as such, as long as there is no stream */
+    void (*connected)(int fd, uint32_t host_port);
     uint8_t first[SM_VSOCK_FIRST], first_len;
-    struct vsock_connect *door_next;
-    uint64_t deadline_ms;
+    struct vsock_connect *next_bridge;
+    int64_t deadline_ms;
     bool done; /* under the lock, as the rest */
     enum sm_code code;
     const char *why;
@@ -118,18 +118,8 @@ struct vsock_reset { /* an RST for packets that belong to no stream */
     uint16_t type;
 };
 
-#define VSOCK_BUCKETS      256u /* power of two */
-#define VSOCK_RESETS       64u
-#define VSOCK_HANDSHAKES   64u
-#define VSOCK_HANDSHAKE_MS 10000u
-#define VSOCK_SILENCE_MS   500u
-
-struct vsock_handshake { /* a client of the front door before it is known what it wants */
-    struct sm_vsock *vsock;
-    int fd; /* -1: slot is free */
-    struct sm_loop_watch *watch;
-    uint64_t silent_ms, deadline_ms; /* until when it may say nothing; may take */
-};
+#define VSOCK_BUCKETS 256u /* power of two */
+#define VSOCK_RESETS  64u
 
 struct sm_vsock {
     struct sm_virtio_dev dev;
@@ -154,20 +144,14 @@ struct sm_vsock {
     struct vsock_listener *listeners;
     struct sm_vsock_stats stats;
 
-    char *door_path; /* NULL: no front door */
-    bool door_is_file, door_leads_out;
-    bool door_full; /* no client is accepted until another is through */
-    sm_vsock_route_fn *door_route;
-    void *door_route_arg;
-    int door_fd;
-    struct sm_loop_watch *door_watch;
-    struct vsock_handshake handshakes[VSOCK_HANDSHAKES];
-    struct vsock_connect
-        *door_connects; /* waiting or begun; with the streams at most max_streams */
-    unsigned n_door_connects;
+    sm_vsock_lead_fn *lead; /* where connections to other ports lead */
+    void *lead_arg;
+
+    struct vsock_connect *bridges; /* waiting or begun; with the streams at most max_streams */
+    unsigned n_bridges;
     unsigned n_strangers; /* of the streams and connects */
-    struct sm_loop_timer *door_timer;
-    bool door_ticking;
+    struct sm_loop_timer *bridge_timer;
+    bool bridges_tick;
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a connect is done */

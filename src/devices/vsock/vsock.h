@@ -1,8 +1,8 @@
 /*
  * virtio-vsock (virtio 1.2, 5.10) with the host side in this process.
  *
- * Every stream is bridged to a socket: for us and our callers that is one end of an AF_UNIX stream
- * socketpair (connect, listen), for the front door the accepted or connected unix socket itself.
+ * Every stream is bridged to a socket: to one end of an AF_UNIX stream socketpair (connect, listen), or to
+ * one that the caller has, whatever it leads to (bridge, accept_any).
  * Closing that end closes the guest's, shutdown(2) is half close in both directions, a reset shows as
  * end of file and EPIPE. Back-pressure works both ways: the guest's credit, the rx buffers it posts, and
  * the socket's buffer bound what is under way; of a stream never more than SM_VSOCK_BUF_ALLOC bytes
@@ -46,47 +46,31 @@ typedef void sm_vsock_accept_fn(void *arg, int fd, uint32_t guest_port);
 int sm_vsock_listen(
     struct sm_vsock *vsock, uint32_t port, sm_vsock_accept_fn *fn, void *arg, sm_error *err);
 
-/* Connects `fd`, a stream socket of whatever kind, to a port of the guest: what it receives goes to the
- * guest and the other way round, half close and back-pressure included, until both have ended. The guest
- * gets the `len` bytes at `first` (at most SM_VSOCK_FIRST) before anything else. fd is taken over in any
- * case, made non-blocking by the caller, and closed when the guest does not answer within a minute. False:
- * too many streams; `stranger`: strangers have half of them, so that the owner is not kept out. The loop's thread
- * only. */
 #define SM_VSOCK_FIRST 8
-bool sm_vsock_bridge(
-    struct sm_vsock *vsock, uint32_t port, int fd, const void *first, size_t len, bool stranger);
 
-/* Where a client of the front door is connected to: a vsock port, which gets the bytes at `first` first. */
+/* What a socket is connected to. */
 struct sm_vsock_target {
-    uint32_t port;
-    uint8_t first[SM_VSOCK_FIRST], first_len;
+    uint32_t port;                            /* of the guest, which gets */
+    uint8_t first[SM_VSOCK_FIRST], first_len; /* this before anything else */
+    bool stranger;       /* strangers have half of the streams, so that the owner is not kept out */
+    unsigned timeout_ms; /* for the guest's answer; 0: a minute */
+    /* Called on the loop's thread when the guest has accepted, before any byte of it is in the socket; `host_port` is the
+     * stream's number on our side. NULL: nobody wants to know. It must neither block nor close fd. */
+    void (*connected)(int fd, uint32_t host_port);
 };
 
-enum sm_vsock_route {
-    SM_VSOCK_NOWHERE, /* the client is sent away, with an ERR */
-    SM_VSOCK_NOT_YET, /* asked again in a while, ten seconds at most */
-    SM_VSOCK_THERE,
-};
+/* Connects `fd`, a stream socket of whatever kind, to a port of the guest: what it receives goes to the guest and the
+ * other way round, half close and back-pressure included, until both have ended. fd is taken over in any case, made
+ * non-blocking by the caller, and closed when the guest refuses or does not answer in time. False: too many streams, or the
+ * guest has ended. The loop's thread only. */
+bool sm_vsock_bridge(struct sm_vsock *vsock, int fd, const struct sm_vsock_target *target);
 
-/* Asked on the loop's thread what a client wants that has named a port, or has not: it speaks to a service
- * right away, or waits for the service to speak. */
-typedef enum sm_vsock_route sm_vsock_route_fn(
-    void *arg, bool named, uint32_t port, struct sm_vsock_target *target);
+/* A socket (non-blocking) for the guest's connection to a port of the host on which nobody of this process listens; -1: it
+ * is reset. Called on the loop's thread; must not block. */
+typedef int sm_vsock_lead_fn(void *arg, uint32_t port);
 
-/* Opens the front door, a unix socket at `path` (mode 0600; "@NAME": in the abstract namespace, for the same
- * user only). A client that sends "CONNECT PORT\n" is connected to where `route` says; so is one that begins
- * with anything else, or says nothing for half a second, without having named a port. After
- * "CONNECT vsock:PORT\n" it gets "OK HOSTPORT\n" and is connected to that vsock port of the guest. One that
- * says CONNECT and one word that is no port gets a line that begins with ERR.
- *
- * Where the directory is the caller's own with mode 0700, guest connections to a host port P without an
- * in-process listener go to the unix socket "PATH_P".
- *
- * A socket file whose owner is dead is replaced; ours is removed with the device. Any thread. */
-int sm_vsock_front_door(
-    struct sm_vsock *vsock, const char *path, sm_vsock_route_fn *route, void *arg, sm_error *err);
-/* Closes it, if it is open: `route` is not called any more. Connections go on. The loop's thread only. */
-void sm_vsock_shut_front_door(struct sm_vsock *vsock);
+/* Asks fn where such connections lead; NULL: nowhere (any more). The loop's thread only. */
+void sm_vsock_accept_any(struct sm_vsock *vsock, sm_vsock_lead_fn *fn, void *arg);
 
 /* Must follow sm_virtio_load, before sm_virtio_wake and before the vCPUs run: tells the guest that all its
  * connections are gone (event queue, TRANSPORT_RESET), unless the loaded state says that there were

@@ -170,7 +170,7 @@ static void on_agent(void *arg, uint32_t events)
 
 static void open_watch(struct sm_listeners *l)
 {
-    uint8_t request[SM_WIRE_HEADER];
+    struct sm_vsock_target agent = {.port = SM_WIRE_PORT, .first_len = SM_WIRE_HEADER};
     int pair[2];
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
@@ -178,9 +178,9 @@ static void open_watch(struct sm_listeners *l)
         return;
     }
     l->fd = pair[0];
-    sm_wire_data_header(request, SM_WIRE_WATCH, 0);
-    _Static_assert(sizeof(request) <= SM_VSOCK_FIRST, "the request fits");
-    if (!sm_vsock_bridge(l->vsock, SM_WIRE_PORT, pair[1], request, sizeof(request), false) ||
+    sm_wire_data_header(agent.first, SM_WIRE_WATCH, 0);
+    _Static_assert(SM_WIRE_HEADER <= SM_VSOCK_FIRST, "the request fits");
+    if (!sm_vsock_bridge(l->vsock, pair[1], &agent) ||
         sm_loop_add(l->loop, l->fd, SM_LOOP_IN, on_agent, l, &l->watch, NULL)) {
         end_watch(l); /* there are too many streams, or the guest has ended */
         wait_for(l, SM_LISTENERS_RETRY_MS);

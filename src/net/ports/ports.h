@@ -20,23 +20,11 @@
 #define SM_NET_PORTS_PORTS_H
 
 #include "devices/vsock/vsock.h"
-#include "net/addr.h"
+#include "net/ports/spec.h"
 
 #define SM_PORTS_MAX      256 /* listeners that were asked for, and as many that were found */
 #define SM_PORTS_SESSIONS 256 /* UDP senders of one port */
 #define SM_PORTS_IDLE_MS  60000
-
-struct sm_port_spec {
-    struct sm_ip ip;    /* of the host */
-    uint16_t host_port; /* 0: any that is free */
-    uint16_t guest_port;
-    uint8_t protocol; /* 6 or 17 */
-    bool found;       /* nobody asked for it (found.h) */
-};
-
-/* "[[IP:]HOST:]GUEST[/tcp|udp]", IPv6 addresses in brackets; an empty HOST is any free port. Without IP it
- * is 127.0.0.1. */
-int sm_port_spec_parse(const char *text, struct sm_port_spec *spec, sm_error *err);
 
 struct sm_ports;
 
@@ -60,8 +48,10 @@ int sm_ports_publish(struct sm_ports *ports, struct sm_port_spec *spec, sm_error
 /* Stops listening; connections go on. */
 void sm_ports_withdraw(struct sm_ports *ports, const struct sm_port_spec *spec);
 
-/* Opens the VM's front door at `path` (devices/vsock/vsock.h): a client is connected to the TCP port of the guest that it
- * names, or else to the first that there is: the one published first, else the first of those found. */
+/* Opens the VM's front door, a unix socket at `path` (mode 0600), or "@NAME" in the abstract namespace for the same user and
+ * root: a client is connected to the port of the guest that it names, or else to the first TCP port that there is: the one
+ * published first, else the first of those found (door.h has the protocol). A socket file whose owner is dead is replaced; ours
+ * is removed with the ports. SM_EEXIST: there is one; SM_EBUSY: the path is taken. */
 int sm_ports_front_door(struct sm_ports *ports, const char *path, sm_error *err);
 
 /* Copies at most `max` of what is published, the newest first; returns how many there are. */

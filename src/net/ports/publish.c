@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "net/ports/impl.h"
-#include "util/bytes.h"
+#include "net/ports/door.h"
+#include "net/ports/udp.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
@@ -16,20 +16,8 @@
 
 #define BACKLOG         4096 /* as many as vsock has streams; the kernel may allow less */
 #define ACCEPT_BATCH    64
-#define TICK_MS         500
 #define LOGGED_BURST    20
 #define LOGGED_A_SECOND 10
-
-void sm_ports_first(uint16_t guest_port, uint16_t protocol, uint8_t first[4])
-{
-    sm_store_le16(first, guest_port);
-    sm_store_le16(first + 2, protocol);
-}
-
-void sm_ports_tick_later(struct sm_ports *ports)
-{
-    sm_loop_timer_arm(ports->timer, TICK_MS);
-}
 
 static void on_tick(void *arg)
 {
@@ -47,21 +35,13 @@ static void on_tick(void *arg)
         sm_ports_tick_later(ports);
 }
 
-bool sm_ports_may_enter(struct sm_ports *ports, const struct port *port, bool stranger)
-{
-    if (!stranger || !port->spec.found)
-        return true;
-    ports->counters.strangers++;
-    return false;
-}
-
 /* Hands a connection over to the guest's proxy. */
 static void let_in(struct port *port, int fd, const struct sockaddr_storage *from)
 {
     struct sm_ports *ports = port->ports;
     struct sockaddr_storage at = {0};
     socklen_t len = sizeof(at);
-    uint8_t first[SM_WIRE_PROXY_FIRST];
+    struct sm_vsock_target target;
     bool stranger;
     int one = 1;
 
@@ -71,10 +51,10 @@ static void let_in(struct port *port, int fd, const struct sockaddr_storage *fro
         sm_close(fd);
         return;
     }
-    sm_ports_first(
-        port->spec.guest_port, SM_WIRE_PROXY_TCP | (stranger ? SM_WIRE_PROXY_OUTSIDE : 0), first);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    if (sm_vsock_bridge(ports->vsock, SM_WIRE_PROXY_PORT, fd, first, sizeof(first), stranger))
+    target = sm_ports_target(
+        port->spec.guest_port, SM_WIRE_PROXY_TCP | (stranger ? SM_WIRE_PROXY_OUTSIDE : 0));
+    if (sm_vsock_bridge(ports->vsock, fd, &target))
         ports->counters.connections++;
     else
         ports->counters.refused++;
@@ -101,60 +81,6 @@ static void on_connection(void *arg, uint32_t events)
         }
         let_in(port, fd, &from);
     }
-}
-
-/* ---- addresses ------------------------------------------------------------------------------- */
-
-socklen_t sm_ports_sockaddr(const struct sm_port_spec *spec, struct sockaddr_storage *addr)
-{
-    struct sockaddr_in *v4 = (struct sockaddr_in *)(void *)addr;
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)(void *)addr;
-
-    memset(addr, 0, sizeof(*addr));
-    if (sm_ip_is_v4(&spec->ip)) {
-        v4->sin_family = AF_INET;
-        v4->sin_port = htobe16(spec->host_port);
-        memcpy(&v4->sin_addr, spec->ip.b + 12, 4);
-        return sizeof(*v4);
-    }
-    v6->sin6_family = AF_INET6;
-    v6->sin6_port = htobe16(spec->host_port);
-    memcpy(&v6->sin6_addr, spec->ip.b, 16);
-    return sizeof(*v6);
-}
-
-static uint16_t port_of(const struct sockaddr_storage *addr)
-{
-    if (addr->ss_family == AF_INET)
-        return be16toh(((const struct sockaddr_in *)(const void *)addr)->sin_port);
-    return be16toh(((const struct sockaddr_in6 *)(const void *)addr)->sin6_port);
-}
-
-static struct sm_ip ip_of(const struct sockaddr_storage *addr)
-{
-    struct sm_ip ip;
-
-    if (addr->ss_family == AF_INET)
-        return sm_ip_from_v4(
-            be32toh(((const struct sockaddr_in *)(const void *)addr)->sin_addr.s_addr));
-    memcpy(ip.b, &((const struct sockaddr_in6 *)(const void *)addr)->sin6_addr, sizeof(ip.b));
-    return ip;
-}
-
-void sm_ports_log(struct sm_ports *ports, const struct sockaddr_storage *from, uint16_t guest_port,
-    uint8_t protocol)
-{
-    struct sm_port_connection c = {.guest_port = guest_port, .protocol = protocol};
-    struct sm_ip source;
-
-    if (!ports->log || !sm_rate_take(&ports->log_rate, (uint64_t)sm_now_ms(), &c.suppressed))
-        return;
-    if (from) {
-        source = ip_of(from);
-        c.source = &source;
-        c.source_port = port_of(from);
-    }
-    ports->log(ports->log_arg, &c);
 }
 
 /* ---- listeners ------------------------------------------------------------------------------- */
@@ -188,7 +114,7 @@ static int open_socket(struct sm_port_spec *spec, int *out, sm_error *err)
     len = sizeof(addr);
     if (getsockname(fd, (struct sockaddr *)&addr, &len))
         return sm_error_errno(err, errno, "cannot tell the port that was published");
-    spec->host_port = port_of(&addr);
+    spec->host_port = sm_ports_port_of(&addr);
     *out = sm_steal_fd(&fd);
     return 0;
 }
@@ -343,7 +269,7 @@ static void do_destroy(void *arg)
 {
     struct sm_ports *ports = arg;
 
-    sm_vsock_shut_front_door(ports->vsock);
+    sm_ports_shut_door(ports);
     while (ports->list) {
         struct port *port = ports->list;
 

@@ -1,7 +1,8 @@
-/* The text form of a published port. */
+/* The text form of a published port. See spec.h. */
+#include "net/ports/spec.h"
+
 #include <string.h>
 
-#include "net/ports/ports.h"
 #include "util/error.h"
 
 static bool parse_port(const char *text, bool may_be_empty, uint16_t *port)

@@ -3,12 +3,13 @@
  * each datagram has its length in front. Towards the guest a datagram that the stream cannot take whole is
  * dropped; a frame is never cut, since a socketpair takes what fits and the rest is kept until it does.
  */
+#include "net/ports/udp.h"
+
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "net/ports/impl.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -159,8 +160,8 @@ static struct udp_session *open_session(
     struct port *port, const struct sockaddr_storage *peer, socklen_t len, bool stranger)
 {
     struct sm_ports *ports = port->ports;
+    struct sm_vsock_target target;
     struct udp_session *s;
-    uint8_t first[SM_WIRE_PROXY_FIRST];
     int pair[2];
 
     if (port->n_sessions == SM_PORTS_SESSIONS ||
@@ -179,10 +180,9 @@ static struct udp_session *open_session(
         .peer_len = len,
         .stranger = stranger,
         .next = port->sessions};
-    sm_ports_first(
-        port->spec.guest_port, SM_WIRE_PROXY_UDP | (stranger ? SM_WIRE_PROXY_OUTSIDE : 0), first);
-    if (!sm_vsock_bridge(
-            ports->vsock, SM_WIRE_PROXY_PORT, pair[1], first, sizeof(first), stranger) ||
+    target = sm_ports_target(
+        port->spec.guest_port, SM_WIRE_PROXY_UDP | (stranger ? SM_WIRE_PROXY_OUTSIDE : 0));
+    if (!sm_vsock_bridge(ports->vsock, pair[1], &target) ||
         sm_loop_add(ports->loop, s->fd, SM_LOOP_IN, on_stream, s, &s->watch, NULL)) {
         sm_close(s->fd);
         free(s);

@@ -1,6 +1,13 @@
-/* Inside of published ports: what TCP (publish.c) and UDP (udp.c) share. Loop's thread. */
-#ifndef SM_NET_PORTS_IMPL_H
-#define SM_NET_PORTS_IMPL_H
+/*
+ * Inside of the ports: what all ways in share, which are published TCP ports (publish.c), UDP ports (udp.c) and the front
+ * door (door.c): who may come in, what the guest's proxy is told first, what is logged, and what counts.
+ *
+ * The order of the files: spec, peer_owner, door_socket < entry < udp, door < publish < found.
+ *
+ * Threads: the loop's alone.
+ */
+#ifndef SM_NET_PORTS_ENTRY_H
+#define SM_NET_PORTS_ENTRY_H
 
 #include <sys/socket.h>
 
@@ -10,6 +17,7 @@
 #include "util/rate.h"
 
 struct udp_session;
+struct door;
 
 struct port {
     struct sm_ports *ports;
@@ -26,6 +34,7 @@ struct sm_ports {
     struct sm_vsock *vsock;
     struct port *list;
     unsigned n[2]; /* asked for, found */
+    struct door *door;
     sm_ports_log_fn *log;
     void *log_arg;
     struct sm_rate log_rate;
@@ -35,20 +44,17 @@ struct sm_ports {
     uint8_t datagram[2 + 65536];
 };
 
-/* What the guest's proxy reads first; protocol: with SM_WIRE_PROXY_*. */
-void sm_ports_first(uint16_t guest_port, uint16_t protocol, uint8_t first[4]);
+/* A port of the guest's, through its proxy; `how`: SM_WIRE_PROXY_*, the protocol among them. */
+struct sm_vsock_target sm_ports_target(uint16_t guest_port, uint16_t how);
 /* A stranger may not come in at a port that nobody has published. */
 bool sm_ports_may_enter(struct sm_ports *ports, const struct port *port, bool stranger);
 /* The host's end as the socket interface has it; returns its length. */
 socklen_t sm_ports_sockaddr(const struct sm_port_spec *spec, struct sockaddr_storage *addr);
+uint16_t sm_ports_port_of(const struct sockaddr_storage *addr);
 /* Tells the log; from: NULL for the front door. */
 void sm_ports_log(struct sm_ports *ports, const struct sockaddr_storage *from, uint16_t guest_port,
     uint8_t protocol);
 /* Has the timer look at things in a while. */
 void sm_ports_tick_later(struct sm_ports *ports);
-
-void sm_ports_udp_event(void *port, uint32_t events);
-/* Closes sessions that were idle for SM_PORTS_IDLE_MS (all: every one). */
-void sm_ports_udp_expire(struct port *port, bool all);
 
 #endif
