@@ -1,3 +1,6 @@
+/* Addresses: text, ranges and what they are. See addr.h. The tables are IANA's registries of
+ * special ranges, with the RFC of each; what is in none of them and outside of 2000::/3 counts as
+ * private: a range that is assigned tomorrow is closed until somebody looks. */
 #include "net/addr.h"
 
 #include <arpa/inet.h>

@@ -1,3 +1,6 @@
+/* Messages of DNS, read without a copy and without memory of their own. See dns_message.h. A name's
+ * pointers lead strictly backwards, records are walked by their lengths, and what is not understood
+ * is stepped over, so every walk ends at the message's end at the latest. */
 #include "net/dns_message.h"
 
 #include <arpa/inet.h>

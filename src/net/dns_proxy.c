@@ -1,3 +1,6 @@
+/* The guest's name server: questions under way, each with a socket, a number and a deadline of its
+ * own. See dns_proxy.h. An answer is walked twice, first to judge all of it, then to learn from it:
+ * nothing is learned of one that is refused. One timer serves all deadlines. */
 #include "net/dns_proxy.h"
 
 #include <errno.h>

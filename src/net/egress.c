@@ -1,3 +1,6 @@
+/* Frames judged: who may have sent it, where it goes, what the policy says, and the report if it
+ * may not. See egress.h. The order is from the cheap to the dear: the parser, the virtual subnet,
+ * this host's own addresses (which the kernel is asked for), the rules. */
 #include "net/egress.h"
 
 #include <string.h>

@@ -1,3 +1,6 @@
+/* The table of the guest's connections, and the two lists of which the longest idle goes first. See
+ * flows.h. All numbers are the guest's or libslirp's: sequence numbers are only ever compared as
+ * distances on their circle. */
 #include "net/flows.h"
 
 #include <stdlib.h>

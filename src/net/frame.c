@@ -1,3 +1,6 @@
+/* Frames taken apart and put together. See frame.h. Offsets are kept, not pointers: each is checked
+ * against the end of what its header says, which was checked against the end of the frame. Our own
+ * frames are made from nothing, with checksums, and fit the buffers that the header names. */
 #include "net/frame.h"
 
 #include <string.h>

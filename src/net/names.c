@@ -1,3 +1,6 @@
+/* A table of SM_NAMES_SLOTS entries without deletion: what has expired is overwritten. See names.h.
+ * It takes its memory when the first name is learned, so a guest without rules for names costs
+ * none. */
 #include "net/names.h"
 
 #include <string.h>

@@ -1,3 +1,5 @@
+/* Asks the kernel by netlink where a packet would go. See own_address.h. It answers within the call
+ * that asks, so nothing waits; what it cannot answer counts as ours, which is the closed side. */
 #include "net/own_address.h"
 
 #include <errno.h>

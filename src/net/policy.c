@@ -1,3 +1,5 @@
+/* Egress rules as text, and the stack of layers. See policy.h; deciding is policy_decide.c's. What
+ * comes is the command line's or a snapshot's, and both are parsed by the same strict words. */
 #include "net/policy.h"
 
 #include <ctype.h>

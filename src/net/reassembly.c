@@ -1,3 +1,6 @@
+/* Fragments into one frame. See reassembly.h. A bit for each 8 bytes says what has come, so
+ * overlaps are seen when they come; a datagram is whole when all bits up to its end are set, and
+ * its buffer is then the frame. */
 #include "net/reassembly.h"
 
 #include <stdlib.h>

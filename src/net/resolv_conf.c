@@ -1,3 +1,5 @@
+/* Reads resolv.conf(5) as glibc does, of which only `nameserver` counts here: three of them, a zone
+ * behind %, and, for tests, [ADDRESS]:PORT. See resolv_conf.h. */
 #include "net/resolv_conf.h"
 
 #include <arpa/inet.h>

@@ -1,3 +1,5 @@
+/* Loads libslirp and glib with it, and turns off what they would write to standard error. See
+ * slirp_api.h. The functions are those of version 4.7; what lacks one is refused by name. */
 #include "net/slirp_api.h"
 
 #include <dlfcn.h>

@@ -1,3 +1,5 @@
+/* Asks sock_diag, or reads the kernel's lists, for the user at the other end. See peer_owner.h.
+ * Every doubt ends as STRANGE, who gets less. */
 #include "net/ports/peer_owner.h"
 
 #include <errno.h>
