@@ -42,11 +42,7 @@ static int copy(char **to, const char *from, sm_error *err)
 
 static void init_sync(struct sm_machine *m)
 {
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&m->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    sm_cond_init(&m->changed);
     pthread_mutex_init(&m->lock, NULL);
     pthread_mutex_init(&m->control, NULL);
 }
@@ -264,12 +260,12 @@ int sm_machine_boot(struct sm_machine *m, sm_error *err)
 
 int sm_machine_wait(struct sm_machine *m, int timeout_ms, struct sm_machine_end *end, sm_error *err)
 {
-    struct timespec deadline = sm_timespec_in(timeout_ms);
-    int rc = 0, e = 0;
+    int64_t deadline = sm_deadline(timeout_ms);
+    int rc = 0;
+    bool over = false;
     pthread_mutex_lock(&m->lock);
-    while (m->state != MACHINE_ENDED && e != ETIMEDOUT)
-        e = timeout_ms < 0 ? pthread_cond_wait(&m->changed, &m->lock)
-                           : pthread_cond_timedwait(&m->changed, &m->lock, &deadline);
+    while (m->state != MACHINE_ENDED && !over)
+        over = !sm_cond_wait_until(&m->changed, &m->lock, deadline);
     if (m->state == MACHINE_ENDED)
         *end = m->end;
     else

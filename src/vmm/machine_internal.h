@@ -13,6 +13,7 @@
 #include "devices/vsock/vsock.h"
 #include "util/guest_wait.h"
 #include "util/loop.h"
+#include "util/thread.h"
 #include "vmm/machine.h"
 
 /* Memory slots. */
@@ -40,7 +41,7 @@ struct sm_mapping {
 struct sm_machine_vcpu {
     struct sm_machine *machine;
     struct sm_hv_vcpu *hv;
-    pthread_t thread;
+    struct sm_thread thread;
     unsigned index;
     atomic_int tid; /* of the thread; 0: has not begun */
 };
@@ -84,9 +85,8 @@ struct sm_machine {
     atomic_uint request;
     atomic_bool said_panic; /* on the console */
 
-    pthread_mutex_t control; /* serialises boot, load, pause, resume, kill */
-    unsigned n_threads;      /* vCPU threads not yet joined; under control from here on: */
-    bool loop_started, loop_paused;
+    pthread_mutex_t control;        /* serialises boot, load, pause, resume, kill */
+    bool loop_started, loop_paused; /* under control, as what follows: */
     unsigned n_pauses;
 
     pthread_mutex_t lock; /* of what follows */

@@ -15,8 +15,6 @@
  * The device thread then resets all devices, which closes the vsock streams, so nobody waits for a guest
  * that is gone.
  */
-#include <errno.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,7 +23,6 @@
 #include "util/bytes.h"
 #include "util/clock.h"
 #include "util/error.h"
-#include "util/signals.h"
 #include "util/text.h"
 #include "vmm/machine_internal.h"
 
@@ -247,14 +244,11 @@ static void hold(struct sm_machine_vcpu *v)
     pthread_mutex_unlock(&m->lock);
 }
 
-static void *vcpu_main(void *arg)
+static void vcpu_main(void *arg)
 {
     struct sm_machine_vcpu *v = arg;
     sm_error err;
-    char name[16];
     atomic_store(&v->tid, gettid());
-    snprintf(name, sizeof(name), "vcpu%u", v->index);
-    pthread_setname_np(pthread_self(), name);
     int rc = sm_hv_vcpu_bind(v->hv, &err);
     if (!rc) {
         hold(v);
@@ -263,7 +257,6 @@ static void *vcpu_main(void *arg)
     if (rc)
         sm_machine_finish(v->machine, SM_VM_INTERNAL_ERROR, "%s", err.message);
     sm_hv_vcpu_unbind(v->hv);
-    return NULL;
 }
 
 /* On failure those that were started are joined by close. */
@@ -279,23 +272,21 @@ int sm_machine_start_vcpus(struct sm_machine *m, sm_error *err)
         v->machine = m;
         v->index = i;
     }
-    sigset_t all, before;
-    sm_signals_fill(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before); /* the threads inherit it */
-    int e = 0;
-    for (unsigned i = 0; i < m->n_vcpus && !e; i++) {
-        e = pthread_create(&m->vcpus[i].thread, NULL, vcpu_main, &m->vcpus[i]);
-        m->n_threads += e == 0;
+    int rc = 0;
+    for (unsigned i = 0; i < m->n_vcpus && !rc; i++) {
+        struct sm_machine_vcpu *v = &m->vcpus[i];
+        char name[16];
+        snprintf(name, sizeof(name), "vcpu%u", i);
+        rc = sm_thread_start(&v->thread, name, vcpu_main, v, 0, err);
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return e ? sm_error_errno(err, e, "cannot start a vCPU's thread") : 0;
+    return rc;
 }
 
 /* Under `control`, after the end. */
 void sm_machine_join_vcpus(struct sm_machine *m)
 {
-    for (; m->n_threads > 0; m->n_threads--)
-        pthread_join(m->vcpus[m->n_threads - 1].thread, NULL);
+    for (unsigned i = 0; i < m->n_vcpus; i++)
+        sm_thread_join(&m->vcpus[i].thread);
 }
 
 /* ---- pause and resume ---------------------------------------------------------------------------------- */
@@ -310,8 +301,7 @@ static bool wait_for_all(struct sm_machine *m, struct sm_wait *wait)
 {
     bool over = false;
     while (m->n_parked < m->n_vcpus && m->state != MACHINE_ENDED && !over) {
-        struct timespec slice = sm_timespec_in(sm_wait_slice(wait));
-        if (pthread_cond_timedwait(&m->changed, &m->lock, &slice) != ETIMEDOUT)
+        if (sm_cond_wait_until(&m->changed, &m->lock, sm_deadline(sm_wait_slice(wait))))
             continue;
         pthread_mutex_unlock(&m->lock);
         over = sm_wait_over(wait);
