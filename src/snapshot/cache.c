@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "util/bytes.h"
+#include "util/clock.h"
 #include "util/error.h"
 #include "util/file.h"
 
@@ -130,13 +131,6 @@ static int try_lock(
     return 0;
 }
 
-static uint64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 int sm_snapshot_cache_lock(struct sm_snapshot_cache *cache, const char *key, int timeout_ms,
     struct sm_snapshot_lock **out, sm_error *err)
 {
@@ -147,14 +141,14 @@ int sm_snapshot_cache_lock(struct sm_snapshot_cache *cache, const char *key, int
     int rc = make_name(key, LOCK_SUFFIX, &lock->name, err);
     if (rc)
         return rc;
-    uint64_t end = timeout_ms < 0 ? UINT64_MAX : now_ms() + (uint64_t)timeout_ms;
+    int64_t deadline = sm_deadline(timeout_ms);
     while ((rc = try_lock(cache, &lock->name, &lock->fd, err)) == 1) {
-        uint64_t now = now_ms();
-        if (now >= end)
+        int left = sm_deadline_left(deadline);
+        if (left == 0)
             return sm_error_set(
                 err, SM_EBUSY, "somebody else has been making the snapshot %s for too long", key);
-        uint64_t ms = SM_MIN(end - now, LOCK_POLL_MS);
-        nanosleep(&(struct timespec){.tv_nsec = (long)ms * 1000000}, NULL);
+        long ms = left < 0 ? LOCK_POLL_MS : SM_MIN(left, LOCK_POLL_MS);
+        nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
     }
     if (rc)
         return rc;

@@ -5,13 +5,11 @@
 #include <inttypes.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
 #include "util/error.h"
-#include "util/signals.h"
 
 #define MAX_THREADS 64
 
@@ -30,11 +28,6 @@ static ssize_t real_copy(int from, off_t *from_at, int to, off_t *to_at, size_t 
     return copy_file_range(from, from_at, to, to_at, len, 0);
 }
 
-static int real_thread(pthread_t *thread, void *(*fn)(void *), void *arg)
-{
-    return pthread_create(thread, NULL, fn, arg);
-}
-
 const struct sm_snapshot_io sm_snapshot_io_real = {
     .pwrite = pwrite,
     .truncate = ftruncate,
@@ -43,7 +36,7 @@ const struct sm_snapshot_io sm_snapshot_io_real = {
     .copy = real_copy,
     .sync = fdatasync,
     .rename = renameat,
-    .thread = real_thread,
+    .thread = sm_thread_start,
 };
 
 int sm_snapshot_write_at(const struct sm_snapshot_io *io, int fd, const void *buf, size_t len,
@@ -75,7 +68,7 @@ struct pool {
     sm_error err;  /* its; read after all have been joined */
 };
 
-static void *work(void *arg)
+static void work(void *arg)
 {
     struct pool *pool = arg;
     size_t i;
@@ -86,27 +79,21 @@ static void *work(void *arg)
         if (rc && atomic_compare_exchange_strong(&pool->rc, &none, rc))
             pool->err = err;
     }
-    return NULL;
 }
 
 int sm_snapshot_parallel(const struct sm_snapshot_io *io, unsigned threads, size_t n,
     sm_snapshot_task *task, void *arg, sm_error *err)
 {
     struct pool pool = {.task = task, .arg = arg, .n = n};
-    pthread_t others[MAX_THREADS];
+    struct sm_thread others[MAX_THREADS];
     unsigned started = 0;
-    sigset_t all, before;
 
-    /* The caller's signal handlers stay on the caller's threads. */
-    sm_signals_fill(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
     while (started + 1 < threads && started + 1 < n && started < MAX_THREADS &&
-           io->thread(&others[started], work, &pool) == 0)
+           io->thread(&others[started], "writer", work, &pool, 0, NULL) == 0)
         started++;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     work(&pool);
     for (unsigned i = 0; i < started; i++)
-        pthread_join(others[i], NULL);
+        sm_thread_join(&others[i]);
     int rc = atomic_load(&pool.rc);
     if (rc && err)
         *err = pool.err;

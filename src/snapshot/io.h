@@ -6,7 +6,6 @@
 #ifndef SM_SNAPSHOT_IO_H
 #define SM_SNAPSHOT_IO_H
 
-#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -14,6 +13,7 @@
 #include <supermachine.h>
 
 #include "util/file.h"
+#include "util/thread.h"
 
 struct sm_snapshot_io {
     ssize_t (*pwrite)(int fd, const void *buf, size_t len, off_t at);
@@ -23,7 +23,8 @@ struct sm_snapshot_io {
     ssize_t (*copy)(int from, off_t *from_at, int to, off_t *to_at, size_t len);
     int (*sync)(int fd);
     int (*rename)(int from_dir, const char *from, int to_dir, const char *to);
-    int (*thread)(pthread_t *thread, void *(*fn)(void *), void *arg);
+    int (*thread)(struct sm_thread *thread, const char *name, sm_thread_fn *fn, void *arg,
+        size_t stack, sm_error *err); /* sm_thread_start */
 };
 
 extern const struct sm_snapshot_io sm_snapshot_io_real;

@@ -118,12 +118,13 @@ static int x_rename(int from_dir, const char *from, int to_dir, const char *to)
     return FAILS(fail_rename) ? -1 : renameat(from_dir, from, to_dir, to);
 }
 
-static int x_thread(pthread_t *thread, void *(*fn)(void *), void *arg)
+static int x_thread(struct sm_thread *thread, const char *name, sm_thread_fn *fn, void *arg,
+    size_t stack, sm_error *why)
 {
     if (FAILS(fail_thread))
-        return EAGAIN;
+        return -SM_ELIMIT;
     threads_made++;
-    return pthread_create(thread, NULL, fn, arg);
+    return sm_thread_start(thread, name, fn, arg, stack, why);
 }
 
 static const struct sm_snapshot_io io = {
