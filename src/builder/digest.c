@@ -3,6 +3,7 @@
 
 #include <openssl/evp.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "util/error.h"
 
@@ -32,16 +33,28 @@ void sm_sha256_update(struct sm_sha256 *sha, const void *data, size_t size)
     EVP_DigestUpdate(ctx(sha), data, size);
 }
 
-void sm_sha256_finish(struct sm_sha256 *sha, unsigned char sum[32])
-{
-    EVP_DigestFinal_ex(ctx(sha), sum, NULL);
-}
-
-void sm_digest_format(const unsigned char sum[32], char text[SM_DIGEST_LEN + 1])
+static void format(const unsigned char sum[32], char text[SM_DIGEST_LEN + 1])
 {
     int n = snprintf(text, SM_DIGEST_LEN + 1, "sha256:");
     for (int i = 0; i < 32; i++)
         n += snprintf(text + n, 3, "%02x", sum[i]);
+}
+
+void sm_sha256_finish(struct sm_sha256 *sha, char digest[SM_DIGEST_LEN + 1])
+{
+    unsigned char sum[32];
+    EVP_DigestFinal_ex(ctx(sha), sum, NULL);
+    format(sum, digest);
+}
+
+int sm_sha256_check(struct sm_sha256 *sha, const char *wanted, sm_error *err)
+{
+    char digest[SM_DIGEST_LEN + 1];
+    sm_sha256_finish(sha, digest);
+    return strcmp(digest, wanted) == 0
+               ? 0
+               : sm_error_set(err, SM_ECORRUPT, "the blob %s has the digest %s: it is damaged",
+                     wanted, digest);
 }
 
 void sm_digest_sum(const char *digest, unsigned char sum[32])
@@ -61,6 +74,6 @@ int sm_digest_of(const void *data, size_t size, char text[SM_DIGEST_LEN + 1], sm
     unsigned char sum[32];
     if (EVP_Digest(data, size, sum, NULL, EVP_sha256(), NULL) != 1)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
-    sm_digest_format(sum, text);
+    format(sum, text);
     return 0;
 }

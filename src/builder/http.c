@@ -10,9 +10,6 @@
  *   doubles. Bytes that came count: the next attempt asks for the rest, and who delivers a fair number of bytes each
  *   time is not given up on.
  *
- * Everything that a server sends is bounded: headers, bodies of answers that are not what was asked for,
- * redirects, time without progress. What a sink takes is bounded by the sink.
- *
  * Secrets are in memory and in request headers only: never in errors, arguments, URLs that are shown.
  */
 #include "builder/http.h"
@@ -25,15 +22,17 @@
 #include <strings.h>
 #include <time.h>
 
+#include "builder/http_attempt.h"
 #include "builder/http_auth.h"
+#include "builder/http_body.h"
+#include "builder/http_session.h"
+#include "builder/http_token.h"
 #include "builder/http_url.h"
 #include "util/bytes.h"
 #include "util/error.h"
 
 enum {
-    MAX_HEADERS = 64 << 10,
-    MAX_ERROR_BODY = 64 << 10,
-    MAX_TOKEN_BODY = 256 << 10,
+    MAX_ANSWER = 64 << 10, /* that nobody reads */
     MAX_REDIRECTS = 5,
     PATIENCE = 24, /* what attempts in a row may cost that do not bring FAIR_SHARE bytes */
     COST_OF_NOTHING = 4,
@@ -41,371 +40,15 @@ enum {
     FAIR_SHARE = 64 << 10,
     FIRST_WAIT_MS = 300,
     MAX_RETRY_AFTER_S = 120,
-    /* By the clock: of a server that is silent nothing else is known. What came while a busy host kept us from reading is in
-     * the socket and counts when we look; an attempt that ends too early for that is followed by others. */
-    CONNECT_TIMEOUT_S = 15,
-    STALL_S = 30,
-    STALL_BYTES = 100,     /* a second; less for STALL_S seconds is a stall */
-    TOTAL_TIMEOUT_S = 120, /* of answers that are small */
+    STALL_S = 30, /* unless the user says another; see http_attempt.c */
 };
-
-struct sm_http {
-    char *host, *repository;
-    char *user, *password, *identity_token, *tls_ca;
-    bool insecure;
-    uint64_t stall_s;
-    pthread_mutex_t lock; /* of what follows */
-    bool plain;           /* the registry does not speak TLS */
-    char *authorization;  /* value of the header, or NULL */
-    unsigned auth_serial; /* counts changes of it */
-    _Atomic bool stop;
-};
-
-/* One attempt, and what came of it. */
-struct attempt {
-    struct sm_http *http;
-    CURL *curl;
-    sm_http_sink *sink; /* for 200 and 206 */
-    void *arg;
-    uint64_t *from; /* the byte that the sink wants next; NULL: all */
-    uint64_t at;    /* the byte that comes next */
-    bool small;     /* no ranges are asked for, and there is a bound on the whole time */
-    int nearest;    /* that the place may be to us */
-    bool too_near;  /* it is nearer */
-    sm_error *err;
-    int rc; /* of the sink */
-    size_t headers;
-    long status;
-    bool wrong_range;
-    struct sm_challenge challenge;
-    char content_type[128], digest[128];
-    char error_body[512];
-    size_t error_len, other_len;
-};
-
-/* ---- callbacks --------------------------------------------------------------------------------- */
-
-static void take_header(char *to, size_t room, const char *value, size_t len)
-{
-    if (len < room) {
-        memcpy(to, value, len);
-        to[len] = '\0';
-    }
-}
-
-static size_t on_header(char *data, size_t unit, size_t size, void *arg)
-{
-    struct attempt *a = arg;
-    size *= unit;
-    a->headers += size;
-    if (a->headers > MAX_HEADERS)
-        return 0;
-    if (size > 5 && memcmp(data, "HTTP/", 5) == 0) { /* the next of several answers */
-        a->challenge = (struct sm_challenge){0};
-        *a->content_type = *a->digest = '\0';
-        a->at = 0;
-        return size;
-    }
-    const char *colon = memchr(data, ':', size);
-    if (!colon)
-        return size;
-    size_t name = (size_t)(colon - data);
-    const char *value = colon + 1, *end = data + size;
-    while (value < end && strchr(" \t", *value))
-        value++;
-    while (end > value && strchr(" \t\r\n", end[-1]))
-        end--;
-    size_t len = (size_t)(end - value);
-    if (name == 12 && strncasecmp(data, "Content-Type", 12) == 0)
-        take_header(a->content_type, sizeof(a->content_type), value, len);
-    else if (name == 21 && strncasecmp(data, "Docker-Content-Digest", 21) == 0)
-        take_header(a->digest, sizeof(a->digest), value, len);
-    else if (name == 16 && strncasecmp(data, "WWW-Authenticate", 16) == 0) {
-        char text[2048];
-        *text = '\0';
-        take_header(text, sizeof(text), value, len);
-        if (!a->challenge.bearer)
-            sm_challenge_parse(&a->challenge, text);
-    } else if (name == 13 && strncasecmp(data, "Content-Range", 13) == 0) {
-        unsigned long long first;
-        char text[80] = "";
-        take_header(text, sizeof(text), value, len);
-        if (sscanf(text, "bytes %llu-", &first) == 1)
-            a->at = first;
-    }
-    return size;
-}
-
-static size_t on_body(char *data, size_t unit, size_t size, void *arg)
-{
-    struct attempt *a = arg;
-    size *= unit;
-    curl_easy_getinfo(a->curl, CURLINFO_RESPONSE_CODE, &a->status);
-    if (a->status != 200 && a->status != 206) {
-        size_t n = SM_MIN(size, sizeof(a->error_body) - 1 - a->error_len);
-        memcpy(a->error_body + a->error_len, data, n);
-        a->error_len += n;
-        a->other_len += size;
-        return a->other_len > MAX_ERROR_BODY ? 0 : size;
-    }
-    size_t skip = 0;
-    if (a->from) {
-        if (a->at > *a->from) {
-            a->wrong_range = true;
-            return 0;
-        }
-        skip = (size_t)SM_MIN((uint64_t)size, *a->from - a->at);
-    }
-    a->at += size;
-    if (skip == size)
-        return size;
-    a->rc = a->sink(a->arg, data + skip, size - skip, a->err);
-    if (a->rc == 0 && a->from)
-        *a->from += size - skip;
-    return a->rc ? 0 : size;
-}
-
-static int on_progress(void *arg, curl_off_t dt, curl_off_t dn, curl_off_t ut, curl_off_t un)
-{
-    const struct attempt *a = arg;
-    return a->http->stop;
-}
-
-/* Makes the socket, unless the place is nearer to us than it may be. Of a proxy this sees the proxy, which is as near
- * for the registry and for the places that it names. */
-static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
-{
-    struct attempt *a = arg;
-    a->too_near = sm_address_nearness(&to->addr) > a->nearest;
-    return a->too_near ? CURL_SOCKET_BAD
-                       : socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
-}
-
-/* ---- one attempt --------------------------------------------------------------------------------- */
-
-/* Plain HTTP is for this machine, and for who said that it will do. That a registry is here says nothing about the
- * places that it sends us to. */
-static bool plain_allowed(const struct sm_http *h, const char *url)
-{
-    return h->insecure || sm_url_is_local(url);
-}
-
-/* A handle for one attempt. On one that is used again Debian 12's libcurl (7.88) reads memory that it has freed when an answer's
- * first header looks like the continuation of another (curl's issue 11101): a registry must not have that in its hands. The
- * price is a connection that is not used again, within one request: behind a 401, which a session sees once. */
-static int renew(CURL **curl)
-{
-    curl_easy_cleanup(*curl);
-    *curl = curl_easy_init();
-    return *curl ? 0 : -SM_ENOMEM;
-}
-
-static void set_common(struct attempt *a, const char *url, bool small)
-{
-    struct sm_http *h = a->http;
-    CURL *c = a->curl;
-    curl_easy_setopt(c, CURLOPT_URL, url);
-    curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, plain_allowed(h, url) ? "http,https" : "https");
-    curl_easy_setopt(c, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-    sm_url_set_proxy(c, url);
-    curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);
-    curl_easy_setopt(c, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
-    curl_easy_setopt(c, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    curl_easy_setopt(c, CURLOPT_HTTP_CONTENT_DECODING, 0L);
-    curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(c, CURLOPT_USERAGENT, "supermachine/" SM_VERSION);
-    curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_TIMEOUT_S);
-    curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, (long)STALL_BYTES);
-    curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)h->stall_s);
-    if (small)
-        curl_easy_setopt(c, CURLOPT_TIMEOUT, (long)TOTAL_TIMEOUT_S);
-    curl_easy_setopt(c, CURLOPT_BUFFERSIZE, 256L << 10);
-    curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header);
-    curl_easy_setopt(c, CURLOPT_HEADERDATA, a);
-    curl_easy_setopt(c, CURLOPT_OPENSOCKETFUNCTION, on_socket);
-    curl_easy_setopt(c, CURLOPT_OPENSOCKETDATA, a);
-    curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
-    curl_easy_setopt(c, CURLOPT_WRITEDATA, a);
-    curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, on_progress);
-    curl_easy_setopt(c, CURLOPT_XFERINFODATA, a);
-    curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
-    if (h->tls_ca)
-        curl_easy_setopt(c, CURLOPT_CAINFO, h->tls_ca);
-    if (h->insecure) {
-        curl_easy_setopt(c, CURLOPT_SSL_VERIFYPEER, 0L);
-        curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 0L);
-    }
-}
-
-static int add_line(struct curl_slist **list, const char *name, const char *value, sm_error *err)
-{
-    auto_free char *line = NULL;
-    if (asprintf(&line, "%s: %s", name, value) < 0) {
-        line = NULL;
-        return sm_error_set(err, SM_ENOMEM, "out of memory");
-    }
-    struct curl_slist *grown = curl_slist_append(*list, line);
-    explicit_bzero(line, strlen(line));
-    if (!grown)
-        return sm_error_set(err, SM_ENOMEM, "out of memory");
-    *list = grown;
-    return 0;
-}
-
-/* The CURLcode, or a negative sm_code where the request could not even be made. */
-static int run(struct attempt *a, const char *url, const char *accept, const char *authorization,
-    const char *post)
-{
-    struct curl_slist *lines = NULL;
-    int rc = 0;
-    set_common(a, url, a->small);
-    if (accept)
-        rc = add_line(&lines, "Accept", accept, a->err);
-    if (rc == 0 && authorization)
-        rc = add_line(&lines, "Authorization", authorization, a->err);
-    if (post)
-        curl_easy_setopt(a->curl, CURLOPT_POSTFIELDS, post);
-    char range[32];
-    if (!a->small && *a->from > 0) {
-        snprintf(range, sizeof(range), "%llu-", (unsigned long long)*a->from);
-        curl_easy_setopt(a->curl, CURLOPT_RANGE, range);
-    }
-    if (rc == 0) {
-        curl_easy_setopt(a->curl, CURLOPT_HTTPHEADER, lines);
-        rc = (int)curl_easy_perform(a->curl);
-        curl_easy_getinfo(a->curl, CURLINFO_RESPONSE_CODE, &a->status);
-    }
-    curl_slist_free_all(lines);
-    return rc;
-}
 
 /* ---- authentication ------------------------------------------------------------------------------ */
 
-struct body {
-    char *data;
-    size_t size;
-};
-
-static int take_body(void *arg, const void *data, size_t size, sm_error *err)
-{
-    struct body *b = arg;
-    if (b->size + size > MAX_TOKEN_BODY)
-        return sm_error_set(err, SM_ELIMIT, "the token server's answer is too long");
-    char *grown = realloc(b->data, b->size + size + 1);
-    if (!grown)
-        return sm_error_set(err, SM_ENOMEM, "out of memory");
-    b->data = grown;
-    memcpy(b->data + b->size, data, size);
-    b->size += size;
-    return 0;
-}
-
-static int append_parameter(
-    CURL *curl, char **text, char separator, const char *name, const char *value)
-{
-    char *escaped = curl_easy_escape(curl, value, 0), *grown = NULL;
-    int n = escaped ? asprintf(&grown, "%s%c%s=%s", *text, separator, name, escaped) : -1;
-    curl_free(escaped);
-    if (n < 0)
-        return -SM_ENOMEM;
-    free(*text);
-    *text = grown;
-    return 0;
-}
-
-static const char nearer[] = "a place that is nearer to this machine than itself";
-
-/* Why we do not go to a place that the registry names (for a token, by a redirect); NULL: we do. Requests of ours
- * must not become the registry's way to services of this machine. Names that only resolve to such a place are found
- * when the connection is made (on_socket). */
-static const char *place_refused(const struct sm_http *h, const char *url)
-{
-    bool tls = sm_url_is_tls(url);
-    if (!tls && strncasecmp(url, "http:", 5) != 0)
-        return "what is not HTTP";
-    if (sm_url_is_local(url) && !sm_host_is_local(h->host))
-        return "this machine";
-    return tls || plain_allowed(h, url) ? NULL : "a place without TLS";
-}
-
-/* GET with basic credentials, or, with an identity token, the OAuth2 POST. */
-static int ask_for_token(struct sm_http *h, CURL *curl, const struct sm_challenge *ch, int nearest,
-    char **token, sm_error *err)
-{
-    const char *refused = place_refused(h, ch->realm);
-    if (refused)
-        return sm_error_set(
-            err, SM_EPROTOCOL, "the registry %s sends us for a token to %s", h->host, refused);
-    auto_free char *fallback = NULL;
-    if (asprintf(&fallback, "repository:%s:pull", h->repository) < 0) {
-        fallback = NULL;
-        return sm_error_set(err, SM_ENOMEM, "out of memory");
-    }
-    const char *scope = *ch->scope ? ch->scope : fallback;
-    char *url = strdup(ch->realm), *post = NULL;
-    int rc = url ? 0 : -SM_ENOMEM;
-    if (h->identity_token) {
-        post = strdup("grant_type=refresh_token");
-        rc = post ? append_parameter(curl, &post, '&', "service", ch->service) : -SM_ENOMEM;
-        if (rc == 0 && h->repository)
-            rc = append_parameter(curl, &post, '&', "scope", scope);
-        if (rc == 0)
-            rc = append_parameter(curl, &post, '&', "client_id", "supermachine");
-        if (rc == 0)
-            rc = append_parameter(curl, &post, '&', "refresh_token", h->identity_token);
-    } else {
-        if (rc == 0 && *ch->service)
-            rc = append_parameter(curl, &url, strchr(url, '?') ? '&' : '?', "service", ch->service);
-        if (rc == 0 && h->repository)
-            rc = append_parameter(curl, &url, strchr(url, '?') ? '&' : '?', "scope", scope);
-    }
-    auto_free char *basic = NULL;
-    if (rc == 0 && h->user && !h->identity_token) {
-        auto_free char *pair = sm_basic_credentials(h->user, h->password ? h->password : "");
-        if (!pair || asprintf(&basic, "Basic %s", pair) < 0) {
-            basic = NULL;
-            rc = -SM_ENOMEM;
-        }
-    }
-    struct body body = {0};
-    struct attempt a = {
-        .http = h, .sink = take_body, .arg = &body, .small = true, .nearest = nearest, .err = err};
-    if (rc || renew(&a.curl) != 0) {
-        rc = sm_error_set(err, SM_ENOMEM, "out of memory");
-    } else {
-        rc = run(&a, url, NULL, basic, post);
-        if (a.rc)
-            rc = a.rc;
-        else if (rc > 0 && a.too_near)
-            rc = sm_error_set(
-                err, SM_EPROTOCOL, "the registry %s sends us for a token to %s", h->host, nearer);
-        else if (rc > 0)
-            rc = sm_error_set(err, h->stop ? SM_ECANCELLED : SM_ENETWORK,
-                "cannot get a token for the registry %s: %s", h->host,
-                curl_easy_strerror((CURLcode)rc));
-        else if (rc == 0 && (a.status == 401 || a.status == 403))
-            rc = sm_error_set(err, SM_EPERM, "the registry %s does not accept the %s", h->host,
-                h->user || h->identity_token ? "credentials: log in again"
-                                             : "anonymous access: log in");
-        else if (rc == 0 && a.status != 200)
-            rc = sm_error_set(err, SM_ENETWORK, "the token server of the registry %s answers %ld",
-                h->host, a.status);
-        if (rc == 0)
-            rc = sm_token_parse(body.data ? body.data : "", body.size, token, err);
-    }
-    curl_easy_cleanup(a.curl);
-    free(body.data);
-    free(url);
-    if (post)
-        explicit_bzero(post, strlen(post));
-    free(post);
-    return rc;
-}
-
 /* Answers a challenge that came from a place as near as `nearest`. `serial` is that of the authorization that was
  * refused: where another thread has replaced it meanwhile there is nothing to do. */
-static int authenticate(struct sm_http *h, CURL *curl, const struct sm_challenge *ch, int nearest,
-    unsigned serial, sm_error *err)
+static int authenticate(
+    struct sm_http *h, const struct sm_challenge *ch, int nearest, unsigned serial, sm_error *err)
 {
     int rc = 0;
     pthread_mutex_lock(&h->lock);
@@ -413,7 +56,7 @@ static int authenticate(struct sm_http *h, CURL *curl, const struct sm_challenge
         auto_free char *secret = NULL;
         char *line = NULL;
         if (ch->bearer)
-            rc = ask_for_token(h, curl, ch, nearest, &secret, err);
+            rc = sm_http_get_token(h, ch, nearest, &secret, err);
         else if (ch->basic && h->user && h->password)
             secret = sm_basic_credentials(h->user, h->password);
         else
@@ -480,7 +123,7 @@ static int follow(struct request *r)
         return sm_error_set(r->err, SM_EPROTOCOL,
             "the registry %s redirects us more than %d times for %s", r->http->host, MAX_REDIRECTS,
             r->get->what);
-    const char *refused = place_refused(r->http, to);
+    const char *refused = sm_http_place_refused(r->http, to);
     if (!refused && sm_url_is_tls(r->url) && !sm_url_is_tls(to))
         refused = "a place without TLS";
     if (refused)
@@ -540,7 +183,7 @@ static bool worth_retrying(int code)
 }
 
 /* A connection that failed: plain HTTP where that is allowed, another attempt, or the end. */
-static int broken(struct request *r, const struct attempt *a, uint64_t before, int code)
+static int broken(struct request *r, const struct sm_http_attempt *a, uint64_t before, int code)
 {
     struct sm_http *h = r->http;
     if (h->stop)
@@ -551,7 +194,8 @@ static int broken(struct request *r, const struct attempt *a, uint64_t before, i
     if (code == CURLE_WRITE_ERROR)
         return sm_error_set(
             r->err, SM_ELIMIT, "the registry %s sends too much for %s", h->host, r->get->what);
-    if (code == CURLE_SSL_CONNECT_ERROR && plain_allowed(h, r->url) && !h->plain && r->at_origin) {
+    if (code == CURLE_SSL_CONNECT_ERROR && sm_http_plain_allowed(h, r->url) && !h->plain &&
+        r->at_origin) {
         pthread_mutex_lock(&h->lock);
         h->plain = true;
         pthread_mutex_unlock(&h->lock);
@@ -559,7 +203,7 @@ static int broken(struct request *r, const struct attempt *a, uint64_t before, i
     }
     if (a->too_near)
         return sm_error_set(
-            r->err, SM_EPROTOCOL, "the registry %s redirects us to %s", h->host, nearer);
+            r->err, SM_EPROTOCOL, "the registry %s redirects us to " SM_HTTP_NEARER, h->host);
     long proxy = 0;
     curl_easy_getinfo(r->curl, CURLINFO_HTTP_CONNECTCODE, &proxy);
     bool proxy_refuses = proxy >= 300;
@@ -576,7 +220,7 @@ static int broken(struct request *r, const struct attempt *a, uint64_t before, i
     return try_again(r, before, code == CURLE_OPERATION_TIMEDOUT, rc);
 }
 
-static int refused(struct request *r, const struct attempt *a)
+static int refused(struct request *r, const struct sm_http_attempt *a)
 {
     const char *host = r->http->host, *what = r->get->what;
     switch (a->status) {
@@ -594,7 +238,8 @@ static int refused(struct request *r, const struct attempt *a)
 }
 
 /* Looks at the answer; 1: there is to be another attempt. */
-static int judge(struct request *r, const struct attempt *a, uint64_t before, unsigned serial)
+static int judge(
+    struct request *r, const struct sm_http_attempt *a, uint64_t before, unsigned serial)
 {
     int rc;
     switch (a->status) {
@@ -613,7 +258,7 @@ static int judge(struct request *r, const struct attempt *a, uint64_t before, un
     case 401:
         if (!r->at_origin || r->auths++ > 0)
             return refused(r, a);
-        rc = authenticate(r->http, r->curl, &a->challenge, r->nearness, serial, r->err);
+        rc = authenticate(r->http, &a->challenge, r->nearness, serial, r->err);
         return rc ? rc : 1;
     case 408:
     case 429:
@@ -644,9 +289,9 @@ static int request(struct request *r)
     struct sm_http *h = r->http;
     int rc = restart(r);
     while (rc == 0) {
-        if (renew(&r->curl) != 0)
+        if (sm_http_renew(&r->curl) != 0)
             return sm_error_set(r->err, SM_ENOMEM, "out of memory");
-        struct attempt a = {.http = h,
+        struct sm_http_attempt a = {.http = h,
             .curl = r->curl,
             .sink = r->get->sink,
             .arg = r->get->arg,
@@ -660,7 +305,7 @@ static int request(struct request *r)
         auto_free char *authorization =
             r->at_origin && h->authorization ? strdup(h->authorization) : NULL;
         pthread_mutex_unlock(&h->lock);
-        int code = run(&a, r->url, r->get->accept, authorization, NULL);
+        int code = sm_http_try(&a, r->url, r->get->accept, authorization, NULL);
         if (authorization)
             explicit_bzero(authorization, strlen(authorization));
         if (a.rc || code < 0)
@@ -688,20 +333,11 @@ int sm_http_get(struct sm_http *http, struct sm_http_get *get, sm_error *err)
     return rc;
 }
 
-static int ignore_body(void *arg, const void *data, size_t size, sm_error *err)
-{
-    size_t *total = arg;
-    *total += size;
-    return *total > MAX_ERROR_BODY
-               ? sm_error_set(err, SM_ELIMIT, "the registry's answer is too long")
-               : 0;
-}
-
 int sm_http_check_login(struct sm_http *http, sm_error *err)
 {
-    size_t total = 0;
+    auto_http_body body = {.what = "the registry's answer", .most = MAX_ANSWER};
     struct sm_http_get get = {
-        .what = "an answer", .accept = "*/*", .sink = ignore_body, .arg = &total};
+        .what = "an answer", .accept = "*/*", .sink = sm_http_take_body, .arg = &body};
     int rc = sm_http_get(http, &get, err);
     return rc == -SM_EPERM
                ? sm_error_set(err, SM_EPERM,

@@ -26,6 +26,7 @@
 #include "builder/credentials.h"
 #include "builder/digest.h"
 #include "builder/http.h"
+#include "builder/http_body.h"
 #include "image/json.h"
 #include "image/store_files.h"
 #include "util/bytes.h"
@@ -160,14 +161,8 @@ static int fetch(struct registry *r, struct download *dl, sm_error *err)
             return sm_error_set(err, SM_ECORRUPT, "the blob %s ends after %llu of %llu bytes",
                 dl->d.digest, (unsigned long long)dl->have, (unsigned long long)dl->d.size);
     }
-    unsigned char sum[32];
-    char digest[SM_DIGEST_LEN + 1];
-    sm_sha256_finish(dl->sum, sum);
-    sm_digest_format(sum, digest);
-    if (strcmp(digest, dl->d.digest) == 0)
-        return 0;
-    return sm_error_set(err, SM_ECORRUPT, "the blob %s of %s has the digest %s: it is damaged",
-        dl->d.digest, r->name, digest);
+    int rc = sm_sha256_check(dl->sum, dl->d.digest, err);
+    return rc ? sm_error_prefix(err, rc, "%s", r->name) : 0;
 }
 
 static void set_state(struct registry *r, struct download *dl, enum state state)
@@ -361,26 +356,6 @@ static int keep_in_mind(struct registry *r, const char *digest)
     return 0;
 }
 
-struct body {
-    char *data;
-    size_t size;
-};
-
-static int take_manifest(void *arg, const void *data, size_t size, sm_error *err)
-{
-    struct body *b = arg;
-    if (size > SM_JSON_MAX_SIZE - b->size)
-        return sm_error_set(
-            err, SM_ELIMIT, "the registry's manifest is larger than %u bytes", SM_JSON_MAX_SIZE);
-    char *grown = realloc(b->data, b->size + size + 1);
-    if (!grown)
-        return sm_error_set(err, SM_ENOMEM, "out of memory");
-    b->data = grown;
-    memcpy(b->data + b->size, data, size);
-    b->size += size;
-    return 0;
-}
-
 /* Gets a manifest by tag or digest into the store. *d: its digest, size and type. */
 static int fetch_manifest(
     struct registry *r, const char *by, const char *shown, struct sm_descriptor *d, sm_error *err)
@@ -388,19 +363,19 @@ static int fetch_manifest(
     char path[256], what[600], name[SM_STORE_NAME_MAX];
     snprintf(path, sizeof(path), "manifests/%s", by);
     snprintf(what, sizeof(what), "%s", shown);
-    struct body body = {0};
+    auto_http_body body = {.what = "the registry's manifest", .most = SM_JSON_MAX_SIZE};
     struct sm_http_get get = {
         .what = what,
         .path = path,
         .accept = SM_MT_OCI_INDEX ", " SM_MT_OCI_MANIFEST ", " SM_MT_DOCKER_LIST
                                   ", " SM_MT_DOCKER_MANIFEST,
-        .sink = take_manifest,
+        .sink = sm_http_take_body,
         .arg = &body,
     };
     int rc = sm_http_get(r->http, &get, err);
-    auto_free char *data = body.data;
+    const char *data = body.data ? body.data : "";
     if (rc == 0)
-        rc = sm_digest_of(data ? data : "", body.size, d->digest, err);
+        rc = sm_digest_of(data, body.size, d->digest, err);
     if (rc)
         return rc;
     const char *want = sm_digest_valid(by) ? by : sm_digest_valid(get.digest) ? get.digest : NULL;
@@ -411,7 +386,7 @@ static int fetch_manifest(
     snprintf(d->media_type, sizeof(d->media_type), "%.*s", (int)strcspn(get.content_type, "; "),
         get.content_type);
     sm_store_blob_name(d->digest, name);
-    return sm_store_write(r->store, name, data ? data : "", body.size, err);
+    return sm_store_write(r->store, name, data, body.size, err);
 }
 
 static int open_blob(struct sm_source *source, const struct sm_descriptor *d, const char *name,

@@ -130,14 +130,9 @@ static int copy_blob(struct sm_source *source, const struct sm_descriptor *d, ch
         pos += (uint64_t)n;
         rc = take(arg, buf, (size_t)n);
     }
-    unsigned char bytes[32];
-    char digest[SM_DIGEST_LEN + 1];
-    sm_sha256_finish(sum, bytes);
+    if (rc == 0)
+        rc = sm_sha256_check(sum, d->digest, err);
     sm_sha256_free(sum);
-    sm_digest_format(bytes, digest);
-    if (rc == 0 && strcmp(digest, d->digest) != 0)
-        rc = sm_error_set(
-            err, SM_ECORRUPT, "the blob %s has the digest %s: it is damaged", d->digest, digest);
     return rc;
 }
 

@@ -118,16 +118,7 @@ static int check_digest(struct layer_reader *r, const struct sm_descriptor *d)
 {
     while (r->rc == 0 && next_bytes(r) > 0)
         ;
-    if (r->rc || !r->sum)
-        return r->rc;
-    unsigned char sum[32];
-    char digest[SM_DIGEST_LEN + 1];
-    sm_sha256_finish(r->sum, sum);
-    sm_digest_format(sum, digest);
-    if (strcmp(digest, d->digest) == 0)
-        return 0;
-    return sm_error_set(
-        &r->p->why, SM_ECORRUPT, "the blob %s has the digest %s: it is damaged", d->digest, digest);
+    return r->rc || !r->sum ? r->rc : sm_sha256_check(r->sum, d->digest, &r->p->why);
 }
 
 static int filter_of(struct layer_reader *r, int *filter)
@@ -333,9 +324,8 @@ static int write_layer(struct layer_writer *w, struct sm_rootfs *rootfs, sm_erro
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     tell(w, true);
     int rc = sm_rootfs_add_layer(rootfs, take_slot, w, err);
-    unsigned char sum[32];
     char digest[SM_DIGEST_LEN + 1];
-    sm_sha256_finish(w->sum, sum);
+    sm_sha256_finish(w->sum, digest);
     sm_sha256_free(w->sum);
     if (rc) {
         /* A failure of the reader has its layer's number already. */
@@ -343,7 +333,6 @@ static int write_layer(struct layer_writer *w, struct sm_rootfs *rootfs, sm_erro
                    ? rc
                    : sm_error_prefix(err, rc, "layer %zu of %zu", w->layer + 1, plan->layer_count);
     }
-    sm_digest_format(sum, digest);
     if (strcmp(digest, layer->diff_id) == 0)
         return 0;
     return sm_error_set(err, SM_ECORRUPT,

@@ -147,7 +147,7 @@ SH
         "redirects us to a place without TLS" "$HOSTILE_AT/redirect-plain/x" \
         "sends us for a token to a place without TLS" "--authfile $HOSTILE/auth.json $HOSTILE_AT/auth-plain/x" \
         "refuses access" "$HOSTILE_AT/auth-loop/x" \
-        "token server's answer is too long" "$HOSTILE_AT/auth-huge/x" \
+        "token server's answer is larger than 262144 bytes" "$HOSTILE_AT/auth-huge/x" \
         "authentication that we do not know" "$HOSTILE_AT/auth-nonsense/x" \
         "answers 503" "$HOSTILE_AT/broken/x" \
         "answers 429" "$HOSTILE_AT/much-too-many/x" \

@@ -47,7 +47,6 @@ static void contents(struct dump *d, ext2_ino_t ino, char text[SM_DIGEST_LEN + 1
     static char buf[1 << 16];
     ext2_file_t file;
     unsigned got = 0;
-    unsigned char sum[32];
     struct sm_sha256 *sha = sm_sha256_new();
     if (ext2fs_file_open(d->fs, ino, 0, &file) != 0) {
         d->failed = 1;
@@ -56,9 +55,8 @@ static void contents(struct dump *d, ext2_ino_t ino, char text[SM_DIGEST_LEN + 1
             sm_sha256_update(sha, buf, got);
         ext2fs_file_close(file);
     }
-    sm_sha256_finish(sha, sum);
+    sm_sha256_finish(sha, text);
     sm_sha256_free(sha);
-    sm_digest_format(sum, text);
 }
 
 static int one_xattr(char *name, char *value, size_t size, void *arg)
