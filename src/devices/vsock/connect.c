@@ -1,23 +1,46 @@
-/*
- * Who uses the vsock device on the host: connects and listeners of this process, and sockets that are bridged.
- * See impl.h.
- *
- * A connect is put into `waiting` by its thread; the loop's thread takes it out when connections can be
- * made, makes the stream, and ends it when the guest has answered. Only the loop's thread begins, ends
- * or withdraws connects, so none of them meets another halfway.
- */
+/* Who is connected on the host's side. See connect.h. */
+#include "devices/vsock/connect.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 
-#include "devices/vsock/impl.h"
+#include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/loop.h"
+#include "util/thread.h"
 #include "util/wait.h"
 
 #define TICK_MS   500u
 #define BRIDGE_MS 60000u /* a guest with many connections to accept may be slow */
+
+/* A wish to be connected to a guest port: of a thread that waits, or of a socket that is to be bridged. */
+struct vsock_connect {
+    struct vsock_connects *all;
+    uint32_t port;
+    struct vsock_connect *next;  /* in waiting, under the lock */
+    struct vsock_stream *stream; /* once begun */
+    int fd;        /* the caller's end; bridge: its socket, until it is the stream's */
+    bool bridge;   /* from malloc, and in bridges: */
+    bool stranger; /* counted as such, as long as there is no stream */
+    void (*connected)(int fd, uint32_t host_port);
+    uint8_t first[SM_VSOCK_FIRST], first_len;
+    struct vsock_connect *next_bridge;
+    int64_t deadline_ms;
+    bool done; /* under the lock, as the rest */
+    enum sm_code code;
+    const char *why;
+};
+
+struct vsock_listener {
+    uint32_t port;
+    sm_vsock_accept_fn *fn;
+    void *arg;
+    struct vsock_listener *next;
+};
 
 static int make_pair(int *ours, int *theirs)
 {
@@ -31,95 +54,101 @@ static int make_pair(int *ours, int *theirs)
 
 /* ---- connects -------------------------------------------------------------------------------- */
 
-static void enqueue(struct sm_vsock *vsock, struct vsock_connect *c)
+static void enqueue(struct vsock_connects *all, struct vsock_connect *c)
 {
-    pthread_mutex_lock(&vsock->lock);
-    *vsock->waiting_tail = c;
-    vsock->waiting_tail = &c->next;
-    pthread_mutex_unlock(&vsock->lock);
+    pthread_mutex_lock(&all->lock);
+    *all->waiting_tail = c;
+    all->waiting_tail = &c->next;
+    pthread_mutex_unlock(&all->lock);
 }
 
-static struct vsock_connect *dequeue(struct sm_vsock *vsock)
+static struct vsock_connect *dequeue(struct vsock_connects *all)
 {
-    pthread_mutex_lock(&vsock->lock);
-    struct vsock_connect *c = vsock->waiting;
+    pthread_mutex_lock(&all->lock);
+    struct vsock_connect *c = all->waiting;
     if (c) {
-        vsock->waiting = c->next;
-        if (!vsock->waiting)
-            vsock->waiting_tail = &vsock->waiting;
+        all->waiting = c->next;
+        if (!all->waiting)
+            all->waiting_tail = &all->waiting;
         c->next = NULL;
     }
-    pthread_mutex_unlock(&vsock->lock);
+    pthread_mutex_unlock(&all->lock);
     return c;
 }
 
-static void withdraw(struct sm_vsock *vsock, struct vsock_connect *c)
+static void withdraw(struct vsock_connects *all, struct vsock_connect *c)
 {
-    pthread_mutex_lock(&vsock->lock);
-    struct vsock_connect **link = &vsock->waiting;
+    pthread_mutex_lock(&all->lock);
+    struct vsock_connect **link = &all->waiting;
     while (*link && *link != c)
         link = &(*link)->next;
     if (*link) {
         *link = c->next;
         if (!*link)
-            vsock->waiting_tail = link;
+            all->waiting_tail = link;
     }
-    pthread_mutex_unlock(&vsock->lock);
+    pthread_mutex_unlock(&all->lock);
 }
 
-void sm_vsock_connect_done(
-    struct sm_vsock *vsock, struct vsock_connect *c, enum sm_code code, const char *why)
+static void end_bridge(struct vsock_connect *c, enum sm_code code)
 {
-    struct vsock_stream *s = c->stream;
-    if (s)
-        s->connect = NULL;
-    if (!c->bridge) {
-        pthread_mutex_lock(&vsock->lock);
-        c->code = code;
-        c->why = why;
-        c->done = true;
-        pthread_cond_broadcast(&vsock->changed);
-        pthread_mutex_unlock(&vsock->lock);
-        return;
-    }
-    struct vsock_connect **link = &vsock->bridges;
+    struct vsock_connects *all = c->all;
+    struct vsock_connect **link = &all->bridges;
     while (*link != c)
         link = &(*link)->next_bridge;
     *link = c->next_bridge;
-    vsock->n_bridges--;
-    vsock->n_strangers -= c->stranger;
+    all->n_bridges--;
+    all->streams->n_strangers -= c->stranger;
     if (code == SM_OK && c->connected)
-        c->connected(s->fd, s->host_port);
+        c->connected(c->stream->fd, c->stream->host_port);
     sm_close(c->fd);
     free(c);
 }
 
-static uint32_t free_port(struct sm_vsock *vsock, uint32_t guest_port)
+/* A vsock_answered_fn; the connect is not there any more afterwards. */
+static void done(void *arg, enum sm_code code, const char *why)
 {
-    do {
-        vsock->next_port = (vsock->next_port + 1) | 1u << 30;
-        if (vsock->next_port == UINT32_MAX)
-            vsock->next_port = 1u << 30;
-    } while (sm_vsock_find(vsock, vsock->next_port, guest_port));
-    return vsock->next_port;
+    struct vsock_connect *c = arg;
+    struct vsock_connects *all = c->all;
+    if (c->bridge) {
+        end_bridge(c, code);
+        return;
+    }
+    pthread_mutex_lock(&all->lock);
+    c->code = code;
+    c->why = why;
+    c->done = true;
+    pthread_cond_broadcast(&all->changed);
+    pthread_mutex_unlock(&all->lock);
 }
 
-static void begin(struct sm_vsock *vsock, struct vsock_connect *c)
+static uint32_t free_port(struct vsock_connects *all, uint32_t guest_port)
+{
+    do {
+        all->next_port = (all->next_port + 1) | 1u << 30;
+        if (all->next_port == UINT32_MAX)
+            all->next_port = 1u << 30;
+    } while (sm_vsock_find(all->streams, all->next_port, guest_port));
+    return all->next_port;
+}
+
+static void begin(struct vsock_connects *all, struct vsock_connect *c)
 {
     int ours = -1;
     if (c->bridge) {
         ours = sm_steal_fd(&c->fd);
     } else if (make_pair(&ours, &c->fd) < 0) {
-        sm_vsock_connect_done(vsock, c, SM_ELIMIT, "no socket can be made");
+        done(c, SM_ELIMIT, "no socket can be made");
         return;
     }
-    struct vsock_stream *s =
-        sm_vsock_stream_create(vsock, free_port(vsock, c->port), c->port, STREAM_CONNECTING, ours);
+    struct vsock_stream *s = sm_vsock_stream_create(
+        all->streams, free_port(all, c->port), c->port, STREAM_CONNECTING, ours);
     if (!s) {
-        sm_vsock_connect_done(vsock, c, SM_ELIMIT, "too many streams are open");
+        done(c, SM_ELIMIT, "too many streams are open");
         return;
     }
-    s->connect = c;
+    s->answered = done;
+    s->answered_arg = c;
     s->stranger = c->stranger;
     c->stranger = false;
     c->stream = s;
@@ -129,73 +158,68 @@ static void begin(struct sm_vsock *vsock, struct vsock_connect *c)
     sm_vsock_stream_ready(s);
 }
 
-void sm_vsock_host_open(struct sm_vsock *vsock)
+void sm_vsock_connects_begin(struct vsock_connects *all)
 {
     struct vsock_connect *c;
-    while (sm_vsock_open(vsock) && (c = dequeue(vsock)))
-        begin(vsock, c);
+    while (!all->ended && all->open(all->open_arg) && (c = dequeue(all)))
+        begin(all, c);
 }
 
-void sm_vsock_host_fail(struct sm_vsock *vsock, enum sm_code code, const char *why)
+static void fail_waiting(struct vsock_connects *all, enum sm_code code, const char *why)
 {
     struct vsock_connect *c;
-    while ((c = dequeue(vsock)))
-        sm_vsock_connect_done(vsock, c, code, why);
+    while ((c = dequeue(all)))
+        done(c, code, why);
+}
+
+void sm_vsock_connects_end(struct vsock_connects *all)
+{
+    all->ended = true;
+    fail_waiting(all, SM_EGUEST, "the guest has ended");
 }
 
 static void begin_waiting(void *arg)
 {
-    struct sm_vsock *vsock = arg;
-    if (vsock->ended)
-        sm_vsock_host_fail(vsock, SM_EGUEST, "the guest has ended");
-    sm_vsock_host_open(vsock);
-    sm_vsock_pump(vsock);
+    struct vsock_connects *all = arg;
+    if (all->ended)
+        sm_vsock_connects_end(all);
+    sm_vsock_connects_begin(all);
+    sm_vsock_pump(all->packets);
 }
-
-struct cancel {
-    struct sm_vsock *vsock;
-    struct vsock_connect *c;
-};
 
 static void do_cancel(void *arg)
 {
-    struct cancel *cancel = arg;
-    struct vsock_connect *c = cancel->c;
+    struct vsock_connect *c = arg;
     if (c->done)
         return;
-    withdraw(cancel->vsock, c);
+    withdraw(c->all, c);
     if (c->stream) {
-        c->stream->connect = NULL;
+        c->stream->answered = NULL;
         sm_vsock_stream_kill(c->stream);
-        sm_vsock_pump_later(cancel->vsock); /* the loop may be paused */
+        sm_vsock_pump_later(c->all->packets); /* the loop may be paused */
     }
 }
 
-int sm_vsock_connect(
-    struct sm_vsock *vsock, uint32_t port, struct sm_wait *wait, int *fd, sm_error *err)
+int sm_vsock_connects_wait(
+    struct vsock_connects *all, uint32_t port, struct sm_wait *wait, int *fd, sm_error *err)
 {
-    struct sm_loop *loop = vsock->dev.env.loop;
-    struct vsock_connect c = {.port = port, .fd = -1, .code = SM_ETIMEOUT};
-    enqueue(vsock, &c);
-    int rc = sm_loop_post(loop, begin_waiting, vsock, err);
+    struct vsock_connect c = {.all = all, .port = port, .fd = -1, .code = SM_ETIMEOUT};
+    enqueue(all, &c);
+    int rc = sm_loop_post(all->loop, begin_waiting, all, err);
     bool over = rc != 0;
-    pthread_mutex_lock(&vsock->lock);
+    pthread_mutex_lock(&all->lock);
     while (!c.done && !over) {
-        struct timespec until = sm_timespec_in(sm_wait_slice(wait));
-        if (pthread_cond_timedwait(&vsock->changed, &vsock->lock, &until) == ETIMEDOUT) {
-            pthread_mutex_unlock(&vsock->lock);
-            over = sm_wait_over(wait);
-            pthread_mutex_lock(&vsock->lock);
-        }
+        if (sm_cond_wait_until(&all->changed, &all->lock, sm_deadline(sm_wait_slice(wait))))
+            continue;
+        pthread_mutex_unlock(&all->lock);
+        over = sm_wait_over(wait);
+        pthread_mutex_lock(&all->lock);
     }
-    pthread_mutex_unlock(&vsock->lock);
+    bool was_done = c.done;
+    pthread_mutex_unlock(&all->lock);
     /* `c` is on our stack: we may not leave before the loop has let go of it. */
-    struct cancel cancel = {.vsock = vsock, .c = &c};
-    pthread_mutex_lock(&vsock->lock);
-    bool done = c.done;
-    pthread_mutex_unlock(&vsock->lock);
-    if (!done)
-        sm_loop_run(loop, do_cancel, &cancel);
+    if (!was_done)
+        sm_loop_run(all->loop, do_cancel, &c);
     if (rc == 0 && c.done && c.code == SM_OK) {
         *fd = c.fd;
         return 0;
@@ -212,7 +236,7 @@ int sm_vsock_connect(
 /* ---- listeners ------------------------------------------------------------------------------- */
 
 struct listen_request {
-    struct sm_vsock *vsock;
+    struct vsock_connects *all;
     struct vsock_listener *fresh;
     uint32_t port;
     sm_error *err;
@@ -222,7 +246,7 @@ struct listen_request {
 static void do_listen(void *arg)
 {
     struct listen_request *r = arg;
-    struct vsock_listener **link = &r->vsock->listeners;
+    struct vsock_listener **link = &r->all->listeners;
     while (*link && (*link)->port != r->port)
         link = &(*link)->next;
     if (r->fresh && *link) {
@@ -237,130 +261,151 @@ static void do_listen(void *arg)
     }
 }
 
-int sm_vsock_listen(
-    struct sm_vsock *vsock, uint32_t port, sm_vsock_accept_fn *fn, void *arg, sm_error *err)
+int sm_vsock_connects_listen(
+    struct vsock_connects *all, uint32_t port, sm_vsock_accept_fn *fn, void *arg, sm_error *err)
 {
-    struct listen_request r = {.vsock = vsock, .port = port, .err = err};
+    struct listen_request r = {.all = all, .port = port, .err = err};
     if (fn) {
         r.fresh = malloc(sizeof(*r.fresh));
         if (!r.fresh)
             return sm_error_errno(err, ENOMEM, "cannot listen on vsock port %u", port);
         *r.fresh = (struct vsock_listener){.port = port, .fn = fn, .arg = arg};
     }
-    sm_loop_run(vsock->dev.env.loop, do_listen, &r);
+    sm_loop_run(all->loop, do_listen, &r);
     free(r.fresh);
     return r.rc;
 }
 
-void sm_vsock_accept_any(struct sm_vsock *vsock, sm_vsock_lead_fn *fn, void *arg)
+/* A socket for the stream; -1: nobody is there. *listener is the one of this process, *accepted its end of the pair. */
+static int socket_for(
+    struct vsock_connects *all, uint32_t port, struct vsock_listener **listener, int *accepted)
 {
-    vsock->lead = fn;
-    vsock->lead_arg = arg;
-}
-
-int sm_vsock_host_accept(
-    struct sm_vsock *vsock, uint32_t port, struct vsock_listener **listener, int *accepted)
-{
-    struct vsock_listener *l = vsock->listeners;
+    struct vsock_listener *l = all->listeners;
     while (l && l->port != port)
         l = l->next;
     int fd = -1;
     if (l && make_pair(&fd, accepted) == 0)
         *listener = l;
-    else if (!l && vsock->lead)
-        fd = vsock->lead(vsock->lead_arg, port);
+    else if (!l && all->lead)
+        fd = all->lead(all->lead_arg, port);
     return fd;
+}
+
+bool sm_vsock_connects_accept(void *connects, const struct vsock_header *request)
+{
+    struct vsock_connects *all = connects;
+    struct vsock_listener *listener = NULL;
+    struct vsock_stream *s = NULL;
+    auto_fd accepted = -1;
+    int fd = -1;
+    if (!all->ended && all->open(all->open_arg) && all->streams->n < all->streams->max)
+        fd = socket_for(all, request->dst_port, &listener, &accepted);
+    if (fd >= 0)
+        s = sm_vsock_stream_create(
+            all->streams, request->dst_port, request->src_port, STREAM_ESTABLISHED, fd);
+    if (!s)
+        return false;
+    if (!sm_vsock_stream_establish(s)) {
+        sm_vsock_stream_free(s);
+        return false;
+    }
+    s->peer_buf_alloc = request->buf_alloc;
+    s->peer_fwd_cnt = request->fwd_cnt;
+    s->send |= 1u << VSOCK_OP_RESPONSE;
+    sm_vsock_stream_ready(s);
+    if (listener)
+        listener->fn(listener->arg, sm_steal_fd(&accepted), request->src_port);
+    return true;
 }
 
 /* ---- bridges --------------------------------------------------------------------------------- */
 
-static void tick_later(struct sm_vsock *vsock)
+static void tick_later(struct vsock_connects *all)
 {
-    if (!vsock->bridges_tick)
-        sm_loop_timer_arm(vsock->bridge_timer, TICK_MS);
-    vsock->bridges_tick = true;
+    if (!all->ticking)
+        sm_loop_timer_arm(all->timer, TICK_MS);
+    all->ticking = true;
 }
 
 /* Ends those that take too long. */
-static void on_bridge_timer(void *arg)
+static void on_tick(void *arg)
 {
-    struct sm_vsock *vsock = arg;
+    struct vsock_connects *all = arg;
     int64_t now = sm_now_ms();
     struct vsock_connect *next;
-    vsock->bridges_tick = false;
-    for (struct vsock_connect *c = vsock->bridges; c; c = next) {
+    all->ticking = false;
+    for (struct vsock_connect *c = all->bridges; c; c = next) {
         next = c->next_bridge;
         if (c->deadline_ms > now) {
-            tick_later(vsock);
+            tick_later(all);
         } else if (c->stream) {
             sm_vsock_stream_kill(c->stream);
         } else {
-            withdraw(vsock, c);
-            sm_vsock_connect_done(vsock, c, SM_ETIMEOUT, "no answer");
+            withdraw(all, c);
+            done(c, SM_ETIMEOUT, "no answer");
         }
     }
-    sm_vsock_pump(vsock);
+    sm_vsock_pump(all->packets);
 }
 
-bool sm_vsock_bridge(struct sm_vsock *vsock, int fd, const struct sm_vsock_target *target)
+bool sm_vsock_connects_bridge(
+    struct vsock_connects *all, int fd, const struct sm_vsock_target *target)
 {
     struct vsock_connect *c = NULL;
-    if (!vsock->ended && vsock->n_streams + vsock->n_bridges < vsock->max_streams &&
-        (!target->stranger || vsock->n_strangers < vsock->max_streams / 2))
+    struct vsock_streams *streams = all->streams;
+    if (!all->ended && streams->n + all->n_bridges < streams->max &&
+        (!target->stranger || streams->n_strangers < streams->max / 2))
         c = calloc(1, sizeof(*c));
     if (!c) {
         sm_close(fd);
         return false;
     }
-    *c = (struct vsock_connect){.port = target->port,
+    *c = (struct vsock_connect){.all = all,
+        .port = target->port,
         .bridge = true,
         .stranger = target->stranger,
         .connected = target->connected,
         .fd = fd,
-        .next_bridge = vsock->bridges,
+        .next_bridge = all->bridges,
         .deadline_ms = sm_deadline(target->timeout_ms ? target->timeout_ms : BRIDGE_MS),
         .first_len = target->first_len};
     memcpy(c->first, target->first, sizeof(c->first));
-    vsock->bridges = c;
-    vsock->n_bridges++;
-    vsock->n_strangers += target->stranger;
-    tick_later(vsock);
-    enqueue(vsock, c);
-    begin_waiting(vsock);
+    all->bridges = c;
+    all->n_bridges++;
+    streams->n_strangers += target->stranger;
+    tick_later(all);
+    enqueue(all, c);
+    begin_waiting(all);
     return true;
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-int sm_vsock_host_init(struct sm_vsock *vsock, sm_error *err)
+int sm_vsock_connects_init(struct vsock_connects *all, sm_error *err)
 {
-    vsock->waiting_tail = &vsock->waiting;
-    int rc = sm_loop_timer_create(
-        vsock->dev.env.loop, on_bridge_timer, vsock, &vsock->bridge_timer, err);
+    /* Ports of our own begin anywhere, so that a restored guest does not meet one that it has just seen. */
+    uint32_t seed = 0;
+    if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
+        seed = 0;
+    all->next_port = 1u << 30 | seed >> 2;
+    all->waiting_tail = &all->waiting;
+    int rc = sm_loop_timer_create(all->loop, on_tick, all, &all->timer, err);
     if (rc)
         return rc;
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    int failed = pthread_cond_init(&vsock->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-    if (failed) {
-        sm_loop_timer_destroy(vsock->bridge_timer);
-        return sm_error_errno(err, failed, "cannot make the vsock device");
-    }
-    pthread_mutex_init(&vsock->lock, NULL);
+    sm_cond_init(&all->changed);
+    pthread_mutex_init(&all->lock, NULL);
     return 0;
 }
 
-void sm_vsock_host_fini(struct sm_vsock *vsock)
+void sm_vsock_connects_fini(struct vsock_connects *all)
 {
-    sm_vsock_host_fail(vsock, SM_ECANCELLED, "the machine is being closed");
-    sm_loop_timer_destroy(vsock->bridge_timer);
-    while (vsock->listeners) {
-        struct vsock_listener *l = vsock->listeners;
-        vsock->listeners = l->next;
+    fail_waiting(all, SM_ECANCELLED, "the machine is being closed");
+    sm_loop_timer_destroy(all->timer);
+    while (all->listeners) {
+        struct vsock_listener *l = all->listeners;
+        all->listeners = l->next;
         free(l);
     }
-    pthread_cond_destroy(&vsock->changed);
-    pthread_mutex_destroy(&vsock->lock);
+    pthread_cond_destroy(&all->changed);
+    pthread_mutex_destroy(&all->lock);
 }

@@ -1,22 +1,8 @@
-/*
- * virtio-vsock, the packets from and to the guest. See impl.h.
- *
- * To the guest: streams that have something to send (a control packet, or data in their socket and credit
- * from the guest) stand in the ready list. pump takes them in turn, a few packets each, and reads data
- * from the socket straight into the rx buffers that the guest has posted. Without buffers it asks for a
- * kick of the rx queue and stops: then the sockets fill up and their writers wait.
- *
- * From the guest: every packet of the tx queue is looked at once; data goes from the guest's buffers
- * straight into the socket, and only what that does not take is buffered. The guest may have at most
- * SM_VSOCK_BUF_ALLOC bytes of a stream with us that have not reached the socket.
- *
- * Packets that belong to no stream are answered by an RST. Such answers wait in a small array; beyond that there are none: a flood
- * costs no memory, and the tx queue never waits for the rx queue. A guest whose rx queue waits for its tx queue (Linux, with as many
- * answers to send as the queue has buffers) would otherwise stand still with us for ever.
- */
+/* The packets of a vsock device. See packet.h. */
+#include "devices/vsock/packet.h"
+
 #include <string.h>
 
-#include "devices/vsock/impl.h"
 #include "util/bytes.h"
 
 #define TX_PER_TURN   64u
@@ -41,22 +27,23 @@ static void store_header(uint8_t raw[VSOCK_HEADER_BYTES], const struct vsock_hea
 }
 
 static void push_packet(
-    struct sm_vsock *vsock, struct sm_virtq_chain *c, const struct vsock_header *h)
+    struct vsock_packets *p, struct sm_virtq_chain *c, const struct vsock_header *h)
 {
     uint8_t raw[VSOCK_HEADER_BYTES];
     store_header(raw, h);
     sm_iov_write(sm_virtq_writable(c), c->n_writable, 0, raw, sizeof(raw));
-    sm_virtq_push(&vsock->dev.vq[VSOCK_Q_RX], c->head, VSOCK_HEADER_BYTES + h->len);
-    vsock->stats.packets_to_guest++;
+    sm_virtq_push(&p->dev->vq[VSOCK_Q_RX], c->head, VSOCK_HEADER_BYTES + h->len);
+    p->stats.packets_to_guest++;
     if (h->op == VSOCK_OP_RST)
-        vsock->stats.resets_sent++;
+        p->stats.resets_sent++;
 }
 
-static struct vsock_header header_of(const struct vsock_stream *s, enum vsock_op op)
+static struct vsock_header header_of(
+    const struct vsock_packets *p, const struct vsock_stream *s, enum vsock_op op)
 {
     return (struct vsock_header){
         .src_cid = SM_VSOCK_HOST_CID,
-        .dst_cid = s->vsock->guest_cid,
+        .dst_cid = p->guest_cid,
         .src_port = s->host_port,
         .dst_port = s->guest_port,
         .type = VSOCK_TYPE_STREAM,
@@ -74,12 +61,11 @@ static bool take(struct vsock_stream *s, enum vsock_op op)
 }
 
 /* Fills the chain with the stream's next packet; false: it had none after all. May free the stream. */
-static bool send_one(struct vsock_stream *s, struct sm_virtq_chain *c)
+static bool send_one(struct vsock_packets *p, struct vsock_stream *s, struct sm_virtq_chain *c)
 {
-    struct sm_vsock *vsock = s->vsock;
-    struct vsock_header h = header_of(s, VSOCK_OP_RST);
+    struct vsock_header h = header_of(p, s, VSOCK_OP_RST);
     if (take(s, VSOCK_OP_RST)) {
-        push_packet(vsock, c, &h);
+        push_packet(p, c, &h);
         sm_vsock_stream_free(s);
         return true;
     }
@@ -106,7 +92,7 @@ static bool send_one(struct vsock_stream *s, struct sm_virtq_chain *c)
             h.len = (uint32_t)len;
             s->tx_cnt += h.len;
             s->credit_asked = false;
-            vsock->stats.bytes_to_guest += len;
+            p->stats.bytes_to_guest += len;
             if (s->readable && sm_vsock_stream_credit(s) == 0)
                 s->send |= 1u << VSOCK_OP_CREDIT_REQUEST;
         } else if (s->shut & ~s->shut_sent) { /* the read has found the end */
@@ -126,14 +112,14 @@ static bool send_one(struct vsock_stream *s, struct sm_virtq_chain *c)
     }
     take(s, VSOCK_OP_CREDIT_UPDATE); /* every packet carries it */
     s->fwd_told = s->fwd_cnt;
-    push_packet(vsock, c, &h);
+    push_packet(p, c, &h);
     return true;
 }
 
 /* Takes an rx buffer; false: none. One that cannot hold a byte of data is the driver's mistake. */
-static bool pop_rx(struct sm_vsock *vsock, struct sm_virtq_chain *c)
+static bool pop_rx(struct vsock_packets *p, struct sm_virtq_chain *c)
 {
-    struct sm_virtq *rx = &vsock->dev.vq[VSOCK_Q_RX];
+    struct sm_virtq *rx = &p->dev->vq[VSOCK_Q_RX];
     if (!sm_virtq_pop(rx, c) && !(sm_virtq_notify_on(rx) && sm_virtq_pop(rx, c)))
         return false;
     if (c->writable_bytes <= VSOCK_HEADER_BYTES) {
@@ -145,29 +131,29 @@ static bool pop_rx(struct sm_vsock *vsock, struct sm_virtq_chain *c)
     return true;
 }
 
-static void unpop_rx(struct sm_vsock *vsock)
+static void unpop_rx(struct vsock_packets *p)
 {
-    sm_virtq_unpop(&vsock->dev.vq[VSOCK_Q_RX]);
+    sm_virtq_unpop(&p->dev->vq[VSOCK_Q_RX]);
 }
 
-static bool send_resets(struct sm_vsock *vsock, struct sm_virtq_chain *c)
+static bool send_resets(struct vsock_packets *p, struct sm_virtq_chain *c)
 {
     unsigned done = 0;
-    while (done < vsock->n_resets && pop_rx(vsock, c)) {
-        const struct vsock_reset *r = &vsock->resets[done++];
+    while (done < p->n_resets && pop_rx(p, c)) {
+        const struct vsock_reset *r = &p->resets[done++];
         struct vsock_header h = {
             .src_cid = r->cid,
-            .dst_cid = vsock->guest_cid,
+            .dst_cid = p->guest_cid,
             .src_port = r->host_port,
             .dst_port = r->guest_port,
             .type = r->type,
             .op = VSOCK_OP_RST,
         };
-        push_packet(vsock, c, &h);
+        push_packet(p, c, &h);
     }
-    vsock->n_resets -= done;
-    memmove(vsock->resets, vsock->resets + done, vsock->n_resets * sizeof(vsock->resets[0]));
-    return vsock->n_resets == 0;
+    p->n_resets -= done;
+    memmove(p->resets, p->resets + done, p->n_resets * sizeof(p->resets[0]));
+    return p->n_resets == 0;
 }
 
 /*
@@ -175,46 +161,37 @@ static bool send_resets(struct sm_vsock *vsock, struct sm_virtq_chain *c)
  * memory then; so those go along with the interrupt for the next rx buffer, if not so many wait that the
  * queue could run short, and if not too long. An interrupt is dear where a guest kernel is emulated.
  */
-static void publish(struct sm_vsock *vsock, bool tx_too)
+static void publish(struct vsock_packets *p, bool tx_too)
 {
-    struct sm_virtq *rx = &vsock->dev.vq[VSOCK_Q_RX], *tx = &vsock->dev.vq[VSOCK_Q_TX];
+    struct sm_virtq *rx = &p->dev->vq[VSOCK_Q_RX], *tx = &p->dev->vq[VSOCK_Q_TX];
     bool wanted = sm_virtq_publish(rx);
     if (wanted || tx_too || sm_virtq_unpublished(tx) >= tx->state.size / 4u)
         wanted |= sm_virtq_publish(tx);
     else if (sm_virtq_unpublished(tx) > 0 && tx->running)
-        sm_loop_timer_arm(vsock->tx_timer, TX_RETURN_MS);
+        sm_loop_timer_arm(p->tx_timer, TX_RETURN_MS);
     if (wanted)
-        sm_virtio_interrupt(&vsock->dev);
+        sm_virtio_interrupt(p->dev);
     if (rx->broken || tx->broken)
-        sm_virtio_broken(&vsock->dev);
+        sm_virtio_broken(p->dev);
 }
 
-void sm_vsock_tx_timer(void *arg)
+void sm_vsock_pump(struct vsock_packets *p)
 {
-    publish(arg, true);
-}
-
-void sm_vsock_pump(struct sm_vsock *vsock)
-{
-    if (!vsock->dev.active)
+    if (!p->dev->active)
         return;
     struct sm_virtq_chain chain;
     unsigned budget = RX_PER_TURN;
-    bool buffers = send_resets(vsock, &chain);
-    while (buffers && vsock->ready && budget > 0) {
-        struct vsock_stream *s = vsock->ready;
-        vsock->ready = s->ready_next;
-        if (!vsock->ready)
-            vsock->ready_tail = &vsock->ready;
-        s->in_ready = false;
+    bool buffers = send_resets(p, &chain);
+    while (buffers && p->streams->ready && budget > 0) {
+        struct vsock_stream *s = sm_vsock_take_ready(p->streams);
         bool more = true;
         for (unsigned i = 0; i < RX_PER_STREAM && more && budget > 0; i++) {
-            if (!(buffers = pop_rx(vsock, &chain)))
+            if (!(buffers = pop_rx(p, &chain)))
                 break;
             bool last = s->send & 1u << VSOCK_OP_RST;
-            bool sent = send_one(s, &chain);
+            bool sent = send_one(p, s, &chain);
             if (!sent)
-                unpop_rx(vsock);
+                unpop_rx(p);
             budget -= sent;
             more = !last && sent && sm_vsock_stream_wants(s);
             if (last)
@@ -223,56 +200,42 @@ void sm_vsock_pump(struct sm_vsock *vsock)
         if (s && more)
             sm_vsock_stream_ready(s); /* behind the others */
     }
-    publish(vsock, false);
+    publish(p, false);
     if (budget == 0)
-        sm_virtio_again(&vsock->dev, VSOCK_Q_RX);
+        sm_virtio_again(p->dev, VSOCK_Q_RX);
 }
 
-void sm_vsock_pump_later(struct sm_vsock *vsock)
+void sm_vsock_pump_later(struct vsock_packets *p)
 {
-    sm_virtio_again(&vsock->dev, VSOCK_Q_RX);
+    sm_virtio_again(p->dev, VSOCK_Q_RX);
+}
+
+void sm_vsock_packets_forget(struct vsock_packets *p)
+{
+    p->n_resets = 0;
+    sm_loop_timer_disarm(p->tx_timer);
 }
 
 /* ---- packets from the guest ------------------------------------------------------------------ */
 
 /* A RESPONSE to nothing is one to a REQUEST that was given up: the RST that said so is on its way. */
-static void reset_unknown(struct sm_vsock *vsock, const struct vsock_header *h)
+static void reset_unknown(struct vsock_packets *p, const struct vsock_header *h)
 {
-    if (h->op == VSOCK_OP_RST || h->op == VSOCK_OP_RESPONSE || vsock->n_resets == VSOCK_RESETS)
+    if (h->op == VSOCK_OP_RST || h->op == VSOCK_OP_RESPONSE || p->n_resets == VSOCK_RESETS)
         return;
-    vsock->resets[vsock->n_resets++] = (struct vsock_reset){
+    p->resets[p->n_resets++] = (struct vsock_reset){
         .cid = h->dst_cid, .host_port = h->dst_port, .guest_port = h->src_port, .type = h->type};
 }
 
-static void on_request(struct sm_vsock *vsock, const struct vsock_header *h)
+static void on_request(struct vsock_packets *p, const struct vsock_header *h)
 {
-    struct vsock_listener *listener = NULL;
-    int accepted = -1;
-    int fd = -1;
-    if (sm_vsock_open(vsock) && vsock->n_streams < vsock->max_streams)
-        fd = sm_vsock_host_accept(vsock, h->dst_port, &listener, &accepted);
-    struct vsock_stream *s = NULL;
-    if (fd >= 0)
-        s = sm_vsock_stream_create(vsock, h->dst_port, h->src_port, STREAM_ESTABLISHED, fd);
-    if (s && !sm_vsock_stream_establish(s)) {
-        sm_vsock_stream_free(s);
-        s = NULL;
-    }
-    if (!s) {
-        sm_close(accepted);
-        reset_unknown(vsock, h);
-        return;
-    }
-    s->peer_buf_alloc = h->buf_alloc;
-    s->peer_fwd_cnt = h->fwd_cnt;
-    s->send |= 1u << VSOCK_OP_RESPONSE;
-    sm_vsock_stream_ready(s);
-    vsock->stats.accepts++;
-    if (listener)
-        listener->fn(listener->arg, accepted, h->src_port);
+    if (p->accept(p->accept_arg, h))
+        p->stats.accepts++;
+    else
+        reset_unknown(p, h);
 }
 
-static void on_response(struct vsock_stream *s)
+static void on_response(struct vsock_packets *p, struct vsock_stream *s)
 {
     if (s->state != STREAM_CONNECTING || (s->send & 1u << VSOCK_OP_REQUEST)) {
         sm_vsock_stream_kill(s);
@@ -283,13 +246,12 @@ static void on_response(struct vsock_stream *s)
         sm_vsock_stream_kill(s);
         return;
     }
-    s->vsock->stats.connects++;
-    if (s->connect)
-        sm_vsock_connect_done(s->vsock, s->connect, SM_OK, NULL);
+    p->stats.connects++;
+    sm_vsock_stream_answer(s, SM_OK, NULL);
 }
 
-static void on_data(
-    struct vsock_stream *s, const struct vsock_header *h, const struct sm_virtq_chain *c)
+static void on_data(struct vsock_packets *p, struct vsock_stream *s, const struct vsock_header *h,
+    const struct sm_virtq_chain *c)
 {
     struct iovec data[SM_VIRTQ_MAX_SIZE];
     uint32_t unread = s->rx_cnt - s->fwd_cnt; /* at most SM_VSOCK_BUF_ALLOC */
@@ -302,22 +264,22 @@ static void on_data(
         return;
     unsigned n = sm_iov_slice(c->iov, c->n_readable, VSOCK_HEADER_BYTES, h->len, data);
     s->rx_cnt += h->len;
-    s->vsock->stats.bytes_from_guest += h->len;
+    p->stats.bytes_from_guest += h->len;
     if (!sm_vsock_stream_feed(s, data, n, h->len))
         sm_vsock_stream_kill(s);
 }
 
-static void on_stream_packet(
-    struct vsock_stream *s, const struct vsock_header *h, const struct sm_virtq_chain *c)
+static void on_stream_packet(struct vsock_packets *p, struct vsock_stream *s,
+    const struct vsock_header *h, const struct sm_virtq_chain *c)
 {
     s->peer_buf_alloc = h->buf_alloc;
     s->peer_fwd_cnt = h->fwd_cnt;
     switch (h->op) {
     case VSOCK_OP_RESPONSE:
-        on_response(s);
+        on_response(p, s);
         break;
     case VSOCK_OP_RST:
-        s->vsock->stats.resets_received++;
+        p->stats.resets_received++;
         sm_vsock_stream_gone(s);
         return; /* freed, or no packet will follow */
     case VSOCK_OP_SHUTDOWN:
@@ -327,7 +289,7 @@ static void on_stream_packet(
             sm_vsock_stream_kill(s);
         break;
     case VSOCK_OP_RW:
-        on_data(s, h, c);
+        on_data(p, s, h, c);
         break;
     case VSOCK_OP_CREDIT_UPDATE:
         break;
@@ -341,12 +303,12 @@ static void on_stream_packet(
     sm_vsock_stream_ready(s);
 }
 
-static void on_packet(struct sm_vsock *vsock, const struct sm_virtq_chain *c)
+static void on_packet(struct vsock_packets *p, const struct sm_virtq_chain *c)
 {
     uint8_t raw[VSOCK_HEADER_BYTES];
     if (sm_iov_read(c->iov, c->n_readable, 0, raw, sizeof(raw)) < sizeof(raw))
         return; /* nobody to answer to */
-    vsock->stats.packets_from_guest++;
+    p->stats.packets_from_guest++;
     struct vsock_header h = {
         .src_cid = sm_load_le64(raw),
         .dst_cid = sm_load_le64(raw + 8),
@@ -359,39 +321,56 @@ static void on_packet(struct sm_vsock *vsock, const struct sm_virtq_chain *c)
         .buf_alloc = sm_load_le32(raw + 36),
         .fwd_cnt = sm_load_le32(raw + 40),
     };
-    if (h.src_cid != vsock->guest_cid || h.dst_cid != SM_VSOCK_HOST_CID ||
+    if (h.src_cid != p->guest_cid || h.dst_cid != SM_VSOCK_HOST_CID ||
         h.type != VSOCK_TYPE_STREAM) {
-        reset_unknown(vsock, &h);
+        reset_unknown(p, &h);
         return;
     }
-    struct vsock_stream *s = sm_vsock_find(vsock, h.dst_port, h.src_port);
+    struct vsock_stream *s = sm_vsock_find(p->streams, h.dst_port, h.src_port);
     if (s && s->state == STREAM_RESETTING) {
         if (h.op == VSOCK_OP_RST) /* both gave up: ours need not be sent */
             sm_vsock_stream_free(s);
         return;
     }
     if (s)
-        on_stream_packet(s, &h, c);
+        on_stream_packet(p, s, &h, c);
     else if (h.op == VSOCK_OP_REQUEST)
-        on_request(vsock, &h);
+        on_request(p, &h);
     else
-        reset_unknown(vsock, &h);
+        reset_unknown(p, &h);
 }
 
-void sm_vsock_serve_tx(struct sm_vsock *vsock)
+void sm_vsock_serve_tx(struct vsock_packets *p)
 {
-    struct sm_virtq *tx = &vsock->dev.vq[VSOCK_Q_TX];
+    struct sm_virtq *tx = &p->dev->vq[VSOCK_Q_TX];
     struct sm_virtq_chain chain;
     unsigned budget = TX_PER_TURN;
     sm_virtq_notify_off(tx);
     do {
         while (budget > 0 && sm_virtq_pop(tx, &chain)) {
-            on_packet(vsock, &chain);
+            on_packet(p, &chain);
             sm_virtq_push(tx, chain.head, 0);
             budget--;
         }
     } while (budget > 0 && sm_virtq_notify_on(tx));
     if (budget == 0)
-        sm_virtio_again(&vsock->dev, VSOCK_Q_TX);
-    sm_vsock_pump(vsock); /* publishes */
+        sm_virtio_again(p->dev, VSOCK_Q_TX);
+    sm_vsock_pump(p); /* publishes */
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static void on_tx_timer(void *arg)
+{
+    publish(arg, true);
+}
+
+int sm_vsock_packets_init(struct vsock_packets *p, sm_error *err)
+{
+    return sm_loop_timer_create(p->dev->env.loop, on_tx_timer, p, &p->tx_timer, err);
+}
+
+void sm_vsock_packets_fini(struct vsock_packets *p)
+{
+    sm_loop_timer_destroy(p->tx_timer);
 }

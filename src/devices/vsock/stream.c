@@ -1,66 +1,60 @@
-/*
- * One vsock stream, the side of the socket. See impl.h.
- *
- * The socket is watched edge-triggered, and what the edges say is remembered (readable, host_hup): a
- * stream that the guest has no credit or buffers for costs no wake-ups. Room is asked for only while
- * something is buffered, since every read of the other end would wake us otherwise.
- *
- * Ends. Host closes or shuts down writing: after the last byte the guest gets SHUTDOWN(send), and (receive)
- * as well if nobody reads any more. Guest shuts down: after the last byte has left the buffer the socket is
- * shut down the same way; when both directions are, we answer by RST, which ends the stream for the guest.
- * If the guest's RST comes after its SHUTDOWN while bytes are still buffered, the stream lives on without
- * the guest (an orphan) until they are written: a slow reader must not lose the end of the output.
- */
+/* The streams of a vsock device. See stream.h. */
+#include "devices/vsock/stream.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#include "devices/vsock/impl.h"
+#include "devices/virtqueue.h"
 #include "util/bytes.h"
+#include "util/cleanup.h"
+#include "util/loop.h"
 
 #define WATCH_IN       (SM_LOOP_IN | SM_LOOP_EOF | SM_LOOP_EDGE)
 #define BUF_FIRST_SIZE 16384u
 
-static struct vsock_stream **bucket(struct sm_vsock *vsock, uint32_t host_port, uint32_t guest_port)
+static struct vsock_stream **bucket(
+    struct vsock_streams *all, uint32_t host_port, uint32_t guest_port)
 {
     uint32_t h = (host_port ^ guest_port * 2654435761u) * 2246822519u;
-    return &vsock->buckets[(h >> 16) & (VSOCK_BUCKETS - 1)];
+    return &all->buckets[(h >> 16) & (VSOCK_BUCKETS - 1)];
 }
 
-struct vsock_stream *sm_vsock_find(struct sm_vsock *vsock, uint32_t host_port, uint32_t guest_port)
+struct vsock_stream *sm_vsock_find(
+    struct vsock_streams *all, uint32_t host_port, uint32_t guest_port)
 {
-    struct vsock_stream *s = *bucket(vsock, host_port, guest_port);
+    struct vsock_stream *s = *bucket(all, host_port, guest_port);
     while (s && (s->host_port != host_port || s->guest_port != guest_port))
         s = s->hash_next;
     return s;
 }
 
-struct vsock_stream *sm_vsock_stream_create(struct sm_vsock *vsock, uint32_t host_port,
+struct vsock_stream *sm_vsock_stream_create(struct vsock_streams *all, uint32_t host_port,
     uint32_t guest_port, enum vsock_stream_state state, int fd)
 {
-    struct vsock_stream *s = vsock->n_streams < vsock->max_streams ? calloc(1, sizeof(*s)) : NULL;
+    struct vsock_stream *s = all->n < all->max ? calloc(1, sizeof(*s)) : NULL;
     if (!s) {
         sm_close(fd);
         return NULL;
     }
     *s = (struct vsock_stream){
-        .vsock = vsock, .host_port = host_port, .guest_port = guest_port, .state = state, .fd = fd};
-    struct vsock_stream **b = bucket(vsock, host_port, guest_port);
+        .all = all, .host_port = host_port, .guest_port = guest_port, .state = state, .fd = fd};
+    struct vsock_stream **b = bucket(all, host_port, guest_port);
     s->hash_next = *b;
     *b = s;
-    s->next = vsock->streams;
-    s->link = &vsock->streams;
+    s->next = all->list;
+    s->link = &all->list;
     if (s->next)
         s->next->link = &s->next;
-    vsock->streams = s;
-    vsock->n_streams++;
+    all->list = s;
+    all->n++;
     return s;
 }
 
 static void unhash(struct vsock_stream *s)
 {
-    struct vsock_stream **link = bucket(s->vsock, s->host_port, s->guest_port);
+    struct vsock_stream **link = bucket(s->all, s->host_port, s->guest_port);
     while (*link && *link != s)
         link = &(*link)->hash_next;
     if (*link)
@@ -69,15 +63,15 @@ static void unhash(struct vsock_stream *s)
 
 static void unready(struct vsock_stream *s)
 {
-    struct sm_vsock *vsock = s->vsock;
+    struct vsock_streams *all = s->all;
     if (!s->in_ready)
         return;
-    struct vsock_stream **link = &vsock->ready;
+    struct vsock_stream **link = &all->ready;
     while (*link != s)
         link = &(*link)->ready_next;
     *link = s->ready_next;
     if (!s->ready_next)
-        vsock->ready_tail = link;
+        all->ready_tail = link;
     s->in_ready = false;
 }
 
@@ -98,27 +92,30 @@ static void close_socket(struct vsock_stream *s)
     drop_buffer(s);
 }
 
+void sm_vsock_stream_answer(struct vsock_stream *s, enum sm_code code, const char *why)
+{
+    vsock_answered_fn *answered = sm_steal_ptr(&s->answered);
+    if (answered)
+        answered(s->answered_arg, code, why);
+}
+
 void sm_vsock_stream_free(struct vsock_stream *s)
 {
-    if (s->connect)
-        sm_vsock_connect_done(
-            s->vsock, s->connect, SM_ENOTFOUND, "nobody listens there, or the guest is ending");
+    sm_vsock_stream_answer(s, SM_ENOTFOUND, "nobody listens there, or the guest is ending");
     unready(s);
     close_socket(s);
     unhash(s);
     *s->link = s->next;
     if (s->next)
         s->next->link = s->link;
-    s->vsock->n_streams--;
-    s->vsock->n_strangers -= s->stranger;
+    s->all->n--;
+    s->all->n_strangers -= s->stranger;
     free(s);
 }
 
 void sm_vsock_stream_kill(struct vsock_stream *s)
 {
-    if (s->connect)
-        sm_vsock_connect_done(
-            s->vsock, s->connect, SM_EPROTOCOL, "the guest broke the vsock protocol");
+    sm_vsock_stream_answer(s, SM_EPROTOCOL, "the guest broke the vsock protocol");
     close_socket(s);
     s->state = STREAM_RESETTING;
     s->send = 1u << VSOCK_OP_RST;
@@ -158,8 +155,16 @@ void sm_vsock_stream_ready(struct vsock_stream *s)
         return;
     s->in_ready = true;
     s->ready_next = NULL;
-    *s->vsock->ready_tail = s;
-    s->vsock->ready_tail = &s->ready_next;
+    *s->all->ready_tail = s;
+    s->all->ready_tail = &s->ready_next;
+}
+
+struct vsock_stream *sm_vsock_take_ready(struct vsock_streams *all)
+{
+    struct vsock_stream *s = all->ready;
+    if (s)
+        unready(s);
+    return s;
 }
 
 /* ---- guest to socket ------------------------------------------------------------------------- */
@@ -331,7 +336,7 @@ size_t sm_vsock_stream_fill(struct vsock_stream *s, struct iovec *iov, unsigned 
 static void on_socket(void *arg, uint32_t events)
 {
     struct vsock_stream *s = arg;
-    struct sm_vsock *vsock = s->vsock;
+    struct vsock_streams *all = s->all;
     if (s->state == STREAM_ORPHAN) {
         if (events & (SM_LOOP_HUP | SM_LOOP_ERR))
             sm_vsock_stream_free(s);
@@ -351,11 +356,26 @@ static void on_socket(void *arg, uint32_t events)
             s->readable = true;
     }
     sm_vsock_stream_ready(s);
-    sm_vsock_pump(vsock);
+    all->pump(all->pump_arg);
 }
 
 bool sm_vsock_stream_establish(struct vsock_stream *s)
 {
     s->readable = s->first_len > 0;
-    return sm_loop_add(s->vsock->dev.env.loop, s->fd, WATCH_IN, on_socket, s, &s->watch, NULL) == 0;
+    return sm_loop_add(s->all->loop, s->fd, WATCH_IN, on_socket, s, &s->watch, NULL) == 0;
+}
+
+/* ---- all of them ----------------------------------------------------------------------------- */
+
+void sm_vsock_streams_init(struct vsock_streams *all, struct sm_loop *loop, unsigned max,
+    void (*pump)(void *arg), void *pump_arg)
+{
+    *all = (struct vsock_streams){.loop = loop, .max = max, .pump = pump, .pump_arg = pump_arg};
+    all->ready_tail = &all->ready;
+}
+
+void sm_vsock_streams_fini(struct vsock_streams *all)
+{
+    while (all->list)
+        sm_vsock_stream_free(all->list);
 }

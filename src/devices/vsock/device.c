@@ -1,16 +1,15 @@
 /*
- * virtio-vsock, the device: registers, the event queue, what a snapshot holds. See vsock.h and
- * impl.h.
+ * virtio-vsock, the device: registers, the event queue, what a snapshot holds, and the faces of what connect.c does.
+ * See vsock.h; stream.h has the order of the parts.
  */
 #include "devices/vsock/vsock.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 
-#include "devices/vsock/impl.h"
+#include "devices/vsock/connect.h"
 #include "util/bytes.h"
 #include "util/error.h"
 
@@ -20,6 +19,32 @@
 
 #define DEFAULT_STREAMS 4096u
 #define QUIET_POLL_MS   2
+
+struct sm_vsock {
+    struct sm_virtio_dev dev;
+    struct vsock_streams streams;
+    struct vsock_packets packets;
+    struct vsock_connects connects;
+
+    bool hold;            /* after a load: no connections before sm_vsock_transport_reset */
+    bool reset_wanted;    /* no event buffer was there */
+    bool reset_under_way; /* and the guest has not returned a buffer since event_mark */
+    uint16_t event_mark;
+    bool clean_load; /* the loaded state says that no stream was open */
+};
+
+/* Can connections be made now? */
+static bool is_open(void *arg)
+{
+    const struct sm_vsock *vsock = arg;
+    return vsock->dev.active && !vsock->hold && !vsock->reset_wanted && !vsock->reset_under_way;
+}
+
+static void open_and_pump(struct sm_vsock *vsock)
+{
+    sm_vsock_connects_begin(&vsock->connects);
+    sm_vsock_pump(&vsock->packets);
+}
 
 /* ---- events ---------------------------------------------------------------------------------- */
 
@@ -50,8 +75,7 @@ static void on_event_queue(struct sm_vsock *vsock)
     if (vsock->reset_under_way &&
         sm_virtq_avail_idx(&vsock->dev.vq[VSOCK_Q_EVENT]) != vsock->event_mark) {
         vsock->reset_under_way = false;
-        sm_vsock_host_open(vsock);
-        sm_vsock_pump(vsock);
+        open_and_pump(vsock);
     }
 }
 
@@ -85,17 +109,16 @@ static void do_end(void *arg)
     struct sm_vsock *vsock = arg;
     struct sm_virtq *tx = &vsock->dev.vq[VSOCK_Q_TX];
     for (unsigned i = 0; i < tx->state.size && sm_virtq_has_avail(tx); i++)
-        sm_vsock_serve_tx(vsock); /* many packets at once; a guest that still runs cannot keep us */
-    vsock->ended = true;
+        sm_vsock_serve_tx(
+            &vsock->packets); /* many packets at once; a guest that still runs cannot keep us */
+    sm_vsock_connects_end(&vsock->connects);
     struct vsock_stream *next;
-    for (struct vsock_stream *s = vsock->streams; s; s = next) {
+    for (struct vsock_stream *s = vsock->streams.list; s; s = next) {
         next = s->next;
-        if (s->connect)
-            sm_vsock_connect_done(vsock, s->connect, SM_EGUEST, "the guest has ended");
+        sm_vsock_stream_answer(s, SM_EGUEST, "the guest has ended");
         s->guest_eof = true;
         sm_vsock_stream_gone(s);
     }
-    sm_vsock_host_fail(vsock, SM_EGUEST, "the guest has ended");
 }
 
 void sm_vsock_end(struct sm_vsock *vsock)
@@ -108,7 +131,7 @@ void sm_vsock_end(struct sm_vsock *vsock)
 static void vsock_config_read(struct sm_virtio_dev *dev, unsigned offset, void *buf, unsigned len)
 {
     uint8_t config[8];
-    sm_store_le64(config, ((struct sm_vsock *)dev)->guest_cid);
+    sm_store_le64(config, ((struct sm_vsock *)dev)->packets.guest_cid);
     memcpy(buf, config + offset, len);
 }
 
@@ -124,11 +147,10 @@ static void vsock_notify(struct sm_virtio_dev *dev, unsigned q)
     struct sm_vsock *vsock = (struct sm_vsock *)dev;
     switch (q) {
     case VSOCK_Q_RX:
-        sm_vsock_host_open(vsock);
-        sm_vsock_pump(vsock);
+        open_and_pump(vsock);
         break;
     case VSOCK_Q_TX:
-        sm_vsock_serve_tx(vsock);
+        sm_vsock_serve_tx(&vsock->packets);
         break;
     default:
         on_event_queue(vsock);
@@ -141,21 +163,20 @@ static void vsock_reset(struct sm_virtio_dev *dev)
 {
     struct sm_vsock *vsock = (struct sm_vsock *)dev;
     struct vsock_stream *next;
-    for (struct vsock_stream *s = vsock->streams; s; s = next) {
+    for (struct vsock_stream *s = vsock->streams.list; s; s = next) {
         next = s->next;
         sm_vsock_stream_gone(s);
     }
-    vsock->n_resets = 0;
-    sm_loop_timer_disarm(vsock->tx_timer);
+    sm_vsock_packets_forget(&vsock->packets);
     vsock->hold = vsock->reset_wanted = vsock->reset_under_way = false;
 }
 
 /* Those that the guest believes in, or that it has to be told about. */
 static uint64_t streams_of_the_guest(const struct sm_vsock *vsock)
 {
-    uint64_t n = vsock->n_resets + (vsock->reset_wanted || vsock->reset_under_way ||
-                                       (vsock->hold && !vsock->clean_load));
-    for (const struct vsock_stream *s = vsock->streams; s; s = s->next)
+    uint64_t n = vsock->packets.n_resets + (vsock->reset_wanted || vsock->reset_under_way ||
+                                               (vsock->hold && !vsock->clean_load));
+    for (const struct vsock_stream *s = vsock->streams.list; s; s = s->next)
         n += s->state != STREAM_ORPHAN;
     return n;
 }
@@ -181,17 +202,16 @@ static void vsock_load(struct sm_virtio_dev *dev, const uint64_t extra[SM_VIRTIO
 {
     struct sm_vsock *vsock = (struct sm_vsock *)dev;
     vsock->hold = true;
-    vsock->ended = false;
+    vsock->connects.ended = false;
     vsock->clean_load = extra[0] == 1;
 }
 
 static void vsock_destroy(struct sm_virtio_dev *dev)
 {
     struct sm_vsock *vsock = (struct sm_vsock *)dev;
-    while (vsock->streams)
-        sm_vsock_stream_free(vsock->streams);
-    sm_vsock_host_fini(vsock);
-    sm_loop_timer_destroy(vsock->tx_timer);
+    sm_vsock_streams_fini(&vsock->streams);
+    sm_vsock_connects_fini(&vsock->connects);
+    sm_vsock_packets_fini(&vsock->packets);
     sm_virtio_fini(dev);
     free(vsock);
 }
@@ -211,35 +231,52 @@ static const struct sm_virtio_ops vsock_ops = {
     .destroy = vsock_destroy,
 };
 
+static void pump(void *arg)
+{
+    sm_vsock_pump(arg);
+}
+
+/* Who calls whom: the streams have packets pumped, packets ask connects who is there, connects ask us whether they may. */
+static int make_parts(struct sm_vsock *vsock, const struct sm_vsock_config *config, sm_error *err)
+{
+    struct sm_loop *loop = vsock->dev.env.loop;
+    unsigned max = config && config->max_streams ? config->max_streams : DEFAULT_STREAMS;
+    uint64_t cid = config && config->guest_cid ? config->guest_cid : SM_VSOCK_GUEST_CID;
+    sm_vsock_streams_init(&vsock->streams, loop, max, pump, &vsock->packets);
+    vsock->packets = (struct vsock_packets){.dev = &vsock->dev,
+        .guest_cid = cid,
+        .streams = &vsock->streams,
+        .accept = sm_vsock_connects_accept,
+        .accept_arg = &vsock->connects};
+    vsock->connects = (struct vsock_connects){.loop = loop,
+        .streams = &vsock->streams,
+        .packets = &vsock->packets,
+        .open = is_open,
+        .open_arg = vsock};
+    int rc = sm_vsock_packets_init(&vsock->packets, err);
+    if (rc)
+        return rc;
+    rc = sm_vsock_connects_init(&vsock->connects, err);
+    if (rc)
+        sm_vsock_packets_fini(&vsock->packets);
+    return rc;
+}
+
 int sm_vsock_create(const struct sm_virtio_env *env, const struct sm_vsock_config *config,
     struct sm_vsock **out, sm_error *err)
 {
-    struct sm_vsock *vsock = calloc(1, sizeof(*vsock));
+    auto_free struct sm_vsock *vsock = calloc(1, sizeof(*vsock));
     if (!vsock)
         return sm_error_errno(err, ENOMEM, "cannot make the vsock device");
     int rc = sm_virtio_init(&vsock->dev, &vsock_ops, env, F_STREAM, err);
-    if (rc) {
-        free(vsock);
+    if (rc)
         return rc;
-    }
-    vsock->guest_cid = config && config->guest_cid ? config->guest_cid : SM_VSOCK_GUEST_CID;
-    vsock->max_streams = config && config->max_streams ? config->max_streams : DEFAULT_STREAMS;
-    vsock->ready_tail = &vsock->ready;
-    /* Ports of our own begin anywhere, so that a restored guest does not meet one that it has just seen. */
-    uint32_t seed = 0;
-    if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
-        seed = 0;
-    vsock->next_port = 1u << 30 | seed >> 2;
-    rc = sm_loop_timer_create(env->loop, sm_vsock_tx_timer, vsock, &vsock->tx_timer, err);
-    if (rc == 0)
-        rc = sm_vsock_host_init(vsock, err);
+    rc = make_parts(vsock, config, err);
     if (rc) {
-        sm_loop_timer_destroy(vsock->tx_timer);
         sm_virtio_fini(&vsock->dev);
-        free(vsock);
         return rc;
     }
-    *out = vsock;
+    *out = sm_steal_ptr(&vsock);
     return 0;
 }
 
@@ -247,6 +284,33 @@ struct sm_virtio_dev *sm_vsock_dev(struct sm_vsock *vsock)
 {
     return &vsock->dev;
 }
+
+/* ---- who is connected ------------------------------------------------------------------------ */
+
+int sm_vsock_connect(
+    struct sm_vsock *vsock, uint32_t port, struct sm_wait *wait, int *fd, sm_error *err)
+{
+    return sm_vsock_connects_wait(&vsock->connects, port, wait, fd, err);
+}
+
+bool sm_vsock_bridge(struct sm_vsock *vsock, int fd, const struct sm_vsock_target *target)
+{
+    return sm_vsock_connects_bridge(&vsock->connects, fd, target);
+}
+
+int sm_vsock_listen(
+    struct sm_vsock *vsock, uint32_t port, sm_vsock_accept_fn *fn, void *arg, sm_error *err)
+{
+    return sm_vsock_connects_listen(&vsock->connects, port, fn, arg, err);
+}
+
+void sm_vsock_accept_any(struct sm_vsock *vsock, sm_vsock_lead_fn *fn, void *arg)
+{
+    vsock->connects.lead = fn;
+    vsock->connects.lead_arg = arg;
+}
+
+/* ---- what is counted ------------------------------------------------------------------------- */
 
 struct stats_request {
     struct sm_vsock *vsock;
@@ -256,8 +320,8 @@ struct stats_request {
 static void copy_stats(void *arg)
 {
     struct stats_request *r = arg;
-    *r->out = r->vsock->stats;
-    r->out->streams = r->vsock->n_streams;
+    *r->out = r->vsock->packets.stats;
+    r->out->streams = r->vsock->streams.n;
 }
 
 bool sm_vsock_wait_quiet(struct sm_vsock *vsock, int timeout_ms)
