@@ -7,7 +7,6 @@
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +19,7 @@
 #include "cli/cli.h"
 #include "cli/control_lines.h"
 #include "util/cleanup.h"
-#include "util/signals.h"
+#include "util/thread.h"
 
 #define MAX_NAME        63
 #define BACKLOG         64
@@ -31,7 +30,7 @@
 struct cli_control {
     char name[MAX_NAME + 1];
     int fd;
-    pthread_t thread;
+    struct sm_thread thread;
     pthread_mutex_t lock; /* of what follows; held while a request is served */
     sm_vm *vm;            /* NULL: it is being started, or is over */
     bool closing;
@@ -251,7 +250,7 @@ static bool is_closing(struct cli_control *control)
     return closing;
 }
 
-static void *serve_all(void *arg)
+static void serve_all(void *arg)
 {
     struct cli_control *control = arg;
     while (!is_closing(control)) {
@@ -263,17 +262,12 @@ static void *serve_all(void *arg)
             poll(NULL, 0, RETRY_MS); /* no descriptor is free: a connection of the VM's may end */
         }
     }
-    return NULL;
 }
 
+/* 0, or an errno value. */
 static int start_thread(struct cli_control *control)
 {
-    sigset_t all, before;
-    sm_signals_fill(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&control->thread, NULL, serve_all, control);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return rc;
+    return sm_thread_start(&control->thread, "control", serve_all, control, 0, NULL) ? EAGAIN : 0;
 }
 
 struct cli_control *cli_control_reserve(const char *name, bool *taken)
@@ -328,7 +322,7 @@ void cli_control_close(struct cli_control *control)
     control->closing = true;
     pthread_mutex_unlock(&control->lock);
     shutdown(control->fd, SHUT_RDWR);
-    pthread_join(control->thread, NULL);
+    sm_thread_join(&control->thread);
     close(control->fd);
     pthread_mutex_destroy(&control->lock);
     free(control);

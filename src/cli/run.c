@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -20,6 +19,7 @@
 #include "cli/signals.h"
 #include "cli/terminal.h"
 #include "cli/vm_options.h"
+#include "util/clock.h"
 
 #define STOP_TIMEOUT_MS 30000
 #define EXIT_KILLED     (128 + SIGKILL) /* with its VM, by us */
@@ -97,9 +97,7 @@ struct run {
 
 static uint64_t now_us(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+    return sm_now_ns() / 1000;
 }
 
 static const struct cli_setting settings[] = {

@@ -12,6 +12,7 @@
 #include "cli/control.h"
 #include "cli/terminal.h"
 #include "util/clock.h"
+#include "util/thread.h"
 
 #define END_AFTER   3     /* requests to end ... */
 #define END_WITHIN  10000 /* ... in this many milliseconds */
@@ -21,8 +22,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static sm_vm *vm;       /* in which a command runs or is being started */
 static sm_exec *target; /* the command, once it is started */
 static bool target_tty, was_held, ended;
-static bool is_ending; /* by this thread: */
-static pthread_t ender;
+static struct sm_thread ender;   /* by this one */
 static int pending[MAX_PENDING]; /* came while it was being started */
 static size_t n_pending;
 static int stop_ms;
@@ -56,22 +56,20 @@ static void pass_on(int sig)
         sm_exec_resize(target, rows, columns, NULL);
 }
 
-static void *stop_vm(void *arg)
+static void stop_vm(void *arg)
 {
     sm_vm_stop(arg, 0, NULL);
-    return NULL;
 }
 
-/* Without asking the guest, which may not react to anything; and without waiting, since signals are still to be
- * taken. */
+/* Without asking the guest, which may not react to anything; and without waiting, since signals are
+ * still to be taken. */
 static void end_vm(void)
 {
     stop_deadline = SM_NO_DEADLINE;
     if (ended)
         return;
     ended = true;
-    is_ending = pthread_create(&ender, NULL, stop_vm, vm) == 0;
-    if (!is_ending)
+    if (sm_thread_start(&ender, "stop", stop_vm, vm, 0, NULL))
         stop_vm(vm);
 }
 
@@ -149,6 +147,8 @@ bool cli_signals_start(void)
         if (sigaction(signals[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
             sigaddset(&taken, signals[i]);
     }
+    /* Not a thread of util/thread.h, which would block SIGTTOU as well: in the background that
+     * would let it set the terminal of the shell. */
     pthread_t thread;
     if (pthread_sigmask(SIG_BLOCK, &taken, NULL) ||
         pthread_create(&thread, NULL, take_signals, NULL))
@@ -182,10 +182,8 @@ bool cli_signals_release(void)
     vm = NULL;
     target = NULL;
     n_pending = 0;
-    bool did = ended, wait = is_ending;
-    is_ending = false;
+    bool did = ended;
     pthread_mutex_unlock(&lock);
-    if (wait)
-        pthread_join(ender, NULL);
+    sm_thread_join(&ender); /* nothing starts one any more */
     return did;
 }
