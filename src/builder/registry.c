@@ -14,7 +14,6 @@
 
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -31,7 +30,7 @@
 #include "image/store_files.h"
 #include "util/bytes.h"
 #include "util/error.h"
-#include "util/signals.h"
+#include "util/thread.h"
 
 enum {
     THREADS = 3,
@@ -63,7 +62,7 @@ struct registry {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct download *downloads;
-    pthread_t threads[THREADS];
+    struct sm_thread threads[THREADS];
     unsigned thread_count;
     _Atomic bool stop;
     char **kept; /* digests that came out of the store as they were */
@@ -215,7 +214,7 @@ static struct download *next_queued(struct registry *r)
     return NULL;
 }
 
-static void *run_downloads(void *arg)
+static void run_downloads(void *arg)
 {
     struct registry *r = arg;
     pthread_mutex_lock(&r->lock);
@@ -236,7 +235,6 @@ static void *run_downloads(void *arg)
         pthread_cond_broadcast(&r->changed);
     }
     pthread_mutex_unlock(&r->lock);
-    return NULL;
 }
 
 /* ---- the queue ------------------------------------------------------------------------------------ */
@@ -245,13 +243,10 @@ static int start_thread(struct registry *r, sm_error *err)
 {
     if (r->thread_count == THREADS)
         return 0;
-    sigset_t all, old;
-    sm_signals_fill(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int rc = pthread_create(&r->threads[r->thread_count], NULL, run_downloads, r);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    struct sm_thread *thread = &r->threads[r->thread_count];
+    int rc = sm_thread_start(thread, "download", run_downloads, r, 0, err);
     if (rc && r->thread_count == 0)
-        return sm_error_errno(err, rc, "cannot start a thread");
+        return rc;
     r->thread_count += rc == 0;
     return 0;
 }
@@ -459,7 +454,7 @@ static void free_registry(struct sm_source *source)
     if (r->http)
         sm_http_stop(r->http);
     for (unsigned i = 0; i < r->thread_count; i++)
-        pthread_join(r->threads[i], NULL);
+        sm_thread_join(&r->threads[i]);
     while (r->downloads) {
         struct download *dl = r->downloads;
         r->downloads = dl->next;

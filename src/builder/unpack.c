@@ -11,18 +11,16 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "builder/archive.h"
 #include "builder/digest.h"
 #include "util/bytes.h"
 #include "util/clock.h"
 #include "util/error.h"
-#include "util/signals.h"
+#include "util/thread.h"
 
 enum {
     PROGRESS_MS = 100,
@@ -218,7 +216,7 @@ static int open_layer(struct layer_reader *r, const struct sm_layer *layer)
     return r->sum ? 0 : sm_error_set(&p->why, SM_ENOMEM, "out of memory");
 }
 
-static void *read_layers(void *arg)
+static void read_layers(void *arg)
 {
     struct pipeline *p = arg;
     int rc = 0;
@@ -243,7 +241,6 @@ static void *read_layers(void *arg)
     p->rc = rc;
     pthread_cond_broadcast(&p->changed);
     pthread_mutex_unlock(&p->lock);
-    return NULL;
 }
 
 /* ---- the caller's thread ---------------------------------------------------------------------- */
@@ -270,9 +267,7 @@ static void wait_for_slot(struct layer_writer *w)
 {
     struct pipeline *p = w->p;
     while (p->filled == p->drained && p->rc == 0) {
-        uint64_t end = sm_now_ns() + PROGRESS_MS * 1000000ull;
-        const struct timespec until = {(time_t)(end / 1000000000), (long)(end % 1000000000)};
-        if (pthread_cond_timedwait(&p->changed, &p->lock, &until) == 0)
+        if (sm_cond_wait_until(&p->changed, &p->lock, sm_deadline(PROGRESS_MS)))
             continue;
         pthread_mutex_unlock(&p->lock);
         tell(w, false);
@@ -340,26 +335,6 @@ static int write_layer(struct layer_writer *w, struct sm_rootfs *rootfs, sm_erro
         plan->layer_count, digest, layer->diff_id);
 }
 
-static int start_thread(struct pipeline *p, pthread_t *thread)
-{
-    sigset_t all, old;
-    sm_signals_fill(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int rc = pthread_create(thread, NULL, read_layers, p);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return rc;
-}
-
-/* One that waits by the clock that nobody sets. */
-static void init_cond(pthread_cond_t *cond)
-{
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(cond, &attr);
-    pthread_condattr_destroy(&attr);
-}
-
 int sm_unpack(struct sm_source *source, const struct sm_plan *plan, struct sm_rootfs *rootfs,
     sm_unpack_progress_fn *progress, void *arg, sm_error *err)
 {
@@ -370,12 +345,10 @@ int sm_unpack(struct sm_source *source, const struct sm_plan *plan, struct sm_ro
     if (!p.slots)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     pthread_mutex_init(&p.lock, NULL);
-    init_cond(&p.changed);
-    pthread_t thread;
-    int rc = start_thread(&p, &thread);
-    if (rc) {
-        rc = sm_error_errno(err, rc, "cannot start a thread");
-    } else {
+    sm_cond_init(&p.changed);
+    struct sm_thread thread = {0};
+    int rc = sm_thread_start(&thread, "layers", read_layers, &p, 0, err);
+    if (rc == 0) {
         for (size_t i = 0; rc == 0 && i < plan->layer_count; i++) {
             struct layer_writer w = {.p = &p, .layer = i};
             rc = write_layer(&w, rootfs, err);
@@ -386,7 +359,7 @@ int sm_unpack(struct sm_source *source, const struct sm_plan *plan, struct sm_ro
         p.stop = true;
         pthread_cond_broadcast(&p.changed);
         pthread_mutex_unlock(&p.lock);
-        pthread_join(thread, NULL);
+        sm_thread_join(&thread);
     }
     pthread_cond_destroy(&p.changed);
     pthread_mutex_destroy(&p.lock);
