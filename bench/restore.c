@@ -265,11 +265,8 @@ static void add_counters(struct restore *r, struct sm_machine *m)
 {
     struct sm_hv_counters counters;
     sm_machine_get_counters(m, &counters);
-    uint64_t assists = 0;
-    for (int i = 0; i < SM_HV_ASSIST_KINDS; i++)
-        assists += counters.assists[i];
     bench_add(&r->exits, (double)counters.exits);
-    bench_add(&r->assists, (double)assists);
+    bench_add(&r->assists, (double)counters.assists);
 }
 
 enum way { COLD, PREFETCH, SHELL, WAYS };

@@ -266,7 +266,7 @@ static void make_meta(void)
 {
     meta = calloc(1, sizeof(*meta));
     meta->memory_bytes = ram_bytes;
-    meta->arch = SM_SNAPSHOT_X86_64;
+    meta->arch = SM_ARCH_X86_64;
     meta->n_vcpus = 1;
     meta->vcpus = calloc(1, sizeof(*meta->vcpus));
     for (uint32_t i = 0; i < 160; i++) {

@@ -132,7 +132,7 @@ static json_t *describe(const struct sm_snapshot *s, const struct stat *st)
     json_object_set_new(root, "vcpus", vcpus(s));
     json_object_set_new(root, "devices", devices(s));
     json_object_set_new(root, "listeners", listeners(s));
-    if (s->arch == SM_SNAPSHOT_UNMARKED)
+    if (s->arch == SM_ARCH_UNMARKED)
         return root;
     json_object_set_new(root, "build",
         json_pack("{s:o, s:o, s:o, s:o}", "kernel", id(s->build.kernel), "agent",

@@ -91,11 +91,10 @@ void sm_vm_get_counters(const sm_vm *vm, sm_vm_counters *counters)
     *counters = (sm_vm_counters){
         .exits = c.exits,
         .instructions = c.instructions,
+        .assists = c.assists,
         .mmio = c.by_kind[SM_HV_EXIT_MMIO],
         .pio = c.by_kind[SM_HV_EXIT_PIO],
     };
-    for (size_t i = 0; i < SM_ARRAY_LEN(c.assists); i++)
-        counters->assists += c.assists[i];
 }
 
 size_t sm_vm_console(const sm_vm *vm, char *buf, size_t size)

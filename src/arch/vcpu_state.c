@@ -69,6 +69,11 @@ bool sm_reg_list_find(const struct sm_reg_list *list, uint32_t id, uint64_t *val
     return false;
 }
 
+bool sm_vcpu_state_is_first(const struct sm_vcpu_state *state)
+{
+    return !state->simd.n && !state->sys.n && !state->icc.n && !state->redist.n;
+}
+
 void sm_vcpu_state_clear(struct sm_vcpu_state *state)
 {
     free(state->gp.v);

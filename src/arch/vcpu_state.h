@@ -22,6 +22,15 @@
 
 #include <supermachine.h>
 
+#include "util/cleanup.h"
+
+/* Whose state it is, as snapshot files say it; what a writer that knows no tag leaves at 0 is aarch64. */
+enum sm_arch_tag {
+    SM_ARCH_UNMARKED = 0,
+    SM_ARCH_X86_64 = 0x86,
+    SM_ARCH_AARCH64 = 0xA64,
+};
+
 struct sm_reg {
     uint32_t id;
     uint64_t value;
@@ -70,10 +79,18 @@ int sm_reg_list_add(struct sm_reg_list *list, uint32_t id, uint64_t value, sm_er
 int sm_reg128_list_add(
     struct sm_reg128_list *list, uint32_t id, uint64_t lo, uint64_t hi, sm_error *err);
 
+/* A first state, not a saved one: the gp list alone, or nothing at all. */
+bool sm_vcpu_state_is_first(const struct sm_vcpu_state *state);
+
 /* Finds an entry; true and *value if it is there. Entries may come in any order. */
 bool sm_reg_list_find(const struct sm_reg_list *list, uint32_t id, uint64_t *value);
 
 /* Empties the lists and frees them; the structure is all zero afterwards and may be used again. */
 void sm_vcpu_state_clear(struct sm_vcpu_state *state);
+static inline void sm_vcpu_state_cleanup(struct sm_vcpu_state *state)
+{
+    sm_vcpu_state_clear(state);
+}
+#define auto_vcpu_state SM_CLEANUP(sm_vcpu_state_cleanup) struct sm_vcpu_state
 
 #endif

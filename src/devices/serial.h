@@ -11,8 +11,7 @@
 #include "devices/bus.h"
 #include "util/cleanup.h"
 
-#define SM_SERIAL_PORT  0x3f8
-#define SM_SERIAL_PORTS 8
+#define SM_SERIAL_PORTS 8 /* registers */
 
 struct sm_serial;
 

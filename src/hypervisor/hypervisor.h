@@ -1,15 +1,31 @@
 /*
- * The seam to the hypervisor, chosen at link time: kvm/ implements it on Linux. What is above (vmm,
- * devices, snapshot) sees plain structures only.
+ * The seam to the hypervisor, chosen at link time: kvm/ implements it on Linux, stub/ answers "not here" to everything.
+ * What is above (vmm, snapshot) sees plain structures only, and nothing in them is of one architecture: registers
+ * are lists of (id, value) that arch/ and the hypervisor understand, chips are an opaque blob.
  *
- * Order of use: open; create the VM; map all memory; make the interrupt controller (memory first: on
- * KVM a slot that is set after it costs an SRCU grace period); make the vCPUs; load boot registers or
- * saved state; run each vCPU from a thread of its own.
+ * Order of use: open; create the VM; map all memory; make the CPUs; load a state into each; run each from a thread of
+ * its own. Memory comes first because on KVM a slot that is set after the interrupt controllers costs an SRCU grace
+ * period. In which order chips and vCPUs are made is the hypervisor's business: an x86_64 vCPU wants the chips before
+ * it, a GICv3 wants all vCPUs before it.
  *
- * Threads: a vCPU's functions are called by the thread that was bound to it, or by any thread while no
- * thread runs it (parked or not started). sm_hv_vcpu_kick and the counters may be used from any thread
- * at any time. A VM's map/unmap must not race with vCPUs that run (park them first); irqfds and
- * ioeventfds may be changed at any time.
+ * Threads. There are hypervisors whose vCPU belongs to one thread of the process, which makes it, reads it, writes it and
+ * runs it, and others that do not care. The contract fits both:
+ *   - sm_hv_vm_make_cpus only promises n vCPUs. Each is there for good once its own thread has called
+ *     sm_hv_vcpu_bind; from then on only that thread may run it, until it unbinds it.
+ *   - state is read and written by the vCPU's own thread while it does not run, or, where
+ *     sm_hv_state_from_any_thread says so (KVM), by any thread while no vCPU of the VM runs. vmm asks once, through
+ *     one function (vmm/vcpus.c), so nothing else above has to know.
+ *   - kick, the counters and raise are for any thread at any time. describe is for the vCPU's own.
+ *   - map and unmap must not race with vCPUs that run (park them first); irqfds and ioeventfds may come and go at any
+ *     time.
+ *
+ * Interrupts are edges. A device rings a bell. Where a hypervisor hears it (sm_hv_vm_irqfd), nobody of ours
+ * is in between; one that answers SM_EUNSUPPORTED gets its interrupts by sm_hv_vm_raise, from the thread
+ * that hears the bell instead (the machine's loop). Of the two at least one is there. Doorbells likewise: where
+ * sm_hv_vm_ioeventfd is SM_EUNSUPPORTED, the store exits as any other and the bus rings.
+ *
+ * "Not here" is -SM_EUNSUPPORTED with a sentence, from every function that can fail; callers that have another way
+ * (the two above) take it, for all others it is the end of what they do. Every other failure is that of this VM.
  */
 #ifndef SM_HYPERVISOR_H
 #define SM_HYPERVISOR_H
@@ -20,12 +36,11 @@
 
 #include <supermachine.h>
 
-struct sm_boot_regs;
 struct sm_vcpu_state;
 
 struct sm_hv;      /* the opened hypervisor: may be shared by all VMs of a process, immutable */
 struct sm_hv_vm;   /* one VM */
-struct sm_hv_vcpu; /* one vCPU */
+struct sm_hv_vcpu; /* one vCPU; belongs to its VM */
 
 /* ---- the hypervisor ----------------------------------------------------------------------- */
 
@@ -42,11 +57,14 @@ void sm_hv_cpu_digest(const struct sm_hv *hv, uint8_t digest[SM_CPU_DIGEST_BYTES
  * self-test of a few instructions. */
 int sm_hv_needs_assist(struct sm_hv *hv, bool *needed, sm_error *err);
 
+/* False: a vCPU's state is for its own thread alone. */
+bool sm_hv_state_from_any_thread(const struct sm_hv *hv);
+
 /* ---- VMs ---------------------------------------------------------------------------------- */
 
-/* `vcpus` (how many will be made) shapes the topology that CPUID tells the guest. */
-int sm_hv_vm_create(struct sm_hv *hv, unsigned vcpus, struct sm_hv_vm **vm, sm_error *err);
-/* All vCPUs must have been closed. The kernel may go on taking the VM down in the background. */
+int sm_hv_vm_create(struct sm_hv *hv, struct sm_hv_vm **vm, sm_error *err);
+/* With its vCPUs, which no thread may be bound to any more. The kernel may go on taking the VM down in the
+ * background. */
 void sm_hv_vm_close(struct sm_hv_vm *vm);
 
 /* Makes host memory [host, host + bytes) appear at gpa. The memory stays the caller's and must live as
@@ -56,12 +74,15 @@ int sm_hv_vm_map(struct sm_hv_vm *vm, unsigned slot, uint64_t gpa, void *host, u
     bool read_only, sm_error *err);
 int sm_hv_vm_unmap(struct sm_hv_vm *vm, unsigned slot, sm_error *err);
 
-/* The interrupt controllers (x86_64: PICs, IOAPIC, local APICs of vCPUs made later). */
-int sm_hv_vm_create_irqchip(struct sm_hv_vm *vm, sm_error *err);
+/* vCPUs 0..n-1 (n tells each what topology it is in) and the interrupt controllers. Once per VM. */
+int sm_hv_vm_make_cpus(struct sm_hv_vm *vm, unsigned n, sm_error *err);
+struct sm_hv_vcpu *sm_hv_vm_vcpu(struct sm_hv_vm *vm, unsigned index);
 
-/* Ringing the bell (util/bell.h) whose descriptor is `fd` raises an edge on `gsi`. */
-int sm_hv_vm_irqfd(struct sm_hv_vm *vm, int fd, unsigned gsi, sm_error *err);
-int sm_hv_vm_irqfd_remove(struct sm_hv_vm *vm, int fd, unsigned gsi, sm_error *err);
+/* Ringing the bell (util/bell.h) whose descriptor is `fd` raises an edge on interrupt `irq`. */
+int sm_hv_vm_irqfd(struct sm_hv_vm *vm, int fd, unsigned irq, sm_error *err);
+int sm_hv_vm_irqfd_remove(struct sm_hv_vm *vm, int fd, unsigned irq, sm_error *err);
+/* An edge on `irq`, for those that have no irqfd. */
+int sm_hv_vm_raise(struct sm_hv_vm *vm, unsigned irq, sm_error *err);
 
 /* A 32-bit guest store of `value` at gpa rings the bell of `fd` and does not exit. */
 int sm_hv_vm_ioeventfd(struct sm_hv_vm *vm, int fd, uint64_t gpa, uint32_t value, sm_error *err);
@@ -69,7 +90,7 @@ int sm_hv_vm_ioeventfd_remove(
     struct sm_hv_vm *vm, int fd, uint64_t gpa, uint32_t value, sm_error *err);
 
 /* The VM-wide interrupt-controller and clock state as one opaque blob (*blob is malloc'ed).
- * *clock_ns: the guest's clock (x86_64: kvmclock). All vCPUs parked. */
+ * *clock_ns: the guest's clock. All vCPUs parked. */
 int sm_hv_vm_save(
     struct sm_hv_vm *vm, void **blob, size_t *bytes, uint64_t *clock_ns, sm_error *err);
 /* After the vCPUs' states, before any vCPU runs. */
@@ -79,24 +100,19 @@ int sm_hv_vm_set_clock(struct sm_hv_vm *vm, uint64_t clock_ns, sm_error *err);
 
 /* ---- vCPUs -------------------------------------------------------------------------------- */
 
-int sm_hv_vcpu_create(struct sm_hv_vm *vm, unsigned index, struct sm_hv_vcpu **vcpu, sm_error *err);
-void sm_hv_vcpu_close(struct sm_hv_vcpu *vcpu);
-
-/* Every vCPU before a boot: loads what the boot protocol wants (vCPU 0), or prepares one that the guest will
- * start (regs NULL). */
-int sm_hv_vcpu_set_boot(struct sm_hv_vcpu *vcpu, const struct sm_boot_regs *regs, sm_error *err);
-
 /* The whole state of a vCPU; no vCPU of the VM may be running. On failure of `get`, *state is empty. `set`
- * is for a vCPU that has never run. */
+ * is for a vCPU that has never run: every vCPU needs one before it does, a saved state (all that `get` told, or
+ * SM_ECORRUPT) or a first one (sm_vcpu_state_is_first): of vCPU 0 the gp list that the boot protocol wants, of those that
+ * the guest starts by itself nothing. What a first state does not say is as after a reset. */
 int sm_hv_vcpu_get_state(struct sm_hv_vcpu *vcpu, struct sm_vcpu_state *state, sm_error *err);
 int sm_hv_vcpu_set_state(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state, sm_error *err);
 
 enum sm_hv_exit_kind {
     SM_HV_EXIT_INTR,      /* kicked, or nothing to do: run again */
     SM_HV_EXIT_MMIO,      /* access to no slot */
-    SM_HV_EXIT_PIO,       /* x86_64 port access */
+    SM_HV_EXIT_PIO,       /* access to an I/O port, where the architecture has such */
     SM_HV_EXIT_HALT,      /* halted for ever (no in-kernel interrupt controller would wake it) */
-    SM_HV_EXIT_SHUTDOWN,  /* triple fault */
+    SM_HV_EXIT_SHUTDOWN,  /* the CPU cannot go on (x86_64: triple fault) */
     SM_HV_EXIT_POWER_OFF, /* the guest asked the firmware interface (PSCI and the like) */
     SM_HV_EXIT_RESET,
     SM_HV_EXIT_CRASH,
@@ -132,23 +148,6 @@ int sm_hv_vcpu_complete(struct sm_hv_vcpu *vcpu, struct sm_hv_exit *exit, sm_err
 /* Makes the current or, if none is going on, the next run return SM_HV_EXIT_INTR; never lost. */
 void sm_hv_vcpu_kick(struct sm_hv_vcpu *vcpu);
 
-/* Instructions that were completed for a hypervisor that cannot; see kvm/x86_64/assist.c. */
-enum sm_hv_assist {
-    SM_HV_ASSIST_INT3,
-    SM_HV_ASSIST_POPCNT,
-    SM_HV_ASSIST_LSL,
-    SM_HV_ASSIST_CMPXCHG16B,
-    SM_HV_ASSIST_XSAVE,
-    SM_HV_ASSIST_XRSTOR,
-    SM_HV_ASSIST_XCR, /* xgetbv, xsetbv */
-    SM_HV_ASSIST_CLAC_STAC,
-    SM_HV_ASSIST_FWAIT,
-    SM_HV_ASSIST_SYSCALL, /* SYSCALL entries repaired */
-    SM_HV_ASSIST_FAULT,   /* page faults and others injected on the way */
-    SM_HV_ASSIST_KINDS,
-};
-const char *sm_hv_assist_name(enum sm_hv_assist kind);
-
 /* Has the guest instructions that the hypervisor emulates counted, where it can tell. Before the vCPU runs;
  * some 20 us. */
 void sm_hv_vcpu_count_instructions(struct sm_hv_vcpu *vcpu);
@@ -156,13 +155,13 @@ void sm_hv_vcpu_count_instructions(struct sm_hv_vcpu *vcpu);
 struct sm_hv_counters {
     uint64_t exits;        /* returns of run to user space */
     uint64_t instructions; /* emulated; 0: not counted */
+    uint64_t assists;      /* instructions that were completed for a hypervisor that cannot */
     uint64_t by_kind[SM_HV_EXIT_KINDS];
-    uint64_t assists[SM_HV_ASSIST_KINDS];
 };
 /* Adds the vCPU's counters to *sum; from any thread. */
 void sm_hv_vcpu_add_counters(const struct sm_hv_vcpu *vcpu, struct sm_hv_counters *sum);
 
-/* A line for error messages: where the vCPU stands ("RIP ..., CPL 0, ..."); parked vCPUs only. */
+/* A line for error messages: where the vCPU stands, in the architecture's words; not while it runs. */
 void sm_hv_vcpu_describe(struct sm_hv_vcpu *vcpu, char *text, size_t size);
 
 #endif

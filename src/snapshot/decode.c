@@ -533,7 +533,7 @@ int sm_snapshot_decode(
     if ((rc = get_vcpus(&in, s, h.n_vcpus)) || (rc = get_devices(&in, s)) ||
         (rc = get_listeners(&in, s)))
         return rc;
-    if (s->arch != SM_SNAPSHOT_UNMARKED && (rc = get_blocks(&in, s)))
+    if (s->arch != SM_ARCH_UNMARKED && (rc = get_blocks(&in, s)))
         return rc;
     if (h.ram_offset > file_bytes || h.memory_bytes > file_bytes - h.ram_offset)
         return sm_error_set(err, SM_ECORRUPT,

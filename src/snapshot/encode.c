@@ -268,7 +268,7 @@ int sm_snapshot_encode(
         put16(&o, l->family);
         put16(&o, l->socktype);
     }
-    size_t checksum_at = s->arch != SM_SNAPSHOT_UNMARKED ? put_blocks(&o, s) : 0;
+    size_t checksum_at = s->arch != SM_ARCH_UNMARKED ? put_blocks(&o, s) : 0;
 
     size_t used = o.n;
     uint64_t want = ram_offset ? ram_offset : sm_align_up(used, SM_SNAPSHOT_RAM_ALIGN);

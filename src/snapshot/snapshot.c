@@ -22,11 +22,11 @@ void sm_snapshot_free(struct sm_snapshot *s)
 const char *sm_snapshot_arch_name(uint32_t arch)
 {
     switch (arch) {
-    case SM_SNAPSHOT_UNMARKED:
+    case SM_ARCH_UNMARKED:
         return "unmarked (aarch64)";
-    case SM_SNAPSHOT_X86_64:
+    case SM_ARCH_X86_64:
         return "x86_64";
-    case SM_SNAPSHOT_AARCH64:
+    case SM_ARCH_AARCH64:
         return "aarch64";
     default:
         return "unknown";

@@ -38,13 +38,6 @@
 #define SM_SNAPSHOT_MAX_NOTE      4096u
 #define SM_SNAPSHOT_MAX_RAM       (1ull << 44) /* 16 TiB: page numbers fit into 32 bits */
 
-/* The architecture tag; what a v8 writer that knows no tag leaves at 0 is aarch64. */
-enum sm_snapshot_arch {
-    SM_SNAPSHOT_UNMARKED = 0,
-    SM_SNAPSHOT_X86_64 = 0x86,
-    SM_SNAPSHOT_AARCH64 = 0xA64,
-};
-
 /* A port that listened in the guest; bound again on a fresh host port by restore. */
 struct sm_snapshot_listener {
     uint64_t cid;
@@ -81,7 +74,7 @@ struct sm_snapshot {
     uint64_t memory_bytes;         /* multiple of SM_SNAPSHOT_PAGE */
     uint64_t ram_gpa;
     uint64_t ram_offset; /* filled by load; writers choose it */
-    uint32_t arch;       /* enum sm_snapshot_arch, or what a file says */
+    uint32_t arch;       /* enum sm_arch_tag, or what a file says */
 
     uint8_t *irqchip;
     size_t irqchip_bytes;
@@ -92,7 +85,7 @@ struct sm_snapshot {
     struct sm_snapshot_listener *listeners;
     uint32_t n_listeners;
 
-    /* The rest is in our extension blocks: there only if arch is not SM_SNAPSHOT_UNMARKED. All zero
+    /* The rest is in our extension blocks: there only if arch is not SM_ARCH_UNMARKED. All zero
      * means "not said". */
     struct {
         uint8_t kernel[SM_SNAPSHOT_ID_BYTES];

@@ -69,7 +69,7 @@ static int with_sums(const struct sm_snapshot_out *out, struct sm_snapshot *s, s
     s->n_ram_sums = 0;
     if (!out->options.ram_sums)
         return 0;
-    if (s->arch == SM_SNAPSHOT_UNMARKED)
+    if (s->arch == SM_ARCH_UNMARKED)
         return sm_error_set(err, SM_EINVAL,
             "RAM checksums need a snapshot with an architecture tag to put them into");
     s->n_ram_sums = (uint32_t)sm_snapshot_chunks(s->memory_bytes);
@@ -106,7 +106,7 @@ int sm_snapshot_out_open(struct sm_snapshot_out *out, const char *path,
     auto_free uint8_t *meta = NULL;
     if ((rc = sm_snapshot_encode(&s, ram_offset, &meta, &out->ram_offset, err)))
         return rc;
-    if (ram_offset == 0 && s.arch != SM_SNAPSHOT_UNMARKED &&
+    if (ram_offset == 0 && s.arch != SM_ARCH_UNMARKED &&
         padding(meta, out->ram_offset) < ROOM_FOR_DIFFS)
         out->ram_offset += SM_SNAPSHOT_RAM_ALIGN;
     return sm_snapshot_partial_open(&out->file, path, out->options.io, err);

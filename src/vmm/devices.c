@@ -1,6 +1,6 @@
 /*
  * The devices of a machine, always the same ones in the same order: it is the order of the windows, of
- * the GSIs and of the snapshot file.
+ * the interrupts and of the snapshot file.
  */
 #include <errno.h>
 #include <string.h>
@@ -13,27 +13,19 @@
 #include "util/error.h"
 #include "vmm/machine_internal.h"
 
-#define WINDOWS_GPA 0xd0000000ULL
-#define FIRST_GSI   5
-#define GSI_SKIPPED 8 /* the real-time clock's, which Linux may want for itself */
+_Static_assert(SM_VIRTIO_MMIO_SIZE == SM_ARCH_WINDOW_BYTES, "a place is for one device");
 
-#define RESET_PORT 0x64
-
-/* Prepares the next place: window, GSI, bell. The device itself is made by the caller and then
+/* Prepares the next place: window, interrupt, bell. The device itself is made by the caller and then
  * handed to place(). */
 static int next_env(struct sm_machine *m, struct sm_virtio_env *env, sm_error *err)
 {
-    if (m->n_devices == SM_MACHINE_MAX_DEVICES)
-        return sm_error_set(
-            err, SM_ELIMIT, "a machine has at most %d devices", SM_MACHINE_MAX_DEVICES);
+    struct sm_arch_place where;
+    int rc = sm_arch_place(m->n_devices, &where, err);
+    if (rc)
+        return rc;
     struct sm_machine_device *d = &m->devices[m->n_devices];
-    *d = (struct sm_machine_device){
-        .window = WINDOWS_GPA + m->n_devices * (uint64_t)SM_VIRTIO_MMIO_SIZE,
-        .gsi = FIRST_GSI + m->n_devices,
-    };
-    if (d->gsi >= GSI_SKIPPED)
-        d->gsi++;
-    int rc = sm_bell_make(&d->irq, err);
+    *d = (struct sm_machine_device){.machine = m, .place = where};
+    rc = sm_bell_make(&d->irq, err);
     if (rc)
         return rc;
     *env = (struct sm_virtio_env){.loop = m->loop, .memory = &m->memory, .irq = d->irq};
@@ -48,7 +40,8 @@ static int place(struct sm_machine *m, struct sm_virtio_dev *dev, uint64_t confi
     d->dev = dev;
     d->config[0] = config0;
     d->config[1] = config1;
-    return sm_bus_add(&m->mmio, d->window, SM_VIRTIO_MMIO_SIZE, &sm_virtio_mmio_ops, dev, err);
+    return sm_bus_add(
+        &m->mmio, d->place.window, SM_VIRTIO_MMIO_SIZE, &sm_virtio_mmio_ops, dev, err);
 }
 
 static int make_pmem(struct sm_machine *m, sm_error *err)
@@ -104,13 +97,21 @@ static int make_net(struct sm_machine *m, const struct sm_machine_config *config
     return place(m, dev, 0, 0, err);
 }
 
+static int add_port(struct sm_machine *m, const struct sm_arch_port *port,
+    const struct sm_bus_ops *ops, void *dev, sm_error *err)
+{
+    if (!port->bytes)
+        return 0;
+    return sm_bus_add(port->pio ? &m->pio : &m->mmio, port->base, port->bytes, ops, dev, err);
+}
+
 int sm_machine_make_devices(
     struct sm_machine *m, const struct sm_machine_config *config, sm_error *err)
 {
+    const struct sm_arch_platform *platform = sm_arch_platform();
     int rc;
-    if ((rc = sm_bus_add(
-             &m->pio, SM_SERIAL_PORT, SM_SERIAL_PORTS, &sm_serial_ops, m->serial, err)) ||
-        (rc = sm_bus_add(&m->pio, RESET_PORT, 1, &sm_machine_reset_ops, m, err)))
+    if ((rc = add_port(m, &platform->serial, &sm_serial_ops, m->serial, err)) ||
+        (rc = add_port(m, &platform->reset, &sm_machine_reset_ops, m, err)))
         return rc;
     if (m->rootfs_map.host && (rc = make_pmem(m, err)))
         return rc;
@@ -120,14 +121,40 @@ int sm_machine_make_devices(
     return rc || !config->network ? rc : make_net(m, config, err);
 }
 
+/* The device thread's part where the hypervisor hears no bells. */
+static void raise_interrupt(void *arg, uint32_t events)
+{
+    struct sm_machine_device *d = arg;
+    (void)events;
+    if (sm_bell_clear(&d->irq))
+        (void)sm_hv_vm_raise(d->machine->vm, d->place.irq, NULL);
+}
+
+static int attach_interrupt(struct sm_machine *m, struct sm_machine_device *d, sm_error *err)
+{
+    int rc = sm_hv_vm_irqfd(m->vm, sm_bell_fd(&d->irq), d->place.irq, err);
+    if (rc != -SM_EUNSUPPORTED)
+        return rc;
+    return sm_loop_add(
+        m->loop, sm_bell_fd(&d->irq), SM_LOOP_IN, raise_interrupt, d, &d->irq_watch, err);
+}
+
+/* Where the hypervisor does not ring, the store exits and the bus does. */
+static int attach_doorbell(
+    struct sm_machine *m, const struct sm_machine_device *d, unsigned q, sm_error *err)
+{
+    uint64_t gpa = d->place.window + SM_VIRTIO_MMIO_NOTIFY;
+    int rc = sm_hv_vm_ioeventfd(m->vm, sm_bell_fd(&d->dev->kick[q].bell), gpa, q, err);
+    return rc == -SM_EUNSUPPORTED ? 0 : rc;
+}
+
 int sm_machine_attach_devices(struct sm_machine *m, sm_error *err)
 {
     for (unsigned i = 0; i < m->n_devices; i++) {
         struct sm_machine_device *d = &m->devices[i];
-        int rc = sm_hv_vm_irqfd(m->vm, sm_bell_fd(&d->irq), d->gsi, err);
+        int rc = attach_interrupt(m, d, err);
         for (unsigned q = 0; q < d->dev->ops->n_queues && !rc; q++)
-            rc = sm_hv_vm_ioeventfd(m->vm, sm_bell_fd(&d->dev->kick[q].bell),
-                d->window + SM_VIRTIO_MMIO_NOTIFY, q, err);
+            rc = attach_doorbell(m, d, q, err);
         if (rc)
             return sm_error_prefix(err, rc, "device %s", d->dev->ops->name);
     }
@@ -138,6 +165,7 @@ void sm_machine_drop_devices(struct sm_machine *m)
 {
     for (unsigned i = 0; i < m->n_devices; i++) {
         sm_virtio_destroy(m->devices[i].dev);
+        sm_loop_remove(m->devices[i].irq_watch);
         sm_bell_close(&m->devices[i].irq);
     }
     m->n_devices = 0;

@@ -7,11 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "arch/x86_64/boot.h"
+#include "arch/arch.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
-#include "util/text.h"
 #include "vmm/machine_internal.h"
 
 #define MEMORY_UNIT (2ULL << 20)
@@ -47,13 +46,12 @@ static void init_sync(struct sm_machine *m)
     pthread_mutex_init(&m->control, NULL);
 }
 
-/* The part that talks to the hypervisor. Memory first, then the interrupt controllers: see
- * hypervisor.h. */
+/* The part that talks to the hypervisor, in the order that hypervisor.h wants. */
 static int make_vm(struct sm_machine *m, sm_error *err)
 {
     int rc;
-    if ((rc = sm_hv_vm_create(m->hv, m->n_vcpus, &m->vm, err)) ||
-        (rc = sm_machine_set_slots(m, err)) || (rc = sm_hv_vm_create_irqchip(m->vm, err)))
+    if ((rc = sm_hv_vm_create(m->hv, &m->vm, err)) || (rc = sm_machine_set_slots(m, err)) ||
+        (rc = sm_hv_vm_make_cpus(m->vm, m->n_vcpus, err)))
         return rc;
     return sm_machine_start_vcpus(m, err);
 }
@@ -170,8 +168,6 @@ void sm_machine_close(struct sm_machine *m)
     sm_machine_drop_devices(m);
     sm_loop_destroy(m->loop);
     sm_serial_destroy(m->serial);
-    for (unsigned i = 0; i < m->n_vcpus; i++)
-        sm_hv_vcpu_close(m->vcpus[i].hv);
     sm_hv_vm_close(m->vm);
     for (unsigned i = 0; i < m->memory.n; i++)
         free(m->memory.regions[i].replaced);
@@ -193,41 +189,55 @@ void sm_machine_close(struct sm_machine *m)
 
 /* ---- boot -------------------------------------------------------------------------------------- */
 
+static int open_file(const char *path, const char *what, int *fd, sm_error *err)
+{
+    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    return *fd < 0 ? sm_error_errno(err, errno, "cannot open the %s %s", what, path) : 0;
+}
+
+/* vCPU 0 gets what the boot protocol wants, the others are started by the guest. */
+static int load_first_states(struct sm_machine *m, const struct sm_vcpu_state *vcpu0, sm_error *err)
+{
+    static const struct sm_vcpu_state nothing;
+    int rc = 0;
+    for (unsigned i = 0; i < m->n_vcpus && !rc; i++)
+        rc = sm_machine_set_vcpu(m, i, i == 0 ? vcpu0 : &nothing, err);
+    return rc;
+}
+
 static int load(struct sm_machine *m, sm_error *err)
 {
     if (!m->kernel)
         return sm_error_set(err, SM_EINVAL, "a machine without a kernel cannot boot");
-    auto_fd kernel = open(m->kernel, O_RDONLY | O_CLOEXEC);
-    if (kernel < 0)
-        return sm_error_errno(err, errno, "cannot open the kernel %s", m->kernel);
+    auto_fd kernel = -1;
     auto_fd initramfs = -1;
-    if (m->initramfs) {
-        initramfs = open(m->initramfs, O_RDONLY | O_CLOEXEC);
-        if (initramfs < 0)
-            return sm_error_errno(err, errno, "cannot open the initramfs %s", m->initramfs);
-    }
-    bool assisted = false;
-    auto_free char *cmdline = NULL;
-    int rc = sm_hv_needs_assist(m->hv, &assisted, err);
+    bool emulated = false;
+    int rc = open_file(m->kernel, "kernel", &kernel, err);
+    if (!rc && m->initramfs)
+        rc = open_file(m->initramfs, "initramfs", &initramfs, err);
     if (!rc)
-        rc = sm_machine_cmdline(m, assisted, &cmdline, err);
+        rc = sm_hv_needs_assist(m->hv, &emulated, err);
     if (rc)
         return rc;
-    struct sm_boot_regs regs;
-    const struct sm_boot_config config = {
+    struct sm_arch_place places[SM_MACHINE_MAX_DEVICES];
+    for (unsigned i = 0; i < m->n_devices; i++)
+        places[i] = m->devices[i].place;
+    const struct sm_arch_boot config = {
         .ram = m->ram.host,
         .ram_bytes = m->memory_bytes,
         .vcpus = m->n_vcpus,
         .kernel_fd = kernel,
         .initramfs_fd = initramfs,
-        .cmdline = cmdline,
+        .emulated = emulated,
+        .words = m->cmdline,
+        .places = places,
+        .n_places = m->n_devices,
     };
-    rc = sm_x86_boot_load(&config, &regs, err);
+    auto_vcpu_state vcpu0 = {0};
+    rc = sm_arch_boot(&config, &vcpu0, err);
     if (rc)
         return sm_error_prefix(err, rc, "kernel %s", m->kernel);
-    for (unsigned i = 0; i < m->n_vcpus && !rc; i++)
-        rc = sm_hv_vcpu_set_boot(m->vcpus[i].hv, i == 0 ? &regs : NULL, err);
-    return rc;
+    return load_first_states(m, &vcpu0, err);
 }
 
 static int boot(struct sm_machine *m, sm_error *err)
@@ -310,40 +320,4 @@ struct sm_vsock *sm_machine_vsock(struct sm_machine *m)
 struct sm_loop *sm_machine_loop(struct sm_machine *m)
 {
     return m->loop;
-}
-
-size_t sm_machine_console(const struct sm_machine *m, char *buf, size_t size)
-{
-    return sm_serial_tail(m->serial, buf, size);
-}
-
-void sm_machine_last_lines(const struct sm_machine *m, char *buf, size_t size)
-{
-    bool cut = sm_serial_tail(m->serial, buf, size) > strlen(buf);
-    char *line = cut ? strchr(buf, '\n') : NULL;
-    if (line && line[1]) /* begin with a whole one */
-        memmove(buf, line + 1, strlen(line + 1) + 1);
-    sm_text_clean(buf, true);
-    size_t end = strlen(buf);
-    while (end > 0 && strchr("\n \t", buf[end - 1]))
-        buf[--end] = '\0';
-}
-
-void sm_machine_get_timing(struct sm_machine *m, struct sm_machine_timing *timing)
-{
-    pthread_mutex_lock(&m->lock);
-    *timing = m->timing;
-    pthread_mutex_unlock(&m->lock);
-}
-
-const struct sm_guest_clock *sm_machine_clock(const struct sm_machine *m)
-{
-    return m ? &m->clock : NULL;
-}
-
-void sm_machine_get_counters(const struct sm_machine *m, struct sm_hv_counters *counters)
-{
-    *counters = (struct sm_hv_counters){0};
-    for (unsigned i = 0; i < m->n_vcpus; i++)
-        sm_hv_vcpu_add_counters(m->vcpus[i].hv, counters);
 }

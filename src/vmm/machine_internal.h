@@ -5,7 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "arch/vcpu_state.h"
+#include "arch/arch.h"
 #include "devices/bus.h"
 #include "devices/guest_memory.h"
 #include "devices/serial.h"
@@ -17,15 +17,16 @@
 #include "vmm/machine.h"
 
 /* Memory slots. */
-enum { SLOT_RAM_LOW, SLOT_RAM_HIGH, SLOT_ROOTFS };
+enum { SLOT_RAM, SLOT_ROOTFS = SLOT_RAM + SM_ARCH_MAX_RAM };
 
-#define SM_MACHINE_MAX_DEVICES 8
+#define SM_MACHINE_MAX_DEVICES SM_ARCH_MAX_PLACES
 
 struct sm_machine_device {
     struct sm_virtio_dev *dev;
+    struct sm_machine *machine;
     struct sm_bell irq;
-    unsigned gsi;
-    uint64_t window;
+    struct sm_loop_watch *irq_watch; /* NULL: the hypervisor hears the bell */
+    struct sm_arch_place place;
     uint64_t config[2]; /* for snapshots, see struct sm_snapshot_device */
 };
 
@@ -43,7 +44,8 @@ struct sm_machine_vcpu {
     struct sm_hv_vcpu *hv;
     struct sm_thread thread;
     unsigned index;
-    atomic_int tid; /* of the thread; 0: has not begun */
+    atomic_int tid;               /* of the thread; 0: has not begun */
+    struct sm_machine_task *task; /* for the thread, under the machine's lock; NULL: nothing */
 };
 
 /* What the vCPU threads are asked to do. HOLD: nothing yet, the vCPU has never run. */
@@ -116,12 +118,14 @@ int sm_machine_make_devices(
 int sm_machine_attach_devices(struct sm_machine *m, sm_error *err);
 void sm_machine_drop_devices(struct sm_machine *m);
 
-/* cmdline.c: the kernel command line; malloc'ed. */
-int sm_machine_cmdline(const struct sm_machine *m, bool assisted, char **cmdline, sm_error *err);
-
 /* vcpus.c */
-/* Makes the vCPUs and starts their threads, which hold. */
+/* Starts the vCPUs' threads, which hold. */
 int sm_machine_start_vcpus(struct sm_machine *m, sm_error *err);
+/* A vCPU's state, while all hold or are parked; on the thread that may touch it. Under control. */
+int sm_machine_get_vcpu(
+    struct sm_machine *m, unsigned index, struct sm_vcpu_state *state, sm_error *err);
+int sm_machine_set_vcpu(
+    struct sm_machine *m, unsigned index, const struct sm_vcpu_state *state, sm_error *err);
 /* Device thread and vCPUs begin. Under control. */
 int sm_machine_go(struct sm_machine *m, sm_error *err);
 void sm_machine_join_vcpus(struct sm_machine *m);
@@ -130,7 +134,7 @@ void sm_machine_finish(struct sm_machine *m, enum sm_vm_end how, const char *fmt
     __attribute__((format(printf, 3, 4)));
 /* Serial line observer. */
 void sm_machine_console_line(void *machine, const char *line);
-/* Port 0x64: a store of 0xfe resets. */
+/* The reset register of the platform. */
 extern const struct sm_bus_ops sm_machine_reset_ops;
 
 #endif

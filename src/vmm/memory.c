@@ -1,7 +1,7 @@
 /*
  * The host mappings behind guest-physical memory.
  *
- * RAM is one mapping: its first 3 GiB are at GPA 0, the rest at 4 GiB, so the snapshot file holds one
+ * RAM is one mapping, whatever pieces the guest sees it in (sm_arch_ram), so the snapshot file holds one
  * range. The root filesystem is mapped from the page cache, read-only, rounded up to what pmem wants;
  * what is behind the end of the file is zero pages of ours, since a touch there would be a SIGBUS.
  *
@@ -18,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "arch/x86_64/boot.h"
+#include "arch/arch.h"
 #include "snapshot/reader.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
@@ -26,9 +26,6 @@
 #include "vmm/machine_internal.h"
 
 #define LARGE_PAGE (2ULL << 20)
-
-/* Above all RAM (64 GiB), and below what 40 address bits reach. */
-#define ROOTFS_GPA (128ULL << 30)
 
 /* Reserves `bytes` at a 2 MiB boundary, so that the CPU can map it with large pages. */
 static int reserve(struct sm_mapping *map, size_t bytes, int prot, sm_error *err)
@@ -61,18 +58,20 @@ static void keep_out(const struct sm_mapping *map)
 
 int sm_machine_map_ram(struct sm_machine *m, sm_error *err)
 {
-    int rc = reserve(&m->ram, m->memory_bytes, PROT_NONE, err);
+    struct sm_arch_ram ram;
+    _Static_assert(SM_ARCH_MAX_RAM <= SM_GM_MAX_REGIONS, "a region for each piece");
+    int rc = sm_arch_ram(m->memory_bytes, &ram, err);
+    if (!rc)
+        rc = reserve(&m->ram, m->memory_bytes, PROT_NONE, err);
     if (rc)
         return rc;
-    uint64_t low = SM_MIN(m->memory_bytes, SM_X86_RAM_LOW_END);
-    struct sm_gm_region *r = m->memory.regions;
-    r[0] = (struct sm_gm_region){.gpa = 0, .size = low, .host = m->ram.host};
-    m->memory.n = 1;
-    if (m->memory_bytes > low) {
-        r[1] = (struct sm_gm_region){
-            .gpa = SM_X86_RAM_HIGH_START, .size = m->memory_bytes - low, .host = m->ram.host + low};
-        m->memory.n = 2;
+    uint8_t *host = m->ram.host;
+    for (unsigned i = 0; i < ram.n; i++) {
+        m->memory.regions[i] = (struct sm_gm_region){
+            .gpa = ram.piece[i].gpa, .size = ram.piece[i].bytes, .host = host};
+        host += ram.piece[i].bytes;
     }
+    m->memory.n = ram.n;
     return 0;
 }
 
@@ -129,7 +128,7 @@ int sm_machine_map_rootfs(struct sm_machine *m, sm_error *err)
     if (mmap(map->host, (size_t)st.st_size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
         return sm_error_errno(err, errno, "cannot map the root filesystem %s", m->rootfs);
     keep_out(map);
-    map->gpa = ROOTFS_GPA;
+    map->gpa = sm_arch_files_base();
     m->rootfs_fd = sm_steal_fd(&fd);
     m->rootfs_bytes = (uint64_t)st.st_size;
     return 0;
@@ -157,7 +156,7 @@ int sm_machine_set_slots(struct sm_machine *m, sm_error *err)
 {
     for (unsigned i = 0; i < m->memory.n; i++) {
         const struct sm_gm_region *r = &m->memory.regions[i];
-        int rc = sm_hv_vm_map(m->vm, SLOT_RAM_LOW + i, r->gpa, r->host, r->size, false, err);
+        int rc = sm_hv_vm_map(m->vm, SLOT_RAM + i, r->gpa, r->host, r->size, false, err);
         if (rc)
             return rc;
     }

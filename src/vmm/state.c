@@ -1,5 +1,5 @@
 /*
- * Capture and restore of a machine's state (snapshot format, x86_64). RAM itself is read by the writers of
+ * Capture and restore of a machine's state (docs/snapshot-format.md). RAM itself is read by the writers of
  * src/snapshot and mapped here.
  *
  * Capture: the machine is paused, that is, all vCPUs are parked with their last exit completed and the
@@ -25,8 +25,8 @@ _Static_assert(SM_VMM_BUILD_ID_BYTES == SM_SNAPSHOT_ID_BYTES, "build id fits");
 static void describe_device(const struct sm_machine_device *d, struct sm_snapshot_device *to)
 {
     to->virtio_id = d->dev->ops->id;
-    to->irq = d->gsi;
-    to->window = d->window;
+    to->irq = d->place.irq;
+    to->window = d->place.window;
     to->features = d->dev->features;
     memcpy(to->config, d->config, sizeof(to->config));
 }
@@ -41,7 +41,7 @@ static int save_parts(struct sm_machine *m, struct sm_snapshot *s, sm_error *err
     s->n_devices = m->n_devices;
     int rc = 0;
     for (unsigned i = 0; i < m->n_vcpus && !rc; i++)
-        rc = sm_hv_vcpu_get_state(m->vcpus[i].hv, &s->vcpus[i], err);
+        rc = sm_machine_get_vcpu(m, i, &s->vcpus[i], err);
     void *blob = NULL;
     if (!rc)
         rc = sm_hv_vm_save(m->vm, &blob, &s->irqchip_bytes, &s->captured_guest_clock, err);
@@ -65,7 +65,8 @@ static int save(struct sm_machine *m, struct sm_snapshot **out, sm_error *err)
         return sm_error_set(err, SM_ENOMEM, "no memory for the machine's state");
     s->captured_host_ns = sm_now_ns();
     s->memory_bytes = m->memory_bytes;
-    s->arch = SM_SNAPSHOT_X86_64;
+    s->arch = sm_arch_tag();
+    s->ram_gpa = m->memory.regions[0].gpa;
     memcpy(s->build.vmm, sm_vmm_build_id, sizeof(s->build.vmm));
     sm_hv_cpu_digest(m->hv, s->cpu_digest);
     uint64_t offset = 0;
@@ -101,14 +102,14 @@ static int refuse(sm_error *err, const char *what)
 static int check_fits(const struct sm_machine *m, const struct sm_snapshot *s, sm_error *err)
 {
     uint8_t cpu[SM_SNAPSHOT_ID_BYTES] = {0};
-    if (s->arch != SM_SNAPSHOT_X86_64)
+    if (s->arch != sm_arch_tag())
         return refuse(err, "on another architecture");
     sm_hv_cpu_digest(m->hv, cpu);
     if (memcmp(cpu, s->cpu_digest, sizeof(cpu)))
         return refuse(err, "on a CPU (or by a KVM) with other features");
     if (memcmp(sm_vmm_build_id, s->build.vmm, sizeof(s->build.vmm)))
         return refuse(err, "by another build of supermachine");
-    if (s->memory_bytes != m->memory_bytes || s->ram_gpa != 0)
+    if (s->memory_bytes != m->memory_bytes || s->ram_gpa != m->memory.regions[0].gpa)
         return refuse(err, "with another memory size");
     if (s->n_vcpus != m->n_vcpus)
         return refuse(err, "with another number of vCPUs");
@@ -163,6 +164,15 @@ static int load_devices(struct sm_machine *m, const struct sm_snapshot *s, sm_er
     return sm_loop_post(m->loop, wake_devices, m, err); /* when it runs */
 }
 
+/* A first state is for a boot. */
+static int load_vcpu(
+    struct sm_machine *m, unsigned index, const struct sm_vcpu_state *state, sm_error *err)
+{
+    if (sm_vcpu_state_is_first(state))
+        return sm_error_set(err, SM_ECORRUPT, "the snapshot says too little of vCPU %u", index);
+    return sm_machine_set_vcpu(m, index, state, err);
+}
+
 /* Microseconds since *last, which becomes now. */
 static uint64_t lap(uint64_t *last)
 {
@@ -180,7 +190,7 @@ static int load(struct sm_machine *m, int fd, const struct sm_snapshot *s,
         rc = sm_machine_map_snapshot(m, fd, s, err);
     t->ram_map = lap(&last);
     for (unsigned i = 0; i < m->n_vcpus && !rc; i++)
-        rc = sm_hv_vcpu_set_state(m->vcpus[i].hv, &s->vcpus[i], err);
+        rc = load_vcpu(m, i, &s->vcpus[i], err);
     t->vcpu_restore = lap(&last);
     if (!rc)
         rc = sm_hv_vm_restore(m->vm, s->irqchip, s->irqchip_bytes, err);

@@ -7,6 +7,9 @@
  * not got yet is not part of the registers), then it waits for the request to change. A new thread gets ready
  * while create makes the devices, and holds until boot or resume.
  *
+ * A vCPU that holds or is parked is read and written by whoever needs it, or, where the hypervisor wants it so, by
+ * its own thread, which is handed a task and does it in between (sm_hv_state_from_any_thread).
+ *
  * What the console says is anybody's word: the guest's root writes there as the kernel does. So a line about a
  * panic is believed at a reset that left the devices as they were. A kernel that reboots in order takes
  * its drivers off them first, one that panics does nothing of the kind.
@@ -27,8 +30,7 @@
 #include "vmm/machine_internal.h"
 
 /* Of the guest's own time: a vCPU that waits for a CPU of the host, or for the device thread, comes in the end. */
-#define PAUSE_MS      30000
-#define RESET_COMMAND 0xfe
+#define PAUSE_MS 30000
 
 /* ---- the end ------------------------------------------------------------------------------------ */
 
@@ -125,19 +127,19 @@ void sm_machine_console_line(void *arg, const char *line)
         atomic_store(&m->said_panic, true);
 }
 
-static void reset_port_read(void *dev, uint64_t offset, void *data, unsigned len)
+static void reset_read(void *dev, uint64_t offset, void *data, unsigned len)
 {
     (void)dev, (void)offset, (void)data, (void)len; /* zeros: ready for a command */
 }
 
-static void reset_port_write(void *dev, uint64_t offset, const void *data, unsigned len)
+static void reset_write(void *dev, uint64_t offset, const void *data, unsigned len)
 {
     (void)offset, (void)len;
-    if (*(const uint8_t *)data == RESET_COMMAND)
+    if (*(const uint8_t *)data == sm_arch_platform()->reset_command)
         finish_in_order(dev, "the guest powered off");
 }
 
-const struct sm_bus_ops sm_machine_reset_ops = {.read = reset_port_read, .write = reset_port_write};
+const struct sm_bus_ops sm_machine_reset_ops = {.read = reset_read, .write = reset_write};
 
 /* ---- exits --------------------------------------------------------------------------------------- */
 
@@ -192,6 +194,42 @@ static void handle_exit(struct sm_machine_vcpu *v, const struct sm_hv_exit *exit
 
 /* ---- threads --------------------------------------------------------------------------------------- */
 
+/* A vCPU's state to be read or written. Under the machine's lock but for the doing. */
+struct sm_machine_task {
+    struct sm_vcpu_state *get; /* one of the two */
+    const struct sm_vcpu_state *set;
+    sm_error *err;
+    int rc;
+    bool taken, done;
+};
+
+static int do_task(const struct sm_machine_vcpu *v, const struct sm_machine_task *task)
+{
+    return task->get ? sm_hv_vcpu_get_state(v->hv, task->get, task->err)
+                     : sm_hv_vcpu_set_state(v->hv, task->set, task->err);
+}
+
+/* While that is what is asked for: waits, and does what it is handed. With the lock. */
+static void stay(struct sm_machine_vcpu *v, unsigned request)
+{
+    struct sm_machine *m = v->machine;
+    while (atomic_load(&m->request) == request) {
+        struct sm_machine_task *task = v->task;
+        if (!task) {
+            pthread_cond_wait(&m->changed, &m->lock);
+            continue;
+        }
+        v->task = NULL;
+        task->taken = true;
+        pthread_mutex_unlock(&m->lock);
+        int rc = do_task(v, task);
+        pthread_mutex_lock(&m->lock);
+        task->rc = rc;
+        task->done = true;
+        pthread_cond_broadcast(&m->changed);
+    }
+}
+
 /* Completes the last exit and waits. False: it cannot. */
 static int park(struct sm_machine_vcpu *v, sm_error *err)
 {
@@ -206,8 +244,7 @@ static int park(struct sm_machine_vcpu *v, sm_error *err)
     pthread_mutex_lock(&m->lock);
     m->n_parked++;
     pthread_cond_broadcast(&m->changed);
-    while (atomic_load(&m->request) == REQUEST_PARK)
-        pthread_cond_wait(&m->changed, &m->lock);
+    stay(v, REQUEST_PARK);
     m->n_parked--;
     pthread_mutex_unlock(&m->lock);
     return 0;
@@ -237,8 +274,7 @@ static void hold(struct sm_machine_vcpu *v)
 {
     struct sm_machine *m = v->machine;
     pthread_mutex_lock(&m->lock);
-    while (atomic_load(&m->request) == REQUEST_HOLD)
-        pthread_cond_wait(&m->changed, &m->lock);
+    stay(v, REQUEST_HOLD);
     if (v->index == 0 && atomic_load(&m->request) == REQUEST_RUN)
         m->timing.entered_ns = sm_now_ns();
     pthread_mutex_unlock(&m->lock);
@@ -264,9 +300,7 @@ int sm_machine_start_vcpus(struct sm_machine *m, sm_error *err)
 {
     for (unsigned i = 0; i < m->n_vcpus; i++) {
         struct sm_machine_vcpu *v = &m->vcpus[i];
-        int rc = sm_hv_vcpu_create(m->vm, i, &v->hv, err);
-        if (rc)
-            return rc;
+        v->hv = sm_hv_vm_vcpu(m->vm, i);
         if (m->count_instructions)
             sm_hv_vcpu_count_instructions(v->hv);
         v->machine = m;
@@ -289,12 +323,44 @@ void sm_machine_join_vcpus(struct sm_machine *m)
         sm_thread_join(&m->vcpus[i].thread);
 }
 
-/* ---- pause and resume ---------------------------------------------------------------------------------- */
-
 static int has_ended(const struct sm_machine *m, sm_error *err)
 {
     return sm_error_set(err, SM_EGUEST, "the machine has ended: %s", m->end.message);
 }
+
+/* ---- state ---------------------------------------------------------------------------------------------- */
+
+static int hand_over(struct sm_machine_vcpu *v, struct sm_machine_task *task)
+{
+    struct sm_machine *m = v->machine;
+    if (sm_hv_state_from_any_thread(m->hv))
+        return do_task(v, task);
+    pthread_mutex_lock(&m->lock);
+    v->task = task;
+    pthread_cond_broadcast(&m->changed);
+    while (!task->done && (task->taken || m->state != MACHINE_ENDED))
+        pthread_cond_wait(&m->changed, &m->lock);
+    if (!task->done) {
+        v->task = NULL;
+        task->rc = has_ended(m, task->err);
+    }
+    pthread_mutex_unlock(&m->lock);
+    return task->rc;
+}
+
+int sm_machine_get_vcpu(
+    struct sm_machine *m, unsigned index, struct sm_vcpu_state *state, sm_error *err)
+{
+    return hand_over(&m->vcpus[index], &(struct sm_machine_task){.get = state, .err = err});
+}
+
+int sm_machine_set_vcpu(
+    struct sm_machine *m, unsigned index, const struct sm_vcpu_state *state, sm_error *err)
+{
+    return hand_over(&m->vcpus[index], &(struct sm_machine_task){.set = state, .err = err});
+}
+
+/* ---- pause and resume ---------------------------------------------------------------------------------- */
 
 /* Until all are parked. True: in vain. With the lock, which is let go while the kernel is asked for the vCPUs' time. */
 static bool wait_for_all(struct sm_machine *m, struct sm_wait *wait)

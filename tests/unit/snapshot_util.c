@@ -90,7 +90,7 @@ struct sm_snapshot *make_snapshot(uint64_t memory_bytes, bool marked)
     s->captured_host_ns = 1;
     s->captured_guest_clock = 2;
     s->memory_bytes = memory_bytes;
-    s->arch = marked ? SM_SNAPSHOT_X86_64 : SM_SNAPSHOT_UNMARKED;
+    s->arch = marked ? SM_ARCH_X86_64 : SM_ARCH_UNMARKED;
     s->irqchip_bytes = 5;
     s->irqchip = (uint8_t *)strdup("chip");
     s->n_vcpus = 2;

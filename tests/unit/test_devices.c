@@ -17,6 +17,8 @@
 #include "devices/virtio_rng.h"
 #include "fake_guest.h"
 
+#define COM1 0x3f8
+
 struct fixture {
     struct fg fg;
     struct sm_loop *loop;
@@ -472,7 +474,7 @@ static uint8_t in(struct sm_bus *ports, uint16_t port)
 static void print(struct sm_bus *ports, const char *text)
 {
     for (; *text; text++)
-        out(ports, SM_SERIAL_PORT, (uint8_t)*text);
+        out(ports, COM1, (uint8_t)*text);
 }
 
 static void serial_keeps_the_tail(void **state)
@@ -483,9 +485,8 @@ static void serial_keeps_the_tail(void **state)
     struct sm_bus ports = {0};
     char tail[64];
     assert_int_equal(sm_serial_create(&serial, 16, on_line, &lines, NULL), 0);
-    assert_int_equal(
-        sm_bus_add(&ports, SM_SERIAL_PORT, SM_SERIAL_PORTS, &sm_serial_ops, serial, NULL), 0);
-    assert_int_equal(in(&ports, SM_SERIAL_PORT + 5) & 0x60, 0x60); /* always ready to send */
+    assert_int_equal(sm_bus_add(&ports, COM1, SM_SERIAL_PORTS, &sm_serial_ops, serial, NULL), 0);
+    assert_int_equal(in(&ports, COM1 + 5) & 0x60, 0x60); /* always ready to send */
     assert_int_equal(sm_serial_tail(serial, tail, sizeof(tail)), 0);
     assert_string_equal(tail, "");
     print(&ports, "hello\r\n");
@@ -499,17 +500,17 @@ static void serial_keeps_the_tail(void **state)
     assert_int_equal(sm_serial_tail(serial, tail, 5), 16);
     assert_string_equal(tail, "def\n");
     assert_int_equal(sm_serial_tail(serial, NULL, 0), 16);
-    out(&ports, SM_SERIAL_PORT, 0); /* would end the text there */
+    out(&ports, COM1, 0); /* would end the text there */
     sm_serial_tail(serial, tail, 5);
     assert_string_equal(tail, "def\n");
     /* The divisor latch must not end up in the log. */
-    out(&ports, SM_SERIAL_PORT + 3, 0x83);
-    out(&ports, SM_SERIAL_PORT, 1);
-    out(&ports, SM_SERIAL_PORT + 1, 0);
-    assert_int_equal(in(&ports, SM_SERIAL_PORT), 1);
-    out(&ports, SM_SERIAL_PORT + 3, 0x03);
-    out(&ports, SM_SERIAL_PORT + 7, 0x5c);
-    assert_int_equal(in(&ports, SM_SERIAL_PORT + 7), 0x5c);
+    out(&ports, COM1 + 3, 0x83);
+    out(&ports, COM1, 1);
+    out(&ports, COM1 + 1, 0);
+    assert_int_equal(in(&ports, COM1), 1);
+    out(&ports, COM1 + 3, 0x03);
+    out(&ports, COM1 + 7, 0x5c);
+    assert_int_equal(in(&ports, COM1 + 7), 0x5c);
     sm_serial_tail(serial, tail, 5);
     assert_string_equal(tail, "def\n");
     for (int i = 0; i < 3000; i++)

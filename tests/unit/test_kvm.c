@@ -20,7 +20,7 @@
 #include "arch/x86_64/state.h"
 #include "guest_code.h"
 #include "hypervisor/hypervisor.h"
-#include "hypervisor/kvm/kvm.h"
+#include "hypervisor/kvm/x86_64/x86.h"
 #include "patience.h"
 #include "util/bell.h"
 #include "util/bytes.h"
@@ -50,15 +50,14 @@ static void make_vm(struct vm *v)
     v->ram = mmap(NULL, RAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(v->ram != MAP_FAILED);
     ok(sm_hv_open(&v->hv, &err));
-    ok(sm_hv_vm_create(v->hv, 1, &v->vm, &err));
+    ok(sm_hv_vm_create(v->hv, &v->vm, &err));
     ok(sm_hv_vm_map(v->vm, 0, 0, v->ram, RAM, false, &err));
-    ok(sm_hv_vm_create_irqchip(v->vm, &err));
-    ok(sm_hv_vcpu_create(v->vm, 0, &v->vcpu, &err));
+    ok(sm_hv_vm_make_cpus(v->vm, 1, &err));
+    v->vcpu = sm_hv_vm_vcpu(v->vm, 0);
 }
 
 static void drop_vm(struct vm *v)
 {
-    sm_hv_vcpu_close(v->vcpu);
     sm_hv_vm_close(v->vm);
     sm_hv_close(v->hv);
     munmap(v->ram, RAM);
@@ -66,12 +65,11 @@ static void drop_vm(struct vm *v)
 
 static void load_guest(struct vm *v, const uint8_t *code, size_t n)
 {
-    struct sm_boot_regs regs;
-    ok(sm_x86_boot_tables(v->ram, RAM, &regs, &err));
+    auto_vcpu_state first = {0};
+    ok(sm_x86_boot_tables(v->ram, RAM, &err));
+    ok(sm_x86_boot_state(CODE, RESULTS, &first, &err));
     memcpy(v->ram + CODE, code, n);
-    regs.entry = CODE;
-    regs.arg = RESULTS;
-    ok(sm_hv_vcpu_set_boot(v->vcpu, &regs, &err));
+    ok(sm_hv_vcpu_set_state(v->vcpu, &first, &err));
     ok(sm_hv_vcpu_bind(v->vcpu, &err));
 }
 
@@ -615,6 +613,45 @@ static void incomplete_state_is_refused(void **state)
     drop_vm(&v);
 }
 
+/* A first state: what it says of vCPU 0 is all that differs from a vCPU after its reset. */
+static void a_first_state_is_a_reset_and_an_entry(void **state)
+{
+    (void)state;
+    struct vm v;
+    auto_vcpu_state reset = {0};
+    auto_vcpu_state first = {0};
+    auto_vcpu_state after = {0};
+    static const struct sm_vcpu_state nothing;
+    uint64_t a, b;
+    make_vm(&v);
+    ok(sm_hv_vcpu_get_state(v.vcpu, &reset, &err));
+    assert_false(sm_vcpu_state_is_first(&reset));
+    ok(sm_hv_vcpu_set_state(v.vcpu, &nothing, &err));
+    ok(sm_x86_boot_state(CODE, RESULTS, &first, &err));
+    assert_true(sm_vcpu_state_is_first(&first));
+    ok(sm_hv_vcpu_set_state(v.vcpu, &first, &err));
+    ok(sm_hv_vcpu_get_state(v.vcpu, &after, &err));
+    assert_int_equal(first.gp.n, after.gp.n);
+    for (uint32_t i = 0; i < after.gp.n; i++) {
+        assert_true(sm_reg_list_find(&first.gp, after.gp.v[i].id, &a));
+        if (after.gp.v[i].id != SM_X86_GP_CR0) /* ET, and what KVM adds */
+            assert_int_equal(a, after.gp.v[i].value);
+    }
+    static const uint32_t kept[] = {SM_X86_GP_TR, SM_X86_GP_TR + SM_X86_SEG_LIMIT,
+        SM_X86_GP_LDT + SM_X86_SEG_LIMIT, SM_X86_GP_IDT_LIMIT, SM_X86_GP_APIC_BASE};
+    for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
+        assert_true(sm_reg_list_find(&reset.gp, kept[i], &a));
+        assert_true(sm_reg_list_find(&after.gp, kept[i], &b));
+        assert_int_equal(a, b);
+    }
+    assert_true(sm_reg_list_find(&after.redist, SM_X86_RD_XCR0, &a));
+    assert_int_equal(a, v.hv->cpu->xcr0 ? v.hv->cpu->xcr0 : 1);
+    struct sm_reg *gone = &first.gp.v[first.gp.n / 2];
+    gone->id = 0xdead;
+    assert_int_equal(sm_hv_vcpu_set_state(v.vcpu, &first, &err), -SM_ECORRUPT);
+    drop_vm(&v);
+}
+
 /* KVM would take them: a set from the host's side asks nobody what the guest is offered. */
 static void what_is_not_offered_is_not_restored(void **state)
 {
@@ -656,7 +693,7 @@ static void nested_virtualisation_and_counters_are_not_offered(void **state)
     (void)state;
     struct vm v;
     make_vm(&v);
-    const struct kvm_cpuid2 *list = v.hv->cpuid;
+    const struct kvm_cpuid2 *list = v.hv->cpu->cpuid;
     assert_true(bits_of(list, 1, 'c') & 1u << 31); /* it is the list */
     assert_int_equal(bits_of(list, 1, 'c') & (1u << 5 | 1u << 15), 0);
     assert_int_equal(bits_of(list, 7, 'd') & 1u << 19, 0);
@@ -679,14 +716,12 @@ static void the_self_test_tells_whether_there_is_an_assist(void **state)
     run_to_mark(&v);
     struct sm_hv_counters c = {0};
     sm_hv_vcpu_add_counters(v.vcpu, &c);
-    uint64_t all = 0;
-    for (int i = 0; i < SM_HV_ASSIST_KINDS; i++)
-        all += c.assists[i];
-    assert_int_equal(all > 0, needed);
+    assert_int_equal(c.assists > 0, needed);
     if (needed) {
-        assert_int_equal(c.assists[SM_HV_ASSIST_POPCNT], 4);
-        assert_int_equal(c.assists[SM_HV_ASSIST_CMPXCHG16B], 2);
-        assert_int_equal(c.assists[SM_HV_ASSIST_LSL], 2);
+        const uint64_t *done = v.vcpu->assist->done;
+        assert_int_equal(done[SM_KVM_ASSIST_POPCNT], 4);
+        assert_int_equal(done[SM_KVM_ASSIST_CMPXCHG16B], 2);
+        assert_int_equal(done[SM_KVM_ASSIST_LSL], 2);
     }
     drop_vm(&v);
 }
@@ -741,6 +776,7 @@ int main(void)
         cmocka_unit_test(complete_gives_the_guest_its_value),
         cmocka_unit_test(state_goes_round),
         cmocka_unit_test(incomplete_state_is_refused),
+        cmocka_unit_test(a_first_state_is_a_reset_and_an_entry),
         cmocka_unit_test(what_is_not_offered_is_not_restored),
         cmocka_unit_test(nested_virtualisation_and_counters_are_not_offered),
         cmocka_unit_test(the_self_test_tells_whether_there_is_an_assist),

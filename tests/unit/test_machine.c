@@ -525,9 +525,9 @@ static void what_does_not_fit_is_refused(void **state)
     c.memory_bytes = 2 * MEMORY;
     refused(s, fd, &c, "memory size");
     c.memory_bytes = MEMORY;
-    s->arch = SM_SNAPSHOT_AARCH64;
+    s->arch = SM_ARCH_AARCH64;
     refused(s, fd, &c, "architecture");
-    s->arch = SM_SNAPSHOT_X86_64;
+    s->arch = SM_ARCH_X86_64;
     s->cpu_digest[0] ^= 1;
     refused(s, fd, &c, "CPU");
     s->cpu_digest[0] ^= 1;
@@ -543,6 +543,11 @@ static void what_does_not_fit_is_refused(void **state)
     s->n_devices--;
     refused(s, fd, &c, "devices");
     s->n_devices++;
+    s->vcpus[0].gp.n = s->vcpus[0].redist.n = s->vcpus[0].sys.n = 0;
+    s->vcpus[0].icc.n = s->vcpus[0].simd.n = 0;
+    ok(sm_machine_create(&m, &c, &err));
+    assert_int_equal(sm_machine_load(m, fd, s, NULL, &err), -SM_ECORRUPT); /* nothing of the vCPU */
+    sm_machine_close(m);
     assert_int_equal(truncate(path, (off_t)s->ram_offset + 4096), 0);
     ok(sm_machine_create(&m, &c, &err));
     assert_int_equal(sm_machine_load(m, fd, s, NULL, &err), -SM_ECORRUPT);

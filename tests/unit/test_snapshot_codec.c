@@ -61,7 +61,7 @@ static void aarch64_fields_are_where_they_belong(void **state)
     uint8_t *file = golden("aarch64-2cpu", &len);
     struct sm_snapshot *s = NULL;
     assert_int_equal(decode(file, len, &s, NULL), 0);
-    assert_int_equal(s->arch, SM_SNAPSHOT_UNMARKED);
+    assert_int_equal(s->arch, SM_ARCH_UNMARKED);
     assert_false(s->checked);
     assert_int_equal(s->captured_host_ns, 123456789012);
     assert_int_equal(s->captured_guest_clock, 987654321);
@@ -110,7 +110,7 @@ static void extension_blocks_are_read(void **state)
     uint8_t *file = golden("x86_64-4cpu", &len);
     struct sm_snapshot *s = NULL;
     assert_int_equal(decode(file, len, &s, NULL), 0);
-    assert_int_equal(s->arch, SM_SNAPSHOT_X86_64);
+    assert_int_equal(s->arch, SM_ARCH_X86_64);
     assert_true(s->checked);
     assert_int_equal(s->n_vcpus, 4);
     assert_int_equal(s->build.kernel[31], 0x11);

@@ -534,7 +534,7 @@ static void ram_checksums_find_a_flipped_bit(void **state)
         assert_int_equal(pwrite(fd, &byte, 1, where), 1);
     }
     ok(sm_snapshot_verify_ram(fd, path, meta, &err));
-    s->arch = SM_SNAPSHOT_UNMARKED;
+    s->arch = SM_ARCH_UNMARKED;
     assert_int_equal(sm_snapshot_save_plain(path, s, ram, &o, NULL, &err), -SM_EINVAL);
     sm_snapshot_free(meta);
     sm_snapshot_free(meta2);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "arch/x86_64/boot.h"
+#include "arch/x86_64/state.h"
 #include "util/bytes.h"
 
 #define RAM       (64u << 20)
@@ -189,36 +190,48 @@ static void hostile_bzimage_is_refused(void **state)
 }
 
 static int boot(const char *cmdline, const void *initramfs, size_t n, uint64_t ram_bytes,
-    struct sm_boot_regs *regs, sm_error *err)
+    struct sm_vcpu_state *first, sm_error *err)
 {
     struct elf e = good_elf();
     int kernel = file_of(&e, sizeof(e));
     int fd = initramfs ? file_of(initramfs, n) : -1;
-    const struct sm_boot_config config = {.ram = ram,
-        .ram_bytes = ram_bytes,
-        .vcpus = 2,
-        .kernel_fd = kernel,
-        .initramfs_fd = fd,
-        .cmdline = cmdline};
-    int rc = sm_x86_boot_load(&config, regs, err);
+    const struct sm_arch_boot config = {
+        .ram = ram, .ram_bytes = ram_bytes, .vcpus = 2, .kernel_fd = kernel, .initramfs_fd = fd};
+    int rc = sm_x86_boot_load(&config, cmdline, first, err);
     close(kernel);
     if (fd >= 0)
         close(fd);
     return rc;
 }
 
+static int boot_only(
+    const char *cmdline, const void *initramfs, size_t n, uint64_t ram_bytes, sm_error *err)
+{
+    auto_vcpu_state first = {0};
+    return boot(cmdline, initramfs, n, ram_bytes, &first, err);
+}
+
+static uint64_t reg(const struct sm_vcpu_state *state, uint32_t id)
+{
+    uint64_t value = 0;
+    if (!sm_reg_list_find(&state->gp, id, &value))
+        fail_msg("no register %#x", id);
+    return value;
+}
+
 static void boot_data_is_in_place(void **state)
 {
     (void)state;
-    struct sm_boot_regs regs;
+    auto_vcpu_state first = {0};
     sm_error err;
     uint8_t initramfs[5000];
     memset(initramfs, 0x33, sizeof(initramfs));
-    if (boot("quiet x=y", initramfs, sizeof(initramfs), RAM, &regs, &err))
+    if (boot("quiet x=y", initramfs, sizeof(initramfs), RAM, &first, &err))
         fail_msg("%s", err.message);
-    assert_int_equal(regs.entry, 0x1000010);
+    uint64_t entry = reg(&first, SM_X86_GP_RIP);
+    assert_int_equal(entry, 0x1000010);
     struct boot_params params;
-    memcpy(&params, ram + regs.arg, sizeof(params));
+    memcpy(&params, ram + reg(&first, SM_X86_GP_RSI), sizeof(params));
     assert_string_equal((char *)ram + params.hdr.cmd_line_ptr, "quiet x=y");
     assert_int_equal(params.hdr.ramdisk_size, 5000);
     assert_int_equal(params.hdr.ramdisk_image % 4096, 0);
@@ -228,31 +241,85 @@ static void boot_data_is_in_place(void **state)
     assert_int_equal(params.e820_table[2].addr, 0x100000);
     assert_int_equal(params.e820_table[2].addr + params.e820_table[2].size, RAM);
     /* Identity map: the entry's own page, by hand */
-    uint64_t l4 = sm_load_le64(ram + regs.page_table);
+    uint64_t l4 = sm_load_le64(ram + reg(&first, SM_X86_GP_CR3));
     uint64_t l3 = sm_load_le64(ram + (l4 & ~0xfffULL));
-    uint64_t l2 = sm_load_le64(ram + (l3 & ~0xfffULL) + (regs.entry >> 21) * 8);
-    assert_int_equal(l2, (regs.entry & ~0x1fffffULL) | 0x83);
+    uint64_t l2 = sm_load_le64(ram + (l3 & ~0xfffULL) + (entry >> 21) * 8);
+    assert_int_equal(l2, (entry & ~0x1fffffULL) | 0x83);
 }
 
 static void what_does_not_fit_is_refused(void **state)
 {
     (void)state;
-    struct sm_boot_regs regs;
     sm_error err;
     char *words = malloc(SM_X86_CMDLINE_MAX + 2);
     memset(words, 'a', SM_X86_CMDLINE_MAX + 1);
     words[SM_X86_CMDLINE_MAX + 1] = '\0';
-    assert_int_equal(boot(words, NULL, 0, RAM, &regs, &err), -SM_ELIMIT);
+    assert_int_equal(boot_only(words, NULL, 0, RAM, &err), -SM_ELIMIT);
     words[SM_X86_CMDLINE_MAX] = '\0';
-    assert_int_equal(boot(words, NULL, 0, RAM, &regs, &err), 0);
+    assert_int_equal(boot_only(words, NULL, 0, RAM, &err), 0);
     free(words);
-    assert_int_equal(boot("", NULL, 0, 16u << 20, &regs, &err), -SM_EINVAL);
+    assert_int_equal(boot_only("", NULL, 0, 16u << 20, &err), -SM_EINVAL);
     size_t n = 50u << 20; /* kernel ends at 16 MiB + 8 KiB, RAM at 64 */
     void *big = calloc(1, n);
-    assert_int_equal(boot("", big, n, RAM, &regs, &err), -SM_EINVAL);
+    assert_int_equal(boot_only("", big, n, RAM, &err), -SM_EINVAL);
     assert_non_null(strstr(err.message, "does not fit"));
     free(big);
-    assert_int_equal(boot("", "", 0, RAM, &regs, &err), -SM_EINVAL);
+    assert_int_equal(boot_only("", "", 0, RAM, &err), -SM_EINVAL);
+}
+
+static void command_line(void **state)
+{
+    (void)state;
+    const struct sm_arch_place places[] = {
+        {.window = 0xd0000000, .irq = 5}, {.window = 0xd0003000, .irq = 9}};
+    struct sm_arch_boot config = {.places = places, .n_places = 2};
+    sm_error err;
+    char *plain, *emulated;
+    assert_int_equal(sm_x86_cmdline(&config, &plain, &err), 0);
+    static const char devices[] =
+        " virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0003000:9";
+    assert_string_equal(plain + strlen(plain) - strlen(devices), devices);
+    assert_null(strstr(plain, "clearcpuid"));
+    config.emulated = true;
+    config.words = "loud";
+    assert_int_equal(sm_x86_cmdline(&config, &emulated, &err), 0);
+    assert_non_null(strstr(emulated, " clearcpuid="));
+    assert_string_equal(emulated + strlen(emulated) - 5, " loud");
+    free(plain);
+    free(emulated);
+}
+
+/* Windows that do not touch, interrupts that nobody else has, as many as the IOAPIC has pins for. */
+static void places(void **state)
+{
+    (void)state;
+    struct sm_arch_place p, before = {0};
+    unsigned n = 0;
+    sm_error err;
+    for (; sm_arch_place(n, &p, &err) == 0; n++, before = p) {
+        assert_true(p.irq > before.irq && p.irq < SM_X86_IOAPIC_PINS && p.irq != 8);
+        assert_true(p.window >= before.window + SM_ARCH_WINDOW_BYTES);
+        assert_true(p.window >= SM_X86_RAM_LOW_END);
+    }
+    assert_int_equal(n, 18);
+    assert_int_equal(sm_arch_place(n, &p, &err), -SM_ELIMIT);
+    assert_int_equal(sm_arch_place(~0u, &p, &err), -SM_ELIMIT);
+}
+
+static void ram_goes_around_the_hole(void **state)
+{
+    (void)state;
+    struct sm_arch_ram r;
+    sm_error err;
+    assert_int_equal(sm_arch_ram(3ULL << 30, &r, &err), 0);
+    assert_int_equal(r.n, 1);
+    assert_int_equal(r.piece[0].bytes, 3ULL << 30);
+    assert_int_equal(sm_arch_ram(64ULL << 30, &r, &err), 0);
+    assert_int_equal(r.n, 2);
+    assert_int_equal(r.piece[1].gpa, 4ULL << 30);
+    assert_int_equal(r.piece[0].bytes + r.piece[1].bytes, 64ULL << 30);
+    assert_true(sm_arch_files_base() >= r.piece[1].gpa + r.piece[1].bytes);
+    assert_int_equal(sm_arch_files_base() % (2u << 20), 0);
 }
 
 static uint8_t sum(const uint8_t *p, size_t n)
@@ -311,6 +378,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(hostile_bzimage_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(boot_data_is_in_place, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_does_not_fit_is_refused, set_up, tear_down),
+        cmocka_unit_test(command_line),
+        cmocka_unit_test(places),
+        cmocka_unit_test(ram_goes_around_the_hole),
         cmocka_unit_test(mp_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,8 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "arch/vcpu_state.h"
+#include "arch/x86_64/state.h"
 #include "util/bytes.h"
+#include "util/cleanup.h"
 #include "util/error.h"
 
 #define GDT_GPA         0x500ULL
@@ -29,12 +30,13 @@
 
 #define MIN_RAM (32ULL << 20)
 
-int sm_x86_boot_tables(uint8_t *ram, uint64_t ram_bytes, struct sm_boot_regs *regs, sm_error *err)
+static const uint64_t gdt[] = {
+    0, 0, 0x00af9b000000ffffULL, /* 0x10: 64-bit code */
+    0x00cf93000000ffffULL,       /* 0x18: data */
+};
+
+int sm_x86_boot_tables(uint8_t *ram, uint64_t ram_bytes, sm_error *err)
 {
-    static const uint64_t gdt[] = {
-        0, 0, 0x00af9b000000ffffULL, /* 0x10: 64-bit code */
-        0x00cf93000000ffffULL,       /* 0x18: data */
-    };
     enum { GIB = 4 };
     if (ram_bytes < 128 * 1024)
         return sm_error_set(err, SM_EINVAL, "no room for boot tables");
@@ -46,17 +48,94 @@ int sm_x86_boot_tables(uint8_t *ram, uint64_t ram_bytes, struct sm_boot_regs *re
         sm_store_le64(ram + pdpt + g * 8, (directories + g * 4096) | PAGE_TABLE_ENTRY);
     for (uint64_t i = 0; i < GIB * 512; i++)
         sm_store_le64(ram + directories + i * 8, i << 21 | LARGE_PAGE);
-    *regs = (struct sm_boot_regs){
-        .stack = STACK_TOP_GPA,
-        .page_table = TABLES_GPA,
-        .gdt = GDT_GPA,
-        .gdt_bytes = sizeof(gdt),
-    };
     return 0;
 }
 
+/* ---- registers ---------------------------------------------------------------------------------- */
+
+#define CR0_PE_MP_ET_NE_WP_AM_PG 0x80050033ULL
+#define CR4_PAE                  (1ULL << 5)
+#define EFER_LME_LMA             ((1ULL << 8) | (1ULL << 10))
+#define RFLAGS_ONE               (1ULL << 1)
+#define APIC_BASE_ENABLED_BSP    0xfee00900ULL
+
+/* Rights, as state.h has them */
+#define CODE_64 0xa09bULL
+#define DATA    0xc093ULL
+#define TSS_64  0x8bULL /* the two that a CPU has after a reset */
+#define LDT     0x82ULL
+
+static int add_segment(struct sm_vcpu_state *state, uint32_t id, const uint64_t v[4], sm_error *err)
+{
+    int rc = 0;
+    for (uint32_t i = 0; i < 4 && !rc; i++)
+        rc = sm_reg_list_add(&state->gp, id + i, v[i], err);
+    return rc;
+}
+
+static int add_segments(struct sm_vcpu_state *state, sm_error *err)
+{
+    static const struct {
+        uint32_t id;
+        uint64_t v[4]; /* in the order of SM_X86_SEG_* */
+    } segments[] = {
+        {SM_X86_GP_CS, {0, 0xffffffff, 0x10, CODE_64}},
+        {SM_X86_GP_DS, {0, 0xffffffff, 0x18, DATA}},
+        {SM_X86_GP_ES, {0, 0xffffffff, 0x18, DATA}},
+        {SM_X86_GP_FS, {0, 0xffffffff, 0x18, DATA}},
+        {SM_X86_GP_GS, {0, 0xffffffff, 0x18, DATA}},
+        {SM_X86_GP_SS, {0, 0xffffffff, 0x18, DATA}},
+        {SM_X86_GP_TR, {0, 0xffff, 0, TSS_64}},
+        {SM_X86_GP_LDT, {0, 0xffff, 0, LDT}},
+    };
+    int rc = 0;
+    for (size_t i = 0; i < SM_ARRAY_LEN(segments) && !rc; i++)
+        rc = add_segment(state, segments[i].id, segments[i].v, err);
+    return rc;
+}
+
+/* The gp list whole, so that a hypervisor has nothing to guess. */
+int sm_x86_boot_state(uint64_t entry, uint64_t arg, struct sm_vcpu_state *state, sm_error *err)
+{
+    const struct sm_reg set[] = {
+        {SM_X86_GP_RSI, arg},
+        {SM_X86_GP_RSP, STACK_TOP_GPA},
+        {SM_X86_GP_RIP, entry},
+        {SM_X86_GP_RFLAGS, RFLAGS_ONE},
+        {SM_X86_GP_GDT_BASE, GDT_GPA},
+        {SM_X86_GP_GDT_LIMIT, sizeof(gdt) - 1},
+        {SM_X86_GP_IDT_BASE, 0},
+        {SM_X86_GP_IDT_LIMIT, 0xffff},
+        {SM_X86_GP_CR0, CR0_PE_MP_ET_NE_WP_AM_PG},
+        {SM_X86_GP_CR3, TABLES_GPA},
+        {SM_X86_GP_CR4, CR4_PAE},
+        {SM_X86_GP_EFER, EFER_LME_LMA},
+        {SM_X86_GP_APIC_BASE, APIC_BASE_ENABLED_BSP},
+    };
+    static const struct {
+        uint32_t first, last;
+    } zero[] = {
+        {SM_X86_GP_RAX, SM_X86_GP_RDX},
+        {SM_X86_GP_RDI, SM_X86_GP_RDI},
+        {SM_X86_GP_RBP, SM_X86_GP_R8 + 7},
+        {SM_X86_GP_CR2, SM_X86_GP_CR2},
+        {SM_X86_GP_CR8, SM_X86_GP_CR8},
+        {SM_X86_GP_IRQ_BITMAP, SM_X86_GP_IRQ_BITMAP + 3},
+    };
+    int rc = add_segments(state, err);
+    for (size_t i = 0; i < SM_ARRAY_LEN(set) && !rc; i++)
+        rc = sm_reg_list_add(&state->gp, set[i].id, set[i].value, err);
+    for (size_t i = 0; i < SM_ARRAY_LEN(zero); i++) {
+        for (uint32_t id = zero[i].first; id <= zero[i].last && !rc; id++)
+            rc = sm_reg_list_add(&state->gp, id, 0, err);
+    }
+    return rc;
+}
+
+/* ---- what is in RAM ----------------------------------------------------------------------------- */
+
 /* As high as the kernel allows, so that it is out of the way of what the kernel does early. */
-static int load_initramfs(const struct sm_boot_config *config, const struct sm_kernel_image *image,
+static int load_initramfs(const struct sm_arch_boot *config, const struct sm_kernel_image *image,
     struct boot_params *params, sm_error *err)
 {
     struct stat st;
@@ -108,9 +187,8 @@ static void fill_memory_map(struct boot_params *params, uint64_t ram_bytes)
             SM_X86_RAM_HIGH_START + (ram_bytes - SM_X86_RAM_LOW_END), E820_RAM);
 }
 
-int sm_x86_boot_load(const struct sm_boot_config *config, struct sm_boot_regs *regs, sm_error *err)
+static int check(const struct sm_arch_boot *config, size_t cmdline_bytes, sm_error *err)
 {
-    size_t cmdline_bytes = strlen(config->cmdline);
     if (cmdline_bytes > SM_X86_CMDLINE_MAX)
         return sm_error_set(err, SM_ELIMIT,
             "the kernel command line has %zu bytes, the kernel takes %d", cmdline_bytes,
@@ -122,24 +200,38 @@ int sm_x86_boot_load(const struct sm_boot_config *config, struct sm_boot_regs *r
     if (config->vcpus < 1 || config->vcpus > SM_MACHINE_MAX_VCPUS)
         return sm_error_set(
             err, SM_EINVAL, "%u vCPUs: 1 to %d are possible", config->vcpus, SM_MACHINE_MAX_VCPUS);
+    return 0;
+}
 
+/* The setup header: what a bzImage brought, or one that says as much as a vmlinux needs. */
+static void fill_setup_header(const struct sm_kernel_image *image, struct boot_params *params)
+{
+    if (image->setup_header_bytes) {
+        memcpy(&params->hdr, image->setup_header, image->setup_header_bytes);
+    } else {
+        params->hdr.boot_flag = 0xaa55;
+        params->hdr.header = 0x53726448; /* "HdrS" */
+        params->hdr.version = 0x20c;
+        params->hdr.kernel_alignment = 0x1000000;
+    }
+    params->hdr.type_of_loader = 0xff;
+}
+
+int sm_x86_boot_load(const struct sm_arch_boot *config, const char *cmdline,
+    struct sm_vcpu_state *vcpu0, sm_error *err)
+{
+    size_t cmdline_bytes = strlen(cmdline);
     struct sm_kernel_image image;
-    int rc = sm_x86_load_kernel(config->kernel_fd, config->ram, config->ram_bytes, &image, err);
+    int rc = check(config, cmdline_bytes, err);
     if (!rc)
-        rc = sm_x86_boot_tables(config->ram, config->ram_bytes, regs, err);
+        rc = sm_x86_load_kernel(config->kernel_fd, config->ram, config->ram_bytes, &image, err);
+    if (!rc)
+        rc = sm_x86_boot_tables(config->ram, config->ram_bytes, err);
     if (rc)
         return rc;
 
     struct boot_params params = {0};
-    if (image.setup_header_bytes) {
-        memcpy(&params.hdr, image.setup_header, image.setup_header_bytes);
-    } else {
-        params.hdr.boot_flag = 0xaa55;
-        params.hdr.header = 0x53726448; /* "HdrS" */
-        params.hdr.version = 0x20c;
-        params.hdr.kernel_alignment = 0x1000000;
-    }
-    params.hdr.type_of_loader = 0xff;
+    fill_setup_header(&image, &params);
     params.hdr.cmd_line_ptr = CMDLINE_GPA;
     params.hdr.cmdline_size = (uint32_t)cmdline_bytes;
     if (config->initramfs_fd >= 0) {
@@ -149,9 +241,14 @@ int sm_x86_boot_load(const struct sm_boot_config *config, struct sm_boot_regs *r
     }
     fill_memory_map(&params, config->ram_bytes);
     memcpy(config->ram + BOOT_PARAMS_GPA, &params, sizeof(params));
-    memcpy(config->ram + CMDLINE_GPA, config->cmdline, cmdline_bytes + 1);
+    memcpy(config->ram + CMDLINE_GPA, cmdline, cmdline_bytes + 1);
     sm_x86_mptable(config->ram + SM_X86_MPTABLE_GPA, config->vcpus);
-    regs->entry = image.entry;
-    regs->arg = BOOT_PARAMS_GPA;
-    return 0;
+    return sm_x86_boot_state(image.entry, BOOT_PARAMS_GPA, vcpu0, err);
+}
+
+int sm_arch_boot(const struct sm_arch_boot *boot, struct sm_vcpu_state *vcpu0, sm_error *err)
+{
+    auto_free char *cmdline = NULL;
+    int rc = sm_x86_cmdline(boot, &cmdline, err);
+    return rc ? rc : sm_x86_boot_load(boot, cmdline, vcpu0, err);
 }

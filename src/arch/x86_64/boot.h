@@ -19,27 +19,26 @@
 
 #include <supermachine.h>
 
-#include "arch/boot.h"
+#include "arch/arch.h"
 
 #define SM_X86_RAM_LOW_END    0xc0000000ULL /* RAM beyond goes on at 4 GiB */
 #define SM_X86_RAM_HIGH_START 0x100000000ULL
 
+#define SM_X86_IOAPIC_PINS 24
+
 #define SM_X86_CMDLINE_MAX 2047 /* COMMAND_LINE_SIZE of x86 Linux is 2048 */
 
-struct sm_boot_config {
-    uint8_t *ram;       /* host address of all RAM, contiguous; GPA 0 first */
-    uint64_t ram_bytes; /* multiple of 2 MiB, at least 32 MiB */
-    unsigned vcpus;
-    int kernel_fd;    /* vmlinux (ELF64) or bzImage */
-    int initramfs_fd; /* -1: none */
-    const char *cmdline;
-};
+/* sm_arch_boot with the whole command line. */
+int sm_x86_boot_load(const struct sm_arch_boot *boot, const char *cmdline,
+    struct sm_vcpu_state *vcpu0, sm_error *err);
 
-/* Fills RAM and the registers of vCPU 0. Nothing is promised about RAM after a failure. */
-int sm_x86_boot_load(const struct sm_boot_config *config, struct sm_boot_regs *regs, sm_error *err);
+/* Only GDT and page tables, in RAM of at least 128 KiB; and the registers that go with them, for a guest that begins at
+ * `entry` with `arg` in RSI. */
+int sm_x86_boot_tables(uint8_t *ram, uint64_t ram_bytes, sm_error *err);
+int sm_x86_boot_state(uint64_t entry, uint64_t arg, struct sm_vcpu_state *state, sm_error *err);
 
-/* Only GDT, page tables and stack, in RAM of at least 128 KiB; regs->entry and arg are 0. */
-int sm_x86_boot_tables(uint8_t *ram, uint64_t ram_bytes, struct sm_boot_regs *regs, sm_error *err);
+/* The kernel command line; malloc'ed. */
+int sm_x86_cmdline(const struct sm_arch_boot *boot, char **cmdline, sm_error *err);
 
 /* ---- parts, for tests ---- */
 

@@ -9,7 +9,6 @@
 
 #define LAPIC_GPA  0xfee00000u
 #define IOAPIC_GPA 0xfec00000u
-#define PINS       24
 
 #define APIC_VERSION    0x14
 #define CPU_ENABLED     1
@@ -62,7 +61,7 @@ size_t sm_x86_mptable(uint8_t table[SM_X86_MPTABLE_MAX], unsigned vcpus)
     e[3] = 1; /* usable */
     sm_store_le32(e + 4, IOAPIC_GPA);
     e += 8, entries++;
-    for (uint8_t i = 0; i < PINS; i++, entries++)
+    for (uint8_t i = 0; i < SM_X86_IOAPIC_PINS; i++, entries++)
         e = put_interrupt(e, ENTRY_INTERRUPT, TYPE_INT, FLAGS_HIGH_EDGE, i, ioapic_id, i);
     e = put_interrupt(e, ENTRY_LOCAL, TYPE_EXTINT, 0, 0, 0, 0);
     e = put_interrupt(e, ENTRY_LOCAL, TYPE_NMI, 0, 0, 0xff, 1);

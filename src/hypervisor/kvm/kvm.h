@@ -1,4 +1,9 @@
-/* What the files of kvm/ share. Nothing outside of this directory includes it. */
+/*
+ * What the files of kvm/ share, on every architecture. Nothing outside of this directory includes it.
+ *
+ * What an architecture adds (arch.h) lies in kvm/ARCH/, and is reached through the two pointers whose structures
+ * only that folder knows.
+ */
 #ifndef SM_HYPERVISOR_KVM_H
 #define SM_HYPERVISOR_KVM_H
 
@@ -7,22 +12,18 @@
 #include <stdatomic.h>
 #include <sys/ioctl.h>
 
+#include "arch/vcpu_state.h"
 #include "hypervisor/hypervisor.h"
+
+struct sm_kvm_cpu;    /* kvm/ARCH/: what KVM offers of the host's CPU */
+struct sm_kvm_assist; /* kvm/ARCH/: what a vCPU needs whose instructions are completed */
 
 struct sm_hv {
     int fd;
-    size_t run_bytes;          /* of the shared run structure of a vCPU */
-    size_t xsave_bytes;        /* of KVM_GET_XSAVE2 */
-    unsigned physical_bits;    /* MAXPHYADDR */
-    uint64_t xcr0;             /* bits that a guest may have in XCR0 */
-    bool sync_regs;            /* registers and events can travel in the run structure */
-    struct kvm_cpuid2 *cpuid;  /* template, before per-vCPU fields */
-    struct kvm_msr_list *msrs; /* that a snapshot holds */
+    size_t run_bytes; /* of the shared run structure of a vCPU */
+    struct sm_kvm_cpu *cpu;
     uint8_t digest[SM_CPU_DIGEST_BYTES];
 };
-
-/* What the assist has travel in the run structure, after every exit. */
-#define SM_KVM_SYNC (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS)
 
 struct sm_kvm_slot {
     uint64_t gpa, bytes; /* bytes 0: free */
@@ -33,7 +34,8 @@ struct sm_kvm_slot {
 struct sm_hv_vm {
     const struct sm_hv *hv;
     int fd;
-    unsigned vcpus;
+    struct sm_hv_vcpu *vcpus[SM_MACHINE_MAX_VCPUS];
+    unsigned n_vcpus;
     struct sm_kvm_slot slots[SM_HV_MAX_SLOTS]; /* changed only while no vCPU runs */
     unsigned n_slots;                          /* highest used + 1 */
 };
@@ -51,11 +53,18 @@ struct sm_hv_vcpu {
 
     int stats_fd; /* of stats.c; -1: instructions are not counted */
     off_t instructions_at;
-    struct sm_kvm_assist *assist; /* scratch of assist.c, made on its first use */
+    struct sm_kvm_assist *assist; /* made on its first use, freed with the vCPU */
     atomic_ullong exits;
     atomic_ullong by_kind[SM_HV_EXIT_KINDS];
-    atomic_ullong assists[SM_HV_ASSIST_KINDS];
+    atomic_ullong assists;
 };
+
+/* One thing that KVM must have (KVM_CHECK_EXTENSION); SM_EUNSUPPORTED names the first that is missing. */
+struct sm_kvm_need {
+    int cap;
+    const char *name;
+};
+int sm_kvm_need(int fd, const struct sm_kvm_need *needs, size_t n, sm_error *err);
 
 /* The real-time signal that kicks use. */
 int sm_kvm_kick_signal(void);
@@ -67,18 +76,12 @@ void sm_kvm_dispose(int fd);
  * `write`); else NULL. */
 void *sm_kvm_host(const struct sm_hv_vm *vm, uint64_t gpa, uint64_t bytes, bool write);
 
-/* CPUID: the template (KVM's list, cleaned up) and the copy for one vCPU (caller frees). */
-int sm_kvm_cpuid_template(struct sm_hv *hv, sm_error *err);
-int sm_kvm_cpuid_for(
-    const struct sm_hv_vm *vm, unsigned index, struct kvm_cpuid2 **cpuid, sm_error *err);
+/* Makes vCPUs 0..n-1 and nothing else; when, among the chips, is the architecture's to say. */
+int sm_kvm_make_vcpus(struct sm_hv_vm *vm, unsigned n, sm_error *err);
 
-/* Is this one of the MSRs that a snapshot holds? `at` is where the search begins and where it ended: whoever asks in the
- * order of the list finds each at once. */
-bool sm_kvm_msr_offered(const struct sm_hv *hv, uint32_t index, unsigned *at);
-
-/* Completes the instruction at RIP that the kernel's emulator gave up on. Fails, naming it, when it is
- * none of those we know. */
-int sm_kvm_assist(struct sm_hv_vcpu *vcpu, sm_error *err);
+int sm_kvm_vcpu_create(
+    struct sm_hv_vm *vm, unsigned index, struct sm_hv_vcpu **vcpu, sm_error *err);
+void sm_kvm_vcpu_free(struct sm_hv_vcpu *vcpu); /* NULL: nothing */
 
 /* Emulated so far; 0 where they are not counted. */
 uint64_t sm_kvm_instructions(const struct sm_hv_vcpu *vcpu);

@@ -1,13 +1,11 @@
 /*
- * One vCPU: creation, first registers, running, kicking.
+ * One vCPU: creation, running, kicking. What is in it is in kvm/ARCH/.
  *
  * Kicks. The kick signal is blocked in the thread and unblocked only while KVM_RUN is in the kernel
  * (KVM_SET_SIGNAL_MASK). So it is never delivered: it ends a KVM_RUN that goes on, or keeps pending
  * and ends the next one at once, and is then taken off with sigtimedwait. No handler is installed and
  * no kick can fall between a check and KVM_RUN.
  */
-#include "hypervisor/kvm/kvm.h"
-
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,16 +14,16 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "arch/boot.h"
+#include "hypervisor/kvm/arch.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/error.h"
 
-SM_DEFINE_CLEANUP(struct sm_hv_vcpu *, sm_hv_vcpu_close)
+SM_DEFINE_CLEANUP(struct sm_hv_vcpu *, sm_kvm_vcpu_free)
 
-int sm_hv_vcpu_create(struct sm_hv_vm *vm, unsigned index, struct sm_hv_vcpu **out, sm_error *err)
+int sm_kvm_vcpu_create(struct sm_hv_vm *vm, unsigned index, struct sm_hv_vcpu **out, sm_error *err)
 {
-    SM_CLEANUP(sm_hv_vcpu_close_cleanup) struct sm_hv_vcpu *vcpu = calloc(1, sizeof(*vcpu));
+    SM_CLEANUP(sm_kvm_vcpu_free_cleanup) struct sm_hv_vcpu *vcpu = calloc(1, sizeof(*vcpu));
     if (!vcpu)
         return sm_error_set(err, SM_ENOMEM, "no memory for a vCPU");
     pthread_mutex_init(&vcpu->lock, NULL);
@@ -39,17 +37,14 @@ int sm_hv_vcpu_create(struct sm_hv_vm *vm, unsigned index, struct sm_hv_vcpu **o
     vcpu->run = mmap(NULL, vm->hv->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
     if (vcpu->run == MAP_FAILED)
         return sm_error_errno(err, errno, "cannot map the run structure of vCPU %u", index);
-    auto_free struct kvm_cpuid2 *cpuid = NULL;
-    int rc = sm_kvm_cpuid_for(vm, index, &cpuid, err);
+    int rc = sm_kvm_vcpu_init(vcpu, err);
     if (rc)
         return rc;
-    if (ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid) < 0)
-        return sm_error_errno(err, errno, "KVM does not take the CPU features of vCPU %u", index);
     *out = sm_steal_ptr(&vcpu);
     return 0;
 }
 
-void sm_hv_vcpu_close(struct sm_hv_vcpu *vcpu)
+void sm_kvm_vcpu_free(struct sm_hv_vcpu *vcpu)
 {
     if (!vcpu)
         return;
@@ -60,57 +55,6 @@ void sm_hv_vcpu_close(struct sm_hv_vcpu *vcpu)
     pthread_mutex_destroy(&vcpu->lock);
     free(vcpu->assist);
     free(vcpu);
-}
-
-/* ---- first registers ------------------------------------------------------------------------ */
-
-#define CR0_PE_MP_ET_NE_WP_AM_PG 0x80050033ULL
-#define CR4_PAE                  (1ULL << 5)
-#define EFER_LME_LMA             ((1ULL << 8) | (1ULL << 10))
-
-int sm_hv_vcpu_set_boot(struct sm_hv_vcpu *vcpu, const struct sm_boot_regs *boot, sm_error *err)
-{
-    /* XCR0 begins with all that the guest may have, not with 1 as after a reset: the guest sets it anyway,
-     * and emulators of nested virtualisation (QEMU 7.2) do not let KVM see that, so that the guest would
-     * run with KVM's old value and lose its vector registers. */
-    struct kvm_xcrs xcrs = {.nr_xcrs = 1};
-    xcrs.xcrs[0].value = vcpu->vm->hv->xcr0;
-    if (xcrs.xcrs[0].value && ioctl(vcpu->fd, KVM_SET_XCRS, &xcrs) < 0)
-        return sm_error_errno(err, errno, "KVM does not take XCR0 of vCPU %u", vcpu->index);
-    if (!boot)
-        return 0;
-    struct kvm_sregs s;
-    if (ioctl(vcpu->fd, KVM_GET_SREGS, &s) < 0)
-        return sm_error_errno(
-            err, errno, "KVM does not give the registers of vCPU %u", vcpu->index);
-    struct kvm_segment code = {
-        .limit = 0xffffffff, .selector = 0x10, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1};
-    struct kvm_segment data = {
-        .limit = 0xffffffff, .selector = 0x18, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1};
-    s.cs = code;
-    s.ds = s.es = s.fs = s.gs = s.ss = data;
-    s.gdt.base = boot->gdt;
-    s.gdt.limit = (uint16_t)(boot->gdt_bytes - 1);
-    s.cr0 = CR0_PE_MP_ET_NE_WP_AM_PG;
-    s.cr3 = boot->page_table;
-    s.cr4 = CR4_PAE;
-    s.efer = EFER_LME_LMA;
-    struct kvm_regs r = {.rip = boot->entry, .rsi = boot->arg, .rsp = boot->stack, .rflags = 2};
-    if (ioctl(vcpu->fd, KVM_SET_SREGS, &s) < 0 || ioctl(vcpu->fd, KVM_SET_REGS, &r) < 0)
-        return sm_error_errno(
-            err, errno, "KVM does not take the registers of vCPU %u", vcpu->index);
-    return 0;
-}
-
-void sm_hv_vcpu_describe(struct sm_hv_vcpu *vcpu, char *text, size_t size)
-{
-    struct kvm_regs r;
-    struct kvm_sregs s;
-    if (ioctl(vcpu->fd, KVM_GET_REGS, &r) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &s) < 0)
-        snprintf(text, size, "vCPU %u, registers not known", vcpu->index);
-    else
-        snprintf(text, size, "vCPU %u at RIP %#llx, CPL %u, CR2 %#llx", vcpu->index,
-            (unsigned long long)r.rip, s.cs.dpl, (unsigned long long)s.cr2);
 }
 
 /* ---- kicks ----------------------------------------------------------------------------------- */
@@ -306,24 +250,5 @@ void sm_hv_vcpu_add_counters(const struct sm_hv_vcpu *vcpu, struct sm_hv_counter
     sum->exits += atomic_load_explicit(&vcpu->exits, memory_order_relaxed);
     for (int i = 0; i < SM_HV_EXIT_KINDS; i++)
         sum->by_kind[i] += atomic_load_explicit(&vcpu->by_kind[i], memory_order_relaxed);
-    for (int i = 0; i < SM_HV_ASSIST_KINDS; i++)
-        sum->assists[i] += atomic_load_explicit(&vcpu->assists[i], memory_order_relaxed);
-}
-
-const char *sm_hv_assist_name(enum sm_hv_assist kind)
-{
-    static const char *const names[SM_HV_ASSIST_KINDS] = {
-        [SM_HV_ASSIST_INT3] = "int3",
-        [SM_HV_ASSIST_POPCNT] = "popcnt",
-        [SM_HV_ASSIST_LSL] = "lsl",
-        [SM_HV_ASSIST_CMPXCHG16B] = "cmpxchg16b",
-        [SM_HV_ASSIST_XSAVE] = "xsave",
-        [SM_HV_ASSIST_XRSTOR] = "xrstor",
-        [SM_HV_ASSIST_XCR] = "xcr",
-        [SM_HV_ASSIST_CLAC_STAC] = "clac/stac",
-        [SM_HV_ASSIST_FWAIT] = "fwait",
-        [SM_HV_ASSIST_SYSCALL] = "syscall",
-        [SM_HV_ASSIST_FAULT] = "fault",
-    };
-    return kind < SM_HV_ASSIST_KINDS ? names[kind] : "?";
+    sum->assists += atomic_load_explicit(&vcpu->assists, memory_order_relaxed);
 }

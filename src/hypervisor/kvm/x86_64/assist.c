@@ -38,7 +38,7 @@
 #include "arch/x86_64/paging.h"
 #include "arch/x86_64/syscall.h"
 #include "arch/x86_64/xstate.h"
-#include "hypervisor/kvm/kvm.h"
+#include "hypervisor/kvm/x86_64/x86.h"
 #include "util/bytes.h"
 #include "util/error.h"
 
@@ -56,13 +56,6 @@
 
 /* How far into the #PF handler its CLAC may lie: endbr64 and prefixes before it. */
 #define CLAC_WITHIN 16
-
-/* What a vCPU that is assisted needs all the time. */
-struct sm_kvm_assist {
-    uint64_t lstar, sfmask; /* as last read; 0: not yet */
-    struct sm_xstate_layout layout;
-    uint8_t xsave[]; /* the area, as KVM gives it */
-};
 
 /* One instruction being completed. */
 struct job {
@@ -141,14 +134,20 @@ static int set_sregs(struct job *j)
                : DONE;
 }
 
-static int finish(struct job *j, enum sm_hv_assist kind)
+static void count(struct job *j, enum sm_kvm_assist_kind kind)
+{
+    j->vcpu->assist->done[kind]++;
+    sm_kvm_count(&j->vcpu->assists);
+}
+
+static int finish(struct job *j, enum sm_kvm_assist_kind kind)
 {
     store_gpr(j);
     j->regs.rip += j->insn.length;
     j->regs.rflags &= ~SM_X86_RFLAGS_RF;
     int rc = set_regs(j);
     if (!rc)
-        sm_kvm_count(&j->vcpu->assists[kind]);
+        count(j, kind);
     return rc;
 }
 
@@ -167,7 +166,7 @@ static int inject(struct job *j, uint8_t vector, int error_code)
     if (ioctl(j->vcpu->fd, KVM_SET_VCPU_EVENTS, &events) < 0)
         return system_failure(j, "take the pending events");
     if (vector != VECTOR_BP)
-        sm_kvm_count(&j->vcpu->assists[SM_HV_ASSIST_FAULT]);
+        count(j, SM_KVM_ASSIST_FAULT);
     return FAULTED;
 }
 
@@ -248,7 +247,7 @@ static int move(struct job *j, uint64_t va, void *buf, size_t n, enum sm_x86_acc
 
 static int do_int3(struct job *j)
 {
-    int rc = finish(j, SM_HV_ASSIST_INT3); /* a trap: RIP is past it */
+    int rc = finish(j, SM_KVM_ASSIST_INT3); /* a trap: RIP is past it */
     if (rc)
         return rc;
     return inject(j, VECTOR_BP, NO_ERROR);
@@ -273,7 +272,7 @@ static int do_popcnt(struct job *j)
     j->regs.rflags &= ~RFLAGS_STATUS;
     if (!v)
         j->regs.rflags |= RFLAGS_ZF;
-    return finish(j, SM_HV_ASSIST_POPCNT);
+    return finish(j, SM_KVM_ASSIST_POPCNT);
 }
 
 /* May LSL tell the limit of this descriptor, with this selector at this privilege level? */
@@ -296,7 +295,7 @@ static int do_lsl(struct job *j)
         return fail_unknown(j, "assist: LSL of a segment in the LDT");
     j->regs.rflags &= ~RFLAGS_ZF;
     if (at == 0 || at + 7 > j->sregs.gdt.limit)
-        return finish(j, SM_HV_ASSIST_LSL);
+        return finish(j, SM_KVM_ASSIST_LSL);
     unsigned cpl = j->paging.cpl;
     j->paging.cpl = 0; /* the CPU itself reads the table */
     int rc = move(j, j->sregs.gdt.base + at, &descriptor, sizeof(descriptor), SM_X86_READ);
@@ -308,7 +307,7 @@ static int do_lsl(struct job *j)
         j->gpr[j->insn.reg] = descriptor >> 55 & 1 ? limit << 12 | 0xfff : limit;
         j->regs.rflags |= RFLAGS_ZF;
     }
-    return finish(j, SM_HV_ASSIST_LSL);
+    return finish(j, SM_KVM_ASSIST_LSL);
 }
 
 struct sixteen {
@@ -331,7 +330,7 @@ static int do_cmpxchg16b(struct job *j)
                      : "b"(j->gpr[RBX]), "c"(j->gpr[RCX])
                      : "memory");
     j->regs.rflags = equal ? j->regs.rflags | RFLAGS_ZF : j->regs.rflags & ~RFLAGS_ZF;
-    return finish(j, SM_HV_ASSIST_CMPXCHG16B);
+    return finish(j, SM_KVM_ASSIST_CMPXCHG16B);
 }
 
 static int get_xcr0(struct job *j, uint64_t *xcr0)
@@ -347,7 +346,7 @@ static int get_xcr0(struct job *j, uint64_t *xcr0)
 static int get_xsave(struct job *j)
 {
     struct sm_hv_vcpu *vcpu = j->vcpu;
-    size_t bytes = vcpu->vm->hv->xsave_bytes;
+    size_t bytes = vcpu->vm->hv->cpu->xsave_bytes;
     if (!vcpu->assist->layout.components)
         sm_xstate_layout_read(&vcpu->assist->layout, bytes);
     if (ioctl(vcpu->fd, bytes > sizeof(struct kvm_xsave) ? KVM_GET_XSAVE2 : KVM_GET_XSAVE,
@@ -375,7 +374,7 @@ static int do_xgetbv(struct job *j)
     }
     j->gpr[RAX] = (uint32_t)v;
     j->gpr[RDX] = v >> 32;
-    return finish(j, SM_HV_ASSIST_XCR);
+    return finish(j, SM_KVM_ASSIST_XCR);
 }
 
 static bool xcr0_makes_sense(uint64_t v)
@@ -390,7 +389,7 @@ static bool xcr0_makes_sense(uint64_t v)
  * have: those are left out (the command line tells our kernel not to use them, see vmm/cmdline.c). */
 static int do_xsetbv(struct job *j)
 {
-    uint64_t v = edx_eax(j) & j->vcpu->vm->hv->xcr0;
+    uint64_t v = edx_eax(j) & j->vcpu->vm->hv->cpu->xcr0;
     if (!(j->sregs.cr4 & SM_X86_CR4_OSXSAVE))
         return inject(j, VECTOR_UD, NO_ERROR);
     if (j->paging.cpl || (uint32_t)j->gpr[RCX] || !xcr0_makes_sense(v))
@@ -399,7 +398,7 @@ static int do_xsetbv(struct job *j)
     xcrs.xcrs[0].value = v;
     if (ioctl(j->vcpu->fd, KVM_SET_XCRS, &xcrs) < 0)
         return system_failure(j, "take XCR0");
-    return finish(j, SM_HV_ASSIST_XCR);
+    return finish(j, SM_KVM_ASSIST_XCR);
 }
 
 /* Checks that all six instructions share. */
@@ -460,7 +459,7 @@ static int do_xsave(struct job *j)
         sm_store_le64(words, (sm_load_le64(words) & ~rfbm) | plan.bv);
     }
     rc = move(j, header, words, plan.compacted ? 16 : 8, SM_X86_WRITE);
-    return rc ? rc : finish(j, SM_HV_ASSIST_XSAVE);
+    return rc ? rc : finish(j, SM_KVM_ASSIST_XSAVE);
 }
 
 static int do_xrstor(struct job *j)
@@ -494,7 +493,7 @@ static int do_xrstor(struct job *j)
         return inject(j, VECTOR_GP, 0);
     if (ioctl(j->vcpu->fd, KVM_SET_XSAVE, area) < 0)
         return system_failure(j, "take the XSAVE area");
-    return finish(j, SM_HV_ASSIST_XRSTOR);
+    return finish(j, SM_KVM_ASSIST_XRSTOR);
 }
 
 /* ---- SYSCALL --------------------------------------------------------------------------------------- */
@@ -549,7 +548,7 @@ static int repair_syscall(struct job *j, bool *repaired)
     j->regs.rsp = frame.rsp;
     rc = set_regs(j);
     if (!rc)
-        sm_kvm_count(&j->vcpu->assists[SM_HV_ASSIST_SYSCALL]);
+        count(j, SM_KVM_ASSIST_SYSCALL);
     *repaired = true;
     return rc;
 }
@@ -560,14 +559,14 @@ static int do_clac_stac(struct job *j)
         return inject(j, VECTOR_UD, NO_ERROR);
     if (j->insn.op == SM_INSN_STAC) {
         j->regs.rflags |= SM_X86_RFLAGS_AC;
-        return finish(j, SM_HV_ASSIST_CLAC_STAC);
+        return finish(j, SM_KVM_ASSIST_CLAC_STAC);
     }
     bool repaired = false;
     int rc = repair_syscall(j, &repaired);
     if (rc || repaired)
         return rc;
     j->regs.rflags &= ~SM_X86_RFLAGS_AC;
-    return finish(j, SM_HV_ASSIST_CLAC_STAC);
+    return finish(j, SM_KVM_ASSIST_CLAC_STAC);
 }
 
 /* ---- entry -------------------------------------------------------------------------------------------- */
@@ -577,7 +576,7 @@ static int load_job(struct job *j)
     struct sm_hv_vcpu *vcpu = j->vcpu;
     struct kvm_run *run = vcpu->run;
     if (!vcpu->assist)
-        vcpu->assist = calloc(1, sizeof(*vcpu->assist) + vcpu->vm->hv->xsave_bytes);
+        vcpu->assist = calloc(1, sizeof(*vcpu->assist) + vcpu->vm->hv->cpu->xsave_bytes);
     if (!vcpu->assist)
         return sm_error_set(j->err, SM_ENOMEM, "assist: no memory for the XSAVE area");
     if (run->kvm_valid_regs) {
@@ -595,7 +594,7 @@ static int load_job(struct job *j)
         .efer = j->sregs.efer,
         .rflags = j->regs.rflags,
         .cpl = j->sregs.ss.dpl,
-        .physical_bits = j->vcpu->vm->hv->physical_bits,
+        .physical_bits = j->vcpu->vm->hv->cpu->physical_bits,
         .ram = ram,
         .arg = j,
     };
@@ -632,7 +631,7 @@ static int complete(struct job *j)
     case SM_INSN_INT3:
         return do_int3(j);
     case SM_INSN_FWAIT: /* the kernel never unmasks x87 exceptions */
-        return finish(j, SM_HV_ASSIST_FWAIT);
+        return finish(j, SM_KVM_ASSIST_FWAIT);
     case SM_INSN_CLAC:
     case SM_INSN_STAC:
         return do_clac_stac(j);
@@ -669,7 +668,7 @@ int sm_kvm_assist(struct sm_hv_vcpu *vcpu, sm_error *err)
         rc = fetch(&job);
     if (!rc)
         rc = complete(&job);
-    if (vcpu->vm->hv->sync_regs) /* from now on */
+    if (vcpu->vm->hv->cpu->sync_regs) /* from now on */
         vcpu->run->kvm_valid_regs = SM_KVM_SYNC;
     return rc < 0 ? rc : 0;
 }

@@ -5,16 +5,16 @@
  *
  * Not offered, though KVM has them: nested virtualisation and performance counters. Both are much code of the
  * host's kernel that a guest could reach, and a snapshot holds no state of either. Their MSRs are left
- * out of snapshots with them (kvm.c).
+ * out of snapshots with them (cpu.c).
  */
-#include "hypervisor/kvm/kvm.h"
-
 #include <asm/kvm_para.h>
 #include <cpuid.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "hypervisor/kvm/x86_64/x86.h"
+#include "util/cleanup.h"
 #include "util/error.h"
 
 #define MAX_ENTRIES 256
@@ -49,8 +49,8 @@ static void digest_bytes(uint64_t h[2], const void *data, size_t n)
 static void digest(struct sm_hv *hv)
 {
     uint64_t h[2] = {0xcbf29ce484222325ULL, 0x84222325cbf29ce4ULL};
-    for (unsigned i = 0; i < hv->cpuid->nent; i++) {
-        const struct kvm_cpuid_entry2 *e = &hv->cpuid->entries[i];
+    for (unsigned i = 0; i < hv->cpu->cpuid->nent; i++) {
+        const struct kvm_cpuid_entry2 *e = &hv->cpu->cpuid->entries[i];
         uint32_t v[] = {e->function, e->index, e->eax, e->ebx, e->ecx, e->edx};
         digest_bytes(h, v, sizeof(v));
     }
@@ -66,9 +66,46 @@ static void digest(struct sm_hv *hv)
     memcpy(hv->digest, h, sizeof(h));
 }
 
-void sm_hv_cpu_digest(const struct sm_hv *hv, uint8_t out[SM_CPU_DIGEST_BYTES])
+/* Takes out of an entry what is not offered, and notes what it tells of the CPU. False: the leaf is left out. */
+static bool clean(struct kvm_cpuid_entry2 *e, struct sm_kvm_cpu *cpu, bool deadline)
 {
-    memcpy(out, hv->digest, SM_CPU_DIGEST_BYTES);
+    switch (e->function) {
+    case 1:
+        e->ebx &= 0x0000ffff; /* APIC id and count of the core that asked */
+        e->ecx &= ~(LEAF1_ECX_VMX | LEAF1_ECX_PDCM);
+        e->ecx |= LEAF1_ECX_HYPERVISOR | (deadline ? LEAF1_ECX_TSC_DEADLINE : 0);
+        break;
+    case KVM_CPUID_FEATURES:
+        e->eax &= PV_FEATURES;
+        break;
+    case 7:
+        if (e->index == 0)
+            e->edx &= ~LEAF7_EDX_ARCH_LBR;
+        break;
+    case 0xa:        /* performance counters */
+    case 0x1c:       /* last branch records */
+    case 0x8000000a: /* SVM */
+    case 0x80000022: /* performance counters, AMD */
+        e->eax = e->ebx = e->ecx = e->edx = 0;
+        break;
+    case 0xb:
+    case 0x1f: /* ours, see below */
+        return false;
+    case 0xd:
+        if (e->index == 0)
+            cpu->xcr0 = e->eax | (uint64_t)e->edx << 32;
+        break;
+    case 0x80000001:
+        e->ecx &= ~(EXT1_ECX_SVM | EXT1_ECX_TOPOEXT | EXT1_ECX_PERFCTR);
+        break;
+    case 0x80000008:
+        cpu->physical_bits = e->eax & 0xff;
+        e->ecx = 0;
+        break;
+    default:
+        break;
+    }
+    return true;
 }
 
 int sm_kvm_cpuid_template(struct sm_hv *hv, sm_error *err)
@@ -77,58 +114,24 @@ int sm_kvm_cpuid_template(struct sm_hv *hv, sm_error *err)
     struct kvm_cpuid2 *list = calloc(1, sizeof(*list) + room * sizeof(list->entries[0]));
     if (!list)
         return sm_error_set(err, SM_ENOMEM, "no memory for the list of CPU features");
-    hv->cpuid = list; /* sm_hv_close frees it */
+    hv->cpu->cpuid = list; /* sm_kvm_cpu_free frees it */
     list->nent = MAX_ENTRIES;
     if (ioctl(hv->fd, KVM_GET_SUPPORTED_CPUID, list) < 0)
         return sm_error_errno(err, errno, "KVM does not tell the CPU features it supports");
 
     bool deadline = ioctl(hv->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
     unsigned kept = 0;
-    hv->physical_bits = 36;
+    hv->cpu->physical_bits = 36;
     for (unsigned i = 0; i < list->nent; i++) {
         struct kvm_cpuid_entry2 e = list->entries[i];
-        switch (e.function) {
-        case 1:
-            e.ebx &= 0x0000ffff; /* APIC id and count of the core that asked */
-            e.ecx &= ~(LEAF1_ECX_VMX | LEAF1_ECX_PDCM);
-            e.ecx |= LEAF1_ECX_HYPERVISOR | (deadline ? LEAF1_ECX_TSC_DEADLINE : 0);
-            break;
-        case KVM_CPUID_FEATURES:
-            e.eax &= PV_FEATURES;
-            break;
-        case 7:
-            if (e.index == 0)
-                e.edx &= ~LEAF7_EDX_ARCH_LBR;
-            break;
-        case 0xa:        /* performance counters */
-        case 0x1c:       /* last branch records */
-        case 0x8000000a: /* SVM */
-        case 0x80000022: /* performance counters, AMD */
-            e.eax = e.ebx = e.ecx = e.edx = 0;
-            break;
-        case 0xb:
-        case 0x1f: /* ours, see below */
-            continue;
-        case 0xd:
-            if (e.index == 0)
-                hv->xcr0 = e.eax | (uint64_t)e.edx << 32;
-            break;
-        case 0x80000001:
-            e.ecx &= ~(EXT1_ECX_SVM | EXT1_ECX_TOPOEXT | EXT1_ECX_PERFCTR);
-            break;
-        case 0x80000008:
-            hv->physical_bits = e.eax & 0xff;
-            e.ecx = 0;
-            break;
-        default:
-            break;
-        }
-        list->entries[kept++] = e;
+        if (clean(&e, hv->cpu, deadline))
+            list->entries[kept++] = e;
     }
     list->nent = kept;
-    if (hv->physical_bits < 36 || hv->physical_bits > 52)
-        return sm_error_set(err, SM_EHYPERVISOR, "KVM tells a physical address width of %u bits",
-            hv->physical_bits);
+    unsigned bits = hv->cpu->physical_bits;
+    if (bits < 36 || bits > 52)
+        return sm_error_set(
+            err, SM_EHYPERVISOR, "KVM tells a physical address width of %u bits", bits);
     digest(hv);
     return 0;
 }
@@ -155,11 +158,11 @@ static void add_topology(struct kvm_cpuid2 *list, unsigned n, unsigned id)
     }
 }
 
-int sm_kvm_cpuid_for(
+static int cpuid_for(
     const struct sm_hv_vm *vm, unsigned index, struct kvm_cpuid2 **cpuid, sm_error *err)
 {
-    const struct kvm_cpuid2 *from = vm->hv->cpuid;
-    unsigned n = vm->vcpus;
+    const struct kvm_cpuid2 *from = vm->hv->cpu->cpuid;
+    unsigned n = vm->n_vcpus;
     struct kvm_cpuid2 *list =
         calloc(1, sizeof(*list) + (from->nent + SPARE) * sizeof(list->entries[0]));
     if (!list)
@@ -184,5 +187,17 @@ int sm_kvm_cpuid_for(
     if (has_b)
         add_topology(list, n, index);
     *cpuid = list;
+    return 0;
+}
+
+int sm_kvm_vcpu_init(struct sm_hv_vcpu *vcpu, sm_error *err)
+{
+    auto_free struct kvm_cpuid2 *cpuid = NULL;
+    int rc = cpuid_for(vcpu->vm, vcpu->index, &cpuid, err);
+    if (rc)
+        return rc;
+    if (ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid) < 0)
+        return sm_error_errno(
+            err, errno, "KVM does not take the CPU features of vCPU %u", vcpu->index);
     return 0;
 }

@@ -15,12 +15,13 @@
  */
 #include <errno.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "arch/vcpu_state.h"
 #include "arch/x86_64/state.h"
-#include "hypervisor/kvm/kvm.h"
+#include "hypervisor/kvm/x86_64/x86.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/error.h"
@@ -231,7 +232,7 @@ static int cannot_set(const struct sm_hv_vcpu *vcpu, const char *what, sm_error 
 
 static int save_xsave(struct sm_hv_vcpu *vcpu, struct sm_vcpu_state *state, sm_error *err)
 {
-    size_t bytes = vcpu->vm->hv->xsave_bytes;
+    size_t bytes = vcpu->vm->hv->cpu->xsave_bytes;
     auto_free uint8_t *area = calloc(1, bytes);
     if (!area)
         return sm_error_set(err, SM_ENOMEM, "no memory for the XSAVE area");
@@ -248,7 +249,7 @@ static int save_xsave(struct sm_hv_vcpu *vcpu, struct sm_vcpu_state *state, sm_e
 /* KVM_GET_MSRS stops at the first MSR it cannot read; that one is skipped. */
 static int save_msrs(struct sm_hv_vcpu *vcpu, struct sm_vcpu_state *state, sm_error *err)
 {
-    const struct kvm_msr_list *list = vcpu->vm->hv->msrs;
+    const struct kvm_msr_list *list = vcpu->vm->hv->cpu->msrs;
     auto_free struct msr_buffer *msrs = calloc(1, sizeof(*msrs));
     if (!msrs)
         return sm_error_set(err, SM_ENOMEM, "no memory for MSRs");
@@ -359,7 +360,7 @@ int sm_hv_vcpu_get_state(struct sm_hv_vcpu *vcpu, struct sm_vcpu_state *state, s
 /* KVM looks at the run structure of a vCPU only when it is to run: not while it waits for its SIPI. */
 static bool can_travel(const struct sm_hv_vcpu *vcpu, const struct kvm_mp_state *mp)
 {
-    return vcpu->vm->hv->sync_regs && mp->mp_state != KVM_MP_STATE_UNINITIALIZED;
+    return vcpu->vm->hv->cpu->sync_regs && mp->mp_state != KVM_MP_STATE_UNINITIALIZED;
 }
 
 static int load_registers(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state,
@@ -384,7 +385,7 @@ static int load_registers(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *s
 
 static int load_xsave(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state, sm_error *err)
 {
-    size_t bytes = vcpu->vm->hv->xsave_bytes;
+    size_t bytes = vcpu->vm->hv->cpu->xsave_bytes;
     auto_free uint8_t *area = calloc(1, bytes);
     if (!area)
         return sm_error_set(err, SM_ENOMEM, "no memory for the XSAVE area");
@@ -448,7 +449,7 @@ static int load_msrs(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state,
     for (uint32_t i = 0; i < state->sys.n && !rc; i++) {
         const struct sm_reg *r = &state->sys.v[i];
         struct kvm_msr_entry entry = {.index = r->id, .data = r->value};
-        if (!sm_kvm_msr_offered(vcpu->vm->hv, r->id, &at))
+        if (!sm_kvm_msr_offered(vcpu->vm->hv->cpu, r->id, &at))
             return sm_error_set(err, SM_EUNSUPPORTED,
                 "the saved vCPU state has MSR %#x, which no guest of ours has here", r->id);
         if (r->id == SM_X86_MSR_TSC_DEADLINE) {
@@ -505,10 +506,25 @@ static int load_events(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *stat
     return 0;
 }
 
+/* XCR0 begins with all that the guest may have, not with 1 as after a reset: the guest sets it anyway, and emulators
+ * of nested virtualisation (QEMU 7.2) do not let KVM see that, so that the guest would run with KVM's old value and
+ * lose its vector registers. */
+static int load_first(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state, sm_error *err)
+{
+    const struct kvm_mp_state mp = {.mp_state = KVM_MP_STATE_RUNNABLE};
+    struct kvm_xcrs xcrs = {.nr_xcrs = 1};
+    xcrs.xcrs[0].value = vcpu->vm->hv->cpu->xcr0;
+    if (xcrs.xcrs[0].value && ioctl(vcpu->fd, KVM_SET_XCRS, &xcrs) < 0)
+        return cannot_set(vcpu, "XCR0", err);
+    return state->gp.n ? load_registers(vcpu, state, &mp, err) : 0;
+}
+
 int sm_hv_vcpu_set_state(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state, sm_error *err)
 {
     uint64_t value;
     int rc;
+    if (sm_vcpu_state_is_first(state))
+        return load_first(vcpu, state, err);
     if (!sm_reg_list_find(&state->redist, SM_X86_RD_MP_STATE, &value))
         return missing(SM_X86_RD_MP_STATE, "state", err);
     struct kvm_mp_state mp = {.mp_state = (uint32_t)value};
@@ -522,4 +538,15 @@ int sm_hv_vcpu_set_state(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *st
     if (ioctl(vcpu->fd, KVM_KVMCLOCK_CTRL, 0) < 0 && errno != EINVAL) /* EINVAL: not in use */
         return cannot_set(vcpu, "clock mark", err);
     return 0;
+}
+
+void sm_hv_vcpu_describe(struct sm_hv_vcpu *vcpu, char *text, size_t size)
+{
+    struct kvm_regs r;
+    struct kvm_sregs s;
+    if (ioctl(vcpu->fd, KVM_GET_REGS, &r) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &s) < 0)
+        snprintf(text, size, "vCPU %u, registers not known", vcpu->index);
+    else
+        snprintf(text, size, "vCPU %u at RIP %#llx, CPL %u, CR2 %#llx", vcpu->index,
+            (unsigned long long)r.rip, s.cs.dpl, (unsigned long long)s.cr2);
 }

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "arch/x86_64/boot.h"
 #include "util/error.h"
-#include "vmm/machine_internal.h"
 
 /* The reason for every word, with what it saves: guest/kernel/cmdline.md. */
 #define BASE                                                                                       \
@@ -16,9 +16,9 @@
     "perf_event_sysfs_init,clockevents_init_sysfs,add_rtc_cmos"
 
 /* Byte-wise string instructions and two that the emulator lacks. 395 is FSRS, which has no name. */
-#define ASSISTED " clearcpuid=erms,fsrm,395,cx16,popcnt"
+#define EMULATED " clearcpuid=erms,fsrm,395,cx16,popcnt"
 
-int sm_machine_cmdline(const struct sm_machine *m, bool assisted, char **cmdline, sm_error *err)
+int sm_x86_cmdline(const struct sm_arch_boot *boot, char **cmdline, sm_error *err)
 {
     char *text = NULL;
     size_t bytes;
@@ -26,13 +26,13 @@ int sm_machine_cmdline(const struct sm_machine *m, bool assisted, char **cmdline
     if (!f)
         return sm_error_set(err, SM_ENOMEM, "no memory for the kernel command line");
     fputs(BASE, f);
-    if (assisted)
-        fputs(ASSISTED, f);
-    for (unsigned i = 0; i < m->n_devices; i++)
-        fprintf(f, " virtio_mmio.device=4K@%#llx:%u", (unsigned long long)m->devices[i].window,
-            m->devices[i].gsi);
-    if (m->cmdline)
-        fprintf(f, " %s", m->cmdline);
+    if (boot->emulated)
+        fputs(EMULATED, f);
+    for (unsigned i = 0; i < boot->n_places; i++)
+        fprintf(f, " virtio_mmio.device=4K@%#llx:%u", (unsigned long long)boot->places[i].window,
+            boot->places[i].irq);
+    if (boot->words)
+        fprintf(f, " %s", boot->words);
     bool failed = ferror(f);
     if (fclose(f) || failed) {
         free(text);
