@@ -297,7 +297,7 @@ refused() {
 rooms_copy() {
     copy=$BATS_TEST_TMPDIR/tree
     mkdir "$copy"
-    cp -r "$repo"/{bench,docs,examples,guest,include,src,tests} "$copy"
+    cp -r "$repo"/{bench,docs,examples,guest,include,scripts,src,tests,*.md} "$copy"
 }
 
 @test "check-rooms: the tree keeps the rules" {
@@ -379,4 +379,10 @@ rooms_copy() {
     mkdir "$copy/src/new"
     echo '/* New. */' >"$copy/src/new/new.c"
     refused src/new/new.c:1 "is in no room"
+}
+
+@test "check-rooms: a page that names a file which is not there is refused" {
+    rooms_copy
+    echo 'See `util/strv.h`, `src/util/str*.c`, [style](style.md#names) and `util/gone.c`.' >>"$copy/docs/store.md"
+    refused "docs/store.md:$(wc -l <"$copy/docs/store.md")" "names util/gone.c, which is not there"
 }
