@@ -26,9 +26,10 @@
 #include <unistd.h>
 
 #include "builder/fetch_read.h"
+#include "builder/load.h"
 #include "builder/login.h"
 #include "builder/make_image.h"
-#include "builder/transfer.h"
+#include "builder/save.h"
 #include "image/client.h"
 #include "image/json.h"
 #include "util/bytes.h"

@@ -11,6 +11,8 @@
 #include "util/bytes.h"
 #include "util/error.h"
 
+enum { COPY_SIZE = 256 << 10 };
+
 void sm_blob_close(struct sm_blob *blob)
 {
     sm_close(blob->fd);
@@ -79,6 +81,39 @@ int sm_source_read(struct sm_source *source, const struct sm_descriptor *d, cons
     *size = have;
     *data = sm_steal_ptr(&buf);
     return 0;
+}
+
+/* sm_source_copy of what is open; the sum is the caller's. */
+static int copy_open_blob(struct sm_blob *blob, const struct sm_descriptor *d,
+    struct sm_sha256 *sum, sm_source_take_fn *take, void *arg, sm_error *err)
+{
+    auto_free char *buf = malloc(COPY_SIZE);
+    if (!buf || !sum)
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    int rc = 0;
+    for (uint64_t pos = 0; rc == 0 && pos < blob->size;) {
+        ssize_t n = sm_blob_read(blob, pos, buf, COPY_SIZE, err);
+        if (n <= 0)
+            return n < 0 ? (int)n
+                         : sm_error_set(err, SM_ECORRUPT, "the blob %s is cut off", d->digest);
+        sm_sha256_update(sum, buf, (size_t)n);
+        pos += (uint64_t)n;
+        rc = take(arg, buf, (size_t)n);
+    }
+    return rc ? rc : sm_sha256_check(sum, d->digest, err);
+}
+
+int sm_source_copy(struct sm_source *source, const struct sm_descriptor *d, sm_source_take_fn *take,
+    void *arg, sm_error *err)
+{
+    auto_blob blob = {.fd = -1};
+    int rc = source->open(source, d, NULL, &blob, err);
+    if (rc)
+        return rc;
+    struct sm_sha256 *sum = sm_sha256_new();
+    rc = copy_open_blob(&blob, d, sum, take, arg, err);
+    sm_sha256_free(sum);
+    return rc;
 }
 
 /* ---- a layout directory ---------------------------------------------------------------------- */

@@ -55,6 +55,11 @@ SM_DEFINE_CLEANUP(struct sm_source *, sm_source_free)
 int sm_source_read(struct sm_source *source, const struct sm_descriptor *d, const char *name,
     const char *what, char **data, size_t *size, sm_error *err);
 
+/* Hands a blob on piece by piece, and fails at its end when the digest is wrong. take's failures end it. */
+typedef int sm_source_take_fn(void *arg, const void *data, size_t size);
+int sm_source_copy(struct sm_source *source, const struct sm_descriptor *d, sm_source_take_fn *take,
+    void *arg, sm_error *err);
+
 /* An OCI layout directory and its index.json. */
 int sm_layout_open(const char *path, struct sm_source **source, json_t **index, sm_error *err);
 

@@ -1,0 +1,229 @@
+/*
+ * Loading is making images from an archive, once for every image in it. Of an oci-archive the blobs go into the store too, so
+ * that the image can be saved again when the archive is gone. See load.h.
+ */
+#include "builder/load.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "builder/archive.h"
+#include "builder/blobs.h"
+#include "builder/plan.h"
+#include "image/json.h"
+#include "image/store_files.h"
+#include "image/tags.h"
+#include "util/error.h"
+#include "util/file.h"
+
+enum {
+    COPY_SIZE = 256 << 10,
+    WAIT_STEP_MS = 500, /* after each it is told what is waited for */
+};
+
+#define MAX_STREAM (64ull << 30)
+
+struct loader {
+    struct sm_imgstore *store;
+    const struct sm_make_options *options;
+    const char *path;
+    bool streamed; /* the path will be gone */
+    FILE *loaded;
+    sm_error *err;
+};
+
+/* A blob that is copied into the store. */
+struct copy {
+    struct loader *l;
+    int fd;
+};
+
+static int take_for_store(void *arg, const void *data, size_t size)
+{
+    const struct copy *c = arg;
+    return sm_write_all(c->fd, data, size) == 0
+               ? 0
+               : sm_error_errno(
+                     c->l->err, errno, "cannot write into the store %s", c->l->store->path);
+}
+
+/* Waits for another process that writes the same blob, for as long as that lives; see sm_store_claim_blob. */
+static int claim(
+    struct loader *l, const struct sm_descriptor *d, struct sm_partial *file, int *there)
+{
+    static const sm_progress waiting = {.what = "waiting for another process that writes a blob"};
+    int rc;
+    while ((rc = sm_store_claim_blob(l->store, d, WAIT_STEP_MS, file, there, l->err)) == -SM_EBUSY)
+        if (l->options->progress)
+            l->options->progress(l->options->progress_arg, &waiting);
+    return rc;
+}
+
+/* Copies a blob into the store, as sm_store_write does with what is in memory. */
+static int keep_blob(struct loader *l, struct sm_source *source, const struct sm_descriptor *d)
+{
+    auto_partial file = SM_PARTIAL_NONE;
+    auto_fd there = -1;
+    int rc = claim(l, d, &file, &there);
+    if (rc || there >= 0)
+        return rc;
+    if (ftruncate(file.fd, 0) != 0)
+        return sm_error_errno(l->err, errno, "cannot write into the store %s", l->store->path);
+    rc = sm_source_copy(source, d, take_for_store, &(struct copy){l, file.fd}, l->err);
+    return rc ? rc : sm_partial_commit(&file, SM_PARTIAL_SYNC_FILE, l->err);
+}
+
+static int keep_blobs(struct loader *l, struct sm_source *source, const struct sm_descriptor *top,
+    const struct sm_platform *platform)
+{
+    struct sm_plan plan = {0};
+    int rc = sm_plan_oci(source, top, platform, &plan, l->err);
+    if (rc == 0)
+        rc = keep_blob(l, source, &plan.manifest_blob);
+    if (rc == 0)
+        rc = keep_blob(l, source, &plan.config_blob);
+    for (size_t i = 0; rc == 0 && i < plan.layer_count; i++)
+        rc = keep_blob(l, source, &plan.layers[i].blob);
+    sm_plan_clear(&plan);
+    return rc;
+}
+
+/* Makes image number i. */
+static int load_one(
+    struct loader *l, const char *transport, size_t i, char digest[SM_DIGEST_LEN + 1])
+{
+    auto_free char *reference = NULL;
+    auto_free char *streamed = NULL;
+    if (asprintf(&reference, "%s:%s:@%zu", transport, l->path, i) < 0)
+        reference = NULL;
+    if (asprintf(&streamed, "%s:-:@%zu", transport, i) < 0)
+        streamed = NULL;
+    if (!reference || !streamed)
+        return sm_error_set(l->err, SM_ENOMEM, "out of memory");
+    struct sm_make_options options = *l->options;
+    options.source = l->streamed ? streamed : NULL;
+    return sm_make_image(l->store, reference, &options, digest, l->err);
+}
+
+/* Names like "latest", which say nothing without the layout they are in, are none. */
+static int name_it(struct loader *l, const char *name, const char *digest)
+{
+    auto_reference ref = NULL;
+    bool full = name && strpbrk(name, "/:") && sm_reference_parse(name, &ref, NULL) == 0 &&
+                ref->kind == SM_REF_REGISTRY && !ref->digest;
+    auto_free char *text = full ? sm_reference_format(ref) : NULL;
+    fprintf(l->loaded, "%s\n", text ? text : digest);
+    return full ? sm_store_put_tag(l->store, ref, digest, l->err) : 0;
+}
+
+static int load_oci(struct loader *l, struct sm_source *source, const json_t *index)
+{
+    struct sm_platform platform;
+    size_t i;
+    json_t *entry;
+    auto_fd held = -1;
+    int rc = sm_platform_parse(l->options->fetch.platform, &platform, l->err);
+    if (rc == 0)
+        rc = sm_store_hold_blobs(l->store, &held, l->err);
+    json_array_foreach(json_object_get(index, "manifests"), i, entry)
+    {
+        char digest[SM_DIGEST_LEN + 1];
+        struct sm_descriptor top;
+        if (rc == 0)
+            rc = sm_descriptor_parse(entry, "an entry of index.json", &top, l->err);
+        if (rc == 0)
+            rc = load_one(l, "oci-archive", i, digest);
+        if (rc == 0)
+            rc = keep_blobs(l, source, &top, &platform);
+        if (rc == 0)
+            rc = name_it(l,
+                sm_json_string(
+                    json_object_get(entry, "annotations"), "org.opencontainers.image.ref.name"),
+                digest);
+        if (rc)
+            return rc;
+    }
+    return rc;
+}
+
+static int load_docker(struct loader *l, const json_t *manifest)
+{
+    size_t i, j;
+    json_t *entry, *tag;
+    int rc = 0;
+    json_array_foreach(json_object_get(manifest, "manifest"), i, entry)
+    {
+        char digest[SM_DIGEST_LEN + 1];
+        const json_t *tags = json_object_get(entry, "RepoTags");
+        if (rc == 0)
+            rc = load_one(l, "docker-archive", i, digest);
+        if (rc == 0 && json_array_size(tags) == 0)
+            rc = name_it(l, NULL, digest);
+        json_array_foreach(tags, j, tag) if (rc == 0) rc =
+            name_it(l, json_string_value(tag), digest);
+    }
+    return rc;
+}
+
+static int load_all(struct loader *l)
+{
+    auto_source source = NULL;
+    auto_json *root = NULL;
+    int rc = sm_oci_archive_open(l->store, l->path, &source, &root, l->err);
+    if (rc == 0)
+        return load_oci(l, source, root);
+    if (rc == -SM_ECORRUPT &&
+        sm_docker_archive_open(l->store, l->path, &source, &root, l->err) == 0)
+        return load_docker(l, root);
+    return rc;
+}
+
+/* An archive is read here and there, so what comes from a stream is kept in the store's tmp/ meanwhile. */
+static int load_stream(struct loader *l, int stream)
+{
+    auto_partial file = SM_PARTIAL_NONE;
+    auto_free char *buf = malloc(COPY_SIZE);
+    auto_free char *path = NULL;
+    int rc = buf ? sm_store_open_tmp(l->store, &file, l->err)
+                 : sm_error_set(l->err, SM_ENOMEM, "out of memory");
+    uint64_t total = 0;
+    ssize_t n = 1;
+    while (rc == 0 && n != 0) {
+        n = read(stream, buf, COPY_SIZE);
+        if (n < 0 && errno != EINTR)
+            rc = sm_error_errno(l->err, errno, "cannot read the archive");
+        else if (n > 0 && (total += (uint64_t)n) > MAX_STREAM)
+            rc = sm_error_set(
+                l->err, SM_ELIMIT, "the archive is larger than %llu GiB", MAX_STREAM >> 30);
+        else if (n > 0 && sm_write_all(file.fd, buf, (size_t)n) != 0)
+            rc = sm_error_errno(l->err, errno, "cannot write into the store %s", l->store->path);
+    }
+    if (rc == 0 && asprintf(&path, "%s/%s", l->store->path, file.partial) < 0) {
+        path = NULL;
+        rc = sm_error_set(l->err, SM_ENOMEM, "out of memory");
+    }
+    l->path = path;
+    l->streamed = true;
+    return rc ? rc : load_all(l);
+}
+
+int sm_image_load(struct sm_imgstore *store, const char *path, int stream,
+    const struct sm_make_options *options, char **loaded, sm_error *err)
+{
+    char *text = NULL;
+    size_t size;
+    if (stream < 0 && strchr(path, ':'))
+        return sm_error_set(
+            err, SM_EINVAL, "the file name %.200s has a ':' in it, rename it", path);
+    struct loader l = {store, options, path, false, open_memstream(&text, &size), err};
+    if (!l.loaded)
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    int rc = stream >= 0 ? load_stream(&l, stream) : load_all(&l);
+    fclose(l.loaded);
+    if (rc)
+        free(text);
+    else
+        *loaded = text;
+    return rc;
+}
