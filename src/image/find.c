@@ -24,12 +24,9 @@ static int complete_digest(
 {
     const char *hex = prefix + 7;
     size_t n = strlen(hex);
-    int fd = openat(store->fd, "images/sha256", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    auto_dir dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        sm_close(fd);
+    auto_dir dir = sm_open_dir(store->fd, "images/sha256", 0);
+    if (!dir)
         return sm_error_set(err, SM_ENOTFOUND, "the store has no image %s", prefix);
-    }
     unsigned found = 0;
     struct dirent *entry;
     while ((entry = readdir(dir))) {

@@ -20,10 +20,6 @@ static inline void sm_json_decref_cleanup(json_t **p)
 /* Parses an object. `what` names the document in errors. */
 int sm_json_parse(const char *data, size_t size, const char *what, json_t **object, sm_error *err);
 
-/* Reads a file of at most max bytes; *data is NUL-terminated and the caller's. */
-int sm_read_file_at(
-    int dirfd, const char *path, size_t max, char **data, size_t *size, sm_error *err);
-
 int sm_json_load_at(int dirfd, const char *path, json_t **object, sm_error *err);
 
 /* The string member, or NULL where there is none or it is of another type. */

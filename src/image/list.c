@@ -82,15 +82,11 @@ static int newest_first(const void *a, const void *b)
 
 int sm_store_read_images(struct sm_imgstore *store, struct sm_image_list *list, sm_error *err)
 {
-    int fd = openat(store->fd, "images/sha256", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT)
-        return 0;
-    auto_dir dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        int rc = sm_error_errno(err, errno, "cannot list the images of the store %s", store->path);
-        sm_close(fd);
-        return rc;
-    }
+    auto_dir dir = sm_open_dir(store->fd, "images/sha256", 0);
+    if (!dir)
+        return errno == ENOENT ? 0
+                               : sm_error_errno(err, errno,
+                                     "cannot list the images of the store %s", store->path);
     struct dirent *entry;
     while ((entry = readdir(dir))) {
         char digest[SM_DIGEST_LEN + 1];

@@ -37,12 +37,9 @@ typedef void prune_fn(struct prune *p, const char *dir, const char *name);
 
 static void each_file(struct prune *p, const char *dir, prune_fn *fn)
 {
-    int fd = openat(p->store->fd, dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    auto_dir d = fd < 0 ? NULL : fdopendir(fd);
-    if (!d) {
-        sm_close(fd);
+    auto_dir d = sm_open_dir(p->store->fd, dir, 0);
+    if (!d)
         return;
-    }
     struct dirent *entry;
     while ((entry = readdir(d)))
         if (*entry->d_name != '.')
@@ -157,37 +154,31 @@ static void prune_tmp(struct prune *p, const char *dir, const char *name)
         remove_file(p, path);
 }
 
+static bool has_record(const struct prune *p, const char *digest)
+{
+    char image[SM_STORE_NAME_MAX];
+    sm_store_image_name(digest, image);
+    return faccessat(p->store->fd, image, F_OK, 0) == 0;
+}
+
 static void prune_choice(struct prune *p, const char *dir, const char *name)
 {
-    char path[SM_STORE_NAME_MAX], image[SM_STORE_NAME_MAX];
+    char path[SM_STORE_NAME_MAX], digest[SM_DIGEST_LEN + 1];
     snprintf(path, sizeof(path), "%s/%.300s", dir, name);
-    auto_free char *text = NULL;
-    size_t size;
-    if (sm_read_file_at(p->store->fd, path, SM_DIGEST_LEN + 1, &text, &size, NULL) != 0)
-        return;
-    text[strcspn(text, "\n")] = '\0';
-    if (sm_digest_valid(text)) {
-        sm_store_image_name(text, image);
-        if (faccessat(p->store->fd, image, F_OK, 0) == 0)
-            return;
-    }
-    remove_file(p, path);
+    int rc = sm_store_read_digest(p->store, path, digest, NULL);
+    if (rc == -SM_ECORRUPT || (rc == 0 && !has_record(p, digest)))
+        remove_file(p, path);
 }
 
 static void prune_archive(struct prune *p, const char *dir, const char *name)
 {
-    char path[SM_STORE_NAME_MAX], image[SM_STORE_NAME_MAX];
+    char path[SM_STORE_NAME_MAX];
     snprintf(path, sizeof(path), "%s/%.300s", dir, name);
     auto_json *record = NULL;
-    if (sm_json_load_at(p->store->fd, path, &record, NULL) == 0) {
-        const char *digest = sm_json_string(record, "digest");
-        if (sm_digest_valid(digest)) {
-            sm_store_image_name(digest, image);
-            if (faccessat(p->store->fd, image, F_OK, 0) == 0)
-                return;
-        }
-    }
-    remove_file(p, path);
+    (void)sm_json_load_at(p->store->fd, path, &record, NULL);
+    const char *digest = sm_json_string(record, "digest");
+    if (!sm_digest_valid(digest) || !has_record(p, digest))
+        remove_file(p, path);
 }
 
 /* ---- what is needed -------------------------------------------------------------------------- */

@@ -43,15 +43,11 @@ struct walk {
 /* `name` is a directory below refs/. Directories nest at most as deep as a name is long. */
 static int walk_tags(struct walk *walk, const char *name)
 {
-    int fd = openat(walk->store->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    auto_dir dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        int saved = errno;
-        sm_close(fd);
-        return saved == ENOENT
+    auto_dir dir = sm_open_dir(walk->store->fd, name, O_NOFOLLOW);
+    if (!dir)
+        return errno == ENOENT
                    ? 0
-                   : sm_error_errno(walk->err, saved, "cannot list %s in the store", name);
-    }
+                   : sm_error_errno(walk->err, errno, "cannot list %s in the store", name);
     struct dirent *entry;
     while ((entry = readdir(dir))) {
         char path[SM_STORE_NAME_MAX];

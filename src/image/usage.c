@@ -12,36 +12,33 @@
 
 enum { MAX_DEPTH = 130 }; /* refs/ is as deep as a name is long */
 
-static void add_dir(int dirfd, const char *name, int depth, sm_disk_usage *part);
+static void add_dir(int parent, const char *name, int depth, sm_disk_usage *part);
 
 /* An entry of a directory: a file counts, a directory by what is in it. */
-static void add_entry(int dirfd, const char *name, int depth, sm_disk_usage *part)
+static void add_entry(int parent, const char *name, int depth, sm_disk_usage *part)
 {
     struct stat st;
-    if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+    if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
         return;
     if (S_ISDIR(st.st_mode)) {
-        add_dir(dirfd, name, depth + 1, part);
+        add_dir(parent, name, depth + 1, part);
     } else if (S_ISREG(st.st_mode)) {
         part->files++;
         part->bytes += (uint64_t)st.st_blocks * 512;
     }
 }
 
-static void add_dir(int dirfd, const char *name, int depth, sm_disk_usage *part)
+static void add_dir(int parent, const char *name, int depth, sm_disk_usage *part)
 {
     if (depth > MAX_DEPTH)
         return;
-    int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    auto_dir dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        sm_close(fd);
+    auto_dir dir = sm_open_dir(parent, name, O_NOFOLLOW);
+    if (!dir)
         return;
-    }
     struct dirent *entry;
     while ((entry = readdir(dir)))
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            add_entry(fd, entry->d_name, depth, part);
+            add_entry(dirfd(dir), entry->d_name, depth, part);
 }
 
 void sm_imgstore_usage(struct sm_imgstore *store, struct sm_store_usage *usage)

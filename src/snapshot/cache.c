@@ -177,12 +177,8 @@ static bool ends_with(const char *text, const char *end, size_t *stem)
 /* A second descriptor: reading a directory moves the position of the first. */
 static int read_dir(struct sm_snapshot_cache *cache, DIR **d, sm_error *err)
 {
-    auto_fd fd = openat(cache->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    *d = fd < 0 ? NULL : fdopendir(fd);
-    if (!*d)
-        return sm_error_errno(err, errno, "cannot list the snapshots in %s", cache->dir);
-    sm_steal_fd(&fd);
-    return 0;
+    *d = sm_open_dir(cache->fd, ".", 0);
+    return *d ? 0 : sm_error_errno(err, errno, "cannot list the snapshots in %s", cache->dir);
 }
 
 static int by_use(const void *a, const void *b)

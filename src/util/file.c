@@ -167,6 +167,52 @@ int sm_write_all(int fd, const void *data, size_t size)
     return 0;
 }
 
+int sm_read_file_at(
+    int dirfd, const char *path, size_t max, char **data, size_t *size, sm_error *err)
+{
+    auto_fd fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return sm_error_errno(err, errno, "cannot open %s", path);
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return sm_error_errno(err, errno, "cannot read %s", path);
+    if (!S_ISREG(st.st_mode))
+        return sm_error_set(err, SM_EINVAL, "%s is not a regular file", path);
+    if ((uint64_t)st.st_size > max)
+        return sm_error_set(err, SM_ELIMIT, "%s is larger than %zu bytes", path, max);
+    size_t want = (size_t)st.st_size;
+    auto_free char *buf = malloc(want + 1);
+    if (!buf)
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    size_t have = 0;
+    while (have < want) {
+        ssize_t n = pread(fd, buf + have, want - have, (off_t)have);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return sm_error_errno(err, errno, "cannot read %s", path);
+        if (n == 0)
+            break;
+        have += (size_t)n;
+    }
+    buf[have] = '\0';
+    *size = have;
+    *data = sm_steal_ptr(&buf);
+    return 0;
+}
+
+DIR *sm_open_dir(int dir, const char *name, int flags)
+{
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | flags);
+    DIR *list = fd < 0 ? NULL : fdopendir(fd);
+    if (!list) {
+        int saved = errno;
+        sm_close(fd);
+        errno = saved;
+    }
+    return list;
+}
+
 /* ---- directories ---------------------------------------------------------------------------- */
 
 /* What is in a directory is gone after a crash of the host if the directory is; one that cannot be flushed only delays durability. */

@@ -16,6 +16,7 @@
 #ifndef SM_UTIL_FILE_H
 #define SM_UTIL_FILE_H
 
+#include <dirent.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -63,6 +64,13 @@ void sm_partial_close(struct sm_partial *p);
 
 /* Writes all of it, or fails with errno. */
 int sm_write_all(int fd, const void *data, size_t size);
+
+/* Reads a regular file of at most max bytes; *data is NUL-terminated and the caller's. */
+int sm_read_file_at(
+    int dirfd, const char *path, size_t max, char **data, size_t *size, sm_error *err);
+
+/* Opens a directory to read its entries; `flags` as O_NOFOLLOW. NULL, with errno: it cannot be. */
+DIR *sm_open_dir(int dir, const char *name, int flags);
 
 /* Makes the directory, mode 0700, and those above it that are missing, `path` being relative to `dir`; those that it made are there
  * after a crash of the host. Fails with errno. */

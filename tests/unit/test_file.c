@@ -338,6 +338,38 @@ static void a_directory_that_is_made_is_on_disk(void **state)
     close(fd);
 }
 
+static void only_regular_files_of_some_length_are_read(void **state)
+{
+    char *data = NULL;
+    size_t size;
+    free(make_file(dir, "three", "abc", 3));
+    assert_int_equal(mkfifoat(dir_fd, "fifo", 0600), 0);
+    assert_int_equal(sm_read_file_at(dir_fd, "three", 3, &data, &size, &err), 0);
+    assert_int_equal(size, 3);
+    assert_string_equal(data, "abc");
+    free(data);
+    assert_int_equal(sm_read_file_at(dir_fd, "three", 2, &data, &size, &err), -SM_ELIMIT);
+    assert_int_equal(sm_read_file_at(dir_fd, "none", 2, &data, &size, &err), -SM_ENOTFOUND);
+    assert_int_equal(sm_read_file_at(dir_fd, "fifo", 2, &data, &size, &err), -SM_EINVAL);
+}
+
+static void only_directories_are_listed(void **state)
+{
+    free(make_file(dir, "file", "", 0));
+    assert_int_equal(mkdirat(dir_fd, "a", 0700), 0);
+    assert_int_equal(symlinkat("a", dir_fd, "link"), 0);
+    int next = dup(dir_fd);
+    close(next);
+    assert_null(sm_open_dir(dir_fd, "file", 0));
+    assert_int_equal(errno, ENOTDIR);
+    assert_null(sm_open_dir(dir_fd, "none", 0));
+    assert_int_equal(errno, ENOENT);
+    assert_null(sm_open_dir(dir_fd, "link", O_NOFOLLOW));
+    auto_dir list = sm_open_dir(dir_fd, "link", 0);
+    assert_non_null(list);
+    assert_int_equal(dirfd(list), next); /* what failed has kept no descriptor */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -353,6 +385,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_full_disk_leaves_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_private_place_is_its_owners, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_directory_that_is_made_is_on_disk, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            only_regular_files_of_some_length_are_read, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(only_directories_are_listed, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
