@@ -2,7 +2,7 @@
 #ifndef SM_AGENT_BOOT_H
 #define SM_AGENT_BOOT_H
 
-/* Returns when everything is in place; otherwise it says why on the console and ends the machine. */
+/* Returns when all is in place; otherwise it says why on the console and ends the machine. */
 void boot(const char *hostname, const char *root);
 
 #endif

@@ -1,9 +1,15 @@
 /*
  * PID 1. Boots the machine into the image, tells the host, serves it, and powers off.
  *
+ * Who calls whom, from the top: main; requests, a table; who answers them (exec over launch, file,
+ * probe, watch, pause, restore); conn; loop. The port proxy has streams of its own, over the loop.
+ * Each file has its state to itself: there is one agent in a machine, and a structure for all of it
+ * would have to know them all.
+ *
  * Settings come from the kernel command line: NAME=VALUE pairs that the kernel does not know are
- * our environment (a name with a dot in it would be dropped). sm_hostname=NAME     default: the
- * kernel's sm_root=DEVICE       default: /dev/pmem0
+ * our environment (a name with a dot in it would be dropped):
+ *     sm_hostname=NAME     default: the kernel's
+ *     sm_root=DEVICE       default: /dev/pmem0
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,14 +21,15 @@
 
 #include <linux/vm_sockets.h>
 
-#include "agent.h"
 #include "boot.h"
+#include "conn.h"
 #include "console.h"
+#include "identity.h"
+#include "proxy.h"
+#include "requests.h"
 
 #define BACKLOG        4096 /* the kernel resets what does not fit: as many as there are links */
 #define HELLO_ATTEMPTS 5
-
-static struct agent agent; /* set up at run time: the tables belong to .bss */
 
 static const char *setting(const char *name, const char *otherwise)
 {
@@ -46,12 +53,12 @@ static int vsock(void)
     return fd;
 }
 
-static void listen_on(uint32_t port, int (*add)(struct agent *, int))
+static void listen_on(uint32_t port, int (*add)(int listener))
 {
     struct sockaddr_vm addr = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = port};
     int fd = vsock();
     if (bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) != 0 || listen(fd, BACKLOG) != 0 ||
-        add(&agent, fd) != 0)
+        add(fd) != 0)
         die("cannot listen on vsock", "", errno);
 }
 
@@ -68,33 +75,29 @@ static void greet_host(void)
         close(fd);
         fd = vsock();
     }
-    struct conn *c = agent_add_conn(&agent, fd);
+    struct conn *c = conn_add(fd);
     struct sm_wire_hello hello = {
         .version = SM_WIRE_VERSION,
-        .boot_nonce = agent.boot_nonce,
-        .monotonic_ns = agent_now_ns(),
+        .boot_nonce = identity_nonce(),
+        .monotonic_ns = loop_now_ns(),
         .build = SM_VERSION,
     };
-    conn_put(&agent, c, SM_WIRE_HELLO, &hello);
+    conn_put(c, SM_WIRE_HELLO, &hello);
 }
 
 int main(void)
 {
-    struct utsname u;
+    struct utsname u = {0};
 
     boot(setting("sm_hostname", ""), setting("sm_root", "/dev/pmem0"));
-    agent.passwd = "/etc/passwd";
-    agent.group = "/etc/group";
-    agent.uptime = "/proc/uptime";
-    agent.boot_nonce = draw_nonce();
-    if (uname(&u) == 0)
-        memcpy(agent.hostname, u.nodename, sizeof(agent.hostname) - 1);
-    if (agent_init(&agent) != 0)
+    (void)uname(&u); /* without a name, then */
+    identity_init(draw_nonce(), u.nodename);
+    if (requests_init() != 0)
         die("cannot set up the event loop", "", errno);
-    listen_on(SM_WIRE_PORT, agent_listen);
-    listen_on(SM_WIRE_PROXY_PORT, agent_listen_proxy);
+    listen_on(SM_WIRE_PORT, conn_listen);
+    listen_on(SM_WIRE_PROXY_PORT, proxy_listen);
     greet_host();
-    if (agent_run(&agent) != 0)
+    if (loop_run() != 0)
         die("the event loop failed", "", errno);
     power_off();
 }

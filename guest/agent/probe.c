@@ -1,11 +1,11 @@
 /*
- * What listens in the guest, is the guest idle, and stopping it.
+ * What listens in the guest, and is the guest idle.
  *
  * Listeners come from the kernel's socket tables (sock_diag over netlink): four dumps, TCP and UDP
  * for both families. Waiting for one is polling with a growing interval. Idle is what /proc/uptime
  * says: between two looks, quiet_ms apart, the CPUs were idle but for IDLE_PERMILLE of the time.
  */
-#include "agent.h"
+#include "probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,13 +18,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "system.h"
 #include "util/bytes.h"
+#include "wait.h"
 
 #define POLL_MIN_MS 10u
 #define POLL_MAX_MS 200u
-/* A look that comes later than this was late because we did not run: the host has no CPU for us, or the VM stood still. */
-#define LATE_NS 50000000u
 /* Above what the looks themselves cost where the guest kernel is emulated. */
 #define IDLE_PERMILLE 100u
 #define QUIET_MIN_MS  200u
@@ -116,106 +114,121 @@ static bool dump_all(struct probe *p, bool tcp_only)
     return ok;
 }
 
-bool probe_look(struct agent *a, struct conn *c, struct probe *p, bool tcp_only)
+bool probe_look(struct conn *c, struct probe *p, bool tcp_only)
 {
-    struct buffer *b = conn_room(a, c, SM_WIRE_HEADER + 4 + p->max * SM_WIRE_SOCKET_SIZE);
+    struct buffer *b = conn_room(c, SM_WIRE_HEADER + 4 + p->max * SM_WIRE_SOCKET_SIZE);
     if (!b) {
-        conn_error(a, c, SM_WIRE_E_INTERNAL, ENOMEM, "no memory for the list of sockets", NULL);
+        conn_error(c, SM_WIRE_E_INTERNAL, ENOMEM, "no memory for the list of sockets", NULL);
         return false;
     }
     p->buffer = b;
     p->frame = b->data + b->start + b->len;
     if (!dump_all(p, tcp_only)) {
-        conn_error(a, c, SM_WIRE_E_INTERNAL, errno, "cannot list sockets", NULL);
+        conn_error(c, SM_WIRE_E_INTERNAL, errno, "cannot list sockets", NULL);
         return false;
     }
     return true;
 }
 
-void probe_send(struct agent *a, struct conn *c, const struct probe *p)
+void probe_send(struct conn *c, const struct probe *p)
 {
     uint32_t len = p->count * SM_WIRE_SOCKET_SIZE;
     sm_wire_data_header(p->frame, SM_WIRE_SOCKETS, 4 + len);
     sm_store_le32(p->frame + SM_WIRE_HEADER, len);
-    conn_commit(a, c, SM_WIRE_HEADER + 4 + len);
+    conn_commit(c, SM_WIRE_HEADER + 4 + len);
 }
 
-void probe_drop(struct agent *a, struct conn *c, const struct probe *p)
+void probe_drop(struct conn *c, const struct probe *p)
 {
     if (p->buffer->len > 0)
         return;
-    buffer_put(a, p->buffer);
+    buffer_put(p->buffer);
     c->out = NULL;
 }
 
 /* False: what is waited for is not there yet. */
-static bool answer_sockets(struct agent *a, struct conn *c, uint32_t port, bool wait)
+static bool answer_sockets(struct conn *c, uint32_t port, bool wait)
 {
     struct probe p = {.max = SM_WIRE_MAX_SOCKETS, .want = (uint16_t)port};
-    if (!probe_look(a, c, &p, wait))
+    if (!probe_look(c, &p, wait))
         return true;
     if (wait && !(port == 0 ? p.any_tcp : p.found)) {
-        probe_drop(a, c, &p);
+        probe_drop(c, &p);
         return false;
     }
-    probe_send(a, c, &p);
+    probe_send(c, &p);
     return true;
 }
 
-void probe_listeners(struct agent *a, struct conn *c)
+void probe_listeners(struct conn *c)
 {
-    answer_sockets(a, c, 0, false);
+    answer_sockets(c, 0, false);
 }
 
-/* ---- waiting ------------------------------------------------------------------------------ */
+/* ---- waiting for a listener --------------------------------------------------------------- */
 
-static void wait_over(struct agent *a, struct conn *c)
+struct wait_listen {
+    struct wait wait;
+    uint32_t port, poll_ms;
+};
+_Static_assert(sizeof(struct wait_listen) <= CONN_OWN_BYTES, "fits into a conn");
+
+static void look_for_listener(struct conn *c, uint64_t now, uint64_t late_ns)
 {
-    conn_set_timer(a, c, 0);
-    if (c->state != CONN_CLOSING)
-        c->state = CONN_REQUEST;
+    struct wait_listen *w = conn_own(c);
+    wait_was_late(c, late_ns);
+    if (answer_sockets(c, w->port, true)) {
+        conn_leave(c);
+        return;
+    }
+    if (wait_timed_out(c, now, "nothing listened in time"))
+        return;
+    w->poll_ms = w->poll_ms * 2 > POLL_MAX_MS ? POLL_MAX_MS : w->poll_ms * 2;
+    wait_next(c, now, w->poll_ms);
 }
 
-/* Next look after ms, or at the deadline, whichever is first. */
-static void wait_on(struct agent *a, struct conn *c, uint64_t now, uint32_t ms)
-{
-    uint64_t next = now + (uint64_t)ms * 1000000u;
-    conn_set_timer(a, c, next < c->deadline_ns ? next : c->deadline_ns);
-}
+static const struct conn_user listen_waits = {.timer = look_for_listener};
 
-static bool timed_out(struct agent *a, struct conn *c, uint64_t now, const char *message)
-{
-    if (now < c->deadline_ns)
-        return false;
-    conn_set_timer(a, c, 0);
-    conn_error(a, c, SM_WIRE_E_TIMEOUT, 0, message, NULL);
-    return true;
-}
-
-void probe_wait_listen(struct agent *a, struct conn *c, const struct sm_wire_wait_listen *m)
+void probe_wait_listen(struct conn *c, const struct sm_wire_wait_listen *m)
 {
     if (m->port > 65535) {
-        conn_error(a, c, SM_WIRE_E_BAD_VALUE, 0, "no such port", NULL);
+        conn_error(c, SM_WIRE_E_BAD_VALUE, 0, "no such port", NULL);
         return;
     }
-    if (answer_sockets(a, c, m->port, true))
+    if (answer_sockets(c, m->port, true))
         return;
-    uint64_t now = agent_now_ns();
-    c->state = CONN_WAIT_LISTEN;
-    c->port = m->port;
-    c->poll_ms = POLL_MIN_MS;
-    c->deadline_ns = now + (uint64_t)m->timeout_ms * 1000000u;
-    wait_on(a, c, now, c->poll_ms);
+    uint64_t now = loop_now_ns();
+    struct wait_listen *w = conn_own(c);
+    wait_begin(c, &listen_waits, now, m->timeout_ms);
+    w->port = m->port;
+    w->poll_ms = POLL_MIN_MS;
+    wait_next(c, now, w->poll_ms);
+}
+
+/* ---- waiting for idleness ----------------------------------------------------------------- */
+
+struct wait_idle {
+    struct wait wait;
+    uint32_t quiet_ms;
+    uint64_t uptime_ns, busy_ns; /* at the last look */
+};
+_Static_assert(sizeof(struct wait_idle) <= CONN_OWN_BYTES, "fits into a conn");
+
+static const char *uptime_path = "/proc/uptime";
+
+void probe_set_uptime(const char *path)
+{
+    uptime_path = path;
 }
 
 /* The sum over all CPUs of the time they were idle, to 10 ms; both numbers of /proc/uptime. */
-static bool read_uptime(const char *path, uint64_t *uptime_ns, uint64_t *idle_ns)
+static bool read_uptime(uint64_t *uptime_ns, uint64_t *idle_ns)
 {
     char text[64];
     uint64_t v[2] = {0, 0};
     static int fd = -1; /* opened once: a look must not itself be what keeps the guest busy */
     if (fd < 0)
-        fd = open(path, O_RDONLY | O_CLOEXEC);
+        fd = open(uptime_path, O_RDONLY | O_CLOEXEC);
     ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof(text), 0);
     unsigned i = 0;
     for (ssize_t k = 0; k < n; k++) {
@@ -230,142 +243,54 @@ static bool read_uptime(const char *path, uint64_t *uptime_ns, uint64_t *idle_ns
 }
 
 /* Time that the CPUs were not idle, since boot. */
-static bool busy_ns(const struct agent *a, uint64_t *uptime, uint64_t *busy)
+static bool busy_ns(uint64_t *uptime, uint64_t *busy)
 {
     uint64_t idle;
     cpu_set_t cpus;
-    if (!read_uptime(a->uptime, uptime, &idle) || sched_getaffinity(0, sizeof(cpus), &cpus) != 0)
+    if (!read_uptime(uptime, &idle) || sched_getaffinity(0, sizeof(cpus), &cpus) != 0)
         return false;
     *busy = *uptime * (uint64_t)CPU_COUNT(&cpus) - idle;
     return true;
 }
 
-void probe_wait_idle(struct agent *a, struct conn *c, const struct sm_wire_wait_idle *m)
+/* The looks cost the same whatever lies between them, and a multiple of it on a host that is short
+ * of CPU time: so the time between them grows until their share is small. */
+static void look_idle(struct conn *c, uint64_t now, uint64_t late_ns)
 {
-    uint64_t now = agent_now_ns();
-    if (!busy_ns(a, &c->sample_ns, &c->sample_busy_ns)) {
-        conn_error(a, c, SM_WIRE_E_INTERNAL, errno, "cannot read /proc/uptime", NULL);
-        return;
-    }
-    c->state = CONN_WAIT_IDLE;
-    c->quiet_ms = m->quiet_ms < QUIET_MIN_MS ? QUIET_MIN_MS : m->quiet_ms;
-    c->deadline_ns = now + (uint64_t)m->timeout_ms * 1000000u;
-    wait_on(a, c, now, c->quiet_ms);
-}
-
-/* The looks cost the same whatever lies between them, and a multiple of it on a host that is short of
- * CPU time: so the time between them grows until their share is small. */
-static void look_idle(struct agent *a, struct conn *c, uint64_t now)
-{
+    struct wait_idle *w = conn_own(c);
     uint64_t uptime, busy;
-    if (!busy_ns(a, &uptime, &busy)) {
-        conn_set_timer(a, c, 0);
-        conn_error(a, c, SM_WIRE_E_INTERNAL, errno, "cannot read /proc/uptime", NULL);
+    wait_was_late(c, late_ns);
+    if (!busy_ns(&uptime, &busy)) {
+        conn_error(c, SM_WIRE_E_INTERNAL, errno, "cannot read /proc/uptime", NULL);
         return;
     }
-    uint64_t span = uptime - c->sample_ns;
-    int64_t used = (int64_t)(busy - c->sample_busy_ns);
-    if (span >= (uint64_t)c->quiet_ms * 950000u && used <= (int64_t)(span / 1000 * IDLE_PERMILLE)) {
-        wait_over(a, c);
-        conn_put(a, c, SM_WIRE_OK, NULL);
+    uint64_t span = uptime - w->uptime_ns;
+    int64_t used = (int64_t)(busy - w->busy_ns);
+    if (span >= (uint64_t)w->quiet_ms * 950000u && used <= (int64_t)(span / 1000 * IDLE_PERMILLE)) {
+        conn_leave(c);
+        conn_put(c, SM_WIRE_OK, NULL);
         return;
     }
-    if (timed_out(a, c, now, "the guest was not idle in time"))
+    if (wait_timed_out(c, now, "the guest was not idle in time"))
         return;
-    c->sample_ns = uptime;
-    c->sample_busy_ns = busy;
-    if (c->quiet_ms < QUIET_MAX_MS)
-        c->quiet_ms = c->quiet_ms * 2 < QUIET_MAX_MS ? c->quiet_ms * 2 : QUIET_MAX_MS;
-    wait_on(a, c, now, c->quiet_ms);
+    w->uptime_ns = uptime;
+    w->busy_ns = busy;
+    if (w->quiet_ms < QUIET_MAX_MS)
+        w->quiet_ms = w->quiet_ms * 2 < QUIET_MAX_MS ? w->quiet_ms * 2 : QUIET_MAX_MS;
+    wait_next(c, now, w->quiet_ms);
 }
 
-/* ---- freezing ----------------------------------------------------------------------------- */
+static const struct conn_user idle_waits = {.timer = look_idle};
 
-/* All goes on as if nothing had been. */
-static void give_up_freeze(struct agent *a)
+void probe_wait_idle(struct conn *c, const struct sm_wire_wait_idle *m)
 {
-    system_thaw(&(const char *){NULL});
-    a->frozen = false;
-    exec_outlive(a, false);
-}
-
-void probe_abandon(struct agent *a, struct conn *c)
-{
-    if (c->state == CONN_WAIT_FROZEN)
-        give_up_freeze(a);
-}
-
-/* True: there is an answer. */
-static bool look_frozen(struct agent *a, struct conn *c, uint64_t now)
-{
-    const char *what = "cannot tell whether all is frozen";
-    int rc = system_frozen();
-    if (rc > 0) {
-        conn_put(a, c, SM_WIRE_OK, NULL);
-        return true;
-    }
-    if (rc == 0 && now < c->deadline_ns)
-        return false;
-    if (rc < 0) /* either ends the connection, and that the freeze */
-        conn_error(a, c, SM_WIRE_E_INTERNAL, -rc, what, NULL);
-    else
-        conn_error(a, c, SM_WIRE_E_TIMEOUT, 0, "not all processes could be frozen in time", NULL);
-    return true;
-}
-
-static void freeze_timer(struct agent *a, struct conn *c, uint64_t now)
-{
-    if (look_frozen(a, c, now))
-        wait_over(a, c);
-    else
-        wait_on(a, c, now, POLL_MIN_MS);
-}
-
-void probe_freeze(struct agent *a, struct conn *c, const struct sm_wire_freeze *m)
-{
-    const char *what = "";
-    bool anybody = false;
-    int e = system_freeze(&anybody, &what);
-    if (e != 0) {
-        system_thaw(&(const char *){NULL});
-        conn_error(a, c, SM_WIRE_E_INTERNAL, e, what, NULL);
+    uint64_t now = loop_now_ns();
+    struct wait_idle *w = conn_own(c);
+    if (!busy_ns(&w->uptime_ns, &w->busy_ns)) {
+        conn_error(c, SM_WIRE_E_INTERNAL, errno, "cannot read /proc/uptime", NULL);
         return;
     }
-    if (!anybody) {
-        conn_put(a, c, SM_WIRE_OK, NULL);
-        return;
-    }
-    uint64_t now = agent_now_ns();
-    a->frozen = true;
-    exec_outlive(a, true);
-    c->deadline_ns = now + (uint64_t)m->timeout_ms * 1000000u;
-    c->state = CONN_WAIT_FROZEN;
-    freeze_timer(a, c, now);
-}
-
-void probe_timer(struct agent *a, struct conn *c, uint64_t now)
-{
-    if (c->state == CONN_WATCH) {
-        watch_timer(a, c, now);
-        return;
-    }
-    /* That time is nobody's fault in here. The host has its own limit for how long it waits for us. */
-    if (now - c->next_ns > LATE_NS)
-        c->deadline_ns += now - c->next_ns;
-    if (c->state == CONN_WAIT_FROZEN) {
-        freeze_timer(a, c, now);
-        return;
-    }
-    if (c->state == CONN_WAIT_IDLE) {
-        look_idle(a, c, now);
-        return;
-    }
-    if (answer_sockets(a, c, c->port, true)) {
-        wait_over(a, c);
-        return;
-    }
-    if (timed_out(a, c, now, "nothing listened in time"))
-        return;
-    c->poll_ms = c->poll_ms * 2 > POLL_MAX_MS ? POLL_MAX_MS : c->poll_ms * 2;
-    wait_on(a, c, now, c->poll_ms);
+    wait_begin(c, &idle_waits, now, m->timeout_ms);
+    w->quiet_ms = m->quiet_ms < QUIET_MIN_MS ? QUIET_MIN_MS : m->quiet_ms;
+    wait_next(c, now, w->quiet_ms);
 }

@@ -9,19 +9,22 @@
  *
  * UDP: the socket is connected to the port, and the stream carries datagrams with their length in front.
  */
-#include "agent.h"
+#include "proxy.h"
 
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "host.h"
+#include "loop.h"
+#include "spawn.h"
 #include "system.h"
 #include "util/bytes.h"
 
+#define LINKS_MAX 4096
 #define FEW_LINKS 256 /* with these the ordinary limit of open files is enough */
 
 enum end { HOST = 0, GUEST = 1 };
@@ -34,8 +37,7 @@ enum link_state {
 };
 
 struct side {
-    int fd;
-    uint32_t interest;  /* epoll events asked for; 0: not registered */
+    struct source source;
     bool ended;         /* sends no more */
     struct buffer *out; /* what it has not taken yet */
 };
@@ -51,61 +53,56 @@ struct link {
     struct buffer *frames; /* UDP: the beginning of a frame from the host */
 };
 
-static struct link links[AGENT_MAX_LINKS];
+static struct link links[LINKS_MAX];
 
 static uint8_t shared[2 + 65536];
 
-static void close_link(struct agent *a, struct link *l)
+static void close_link(struct link *l)
 {
     for (int i = 0; i < 2; i++) {
-        buffer_put(a, l->side[i].out);
+        buffer_put(l->side[i].out);
         l->side[i].out = NULL;
-        if (l->side[i].fd >= 0)
-            close(l->side[i].fd);
-        l->side[i].fd = -1;
+        if (l->side[i].source.fd >= 0)
+            close(l->side[i].source.fd);
+        l->side[i].source.fd = -1;
     }
-    buffer_put(a, l->frames);
+    buffer_put(l->frames);
     l->frames = NULL;
     l->state = LINK_FREE;
 }
 
-/* Asks epoll for what can be dealt with; false: not possible. */
-static bool update(struct agent *a, struct link *l, enum end end)
+static void link_ready(unsigned index, uint32_t generation, uint32_t events);
+
+/* Asks the loop for what can be dealt with; false: not possible. */
+static bool update(struct link *l, enum end end)
 {
     struct side *s = &l->side[end], *other = &l->side[!end];
-    uint32_t want = s->out ? EPOLLOUT : 0;
+    uint32_t want = s->out ? LOOP_OUT : 0;
     if (end == GUEST && l->state == LINK_CONNECTING)
-        want = EPOLLOUT;
+        want = LOOP_OUT;
     else if (!s->ended && !other->out && (end == GUEST || l->state != LINK_CONNECTING))
-        want |= EPOLLIN;
-    if (s->fd < 0)
+        want |= LOOP_IN;
+    if (s->source.fd < 0)
         return true;
     /* An end that nothing is wanted of is watched for its loss, which is told once. */
     if (want == 0)
-        want = EPOLLHUP | EPOLLET;
-    if (want == s->interest)
-        return true;
-    int op = s->interest ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    if (agent_watch(a, op, s->fd, want, TAG_LINK, (unsigned)(l - links) * 2 + end, l->generation) !=
-        0)
-        return false;
-    s->interest = want;
-    return true;
+        want = LOOP_END_ONCE;
+    return loop_ask(&s->source, want) == 0;
 }
 
 /* ---- passing on ---------------------------------------------------------------------------- */
 
 /* Sends, and keeps what does not go. False: the end is lost. */
-static bool give(struct agent *a, struct side *to, const uint8_t *data, size_t len)
+static bool give(struct side *to, const uint8_t *data, size_t len)
 {
-    ssize_t n = send(to->fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t n = send(to->source.fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n < 0 && errno != EAGAIN && errno != EINTR)
         return false;
     if (n < 0)
         n = 0;
     if ((size_t)n == len)
         return true;
-    to->out = buffer_get(a, (uint32_t)len);
+    to->out = buffer_get((uint32_t)len);
     if (!to->out)
         return false;
     memcpy(to->out->data, data + n, len - (size_t)n);
@@ -121,7 +118,8 @@ static void give_datagrams(struct side *to, struct buffer *from)
         uint32_t n = sm_load_le16(p);
         if (from->len - 2 < n)
             break;
-        (void)!send(to->fd, p + 2, n, MSG_DONTWAIT | MSG_NOSIGNAL); /* lost as datagrams are */
+        (void)!send(
+            to->source.fd, p + 2, n, MSG_DONTWAIT | MSG_NOSIGNAL); /* lost as datagrams are */
         from->start += 2 + n;
         from->len -= 2 + n;
     }
@@ -130,12 +128,12 @@ static void give_datagrams(struct side *to, struct buffer *from)
 }
 
 /* From the host's stream to a UDP socket: frames may come in pieces. */
-static bool pass_frames(struct agent *a, struct link *l)
+static bool pass_frames(struct link *l)
 {
-    struct buffer *b = l->frames ? l->frames : buffer_get(a, AGENT_BUFFER_ROOM);
+    struct buffer *b = l->frames ? l->frames : buffer_get(BUFFER_ROOM);
     if (!b)
         return false;
-    ssize_t n = recv(l->side[HOST].fd, b->data + b->len, b->cap - b->len, MSG_DONTWAIT);
+    ssize_t n = recv(l->side[HOST].source.fd, b->data + b->len, b->cap - b->len, MSG_DONTWAIT);
     bool alive = n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
     if (n > 0) {
         b->len += (uint32_t)n;
@@ -143,50 +141,50 @@ static bool pass_frames(struct agent *a, struct link *l)
     }
     l->frames = b->len > 0 ? b : NULL;
     if (!l->frames)
-        buffer_put(a, b);
+        buffer_put(b);
     return alive;
 }
 
-static bool pass_datagram(struct agent *a, struct link *l)
+static bool pass_datagram(struct link *l)
 {
-    ssize_t n = recv(l->side[GUEST].fd, shared + 2, sizeof(shared) - 2, MSG_DONTWAIT);
+    ssize_t n = recv(l->side[GUEST].source.fd, shared + 2, sizeof(shared) - 2, MSG_DONTWAIT);
     if (n < 0) /* refused: nobody listens now; somebody may later */
         return errno == EAGAIN || errno == EINTR || errno == ECONNREFUSED;
     if (l->side[HOST].out)
         return true; /* dropped: the host is slow */
     sm_store_le16(shared, (uint16_t)n);
-    return give(a, &l->side[HOST], shared, (size_t)n + 2);
+    return give(&l->side[HOST], shared, (size_t)n + 2);
 }
 
-static bool pass_bytes(struct agent *a, struct link *l, enum end from)
+static bool pass_bytes(struct link *l, enum end from)
 {
     struct side *s = &l->side[from], *to = &l->side[!from];
     if (to->out)
         return true;
-    ssize_t n = recv(s->fd, shared, SM_WIRE_MAX_DATA, MSG_DONTWAIT);
+    ssize_t n = recv(s->source.fd, shared, SM_WIRE_MAX_DATA, MSG_DONTWAIT);
     if (n < 0)
         return errno == EAGAIN || errno == EINTR;
     if (n > 0)
-        return give(a, to, shared, (size_t)n);
+        return give(to, shared, (size_t)n);
     s->ended = true;
-    shutdown(to->fd, SHUT_WR);
+    shutdown(to->source.fd, SHUT_WR);
     return !to->ended; /* both have: over */
 }
 
 /* What waited for this end to take it. */
-static bool resume(struct agent *a, struct link *l, enum end end)
+static bool resume(struct link *l, enum end end)
 {
     struct side *s = &l->side[end];
     struct buffer *b = s->out;
     if (!b)
         return true;
-    ssize_t n = send(s->fd, b->data + b->start, b->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t n = send(s->source.fd, b->data + b->start, b->len, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n < 0)
         return errno == EAGAIN || errno == EINTR;
     b->start += (uint32_t)n;
     b->len -= (uint32_t)n;
     if (b->len == 0) {
-        buffer_put(a, b);
+        buffer_put(b);
         s->out = NULL;
     }
     return true;
@@ -221,30 +219,30 @@ static bool begin(struct link *l, bool v6)
     struct side *s = &l->side[GUEST];
     int one = 1;
 
-    if (s->fd >= 0)
-        close(s->fd);
-    s->fd = -1;
-    s->interest = 0;
+    if (s->source.fd >= 0)
+        close(s->source.fd);
+    s->source.fd = -1;
     l->tried6 = v6;
     if (!destination(l, v6, &a4, &a6))
         return false;
-    s->fd = socket(v6 ? AF_INET6 : AF_INET,
-        (l->udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (s->fd < 0)
+    int type = (l->udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK;
+    int fd = socket(v6 ? AF_INET6 : AF_INET, type, 0);
+    s->source = loop_source(fd, link_ready, (unsigned)(l - links) * 2 + GUEST, l->generation);
+    if (s->source.fd < 0)
         return false;
     if (!l->udp)
-        (void)setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+        (void)setsockopt(s->source.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     const struct sockaddr *to = v6 ? (const struct sockaddr *)&a6 : (const struct sockaddr *)&a4;
     socklen_t len = v6 ? sizeof(a6) : sizeof(a4);
     if (l->outside) { /* from there, too; the port is chosen with the connection, as one for all of them */
         if (!l->udp)
-            (void)setsockopt(s->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
+            (void)setsockopt(s->source.fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
         a4.sin_port = a6.sin6_port = 0;
-        if (bind(s->fd, to, len) != 0)
+        if (bind(s->source.fd, to, len) != 0)
             return false;
         a4.sin_port = a6.sin6_port = htons(l->port);
     }
-    int rc = connect(s->fd, to, len);
+    int rc = connect(s->source.fd, to, len);
     l->state = rc == 0 ? LINK_OPEN : LINK_CONNECTING;
     return rc == 0 || errno == EINPROGRESS;
 }
@@ -261,7 +259,7 @@ static bool opened(struct link *l)
         if (unit <= l->port)
             text[at++] = (char)('0' + l->port / unit % 10);
     text[at++] = '\n';
-    return send(l->side[HOST].fd, text, at, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)at;
+    return send(l->side[HOST].source.fd, text, at, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)at;
 }
 
 /* On the loopback the answer mostly is there at once. 127.0.0.1 first, then ::1. */
@@ -275,7 +273,7 @@ static bool connected(struct link *l)
 {
     int e = 0;
     socklen_t len = sizeof(e);
-    if (getsockopt(l->side[GUEST].fd, SOL_SOCKET, SO_ERROR, &e, &len) != 0)
+    if (getsockopt(l->side[GUEST].source.fd, SOL_SOCKET, SO_ERROR, &e, &len) != 0)
         e = errno;
     if (e == 0)
         return opened(l);
@@ -288,7 +286,7 @@ static bool connected(struct link *l)
 static bool read_first(struct link *l)
 {
     uint8_t first[SM_WIRE_PROXY_FIRST];
-    ssize_t n = recv(l->side[HOST].fd, first, sizeof(first), MSG_DONTWAIT);
+    ssize_t n = recv(l->side[HOST].source.fd, first, sizeof(first), MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return true;
     if (n != (ssize_t)sizeof(first))
@@ -304,24 +302,24 @@ static bool read_first(struct link *l)
 
 /* ---- the loop's side ----------------------------------------------------------------------- */
 
-static bool readable(struct agent *a, struct link *l, enum end end, uint32_t events)
+static bool readable(struct link *l, enum end end, uint32_t events)
 {
     if (l->state == LINK_CONNECTING)
         return false; /* the host's end went away meanwhile */
     if (l->side[end].ended)
-        return !(events & (EPOLLHUP | EPOLLERR)); /* nor does it listen any more */
+        return !(events & (LOOP_END | LOOP_ERROR)); /* nor does it listen any more */
     if (!l->udp)
-        return pass_bytes(a, l, end);
-    return end == HOST ? pass_frames(a, l) : pass_datagram(a, l);
+        return pass_bytes(l, end);
+    return end == HOST ? pass_frames(l) : pass_datagram(l);
 }
 
-static void update_both(struct agent *a, struct link *l)
+static void update_both(struct link *l)
 {
-    if (!update(a, l, HOST) || !update(a, l, GUEST))
-        close_link(a, l);
+    if (!update(l, HOST) || !update(l, GUEST))
+        close_link(l);
 }
 
-void proxy_event(struct agent *a, unsigned index, uint32_t generation, uint32_t events)
+static void link_ready(unsigned index, uint32_t generation, uint32_t events)
 {
     struct link *l = &links[index / 2];
     enum end end = index % 2 ? GUEST : HOST;
@@ -334,40 +332,54 @@ void proxy_event(struct agent *a, unsigned index, uint32_t generation, uint32_t 
     } else if (l->state == LINK_CONNECTING && end == GUEST) {
         alive = connected(l);
     } else {
-        if (events & EPOLLOUT)
-            alive = resume(a, l, end);
-        if (alive && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
-            alive = readable(a, l, end, events);
+        if (events & LOOP_OUT)
+            alive = resume(l, end);
+        if (alive && (events & (LOOP_IN | LOOP_END | LOOP_ERROR)))
+            alive = readable(l, end, events);
     }
     if (alive)
-        update_both(a, l);
+        update_both(l);
     else
-        close_link(a, l);
+        close_link(l);
 }
 
-void proxy_accept(struct agent *a, int listener)
+void proxy_serve(int fd)
 {
-    int fd = agent_accept(listener);
-    if (fd < 0 && errno == EMFILE)
-        spawn_raise_files(); /* the listener is readable still */
-    if (fd < 0)
-        return;
-    for (unsigned i = 0; i < AGENT_MAX_LINKS; i++) {
+    for (unsigned i = 0; i < LINKS_MAX; i++) {
         struct link *l = &links[i];
         if (l->state != LINK_FREE)
             continue;
         if (i == FEW_LINKS)
             spawn_raise_files();
+        uint32_t generation = l->generation + 1;
         *l = (struct link){
             .state = LINK_FIRST,
-            .generation = l->generation + 1,
-            .side = {{.fd = fd}, {.fd = -1}},
+            .generation = generation,
+            .side = {{.source = loop_source(fd, link_ready, 2 * i + HOST, generation)},
+                {.source.fd = -1}},
         };
         if (read_first(l))
-            update_both(a, l);
+            update_both(l);
         else
-            close_link(a, l);
+            close_link(l);
         return;
     }
     close(fd);
+}
+
+static struct source listener;
+
+static void listener_ready(unsigned index, uint32_t generation, uint32_t events)
+{
+    int fd = host_accept(listener.fd);
+    if (fd < 0 && errno == EMFILE)
+        spawn_raise_files(); /* the listener is readable still */
+    if (fd >= 0)
+        proxy_serve(fd);
+}
+
+int proxy_listen(int fd)
+{
+    listener = loop_source(fd, listener_ready, 0, 0);
+    return loop_ask(&listener, LOOP_IN);
 }

@@ -4,7 +4,7 @@
  * the request and leave word of a failure in struct spawn, and must touch nothing else. It makes
  * system calls directly, because a libc's setuid and the like think of threads.
  */
-#include "agent.h"
+#include "spawn.h"
 
 #include <errno.h>
 #include <fcntl.h>

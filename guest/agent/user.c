@@ -5,7 +5,7 @@
  * gid 0 and HOME "/"; supplementary groups come from the database only if no group was named. Root
  * with nothing else said needs no file at all.
  */
-#include "agent.h"
+#include "user.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,8 +14,17 @@
 #include <unistd.h>
 
 #include "system.h"
+#include "wire/wire.h"
 
 #define DATABASE_MAX (1u << 20)
+
+static const char *passwd_path = "/etc/passwd", *group_path = "/etc/group";
+
+void user_set_database(const char *passwd, const char *group)
+{
+    passwd_path = passwd;
+    group_path = group;
+}
 
 struct text {
     char *data;
@@ -184,7 +193,7 @@ static int find_group(const char *path, const char *which, struct user *u, const
     return 0;
 }
 
-int user_find(const struct agent *a, const char *spec, struct user *u, const char **what)
+int user_find(const char *spec, struct user *u, const char **what)
 {
     u->uid = 0;
     u->gid = 0;
@@ -206,8 +215,8 @@ int user_find(const struct agent *a, const char *spec, struct user *u, const cha
     }
     memcpy(who, spec, len);
     who[len] = 0;
-    int rc = find_passwd(a->passwd, who[0] ? who : "0", u, what);
+    int rc = find_passwd(passwd_path, who[0] ? who : "0", u, what);
     if (rc == 0)
-        rc = find_group(a->group, colon && colon[1] ? colon + 1 : NULL, u, what);
+        rc = find_group(group_path, colon && colon[1] ? colon + 1 : NULL, u, what);
     return rc;
 }

@@ -6,10 +6,21 @@
  * what starting a process does (docs/agent-protocol.md), and says nothing when all is as before: what was
  * told is kept as a digest. While the host has not taken what it was told, there are no looks.
  */
-#include "agent.h"
+#include "watch.h"
+
+#include "probe.h"
 
 #define LOOK_MIN_MS 250u
 #define LOOK_MAX_MS 2000u
+
+struct watch {
+    struct conn *next;
+    uint64_t seen; /* digest of what the host was told; 0: nothing yet */
+    uint32_t ms;   /* to the next look */
+};
+_Static_assert(sizeof(struct watch) <= CONN_OWN_BYTES, "fits into a conn");
+
+static struct conn *watches;
 
 static uint64_t digest(const struct probe *p)
 {
@@ -20,56 +31,62 @@ static uint64_t digest(const struct probe *p)
     return h;
 }
 
-static void look_after(struct agent *a, struct conn *c, uint64_t now, uint32_t ms)
+static void look_after(struct conn *c, uint64_t now, uint32_t ms)
 {
-    conn_set_timer(a, c, now + (uint64_t)ms * 1000000u);
+    conn_set_timer(c, now + (uint64_t)ms * 1000000u);
 }
 
-static void look(struct agent *a, struct conn *c)
+static void look(struct conn *c)
 {
+    struct watch *w = conn_own(c);
     struct probe p = {.max = SM_WIRE_MAX_WATCHED};
-    if (c->out)
+    if (c->out || !probe_look(c, &p, false))
         return;
-    if (!probe_look(a, c, &p, false)) {
-        a->n_watches--;
-        conn_set_timer(a, c, 0);
-        return;
-    }
     uint64_t h = digest(&p);
-    if (h == c->seen) {
-        probe_drop(a, c, &p);
+    if (h == w->seen) {
+        probe_drop(c, &p);
         return;
     }
-    c->seen = h;
-    probe_send(a, c, &p);
+    w->seen = h;
+    probe_send(c, &p);
 }
 
-void watch_start(struct agent *a, struct conn *c)
+static void look_again(struct conn *c, uint64_t now, uint64_t late_ns)
 {
-    c->state = CONN_WATCH;
-    c->seen = 0;
-    c->poll_ms = LOOK_MIN_MS;
-    a->n_watches++;
-    look_after(a, c, agent_now_ns(), c->poll_ms);
-    look(a, c);
+    struct watch *w = conn_own(c);
+    w->ms = w->ms * 2 < LOOK_MAX_MS ? w->ms * 2 : LOOK_MAX_MS;
+    look_after(c, now, w->ms);
+    look(c);
 }
 
-void watch_timer(struct agent *a, struct conn *c, uint64_t now)
+static void lost(struct conn *c)
 {
-    c->poll_ms = c->poll_ms * 2 < LOOK_MAX_MS ? c->poll_ms * 2 : LOOK_MAX_MS;
-    look_after(a, c, now, c->poll_ms);
-    look(a, c);
+    const struct watch *w = conn_own(c);
+    struct conn **link = &watches;
+    while (*link != c)
+        link = &((struct watch *)conn_own(*link))->next;
+    *link = w->next;
 }
 
-void watch_soon(struct agent *a)
+static const struct conn_user watch = {.timer = look_again, .lost = lost};
+
+void watch_start(struct conn *c)
 {
-    uint64_t now = a->n_watches > 0 ? agent_now_ns() : 0;
-    for (unsigned i = 0; a->n_watches > 0 && i < a->n_conns; i++) {
-        struct conn *c = &a->conns[i];
-        if (c->state != CONN_WATCH)
-            continue;
-        c->poll_ms = LOOK_MIN_MS;
-        if (c->next_ns > now + LOOK_MIN_MS * 1000000u)
-            look_after(a, c, now, LOOK_MIN_MS);
+    conn_take(c, &watch);
+    *(struct watch *)conn_own(c) = (struct watch){.next = watches, .ms = LOOK_MIN_MS};
+    watches = c;
+    look_after(c, loop_now_ns(), LOOK_MIN_MS);
+    look(c);
+}
+
+void watch_soon(void)
+{
+    uint64_t now = watches ? loop_now_ns() : 0;
+    for (struct conn *c = watches; c;) {
+        struct watch *w = conn_own(c);
+        w->ms = LOOK_MIN_MS;
+        if (c->timer.at_ns > now + LOOK_MIN_MS * 1000000u)
+            look_after(c, now, LOOK_MIN_MS);
+        c = w->next;
     }
 }

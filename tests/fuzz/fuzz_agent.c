@@ -16,9 +16,16 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "agent.h"
+#include "conn.h"
+#include "exec.h"
 #include "fuzz.h"
+#include "identity.h"
+#include "probe.h"
+#include "proxy.h"
+#include "requests.h"
+#include "spawn.h"
 #include "system.h"
+#include "user.h"
 #include "util/bytes.h"
 
 #define MAX_PEERS    6
@@ -45,12 +52,11 @@ struct link_ends {
     int host, guest; /* -1: none */
 };
 
-static struct agent agent;
 static struct peer peers[MAX_PEERS];
 static struct child children[MAX_CHILDREN];
 static struct link_ends ends[MAX_LINKS];
-static int to_accept = -1, passwd = -1; /* the next client of the proxy; the user database */
-static struct link_ends *connecting;    /* the link whose port is being connected to */
+static int passwd = -1;              /* the user database */
+static struct link_ends *connecting; /* the link whose port is being connected to */
 static uint64_t now_ns;
 static uint64_t knobs; /* which of the fakes fail */
 
@@ -160,7 +166,6 @@ int __wrap_unlink(const char *path);
 int __real_socket(int domain, int type, int protocol);
 int __wrap_socket(int domain, int type, int protocol);
 int __wrap_connect(int fd, const struct sockaddr *to, socklen_t size);
-int __wrap_accept4(int fd, struct sockaddr *from, socklen_t *size, int flags);
 int __real_epoll_wait(int epoll, struct epoll_event *events, int max, int timeout);
 int __wrap_epoll_wait(int epoll, struct epoll_event *events, int max, int timeout);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *t);
@@ -263,18 +268,10 @@ int __wrap_connect(int fd, const struct sockaddr *to, socklen_t size)
     return fails(9) || fails(10) ? -1 : 0;
 }
 
-int __wrap_accept4(int fd, struct sockaddr *from, socklen_t *size, int flags)
-{
-    int client = to_accept;
-    to_accept = -1;
-    errno = EAGAIN;
-    return client;
-}
-
 /* A turn at a time. */
 int __wrap_epoll_wait(int epoll, struct epoll_event *events, int max, int timeout)
 {
-    agent.stop = true;
+    loop_stop();
     return __real_epoll_wait(epoll, events, max, 0);
 }
 
@@ -294,8 +291,7 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *t)
 
 static void turn(void)
 {
-    agent.stop = false;
-    fuzz_demand(agent_run(&agent) == 0);
+    fuzz_demand(loop_run() == 0);
 }
 
 /* All that the agent sends is frames. */
@@ -323,9 +319,7 @@ static struct peer *connected(struct peer *p)
     fuzz_demand(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
     p->fd = pair[1];
     p->have = 0;
-    struct conn *c = agent_add_conn(&agent, pair[0]);
-    fuzz_demand(c);
-    conn_event(&agent, c, EPOLLIN);
+    conn_serve(pair[0]);
     return p;
 }
 
@@ -412,7 +406,7 @@ static void child_acts(struct fuzz_input *in)
     case 0:
         c->ended = true;
         c->status = (int)fuzz_take(in, 1) << 8;
-        exec_reap(&agent);
+        exec_reap();
         break;
     case 1:
         if (c->fds[k % 3] >= 0)
@@ -442,14 +436,13 @@ static void link_acts(struct fuzz_input *in)
     if (l->host < 0) {
         fuzz_demand(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
         l->host = pair[1];
-        to_accept = pair[0];
         uint8_t first[SM_WIRE_PROXY_FIRST];
         sm_store_le16(first, (uint16_t)fuzz_take(in, 1));
         sm_store_le16(first + 2, kind & 1   ? SM_WIRE_PROXY_UDP
                                  : kind & 2 ? SM_WIRE_PROXY_TCP
                                             : SM_WIRE_PROXY_TCP | SM_WIRE_PROXY_SAY_OK);
         (void)!send(l->host, first, sizeof(first), MSG_NOSIGNAL);
-        proxy_accept(&agent, -1);
+        proxy_serve(pair[0]);
     } else if (kind % 8 == 0) {
         close(l->host);
         l->host = -1;
@@ -508,12 +501,10 @@ static void step(struct fuzz_input *in)
 static void begin(void)
 {
     static const char users[] = "root:x:0:0::/root:\napp:x:1000:1001::/home/app:\n";
-    memset(&agent, 0, sizeof(agent));
     memset(children, 0, sizeof(children));
-    agent.uptime = "uptime";
-    agent.passwd = agent.group = "passwd";
-    agent.boot_nonce = 1;
-    strcpy(agent.hostname, "box");
+    probe_set_uptime("uptime");
+    user_set_database("passwd", "passwd");
+    identity_init(1, "box");
     now_ns = 1000000000000u;
     knobs = 0;
     passwd = memfd_create("passwd", MFD_CLOEXEC);
@@ -522,22 +513,19 @@ static void begin(void)
         peers[i].fd = -1;
     for (unsigned i = 0; i < MAX_LINKS; i++)
         ends[i] = (struct link_ends){-1, -1};
-    fuzz_demand(agent_init(&agent) == 0);
+    fuzz_demand(requests_init() == 0);
 }
 
 /* What was left running behind by its host: taken up again, so that its end is told to somebody. */
 static void attach_to_all(void)
 {
-    for (unsigned i = 0; i < agent.n_execs; i++) {
+    for (unsigned i = 0; exec_count() > 0 && i < MAX_STEPS; i++) {
         static uint8_t buf[64];
-        struct exec *e = &agent.execs[i];
         struct sm_wire_writer w = {.buf = buf, .cap = sizeof(buf)};
-        if (e->pid == 0 || e->conn)
-            continue;
         hang_up(&peers[0]);
         turn();
         turn();
-        sm_wire_put_attach(&w, &(struct sm_wire_attach){.pid = (uint32_t)e->pid});
+        sm_wire_put_attach(&w, &(struct sm_wire_attach){.pid = FIRST_PID + i % MAX_CHILDREN});
         (void)connected(&peers[0]);
         (void)!send(peers[0].fd, buf, w.len, MSG_NOSIGNAL);
         for (unsigned k = 0; k < 4; k++) {
@@ -565,7 +553,7 @@ static void run_out(void)
     for (unsigned i = 0; i < 4; i++) {
         for (unsigned k = 0; k < MAX_CHILDREN; k++)
             children[k].ended = true;
-        exec_reap(&agent);
+        exec_reap();
         turn();
     }
 }
@@ -578,18 +566,10 @@ static void end(void)
     attach_to_all();
     hang_up(&peers[0]);
     run_out();
-    for (unsigned i = 0; i < agent.n_conns; i++)
-        fuzz_demand(agent.conns[i].state == CONN_FREE);
-    for (unsigned i = 0; i < agent.n_execs; i++)
-        fuzz_demand(agent.execs[i].pid == 0);
-    fuzz_demand(agent.n_timed == 0 && agent.n_watches == 0);
-    while (agent.free_buffers) {
-        struct buffer *b = agent.free_buffers;
-        agent.free_buffers = b->next;
-        free(b);
-    }
-    close(agent.signals);
-    close(agent.epoll);
+    fuzz_demand(conn_count() == 0 && exec_count() == 0);
+    turn();
+    fuzz_demand(loop_is_idle());
+    loop_exit();
     close(passwd);
 }
 

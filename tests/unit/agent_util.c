@@ -19,9 +19,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "agent.h"
+#include "conn.h"
+#include "identity.h"
 #include "patience.h"
+#include "probe.h"
+#include "proxy.h"
+#include "requests.h"
 #include "system.h"
+#include "user.h"
 
 /* ---- the agent's process ------------------------------------------------------------------ */
 
@@ -129,16 +134,13 @@ int system_thaw(const char **what)
 
 static void serve(const struct agent_test *t, int listener, int proxy)
 {
-    static struct agent agent;
     char passwd[96], group[96], uptime[96];
     snprintf(passwd, sizeof(passwd), "%s/passwd", t->dir);
     snprintf(group, sizeof(group), "%s/group", t->dir);
     snprintf(uptime, sizeof(uptime), "%s/uptime", t->dir);
-    agent.uptime = uptime;
-    agent.passwd = passwd;
-    agent.group = group;
-    agent.boot_nonce = 0x1234567890abcdefu;
-    strcpy(agent.hostname, "box");
+    probe_set_uptime(uptime);
+    user_set_database(passwd, group);
+    identity_init(0x1234567890abcdefu, "box");
     int null = open("/dev/null", O_RDWR);
     dup2(null, 0);
     /* What the test inherited must not look like a leak of the agent's. */
@@ -151,8 +153,8 @@ static void serve(const struct agent_test *t, int listener, int proxy)
     fcntl(proxy, F_SETFD, FD_CLOEXEC);
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* as PID 1 would get orphans */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (agent_init(&agent) != 0 || agent_listen(&agent, listener) != 0 ||
-        agent_listen_proxy(&agent, proxy) != 0 || agent_run(&agent) != 0)
+    if (requests_init() != 0 || conn_listen(listener) != 0 || proxy_listen(proxy) != 0 ||
+        loop_run() != 0)
         _exit(99);
     _exit(0);
 }

@@ -1,0 +1,31 @@
+/* Starting a process: see spawn.c. */
+#ifndef SM_AGENT_SPAWN_H
+#define SM_AGENT_SPAWN_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "user.h"
+#include "wire/wire.h"
+
+struct spawn {
+    char *const *argv;
+    char *const *envp;
+    const char *path; /* value of PATH in envp */
+    const char *cwd;
+    const struct user *user;
+    int fds[3]; /* become 0, 1, 2; -1: /dev/null */
+    bool tty;   /* fds[0] is one, and becomes the controlling terminal */
+    /* What went wrong; kind 0: nothing. */
+    enum sm_wire_error_kind kind;
+    int errnum;
+    const char *what;
+};
+
+/* The agent may open as many files as there can be; what it starts gets the limit that was before. */
+void spawn_raise_files(void);
+
+/* Starts it; returns the pid, or -1 and s->kind, errnum, what. */
+pid_t spawn(struct spawn *s);
+
+#endif
