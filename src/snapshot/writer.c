@@ -109,7 +109,22 @@ int sm_snapshot_out_open(struct sm_snapshot_out *out, const char *path,
     if (ram_offset == 0 && s.arch != SM_ARCH_UNMARKED &&
         padding(meta, out->ram_offset) < ROOM_FOR_DIFFS)
         out->ram_offset += SM_SNAPSHOT_RAM_ALIGN;
-    return sm_snapshot_partial_open(&out->file, path, out->options.io, err);
+    if (out->options.fd <= 0)
+        return sm_snapshot_partial_open(&out->file, path, out->options.io, err);
+    out->file = (struct sm_partial){.fd = out->options.fd, .partial = strdup(path)};
+    return out->file.partial ? 0 : sm_error_set(err, SM_ENOMEM, "no memory for a path");
+}
+
+/* The caller's file has its name from him. */
+static int commit_file(struct sm_snapshot_out *out, sm_error *err)
+{
+    bool no_sync = out->options.no_sync;
+    if (out->options.fd <= 0)
+        return sm_partial_commit(
+            &out->file, no_sync ? SM_PARTIAL_NO_SYNC : SM_PARTIAL_SYNC_ALL, err);
+    if (!no_sync && out->options.io->sync(out->file.fd))
+        return sm_error_errno(err, errno, "cannot bring %s to disk", out->file.partial);
+    return 0;
 }
 
 int sm_snapshot_out_size(struct sm_snapshot_out *out, sm_error *err)
@@ -179,13 +194,15 @@ int sm_snapshot_out_commit(struct sm_snapshot_out *out, sm_error *err)
         (rc = sm_snapshot_encode(&s, out->ram_offset, &meta, &bytes, err)) ||
         (rc = sm_snapshot_write_at(out->options.io, out->file.fd, meta, bytes, 0, err)))
         return sm_error_prefix(err, rc, "%s", out->file.partial);
-    return sm_partial_commit(
-        &out->file, out->options.no_sync ? SM_PARTIAL_NO_SYNC : SM_PARTIAL_SYNC_ALL, err);
+    return commit_file(out, err);
 }
 
 void sm_snapshot_out_close(struct sm_snapshot_out *out)
 {
-    sm_partial_close(&out->file);
+    if (out->options.fd > 0)
+        free(out->file.partial);
+    else
+        sm_partial_close(&out->file);
 }
 
 /* ---- plain and streaming ------------------------------------------------------------------- */

@@ -35,7 +35,7 @@ unsigned sm_snapshot_threads_for(unsigned threads, uint64_t pages);
 
 /* A file under way. */
 struct sm_snapshot_out {
-    struct sm_partial file;
+    struct sm_partial file; /* where options.fd is given: that one, and its name for messages */
     struct sm_snapshot_write_options options;
     const struct sm_snapshot *snapshot;
     uint64_t ram_offset;

@@ -323,6 +323,43 @@ static unsigned change_here_and_there(uint8_t *p)
 }
 
 /* As after a restore: RAM mapped from the base, written here and there. Only that is looked at. */
+/* For who can open no file: the same bytes, and no name of any kind. */
+static void a_file_of_the_caller_s_is_written_and_not_named(void **state)
+{
+    (void)state;
+    struct sm_snapshot *s = make_snapshot(BYTES, true);
+    char *base = in_dir("base"), *diff = in_dir("diff"), *given = in_dir("given");
+    struct sm_compact *c0 = capture(ram, BYTES, 4);
+    uint8_t *p = changed_ram();
+    struct sm_compact *c = capture(p, BYTES, 4);
+    int base_fd = -1;
+    ok(sm_compact_save(base, s, c0, &fast, NULL, &err));
+    ok(sm_snapshot_open(base, &base_fd, &err));
+    ok(sm_snapshot_save_diff(diff, s, c, base_fd, &fast, NULL, &err));
+    for (int i = 0; i < 2; i++) {
+        auto_fd fd = open(given, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        const struct sm_snapshot_write_options options = {.fd = fd};
+        if (i == 0)
+            ok(sm_compact_save("no/such/name", s, c0, &options, NULL, &err));
+        else
+            ok(sm_snapshot_save_diff("no/such/name", s, c, base_fd, &options, NULL, &err));
+        assert_true(fcntl(fd, F_GETFD) >= 0);
+        expect_same_file(given, i == 0 ? base : diff);
+        sm_snapshot_free(expect_ram(given, i == 0 ? ram : p, BYTES));
+    }
+    close(base_fd);
+    unlink(base);
+    unlink(diff);
+    unlink(given);
+    free(base);
+    free(diff);
+    free(given);
+    munmap(p, BYTES);
+    sm_compact_free(c0);
+    sm_compact_free(c);
+    sm_snapshot_free(s);
+}
+
 static void a_delta_of_mapped_ram_looks_at_what_changed(void **state)
 {
     (void)state;
@@ -592,6 +629,7 @@ int main(void)
         cmocka_unit_test(a_compact_copy_does_not_follow_the_guest),
         cmocka_unit_test(loading_gives_the_compact_form_back),
         cmocka_unit_test(a_diff_is_the_whole_new_file),
+        cmocka_unit_test(a_file_of_the_caller_s_is_written_and_not_named),
         cmocka_unit_test(a_delta_of_mapped_ram_looks_at_what_changed),
         cmocka_unit_test(a_base_leaves_room_for_its_diffs),
         cmocka_unit_test(diffs_that_cannot_be_are_refused),
