@@ -245,7 +245,9 @@ static void await_answer(struct sm_machine *m)
     struct sm_wire_pong pong;
     struct sm_wait wait = sm_wait_ms(ANSWER_MS);
     sm_wire_put_ping(&w, &(struct sm_wire_ping){0});
-    if (sm_channel_connect(&channel, m, &wait, &err) ||
+    int fd;
+    if (sm_vsock_connect(sm_machine_vsock(m), SM_WIRE_PORT, &wait, &fd, &err) ||
+        sm_channel_init(&channel, fd, NULL, &err) ||
         sm_channel_send(&channel, frame, w.len, &wait, &err) ||
         sm_channel_expect(&channel, SM_WIRE_PONG, &pong, &wait, &err))
         bench_die("the restored agent's answer", &err);

@@ -30,7 +30,8 @@ int sm_exec_resize(sm_exec *exec, uint16_t rows, uint16_t columns, sm_error *err
 
 int sm_exec_wait(sm_exec *exec, int timeout_ms, sm_exec_result *result, sm_error *err)
 {
-    return sm_exec_await(exec, timeout_ms, result, err);
+    struct sm_wait wait = sm_wait_ms(timeout_ms);
+    return sm_exec_await(exec, &wait, result, err);
 }
 
 void sm_exec_close(sm_exec *exec)

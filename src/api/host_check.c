@@ -8,10 +8,10 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
-#include "hypervisor/hypervisor.h"
 #include "image/store.h"
 #include "util/cleanup.h"
 #include "util/locate.h"
+#include "vm/engine.h"
 
 #define LOW_DISK   (1ull << 30)
 #define LOW_MEMORY (512ull << 20)
@@ -37,9 +37,9 @@ __attribute__((format(printf, 5, 6))) static void add(struct report *r, const ch
 
 static void check_hypervisor(struct report *r)
 {
-    struct sm_hv *hv;
+    struct sm_engine *engine;
     sm_error err;
-    if (sm_hv_open(&hv, &err)) {
+    if (sm_engine_open(&engine, &err)) {
         add(r, "kvm", SM_CHECK_FAILED,
             err.code == SM_EPERM
                 ? "add your user to the group that owns /dev/kvm (usually 'kvm') and log in again"
@@ -49,16 +49,16 @@ static void check_hypervisor(struct report *r)
         return;
     }
     add(r, "kvm", SM_CHECK_OK, NULL, "/dev/kvm can be used");
-    bool assist;
-    if (sm_hv_needs_assist(hv, &assist, &err))
+    bool emulated;
+    if (sm_engine_is_emulated(engine, &emulated, &err))
         add(r, "hardware", SM_CHECK_FAILED, NULL, "a test VM did not run: %s", err.message);
-    else if (assist)
+    else if (emulated)
         add(r, "hardware", SM_CHECK_WARNING,
             "everything works; use a host with hardware virtualisation where speed matters",
             "no hardware virtualisation below: guest kernels are emulated and slow, and we help out");
     else
         add(r, "hardware", SM_CHECK_OK, NULL, "hardware virtualisation works");
-    sm_hv_close(hv);
+    sm_engine_close(engine);
 }
 
 static void check_file(

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "devices/vsock/vsock.h"
 #include "image/verify.h"
 #include "snapshot/cache.h"
 #include "snapshot/reader.h"
@@ -15,11 +14,11 @@
 #include "util/clock.h"
 #include "util/error.h"
 #include "util/guest_wait.h"
+#include "vm/bring_up.h"
 #include "vm/capture.h"
 #include "vm/command.h"
 #include "vm/exec.h"
 #include "vm/snapshots.h"
-#include "vmm/machine.h"
 
 #define IDLE_QUIET_MS    100
 #define BOOTED_SETTLE_MS 30000
@@ -34,7 +33,7 @@ static const char *const state_names[] = {[BASE] = "base", [WARM] = "warm", [SER
 
 struct bake {
     sm_image *image;
-    const sm_vm_config *config;
+    struct sm_vm_plan plan; /* of the VM that is captured */
     const sm_bake_options *options;
     struct sm_snapshot_cache *cache;
     char keys[N_STATES][SM_BAKE_KEY_SIZE];
@@ -65,11 +64,12 @@ static void add_strv(struct sm_fingerprint *f, const struct sm_strv *v)
     add_list(f, (const char *const *)v->items);
 }
 
-static void make_keys(struct bake *b, const struct sm_guest_files *files, const struct sm_hv *hv)
+static void make_keys(
+    struct bake *b, const struct sm_guest_files *files, const struct sm_engine *engine)
 {
     const struct sm_oci_config *image = &b->image->config;
     struct sm_fingerprint f;
-    sm_guest_files_fingerprint(files, b->config, hv, &f);
+    sm_guest_files_fingerprint(files, &b->plan.shape, engine, &f);
     sm_bake_key(b->image, &f, b->keys[BASE]);
     add_strv(&f, &image->env);
     add_text(&f, image->user);
@@ -95,8 +95,8 @@ static void note_asked(struct bake *b)
     struct sm_fingerprint f;
     sm_fingerprint_init(&f);
     add_list(&f, o->warmup);
-    add_text(&f, b->config->network);
-    add_text(&f, b->config->egress);
+    add_text(&f, b->plan.network.plug);
+    add_text(&f, b->plan.network.egress);
     put_hex(&f, b->began);
     sm_fingerprint_add(&f, until, sizeof(until));
     put_hex(&f, b->asked);
@@ -143,8 +143,9 @@ static bool is_there(const struct bake *b, enum state state)
 
 static void say(const struct bake *b, const char *what)
 {
-    if (b->config->progress)
-        b->config->progress(b->config->progress_arg, &(sm_progress){.what = what});
+    const struct sm_vm_events *events = &b->plan.events;
+    if (events->progress)
+        events->progress(events->progress_arg, &(sm_progress){.what = what});
 }
 
 /* ---- the guest --------------------------------------------------------------------------------- */
@@ -152,7 +153,9 @@ static void say(const struct bake *b, const char *what)
 static int wait_idle(sm_vm *vm, uint32_t timeout_ms, sm_error *err)
 {
     const struct sm_wire_wait_idle idle = {.quiet_ms = IDLE_QUIET_MS, .timeout_ms = timeout_ms};
-    int rc = sm_vm_ask(vm, SM_WIRE_WAIT_IDLE, &idle, SM_WIRE_OK, NULL, timeout_ms, err);
+    struct sm_guest_wait w;
+    sm_vm_begin_wait(vm, &w, timeout_ms);
+    int rc = sm_vm_ask(vm, SM_WIRE_WAIT_IDLE, &idle, SM_WIRE_OK, NULL, &w.wait, err);
     return rc ? sm_error_prefix(err, rc, "the VM does not become idle") : 0;
 }
 
@@ -166,14 +169,9 @@ static void settle(struct bake *b, uint32_t timeout_ms)
 static int wait_for_warmup(struct bake *b, sm_exec *exec, sm_exec_result *result, sm_error *err)
 {
     struct sm_guest_wait w;
-    sm_guest_wait_begin(&w, sm_machine_clock(b->vm->machine), WARMUP_WAIT_MS);
-    for (;;) {
-        int rc = sm_exec_await(exec, sm_wait_slice(&w.wait), result, err);
-        if (rc != -SM_ETIMEOUT)
-            return rc;
-        if (sm_wait_over(&w.wait))
-            return sm_wait_failed(&w.wait, err, "it did not end");
-    }
+    sm_guest_wait_begin(&w, sm_engine_clock(b->vm->engine), WARMUP_WAIT_MS);
+    int rc = sm_exec_await(exec, &w.wait, result, err);
+    return rc == -SM_ETIMEOUT ? sm_wait_failed(&w.wait, err, "it did not end") : rc;
 }
 
 static int run_warmup(struct bake *b, sm_error *err)
@@ -198,41 +196,61 @@ static int run_warmup(struct bake *b, sm_error *err)
     return 0;
 }
 
-/* Starts the image's own command so that it outlives its connection, and waits as asked for. */
-static int start_service(struct bake *b, uint32_t *pid, sm_error *err)
+/* Starts the image's own command so that it outlives its connection. */
+static int start_command(struct bake *b, uint32_t *pid, sm_error *err)
 {
-    say(b, "starting the image's command");
     auto_strv argv = {0};
     auto_strv env = {0};
     struct sm_wire_exec exec;
+    struct sm_wire_started started;
+    struct sm_guest_wait w;
     int rc = sm_command_describe(&b->image->config, &(sm_exec_config){0}, &argv, &env, &exec, err);
     if (rc)
         return rc;
     exec.flags |= SM_WIRE_EXEC_DETACH | SM_WIRE_EXEC_STDOUT | SM_WIRE_EXEC_STDERR;
-    struct sm_wire_started started;
-    rc = sm_vm_ask(b->vm, SM_WIRE_EXEC, &exec, SM_WIRE_STARTED, &started, 0, err);
+    sm_vm_begin_wait(b->vm, &w, 0);
+    rc = sm_vm_ask(b->vm, SM_WIRE_EXEC, &exec, SM_WIRE_STARTED, &started, &w.wait, err);
+    if (!rc)
+        *pid = started.pid;
+    return rc;
+}
+
+static int wait_for_listener(sm_vm *vm, uint32_t timeout_ms, sm_error *err)
+{
+    const struct sm_wire_wait_listen listen = {.timeout_ms = timeout_ms};
+    struct sm_wire_sockets sockets;
+    struct sm_guest_wait w;
+    sm_vm_begin_wait(vm, &w, timeout_ms);
+    int rc = sm_vm_ask(vm, SM_WIRE_WAIT_LISTEN, &listen, SM_WIRE_SOCKETS, &sockets, &w.wait, err);
+    return rc ? sm_error_prefix(err, rc, "the image's command does not listen") : 0;
+}
+
+/* The guest runs for so long; that it ends meanwhile is the failure. */
+static int let_run(sm_vm *vm, unsigned seconds, sm_error *err)
+{
+    struct sm_wait wait = sm_wait_ms(seconds * INT64_C(1000));
+    return sm_engine_wait(vm->engine, &wait, NULL, err) == 0 ? -SM_EGUEST : 0;
+}
+
+/* Starts the image's own command, and waits as asked for. */
+static int start_service(struct bake *b, uint32_t *pid, sm_error *err)
+{
+    say(b, "starting the image's command");
+    uint32_t seconds = b->options->seconds ? b->options->seconds : DEFAULT_UNTIL_S;
+    int rc = start_command(b, pid, err);
     if (rc)
         return rc;
-    *pid = started.pid;
-
-    uint32_t seconds = b->options->seconds ? b->options->seconds : DEFAULT_UNTIL_S;
-    if (b->options->until == SM_BAKE_LISTENING) {
-        const struct sm_wire_wait_listen listen = {.timeout_ms = seconds * 1000};
-        struct sm_wire_sockets sockets;
-        rc = sm_vm_ask(
-            b->vm, SM_WIRE_WAIT_LISTEN, &listen, SM_WIRE_SOCKETS, &sockets, seconds * 1000, err);
-        if (rc)
-            return sm_error_prefix(err, rc, "the image's command does not listen");
-    } else if (b->options->until == SM_BAKE_SECONDS) {
-        struct sm_machine_end end;
-        if (sm_machine_wait(b->vm->machine, (int)(b->options->seconds * 1000), &end, NULL) == 0)
-            return sm_error_set(err, SM_EGUEST, "%s", end.message);
-        return 0;
-    } else {
+    switch (b->options->until) {
+    case SM_BAKE_SECONDS:
+        return let_run(b->vm, b->options->seconds, err);
+    case SM_BAKE_LISTENING:
+        rc = wait_for_listener(b->vm, seconds * 1000, err);
+        if (!rc)
+            settle(b, SETTLE_MS);
+        return rc;
+    default:
         return wait_idle(b->vm, seconds * 1000, err);
     }
-    settle(b, SETTLE_MS);
-    return 0;
 }
 
 /* ---- capturing --------------------------------------------------------------------------------- */
@@ -250,7 +268,8 @@ static int capture(struct bake *b, enum state state, uint32_t pid, bool delta,
         .began = state != BASE ? b->began : NULL,
     };
     /* A stream that is still being closed would cost every restore a reset of the guest's connections. */
-    sm_vsock_wait_quiet(sm_machine_vsock(b->vm->machine), STREAMS_END_MS);
+    struct sm_wait quiet = sm_wait_ms(STREAMS_END_MS);
+    sm_engine_wait_quiet(b->vm->engine, &quiet);
     return sm_capture_take(capture, b->vm, &note, delta, err);
 }
 
@@ -259,9 +278,9 @@ static int boot_and_capture(struct bake *b, struct sm_capture *base, sm_error *e
 {
     say(b, "booting once to bake a snapshot");
     auto_free char *path = NULL;
-    int rc = sm_vm_new(b->image, b->config, sm_now_ns(), &b->vm, err);
+    int rc = sm_vm_new(b->image, &b->plan, sm_now_ns(), &b->vm, err);
     if (!rc)
-        rc = sm_vm_boot(b->vm, b->config, err);
+        rc = sm_vm_boot(b->vm, &b->plan, err);
     if (!rc)
         settle(b, BOOTED_SETTLE_MS);
     if (!rc)
@@ -277,8 +296,8 @@ static int boot_and_capture(struct bake *b, struct sm_capture *base, sm_error *e
  * has to be looked at. */
 static int restore_base(struct bake *b, const char *path, sm_error *err)
 {
-    int rc = sm_vm_new(b->image, b->config, sm_now_ns(), &b->vm, err);
-    return rc ? rc : sm_vm_restore(b->vm, b->config, path, err);
+    int rc = sm_vm_new(b->image, &b->plan, sm_now_ns(), &b->vm, err);
+    return rc ? rc : sm_vm_restore(b->vm, &b->plan, path, err);
 }
 
 static int make_state(struct bake *b, enum state state, uint32_t *pid, sm_error *err)
@@ -297,7 +316,7 @@ static int capture_top(struct bake *b, enum state state, uint32_t pid, bool delt
     auto_free char *base_path = NULL;
     auto_free char *path = NULL;
     auto_fd base_fd = -1;
-    struct sm_capture top = {0};
+    struct sm_capture top = SM_CAPTURE_NONE;
     int rc = find(b, BASE, &base_path, err);
     if (!rc)
         rc = sm_snapshot_open(base_path, &base_fd, err);
@@ -323,7 +342,7 @@ static int capture_top(struct bake *b, enum state state, uint32_t pid, bool delt
 static int bake(struct bake *b, enum state state, sm_error *err)
 {
     auto_free char *base_path = NULL;
-    struct sm_capture base = {0};
+    struct sm_capture base = SM_CAPTURE_NONE;
     uint32_t pid = 0;
     int rc = sm_imgstore_verify(b->image->store, &b->image->info, err);
     if (rc)
@@ -387,25 +406,36 @@ static int bake_locked(struct bake *b, enum state state, bool *baked, sm_error *
 static int find_keys(struct bake *b, sm_error *err)
 {
     struct sm_guest_files files;
-    struct sm_hv *hv;
-    int rc = sm_guest_files_find(&files, b->image, b->config, err);
+    struct sm_engine *engine;
+    int rc = sm_guest_files_find(&files, b->image, &b->plan.shape, err);
     if (rc)
         return rc;
-    rc = sm_hv_open(&hv, err);
+    rc = sm_engine_open(&engine, err);
     if (!rc) {
-        make_keys(b, &files, hv);
-        sm_hv_close(hv);
+        make_keys(b, &files, engine);
+        sm_engine_close(engine);
     }
     sm_guest_files_clear(&files);
     return rc;
 }
 
-int sm_bake(sm_image *image, const sm_vm_config *config, const sm_bake_options *options,
+/* The VM that a snapshot is made in: of that shape, and nothing of what a VM is asked for besides. */
+static struct sm_vm_plan make_plan(const struct sm_bake_request *request)
+{
+    return (struct sm_vm_plan){
+        .shape = request->shape,
+        .network = {.plug = request->plug, .egress = request->egress},
+        .boot_timeout_ms = request->boot_timeout_ms,
+        .events = {.progress = request->progress, .progress_arg = request->progress_arg},
+    };
+}
+
+int sm_bake(sm_image *image, const struct sm_bake_request *request, const sm_bake_options *options,
     bool *baked, sm_snapshot_stats *stats, sm_error *err)
 {
     struct bake b = {
         .image = image,
-        .config = config,
+        .plan = make_plan(request),
         .options = options,
         .stats = stats,
         .decides = true,
@@ -429,29 +459,39 @@ int sm_bake(sm_image *image, const sm_vm_config *config, const sm_bake_options *
     return rc;
 }
 
-int sm_bake_find(sm_vm *vm, const sm_vm_config *config, char **path, sm_error *err)
+/* The base, by the way, for who wants to restore it. */
+static int bake_base(struct bake *b, sm_vm *vm, char **path, sm_error *err)
+{
+    uint64_t begin = sm_now_ns();
+    bool baked;
+    int rc = bake_locked(b, BASE, &baked, err);
+    if (!rc)
+        rc = find(b, BASE, path, err);
+    uint64_t took = sm_now_ns() - begin;
+    vm->timing.baked_us = took / 1000;
+    vm->start_ns += took;
+    return rc;
+}
+
+int sm_bake_find(sm_vm *vm, const struct sm_vm_plan *plan, char **path, sm_error *err)
 {
     static const sm_bake_options options;
-    sm_vm_config base =
-        *config; /* nothing runs in what may be baked here, so it needs no tap interface */
-    base.network = NULL;
-    struct bake b = {.image = vm->image, .config = &base, .options = &options};
-    make_keys(&b, &vm->files, vm->hv);
+    /* Nothing runs in what may be baked here, so it needs no network of any kind. */
+    const struct sm_bake_request request = {
+        .shape = plan->shape,
+        .boot_timeout_ms = plan->boot_timeout_ms,
+        .progress = plan->events.progress,
+        .progress_arg = plan->events.progress_arg,
+    };
+    struct bake b = {.image = vm->image, .plan = make_plan(&request), .options = &options};
+    make_keys(&b, &vm->files, vm->engine);
     int rc = sm_snapshots_open(vm->image->store, &b.cache, err);
     if (rc)
         return rc;
-    bool found = (config->service && find(&b, SERVICE, path, NULL) == 0) ||
+    bool found = (plan->service && find(&b, SERVICE, path, NULL) == 0) ||
                  find(&b, WARM, path, NULL) == 0 || find(&b, BASE, path, NULL) == 0;
-    if (!found) {
-        uint64_t begin = sm_now_ns();
-        bool baked;
-        rc = bake_locked(&b, BASE, &baked, err);
-        if (!rc)
-            rc = find(&b, BASE, path, err);
-        uint64_t took = sm_now_ns() - begin;
-        vm->timing.baked_us = took / 1000;
-        vm->start_ns += took;
-    }
+    if (!found)
+        rc = bake_base(&b, vm, path, err);
     sm_snapshot_cache_close(b.cache);
     return rc;
 }

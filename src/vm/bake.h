@@ -19,11 +19,20 @@
 
 #include "vm/vm.h"
 
+/* What a snapshot is made of; the shape is settled. The network is a warm-up's and a service's. */
+struct sm_bake_request {
+    struct sm_vm_shape shape;
+    const char *plug, *egress; /* as in struct sm_vm_network_config */
+    int boot_timeout_ms;
+    sm_progress_fn *progress; /* NULL: nobody is told */
+    void *progress_arg;
+};
+
 /* As sm_image_bake of the public API. */
-int sm_bake(sm_image *image, const sm_vm_config *config, const sm_bake_options *options,
+int sm_bake(sm_image *image, const struct sm_bake_request *request, const sm_bake_options *options,
     bool *baked, sm_snapshot_stats *stats, sm_error *err);
 
 /* The path of the snapshot to restore for this VM, baked if need be. free() it. */
-int sm_bake_find(sm_vm *vm, const sm_vm_config *config, char **path, sm_error *err);
+int sm_bake_find(sm_vm *vm, const struct sm_vm_plan *plan, char **path, sm_error *err);
 
 #endif

@@ -1,15 +1,12 @@
 /* Capturing a VM. See capture.h. */
 #include "vm/capture.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "snapshot/page_map.h"
 #include "util/cleanup.h"
-#include "util/clock.h"
 #include "util/error.h"
 #include "vm/registry.h"
-#include "vmm/machine.h"
 
 static char *note_text(const sm_vm *vm, const struct sm_note *note)
 {
@@ -20,106 +17,58 @@ static char *note_text(const sm_vm *vm, const struct sm_note *note)
     return sm_note_write(&whole);
 }
 
-static int copy_paused(struct sm_capture *c, sm_vm *vm, const struct sm_note *note, bool delta,
-    const struct sm_ram *ram, sm_error *err)
-{
-    int rc = sm_machine_save(vm->machine, &c->snapshot, err);
-    if (!rc)
-        rc = sm_compact_capture(c->compact, ram, delta, NULL, err);
-    if (rc)
-        return rc;
-    struct sm_snapshot *s = c->snapshot;
-    memcpy(s->build.kernel, vm->files.kernel_id, sizeof(s->build.kernel));
-    memcpy(s->build.agent, vm->files.agent_id, sizeof(s->build.agent));
-    memcpy(s->build.rootfs, vm->files.rootfs_id, sizeof(s->build.rootfs));
-    s->listeners = sm_steal_ptr(&c->listeners);
-    s->n_listeners = c->n_listeners;
-    s->note = note_text(vm, note);
-    return s->note ? 0 : sm_error_set(err, SM_ENOMEM, "no memory for the snapshot's note");
-}
-
 int sm_capture_listeners(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 {
     struct sm_wire_sockets sockets;
-    int rc = sm_vm_ask(vm, SM_WIRE_LISTENERS, NULL, SM_WIRE_SOCKETS, &sockets, 0, err);
+    struct sm_guest_wait w;
+    sm_vm_begin_wait(vm, &w, 0);
+    int rc = sm_vm_ask(vm, SM_WIRE_LISTENERS, NULL, SM_WIRE_SOCKETS, &sockets, &w.wait, err);
     if (rc)
         return sm_error_prefix(err, rc, "cannot tell what listens in the guest");
     return sm_registry_make(&sockets, &capture->listeners, &capture->n_listeners, err);
 }
 
-int sm_capture_resume(struct sm_capture *capture, sm_error *err)
-{
-    return sm_machine_resume(capture->vm->machine, &capture->pause, err);
-}
-
 int sm_capture_take(
     struct sm_capture *capture, sm_vm *vm, const struct sm_note *note, bool delta, sm_error *err)
 {
-    struct sm_ram ram;
-    capture->vm = vm;
-    sm_machine_ram(vm->machine, &ram);
-    int rc = sm_compact_new(ram.bytes, &capture->compact, err);
-    if (!rc)
-        rc = sm_compact_prepare(capture->compact, &ram, delta, err);
-    if (rc)
-        return rc;
-    uint64_t begin = sm_now_ns();
-    rc = sm_machine_pause(vm->machine, &capture->pause, err);
-    if (rc)
-        return rc;
-    rc = copy_paused(capture, vm, note, delta, &ram, err);
-    if (rc)
-        sm_capture_resume(capture, NULL);
-    capture->stats.pause_us = (sm_now_ns() - begin) / 1000;
-    capture->stats.ram_bytes = ram.bytes;
-    return rc;
+    auto_free char *text = note_text(vm, note);
+    if (!text)
+        return sm_error_set(err, SM_ENOMEM, "no memory for the snapshot's note");
+    const struct sm_engine_label label = {
+        .kernel_id = vm->files.kernel_id,
+        .agent_id = vm->files.agent_id,
+        .rootfs_id = vm->files.rootfs_id,
+        .listeners = capture->listeners,
+        .n_listeners = capture->n_listeners,
+        .note = text,
+    };
+    return sm_engine_capture(vm->engine, &label, delta, &capture->copy, err);
 }
 
-static void write_file(void *arg)
+int sm_capture_resume(struct sm_capture *capture, sm_error *err)
 {
-    struct sm_capture *c = arg;
-    const struct sm_snapshot_write_options options = {.ram_sums = true};
-    struct sm_snapshot_write_stats stats = {0};
-    uint64_t begin = sm_now_ns();
-    if (c->base_fd >= 0)
-        c->rc = sm_snapshot_save_diff(
-            c->path, c->snapshot, c->compact, c->base_fd, &options, &stats, &c->error);
-    else
-        c->rc = sm_compact_save(c->path, c->snapshot, c->compact, &options, &stats, &c->error);
-    c->stats.write_us = (sm_now_ns() - begin) / 1000;
-    c->stats.data_bytes = stats.ram_data_bytes;
+    return sm_engine_capture_resume(capture->copy, err);
 }
 
 int sm_capture_write(struct sm_capture *capture, const char *path, int base_fd, sm_error *err)
 {
-    capture->base_fd = base_fd;
-    capture->path = strdup(path);
-    if (!capture->path)
-        return sm_error_set(err, SM_ENOMEM, "no memory for a path");
-    return sm_thread_start(&capture->thread, "snapshot", write_file, capture, 0, err);
+    struct sm_partial *file = &capture->file;
+    int rc = sm_partial_open(file, AT_FDCWD, path, NULL, err);
+    return rc ? rc : sm_engine_capture_write(capture->copy, file->fd, file->partial, base_fd, err);
 }
 
 int sm_capture_finish(struct sm_capture *capture, sm_snapshot_stats *stats, sm_error *err)
 {
-    sm_thread_join(&capture->thread);
-    if (capture->rc) {
-        if (err)
-            *err = capture->error;
-        return capture->rc;
-    }
-    if (stats)
-        *stats = capture->stats;
-    return 0;
+    int rc = sm_engine_capture_finish(capture->copy, stats, err);
+    return rc ? rc : sm_partial_commit(&capture->file, SM_PARTIAL_SYNC_ALL, err);
 }
 
 void sm_capture_clear(struct sm_capture *capture)
 {
-    sm_thread_join(&capture->thread);
-    sm_compact_free(capture->compact);
-    sm_snapshot_free(capture->snapshot);
+    sm_engine_capture_free(capture->copy);
+    sm_partial_close(&capture->file);
     free(capture->listeners);
-    free(capture->path);
-    *capture = (struct sm_capture){0};
+    *capture = SM_CAPTURE_NONE;
 }
 
 /* Of a guest that is frozen; it is thawed. */
@@ -141,7 +90,7 @@ static int capture_frozen(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 static int capture_live(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 {
     pthread_rwlock_wrlock(&vm->capturing);
-    int rc = sm_machine_is_paused(vm->machine, &vm->paused)
+    int rc = sm_engine_is_paused(vm->engine)
                  ? sm_error_set(err, SM_EINVAL,
                        "it is paused, and its agent has a part in it; resume it first")
                  : sm_vm_freeze(vm, err);
@@ -153,7 +102,7 @@ static int capture_live(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 
 int sm_vm_capture(sm_vm *vm, const char *path, sm_snapshot_stats *stats, sm_error *err)
 {
-    struct sm_capture capture = {0};
+    struct sm_capture capture = SM_CAPTURE_NONE;
     int rc = capture_live(&capture, vm, err);
     if (!rc)
         rc = sm_capture_write(&capture, path, -1, err);

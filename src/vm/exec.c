@@ -1,7 +1,6 @@
 /* Starting a command in a VM. See exec.h. */
 #include "vm/exec.h"
 
-#include "util/guest_wait.h"
 #include "util/strv.h"
 #include "vm/command.h"
 
@@ -18,7 +17,7 @@ int sm_vm_exec(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error
         rc = sm_command_describe(image, config, &argv, &env, &request.exec, err);
     struct sm_channel channel;
     struct sm_guest_wait w;
-    sm_guest_wait_begin(&w, sm_machine_clock(vm->machine), SM_AGENT_TIMEOUT_MS);
+    sm_vm_begin_wait(vm, &w, 0);
     pthread_rwlock_rdlock(&vm->capturing);
     if (!rc)
         rc = sm_vm_channel(vm, &channel, &w.wait, err);
@@ -30,7 +29,7 @@ int sm_vm_exec(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error
         sm_vm_put_service(vm, request.attach.pid);
     pthread_rwlock_unlock(&vm->capturing);
     if (!rc)
-        sm_vm_network_watch(&vm->network);
+        sm_engine_watch(vm->engine);
     return rc;
 }
 

@@ -11,9 +11,6 @@
 #include "util/error.h"
 #include "util/fingerprint.h"
 #include "util/locate.h"
-#include "vmm/machine.h"
-
-#define DEFAULT_MEMORY (256ull << 20)
 
 _Static_assert(SM_SNAPSHOT_ID_BYTES == SM_FILE_ID_BYTES, "ids of files fit into snapshots");
 
@@ -56,13 +53,13 @@ static int identify_rootfs(const sm_image *image, uint8_t *id, sm_error *err)
     return 0;
 }
 
-int sm_guest_files_find(
-    struct sm_guest_files *files, const sm_image *image, const sm_vm_config *config, sm_error *err)
+int sm_guest_files_find(struct sm_guest_files *files, const sm_image *image,
+    const struct sm_vm_shape *shape, sm_error *err)
 {
     *files = (struct sm_guest_files){0};
-    int rc = find(config->kernel, "vmlinux", "guest kernel", &files->kernel, files->kernel_id, err);
+    int rc = find(shape->kernel, "vmlinux", "guest kernel", &files->kernel, files->kernel_id, err);
     if (!rc)
-        rc = find(config->initramfs, "agent.cpio", "agent's initramfs", &files->initramfs,
+        rc = find(shape->initramfs, "agent.cpio", "agent's initramfs", &files->initramfs,
             files->agent_id, err);
     if (!rc)
         rc = identify_rootfs(image, files->rootfs_id, err);
@@ -78,16 +75,6 @@ void sm_guest_files_clear(struct sm_guest_files *files)
     *files = (struct sm_guest_files){0};
 }
 
-uint64_t sm_vm_config_memory(const sm_vm_config *config)
-{
-    return config->memory_bytes ? config->memory_bytes : DEFAULT_MEMORY;
-}
-
-unsigned sm_vm_config_vcpus(const sm_vm_config *config)
-{
-    return config->vcpus ? config->vcpus : 1;
-}
-
 void sm_bake_key(
     const sm_image *image, const struct sm_fingerprint *made_of, char key[SM_BAKE_KEY_SIZE])
 {
@@ -99,22 +86,16 @@ void sm_bake_key(
         snprintf(key + n + 2 * i, 3, "%02x", bytes[i]);
 }
 
-void sm_guest_files_fingerprint(const struct sm_guest_files *files, const sm_vm_config *config,
-    const struct sm_hv *hv, struct sm_fingerprint *f)
+void sm_guest_files_fingerprint(const struct sm_guest_files *files, const struct sm_vm_shape *shape,
+    const struct sm_engine *engine, struct sm_fingerprint *f)
 {
-    const uint64_t numbers[] = {
-        sm_vm_config_memory(config),
-        sm_vm_config_vcpus(config),
-    };
-    const char *cmdline = config->cmdline ? config->cmdline : "";
-    uint8_t cpu[SM_CPU_DIGEST_BYTES];
-    sm_hv_cpu_digest(hv, cpu);
+    const uint64_t numbers[] = {shape->memory_bytes, shape->vcpus};
+    const char *cmdline = shape->cmdline ? shape->cmdline : "";
     sm_fingerprint_init(f);
     sm_fingerprint_add(f, numbers, sizeof(numbers));
     sm_fingerprint_add(f, files->rootfs_id, sizeof(files->rootfs_id));
     sm_fingerprint_add(f, files->kernel_id, sizeof(files->kernel_id));
     sm_fingerprint_add(f, files->agent_id, sizeof(files->agent_id));
-    sm_fingerprint_add(f, sm_vmm_build_id, sizeof(sm_vmm_build_id));
-    sm_fingerprint_add(f, cpu, sizeof(cpu));
+    sm_engine_fingerprint(engine, f);
     sm_fingerprint_add(f, cmdline, strlen(cmdline));
 }

@@ -4,10 +4,10 @@
 
 #include <supermachine.h>
 
-#include "hypervisor/hypervisor.h"
 #include "image/image.h"
 #include "snapshot/snapshot.h"
 #include "util/fingerprint.h"
+#include "vm/engine.h"
 
 struct sm_guest_files {
     char *kernel, *initramfs; /* paths */
@@ -17,9 +17,9 @@ struct sm_guest_files {
     uint8_t rootfs_id[SM_SNAPSHOT_ID_BYTES];
 };
 
-/* Finds those that config names, or the installed ones. On failure *files is empty. */
-int sm_guest_files_find(
-    struct sm_guest_files *files, const sm_image *image, const sm_vm_config *config, sm_error *err);
+/* Finds those that the shape names, or the installed ones. On failure *files is empty. */
+int sm_guest_files_find(struct sm_guest_files *files, const sm_image *image,
+    const struct sm_vm_shape *shape, sm_error *err);
 void sm_guest_files_clear(struct sm_guest_files *files);
 
 /* Two snapshots with one key are interchangeable: "<root file system, 12 digits>-<fingerprint>". */
@@ -27,13 +27,9 @@ void sm_guest_files_clear(struct sm_guest_files *files);
 void sm_bake_key(
     const sm_image *image, const struct sm_fingerprint *made_of, char key[SM_BAKE_KEY_SIZE]);
 
-/* What a machine is made of on which nothing has run: root file system, kernel, agent, VMM, CPU, and its shape. Nothing of
- * the image's configuration: images that differ in it alone share what was baked. */
-void sm_guest_files_fingerprint(const struct sm_guest_files *files, const sm_vm_config *config,
-    const struct sm_hv *hv, struct sm_fingerprint *f);
-
-/* With the defaults in the place of zeros. */
-uint64_t sm_vm_config_memory(const sm_vm_config *config);
-unsigned sm_vm_config_vcpus(const sm_vm_config *config);
+/* What a machine is made of on which nothing has run: root file system, kernel, agent, VMM, CPU, and its shape, which is
+ * settled. Nothing of the image's configuration: images that differ in it alone share what was baked. */
+void sm_guest_files_fingerprint(const struct sm_guest_files *files, const struct sm_vm_shape *shape,
+    const struct sm_engine *engine, struct sm_fingerprint *f);
 
 #endif

@@ -5,50 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "net/tap.h"
-#include "net/unplugged.h"
-#include "net/user_net.h"
+#include "net/ports/ports.h"
 #include "util/error.h"
+#include "vm/registry.h"
 
 #define TAP_PREFIX  "tap:"
 #define RESOLV_CONF "/etc/resolv.conf"
-
-static const char *protocol_name(unsigned protocol)
-{
-    switch (protocol) {
-    case SM_IP_TCP:
-        return "TCP";
-    case SM_IP_UDP:
-        return "UDP";
-    default:
-        return "ICMP";
-    }
-}
-
-static void on_denied(void *arg, const struct sm_denial *d)
-{
-    const struct sm_vm_network *to = arg;
-    char line[512], addr[SM_IP_TEXT], port[24] = "", more[64] = "";
-
-    if (d->port != SM_NO_PORT)
-        snprintf(port, sizeof(port), " port %d", d->port);
-    if (d->suppressed)
-        snprintf(more, sizeof(more), " (and %llu more)", (unsigned long long)d->suppressed);
-    if (d->name)
-        snprintf(line, sizeof(line), "denied: look-up of %.200s: %s%s", d->name,
-            sm_verdict_text(d->verdict), more);
-    else
-        snprintf(line, sizeof(line), "denied: %s %s%s: %s%s", protocol_name(d->protocol),
-            sm_ip_format(&d->addr, addr), port, sm_verdict_text(d->verdict), more);
-    to->notice(to->notice_arg, line);
-}
-
-static void on_trouble(void *arg, const char *message)
-{
-    const struct sm_vm_network *to = arg;
-
-    to->notice(to->notice_arg, message);
-}
 
 static int parse_mode(struct sm_vm_network *network, const char *mode, sm_error *err)
 {
@@ -67,7 +29,7 @@ static int parse_mode(struct sm_vm_network *network, const char *mode, sm_error 
 }
 
 /* What would do nothing must not look as if it did. */
-static int check_unplugged(const sm_vm_config *config, sm_error *err)
+static int check_unplugged(const struct sm_vm_network_config *config, sm_error *err)
 {
     if (config->publish && *config->publish)
         return sm_error_set(err, SM_EINVAL,
@@ -95,12 +57,11 @@ static int check_policy(const struct sm_vm_network *network, sm_error *err)
     return 0;
 }
 
-int sm_vm_network_init(struct sm_vm_network *network, const sm_vm_config *config, sm_error *err)
+int sm_vm_network_init(struct sm_vm_network *network, const struct sm_vm_network_config *config,
+    const struct sm_vm_events *events, sm_error *err)
 {
-    int rc;
-
-    *network = (struct sm_vm_network){.notice = config->notice, .notice_arg = config->notice_arg};
-    rc = parse_mode(network, config->network ? config->network : "user", err);
+    *network = (struct sm_vm_network){.events = *events};
+    int rc = parse_mode(network, config->plug ? config->plug : "user", err);
     if (!rc && network->mode == SM_NETWORK_NONE)
         rc = check_unplugged(config, err);
     for (const char *const *port = config->publish; port && *port && !rc; port++)
@@ -128,68 +89,26 @@ int sm_vm_network_policy(const struct sm_vm_network *network, char **text, sm_er
     return network->policy.n_layers ? sm_policy_format(&network->policy, text, err) : 0;
 }
 
+int sm_vm_network_remember(
+    struct sm_vm_network *network, const struct sm_snapshot *snapshot, sm_error *err)
+{
+    struct sm_listener found[SM_LISTENERS_MAX];
+    size_t n = sm_registry_read(snapshot, found);
+    if (n == 0)
+        return 0;
+    network->known = malloc(n * sizeof(*found));
+    if (!network->known)
+        return sm_error_set(err, SM_ENOMEM, "no memory for what listens in the snapshot");
+    memcpy(network->known, found, n * sizeof(*found));
+    network->n_known = n;
+    return 0;
+}
+
 void sm_vm_network_clear(struct sm_vm_network *network)
 {
     sm_policy_clear(&network->policy);
     free(network->known);
     network->known = NULL;
-}
-
-static int make_user_net(
-    void *arg, struct sm_loop *loop, struct sm_net_backend **backend, sm_error *err)
-{
-    struct sm_vm_network *network = arg;
-    const struct sm_user_net_config config = {
-        .policy = &network->policy,
-        .denied = network->notice ? on_denied : NULL,
-        .denied_arg = network,
-        .trouble = network->notice ? on_trouble : NULL,
-        .trouble_arg = network,
-    };
-
-    return sm_user_net_create(loop, &config, backend, err);
-}
-
-static int make_tap(void *arg, struct sm_loop *loop, struct sm_net_backend **backend, sm_error *err)
-{
-    struct sm_vm_network *network = arg;
-    const struct sm_guest_addr *v6 = &network->tap.net.v6;
-    auto_fd fd = -1;
-    struct sm_tap_config config = {
-        .policy = network->policy.n_layers ? &network->policy : NULL,
-        .denied = network->notice ? on_denied : NULL,
-        .denied_arg = network,
-        .link = v6->addr,
-        .link_prefix = v6->given ? v6->prefix : 0,
-    };
-    int rc = sm_tap_open(network->tap.ifname, &fd, &network->tap.net.mtu, err);
-
-    if (rc)
-        return rc;
-    config.fd = fd;
-    rc = sm_tap_create(loop, &config, backend, err);
-    if (!rc)
-        sm_steal_fd(&fd);
-    return rc;
-}
-
-void sm_vm_network_plug(struct sm_vm_network *network, struct sm_machine_config *machine)
-{
-    const uint8_t *mac = network->mode == SM_NETWORK_TAP ? network->tap.net.mac : sm_user_net_mac;
-
-    memcpy(machine->mac, mac, sizeof(machine->mac));
-    machine->network_arg = network;
-    switch (network->mode) {
-    case SM_NETWORK_USER:
-        machine->network = make_user_net;
-        break;
-    case SM_NETWORK_NONE:
-        machine->network = sm_net_unplugged;
-        break;
-    case SM_NETWORK_TAP:
-        machine->network = make_tap;
-        break;
-    }
 }
 
 static struct sm_wire_bytes ip_bytes(bool given, const struct sm_ip *ip)
@@ -201,7 +120,7 @@ static struct sm_wire_bytes ip_bytes(bool given, const struct sm_ip *ip)
     return (struct sm_wire_bytes){.data = ip->b + (v4 ? 12 : 0), .len = v4 ? 4 : 16};
 }
 
-bool sm_vm_network_describe(struct sm_vm_network *network, struct sm_network_text *text,
+bool sm_vm_network_describe(struct sm_vm_network *network, struct sm_vm_network_text *text,
     struct sm_wire_set_network *message)
 {
     struct sm_guest_net *net = &text->net;

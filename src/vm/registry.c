@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-#include "devices/vsock/vsock.h"
 #include "util/error.h"
 
 static void put_all(struct sm_snapshot_listener *entries, const struct sm_listener *found, size_t n)

@@ -3,37 +3,42 @@
 
 #include "util/cleanup.h"
 #include "util/clock.h"
-#include "util/error.h"
 #include "vm/bake.h"
+#include "vm/bring_up.h"
+#include "vm/ports.h"
 
-int sm_vm_bring_up(sm_image *image, const sm_vm_config *config, sm_vm **vm, sm_error *err)
+static int restore_baked(sm_vm *vm, const struct sm_vm_plan *plan, sm_error *err)
 {
-    if (config->cold && config->snapshot)
-        return sm_error_set(err, SM_EINVAL, "a VM is either restored from '%s' or booted, not both",
-            config->snapshot);
-    uint64_t start_ns = sm_now_ns();
+    auto_free char *path = NULL;
+    int rc = sm_bake_find(vm, plan, &path, err);
+    return rc ? rc : sm_vm_restore(vm, plan, path, err);
+}
+
+static int come_up(sm_vm *vm, const struct sm_vm_plan *plan, sm_error *err)
+{
+    switch (plan->from) {
+    case SM_FROM_FILE:
+        return sm_vm_restore(vm, plan, plan->file, err);
+    case SM_FROM_BOOT:
+        return sm_vm_boot(vm, plan, err);
+    case SM_FROM_BAKED:
+        break;
+    }
+    return restore_baked(vm, plan, err);
+}
+
+int sm_vm_bring_up(sm_image *image, const struct sm_vm_plan *plan, sm_vm **vm, sm_error *err)
+{
     sm_vm *v;
-    int rc = sm_vm_new(image, config, start_ns, &v, err);
+    int rc = sm_vm_new(image, plan, sm_now_ns(), &v, err);
     if (rc)
         return rc;
-    if (config->snapshot) {
-        rc = sm_vm_restore(v, config, config->snapshot, err);
-    } else if (config->cold) {
-        rc = sm_vm_boot(v, config, err);
-    } else {
-        auto_free char *path = NULL;
-        rc = sm_bake_find(v, config, &path, err);
-        if (!rc)
-            rc = sm_vm_restore(v, config, path, err);
-    }
+    rc = come_up(v, plan, err);
     if (!rc)
-        rc = sm_vm_network_open(&v->network, v->machine, &v->image->config, config, err);
-    if (!rc && (v->service_pid || v->network.n_known))
-        sm_vm_network_watch(&v->network);
-    if (rc) {
+        rc = sm_vm_open_ports(v, &plan->network, err);
+    if (rc)
         sm_vm_free(v);
-        return rc;
-    }
-    *vm = v;
-    return 0;
+    else
+        *vm = v;
+    return rc;
 }

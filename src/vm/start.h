@@ -4,7 +4,6 @@
 
 #include "vm/vm.h"
 
-/* As sm_vm_start of the public API. */
-int sm_vm_bring_up(sm_image *image, const sm_vm_config *config, sm_vm **vm, sm_error *err);
+int sm_vm_bring_up(sm_image *image, const struct sm_vm_plan *plan, sm_vm **vm, sm_error *err);
 
 #endif

@@ -7,8 +7,9 @@
 #include <supermachine.h>
 
 #include "image/image.h"
-#include "util/bell.h"
+#include "util/guest_wait.h"
 #include "vm/agent/channel.h"
+#include "vm/engine.h"
 #include "vm/guest_files.h"
 #include "vm/network.h"
 
@@ -16,9 +17,7 @@
 
 struct sm_vm {
     sm_image *image;
-    struct sm_hv *hv;
-    struct sm_machine *machine;
-    struct sm_pause paused; /* by the VM's user */
+    struct sm_engine *engine;
     struct sm_vm_network network;
     struct sm_guest_files files;
     char *egress; /* the network's policy, with what a snapshot's adds to it; NULL: there is none */
@@ -31,33 +30,27 @@ struct sm_vm {
      * command, which would not be frozen. Taken before any other lock. */
     pthread_rwlock_t capturing;
 
-    struct sm_bell greeted; /* the agent has connected */
-    pthread_mutex_t lock;
-    int agent_fd;          /* its connection, until the starting thread takes it; -1 */
-    uint64_t agent_ns;     /* when it came */
+    pthread_mutex_t lock;  /* of what follows */
     struct sm_channel own; /* a connection that is free for a request; fd -1: there is none */
     /* of the command that ran when the snapshot was made; 0: none, or taken */
     uint32_t service_pid;
     sm_exec *command; /* the VM's: what its captures go on with; NULL: none */
 };
 
-/* Everything but the machine: names, files, hypervisor. */
+/* Everything but the machine: names, files, the engine. */
 int sm_vm_new(
-    sm_image *image, const sm_vm_config *config, uint64_t start_ns, sm_vm **vm, sm_error *err);
-
+    sm_image *image, const struct sm_vm_plan *plan, uint64_t start_ns, sm_vm **vm, sm_error *err);
 void sm_vm_free(sm_vm *vm); /* ends it if it runs; NULL is fine */
 
-/* Boots, or restores from a snapshot file; the agent is ready afterwards. */
-int sm_vm_boot(sm_vm *vm, const sm_vm_config *config, sm_error *err);
-int sm_vm_restore(sm_vm *vm, const sm_vm_config *config, const char *path, sm_error *err);
+/* A wait for an answer of the agent's, which may take extra_ms for what it is asked. */
+void sm_vm_begin_wait(const sm_vm *vm, struct sm_guest_wait *wait, int64_t extra_ms);
 
 /* A connection to the agent: one that is there already and unused, or a new one. */
 int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, struct sm_wait *wait, sm_error *err);
 
-/* One request of the agent's that is answered with `answer`, decoded to *to (NULL with OK). The guest may
- * take wait_ms for what it asks. */
+/* One request of the agent's that is answered with `answer`, decoded to *to (NULL with OK). */
 int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer,
-    void *to, int64_t wait_ms, sm_error *err);
+    void *to, struct sm_wait *wait, sm_error *err);
 
 /* Asks the guest to power off; one that has not when the wait is over, or whose wait is over from the beginning, is killed. */
 void sm_vm_power_off(sm_vm *vm, struct sm_wait *wait);

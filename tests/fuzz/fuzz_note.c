@@ -35,7 +35,8 @@ static void narrow(const char *egress, unsigned which)
     struct sm_vm_network network;
     sm_error err;
     char *once = NULL, *twice = NULL;
-    fuzz_demand(sm_vm_network_init(&network, &(sm_vm_config){.egress = given[which]}, &err) == 0);
+    const struct sm_vm_network_config config = {.egress = given[which]};
+    fuzz_demand(sm_vm_network_init(&network, &config, &(struct sm_vm_events){0}, &err) == 0);
     if (sm_vm_network_narrow(&network, egress, &err) == 0) {
         fuzz_demand(sm_vm_network_policy(&network, &once, &err) == 0);
         if (once && sm_vm_network_narrow(&network, once, &err) == 0) {

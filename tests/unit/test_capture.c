@@ -10,15 +10,13 @@
 #include <cmocka.h>
 
 #include "util/error.h"
-#include "util/guest_wait.h"
 #include "vm/vm.h"
-#include "vmm/machine.h"
 
 static int64_t limit_ms; /* of the last wait for the guest */
 static int connects;
 
-bool __wrap_sm_machine_is_paused(struct sm_machine *machine, const struct sm_pause *pause);
-bool __wrap_sm_machine_is_paused(struct sm_machine *machine, const struct sm_pause *pause)
+bool __wrap_sm_engine_is_paused(struct sm_engine *engine);
+bool __wrap_sm_engine_is_paused(struct sm_engine *engine)
 {
     return false;
 }
@@ -37,9 +35,9 @@ void __wrap_sm_guest_wait_begin(
 
 /* The guest takes no other connection. */
 int __wrap_sm_channel_connect(
-    struct sm_channel *channel, struct sm_machine *machine, struct sm_wait *wait, sm_error *err);
+    struct sm_channel *channel, struct sm_engine *engine, struct sm_wait *wait, sm_error *err);
 int __wrap_sm_channel_connect(
-    struct sm_channel *channel, struct sm_machine *machine, struct sm_wait *wait, sm_error *err)
+    struct sm_channel *channel, struct sm_engine *engine, struct sm_wait *wait, sm_error *err)
 {
     connects++;
     return sm_error_set(err, SM_ETIMEOUT, "no connection");

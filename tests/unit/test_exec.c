@@ -15,13 +15,11 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "devices/vsock/vsock.h"
 #include "patience.h"
 #include "util/bell.h"
-#include "util/guest_wait.h"
+#include "util/error.h"
 #include "vm/agent/exec.h"
 #include "vm/vm.h"
-#include "vmm/machine.h"
 
 /* ---- the fake agent ------------------------------------------------------------------------ */
 
@@ -129,36 +127,35 @@ static struct {
     struct sm_bell passed; /* its device is asked for what the guest has sent */
 } machine = {{.fd = -1}, {.fd = -1}};
 
-int __wrap_sm_machine_end_fd(const struct sm_machine *m);
-int __wrap_sm_machine_end_fd(const struct sm_machine *m)
+int __wrap_sm_engine_end_fd(const struct sm_engine *e);
+int __wrap_sm_engine_end_fd(const struct sm_engine *e)
 {
     return sm_bell_fd(&machine.ended);
 }
 
-int __wrap_sm_machine_wait(
-    struct sm_machine *m, int timeout_ms, struct sm_machine_end *end, sm_error *err);
-int __wrap_sm_machine_wait(
-    struct sm_machine *m, int timeout_ms, struct sm_machine_end *end, sm_error *err)
+int __wrap_sm_engine_wait(
+    struct sm_engine *e, struct sm_wait *wait, enum sm_vm_end *how, sm_error *err);
+int __wrap_sm_engine_wait(
+    struct sm_engine *e, struct sm_wait *wait, enum sm_vm_end *how, sm_error *err)
 {
-    *end = (struct sm_machine_end){.message = "it has ended"};
+    sm_error_set(err, SM_EGUEST, "it has ended");
     return 0;
 }
 
-struct sm_vsock *__wrap_sm_machine_vsock(struct sm_machine *m);
-struct sm_vsock *__wrap_sm_machine_vsock(struct sm_machine *m)
-{
-    return NULL;
-}
-
-void __wrap_sm_vsock_end(struct sm_vsock *vsock);
-void __wrap_sm_vsock_end(struct sm_vsock *vsock)
+void __wrap_sm_engine_end_streams(struct sm_engine *e);
+void __wrap_sm_engine_end_streams(struct sm_engine *e)
 {
     sm_bell_ring(&machine.passed);
 }
 
+void __wrap_sm_engine_watch(struct sm_engine *e);
+void __wrap_sm_engine_watch(struct sm_engine *e)
+{
+}
+
 /* There is no guest whose time could be asked for. */
-const struct sm_guest_clock *__wrap_sm_machine_clock(const struct sm_machine *m);
-const struct sm_guest_clock *__wrap_sm_machine_clock(const struct sm_machine *m)
+const struct sm_guest_clock *__wrap_sm_engine_clock(struct sm_engine *e);
+const struct sm_guest_clock *__wrap_sm_engine_clock(struct sm_engine *e)
 {
     return NULL;
 }
@@ -166,8 +163,7 @@ const struct sm_guest_clock *__wrap_sm_machine_clock(const struct sm_machine *m)
 static int begin(struct agent *a, void (*script)(struct agent *), const sm_exec_config *config,
     sm_exec **exec, sm_error *err)
 {
-    struct sm_machine *with =
-        sm_bell_fd(&machine.ended) >= 0 ? (struct sm_machine *)&machine : NULL;
+    struct sm_engine *with = sm_bell_fd(&machine.ended) >= 0 ? (struct sm_engine *)&machine : NULL;
     int ends[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     *a = (struct agent){.fd = ends[1], .script = script};

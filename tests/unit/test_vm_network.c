@@ -9,10 +9,10 @@
 
 #include "vm/network.h"
 
-static int try(const sm_vm_config *config, sm_error *err)
+static int try(const struct sm_vm_network_config *config, sm_error *err)
 {
     struct sm_vm_network network;
-    int rc = sm_vm_network_init(&network, config, err);
+    int rc = sm_vm_network_init(&network, config, &(struct sm_vm_events){0}, err);
     sm_vm_network_clear(&network);
     return rc;
 }
@@ -21,13 +21,16 @@ static void no_ports_without_a_network(void **state)
 {
     static const char *const ports[] = {"8080:80", NULL}, *const none[] = {NULL};
     sm_error err;
-    assert_int_equal(try(&(sm_vm_config){.network = "none", .publish = ports}, &err), -SM_EINVAL);
+    assert_int_equal(
+        try(&(struct sm_vm_network_config){.plug = "none", .publish = ports}, &err), -SM_EINVAL);
     assert_non_null(strstr(err.message, "8080:80"));
     assert_int_equal(
-        try(&(sm_vm_config){.network = "none", .publish_exposed = true}, &err), -SM_EINVAL);
-    assert_int_equal(try(&(sm_vm_config){.network = "none", .publish = none}, &err), 0);
-    assert_int_equal(try(&(sm_vm_config){.network = "none"}, &err), 0);
-    assert_int_equal(try(&(sm_vm_config){.publish = ports, .publish_exposed = true}, &err), 0);
+        try(&(struct sm_vm_network_config){.plug = "none", .publish_exposed = true}, &err),
+        -SM_EINVAL);
+    assert_int_equal(try(&(struct sm_vm_network_config){.plug = "none", .publish = none}, &err), 0);
+    assert_int_equal(try(&(struct sm_vm_network_config){.plug = "none"}, &err), 0);
+    assert_int_equal(
+        try(&(struct sm_vm_network_config){.publish = ports, .publish_exposed = true}, &err), 0);
 }
 
 int main(void)

@@ -9,17 +9,16 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "devices/vsock/vsock.h"
 #include "util/cleanup.h"
 #include "util/error.h"
 #include "util/text.h"
 #include "util/wait.h"
-#include "vmm/machine.h"
+#include "vm/engine.h"
 
 /* How long a lost connection waits for the machine's own end, which tells the reason. */
 #define END_WAIT_MS 1000
 
-int sm_channel_init(struct sm_channel *channel, int fd, struct sm_machine *machine, sm_error *err)
+int sm_channel_init(struct sm_channel *channel, int fd, struct sm_engine *engine, sm_error *err)
 {
     int flags = fcntl(fd, F_GETFL);
     uint8_t *in = malloc(SM_CHANNEL_BUFFER);
@@ -30,23 +29,23 @@ int sm_channel_init(struct sm_channel *channel, int fd, struct sm_machine *machi
         sm_close(fd);
         return rc;
     }
-    *channel = (struct sm_channel){.fd = fd, .machine = machine, .in = in};
+    *channel = (struct sm_channel){.fd = fd, .engine = engine, .in = in};
     return 0;
 }
 
 int sm_channel_connect(
-    struct sm_channel *channel, struct sm_machine *machine, struct sm_wait *wait, sm_error *err)
+    struct sm_channel *channel, struct sm_engine *engine, struct sm_wait *wait, sm_error *err)
 {
     int fd;
     sm_error why;
-    int rc = sm_vsock_connect(sm_machine_vsock(machine), SM_WIRE_PORT, wait, &fd, &why);
+    int rc = sm_engine_connect(engine, SM_WIRE_PORT, wait, &fd, &why);
     if (rc) {
-        struct sm_machine_end end;
-        if (sm_machine_wait(machine, 0, &end, NULL) == 0)
-            return sm_error_set(err, SM_EGUEST, "%s", end.message);
+        struct sm_wait now = sm_wait_ms(0);
+        if (sm_engine_wait(engine, &now, NULL, err) == 0)
+            return -SM_EGUEST;
         return sm_error_set(err, why.code, "cannot reach the agent in the VM: %s", why.message);
     }
-    return sm_channel_init(channel, fd, machine, err);
+    return sm_channel_init(channel, fd, engine, err);
 }
 
 void sm_channel_close(struct sm_channel *channel)
@@ -60,15 +59,15 @@ void sm_channel_close(struct sm_channel *channel)
 
 const struct sm_guest_clock *sm_channel_clock(const struct sm_channel *channel)
 {
-    return sm_machine_clock(channel->machine);
+    return sm_engine_clock(channel->engine);
 }
 
 int sm_channel_lost(const struct sm_channel *channel, sm_error *err)
 {
-    struct sm_machine_end end;
-    if (channel->machine && sm_machine_wait(channel->machine, END_WAIT_MS, &end, NULL) == 0)
-        return sm_error_set(err, SM_EGUEST, "%s", end.message);
-    if (channel->machine && sm_machine_end_halted(channel->machine))
+    struct sm_wait wait = sm_wait_ms(END_WAIT_MS);
+    if (channel->engine && sm_engine_wait(channel->engine, &wait, NULL, err) == 0)
+        return -SM_EGUEST;
+    if (channel->engine && sm_engine_has_halted(channel->engine))
         return sm_error_set(err, SM_EGUEST, "the guest halted");
     return sm_error_set(err, SM_EGUEST, "the agent in the VM closed the connection");
 }
@@ -145,7 +144,7 @@ static int wait_for(struct sm_channel *channel, short events, struct sm_wait *wa
     for (;;) {
         struct pollfd fds[2] = {
             {.fd = channel->fd, .events = events},
-            {.fd = channel->machine ? sm_machine_end_fd(channel->machine) : -1, .events = POLLIN},
+            {.fd = channel->engine ? sm_engine_end_fd(channel->engine) : -1, .events = POLLIN},
         };
         int n = poll(fds, 2, sm_wait_slice(wait));
         if (n < 0 && errno != EINTR)

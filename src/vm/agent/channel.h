@@ -12,26 +12,26 @@
 
 #define SM_CHANNEL_BUFFER (SM_WIRE_HEADER + SM_WIRE_MAX_DATA)
 
-/* Of the guest's time (vmm/guest_wait.h), for a boot and for whatever the agent does at once. Only a guest that hangs
+/* Of the guest's time (util/guest_wait.h), for a boot and for whatever the agent does at once. Only a guest that hangs
  * takes so long; the end of a VM is noticed without it. */
 #define SM_AGENT_TIMEOUT_MS 120000
 
-struct sm_machine;
+struct sm_engine;
 struct sm_guest_clock;
 struct sm_wait;
 
 struct sm_channel {
-    int fd;                     /* non-blocking; -1: closed */
-    struct sm_machine *machine; /* NULL: none (tests) */
+    int fd;                   /* non-blocking; -1: closed */
+    struct sm_engine *engine; /* whose end is told; NULL: none (tests) */
     uint8_t *in; /* SM_CHANNEL_BUFFER bytes, of which those from begin to end are unread */
     size_t begin, end;
 };
 
 /* Takes fd over, also when it fails. */
-int sm_channel_init(struct sm_channel *channel, int fd, struct sm_machine *machine, sm_error *err);
+int sm_channel_init(struct sm_channel *channel, int fd, struct sm_engine *engine, sm_error *err);
 /* A new connection to the agent. */
 int sm_channel_connect(
-    struct sm_channel *channel, struct sm_machine *machine, struct sm_wait *wait, sm_error *err);
+    struct sm_channel *channel, struct sm_engine *engine, struct sm_wait *wait, sm_error *err);
 void sm_channel_close(struct sm_channel *channel); /* all zero or closed is fine */
 
 /* The time of the guest at its other end; NULL: there is none but the clock. */

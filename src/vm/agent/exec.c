@@ -10,6 +10,7 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/thread.h"
 
 #define THREAD_STACK (256 * 1024)
 
@@ -194,13 +195,18 @@ int sm_exec_put_size(sm_exec *exec, uint16_t rows, uint16_t columns, sm_error *e
     return 0;
 }
 
-int sm_exec_await(sm_exec *exec, int timeout_ms, sm_exec_result *result, sm_error *err)
+int sm_exec_await(sm_exec *exec, struct sm_wait *wait, sm_exec_result *result, sm_error *err)
 {
-    int64_t deadline = sm_deadline(timeout_ms);
-    pthread_mutex_lock(&exec->lock);
     bool over = false;
-    while (!exec->done && !over)
-        over = !sm_cond_wait_until(&exec->changed, &exec->lock, deadline);
+    pthread_mutex_lock(&exec->lock);
+    while (!exec->done && !over) {
+        int64_t slice = sm_deadline(sm_wait_slice(wait));
+        if (sm_cond_wait_until(&exec->changed, &exec->lock, slice))
+            continue;
+        pthread_mutex_unlock(&exec->lock);
+        over = sm_wait_over(wait);
+        pthread_mutex_lock(&exec->lock);
+    }
     bool done = exec->done;
     pthread_mutex_unlock(&exec->lock);
     if (!done)

@@ -2,7 +2,7 @@
  * A running command: the connection that carries its streams, and the thread that moves them.
  *
  * The thread (exec_pump.c) owns the connection, the send buffer and our descriptors. Everybody else
- * leaves a note in `requests` under the lock and rings the bell `wake`; the thread takes the notes up
+ * leaves a note in `requests` under the lock and rings `wake`; the thread takes the notes up
  * between two polls. What the thread leaves behind (result, error) is read once `done` is set.
  *
  * Back-pressure: of each output stream one frame waits here; while it does, and the next frame is for
@@ -88,7 +88,7 @@ uint32_t sm_exec_running(sm_exec *exec);
 int sm_exec_take_fd(sm_exec *exec, int stream);
 int sm_exec_put_signal(sm_exec *exec, int signal, sm_error *err);
 int sm_exec_put_size(sm_exec *exec, uint16_t rows, uint16_t columns, sm_error *err);
-int sm_exec_await(sm_exec *exec, int timeout_ms, sm_exec_result *result, sm_error *err);
+int sm_exec_await(sm_exec *exec, struct sm_wait *wait, sm_exec_result *result, sm_error *err);
 void sm_exec_end(sm_exec *exec);
 
 /* The thread's function; arg is the exec. */

@@ -6,12 +6,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "devices/vsock/vsock.h"
 #include "util/bytes.h"
 #include "util/clock.h"
 #include "util/error.h"
 #include "vm/agent/exec.h"
-#include "vmm/machine.h"
+#include "vm/engine.h"
 
 #define CONTROL_MAX 32 /* no frame of a request is longer */
 #define KILL_WAIT_MS                                                                               \
@@ -220,48 +219,62 @@ static int time_left(sm_exec *e)
     return sm_wait_slice(&e->late.wait);
 }
 
+/* What is waited for: `blocked`: not for more from the channel; `last_words`: not for the machine's end, which is known. */
+static int wait_for_any(
+    sm_exec *e, bool blocked, bool last_words, struct pollfd fds[N_FDS], sm_error *err)
+{
+    const struct sm_channel *c = &e->channel;
+    bool by_machine = c->engine && !e->exited && !last_words;
+    short events = (!blocked && !e->exited ? POLLIN : 0) | (e->send_end ? POLLOUT : 0);
+    /* A channel of which nothing is wanted would keep us awake by its hang-up. */
+    fds[FD_CHANNEL] = (struct pollfd){.fd = events ? c->fd : -1, .events = events};
+    fds[FD_WAKE] = (struct pollfd){.fd = sm_bell_fd(&e->wake), .events = POLLIN};
+    fds[FD_INPUT] = (struct pollfd){.fd = wants_input(e) ? e->input.fd : -1, .events = POLLIN};
+    for (int i = 0; i < 2; i++)
+        fds[FD_STDOUT + i] =
+            (struct pollfd){.fd = e->output[i].end ? e->output[i].to.fd : -1, .events = POLLOUT};
+    fds[FD_MACHINE] =
+        (struct pollfd){.fd = by_machine ? sm_engine_end_fd(c->engine) : -1, .events = POLLIN};
+    int n = poll(fds, N_FDS, time_left(e));
+    if (n < 0 && errno != EINTR)
+        return sm_error_errno(err, errno, "cannot wait for the command's streams");
+    if (n >= 0 && e->overdue && !e->exited && sm_wait_over(&e->late.wait))
+        return sm_wait_failed(
+            &e->late.wait, err, "the time of the command was over, and the VM did not end it");
+    if (n < 0)
+        memset(fds, 0, N_FDS * sizeof(*fds)); /* nothing has happened */
+    return 0;
+}
+
+/* All that can be done without waiting. 1: the next frame must wait for its stream. */
+static int move_on(sm_exec *e)
+{
+    bool left;
+    do {
+        if (!take_requests(e, &left))
+            return sm_error_set(&e->error, SM_ECANCELLED, "the exec was closed");
+        send_some(e);
+    } while (left && !e->send_end);
+    return take_frames(e);
+}
+
+static bool is_over(const sm_exec *e)
+{
+    return e->exited && !e->output[0].end && !e->output[1].end;
+}
+
 static int pump(sm_exec *e)
 {
     struct sm_channel *c = &e->channel;
     bool last_words = false; /* the machine has ended, and so will the channel */
     for (;;) {
-        bool left;
-        do {
-            if (!take_requests(e, &left))
-                return sm_error_set(&e->error, SM_ECANCELLED, "the exec was closed");
-            send_some(e);
-        } while (left && !e->send_end);
-        int blocked = take_frames(e);
-        if (blocked < 0)
-            return blocked;
-        if (e->exited && !e->output[0].end && !e->output[1].end)
-            return 0;
-
-        struct pollfd fds[N_FDS] = {
-            [FD_CHANNEL] = {.fd = c->fd},
-            [FD_WAKE] = {.fd = sm_bell_fd(&e->wake), .events = POLLIN},
-            [FD_INPUT] = {.fd = wants_input(e) ? e->input.fd : -1, .events = POLLIN},
-            [FD_STDOUT] = {.fd = e->output[0].end ? e->output[0].to.fd : -1, .events = POLLOUT},
-            [FD_STDERR] = {.fd = e->output[1].end ? e->output[1].to.fd : -1, .events = POLLOUT},
-            [FD_MACHINE] = {.fd = c->machine && !e->exited && !last_words
-                                      ? sm_machine_end_fd(c->machine)
-                                      : -1,
-                .events = POLLIN},
-        };
-        if (!blocked && !e->exited)
-            fds[FD_CHANNEL].events |= POLLIN;
-        if (e->send_end)
-            fds[FD_CHANNEL].events |= POLLOUT;
-        if (!fds[FD_CHANNEL].events)
-            fds[FD_CHANNEL].fd = -1; /* or a hang-up would keep us awake */
-        int n = poll(fds, N_FDS, time_left(e));
-        if (n < 0 && errno != EINTR)
-            return sm_error_errno(&e->error, errno, "cannot wait for the command's streams");
-        if (n < 0)
-            continue;
-        if (e->overdue && !e->exited && sm_wait_over(&e->late.wait))
-            return sm_wait_failed(&e->late.wait, &e->error,
-                "the time of the command was over, and the VM did not end it");
+        struct pollfd fds[N_FDS];
+        int blocked = move_on(e);
+        if (blocked < 0 || is_over(e))
+            return blocked < 0 ? blocked : 0;
+        int rc = wait_for_any(e, blocked, last_words, fds, &e->error);
+        if (rc)
+            return rc;
         if (fds[FD_STDOUT].revents)
             drain_output(e, &e->output[0]);
         if (fds[FD_STDERR].revents)
@@ -269,13 +282,13 @@ static int pump(sm_exec *e)
         if (fds[FD_INPUT].revents)
             read_input(e); /* sent at the top */
         if (fds[FD_CHANNEL].revents & (POLLIN | POLLHUP | POLLERR)) {
-            int rc = sm_channel_fill(c, &e->error);
+            rc = sm_channel_fill(c, &e->error);
             if (rc <= 0 && !e->exited)
                 return rc ? rc : sm_channel_lost(c, &e->error);
         } else if (fds[FD_MACHINE].revents) {
             if (blocked)
                 return sm_channel_lost(c, &e->error);
-            sm_vsock_end(sm_machine_vsock(c->machine));
+            sm_engine_end_streams(c->engine);
             last_words = true;
         }
     }

@@ -1,0 +1,38 @@
+/* What the files of the engine share. */
+#ifndef SM_VM_ENGINE_IMPL_H
+#define SM_VM_ENGINE_IMPL_H
+
+#include <pthread.h>
+
+#include "util/bell.h"
+#include "util/rate.h"
+#include "vm/engine.h"
+#include "vmm/machine.h"
+
+struct sm_listeners;
+struct sm_ports;
+
+struct sm_engine {
+    struct sm_hv *hv;
+    struct sm_machine *machine; /* NULL: neither boot nor restore was called */
+    struct sm_machine_load_times times;
+    struct sm_pause paused; /* by the VM's user */
+
+    /* The agent's first connection after a boot: the device thread leaves it here and rings. */
+    struct sm_bell greeted;
+    pthread_mutex_t lock;
+    int agent_fd; /* -1: not come, or taken */
+    uint64_t agent_ns;
+
+    struct sm_vm_network *network;
+    struct sm_ports *ports; /* NULL: not opened */
+    struct sm_rate found_rate;
+    struct sm_listeners *listeners; /* NULL: what listens is not looked for */
+};
+
+/* engine_net.c. Fills in the card. */
+void sm_engine_plug(struct sm_engine *engine, struct sm_machine_config *machine);
+/* Before the machine is closed. */
+void sm_engine_close_ports(struct sm_engine *engine);
+
+#endif
