@@ -1,4 +1,4 @@
-/* libslirp, loaded when it is needed (why: user_net.h). */
+/* libslirp, loaded when it is needed (why: slirp.h). */
 #ifndef SM_NET_SLIRP_API_H
 #define SM_NET_SLIRP_API_H
 
@@ -12,7 +12,8 @@ struct sm_slirp_api {
     __typeof__(slirp_pollfds_fill) *pollfds_fill;
     __typeof__(slirp_pollfds_poll) *pollfds_poll;
     __typeof__(slirp_input) *input;
-    __typeof__(slirp_add_unix) *add_unix;
+    __typeof__(slirp_add_unix)
+        *add_unix; /* not called: it came with 4.7, as callbacks did that we have */
     void *handle;
 };
 

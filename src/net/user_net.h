@@ -3,21 +3,11 @@
  * sockets of this process, so that no privileges are needed. Every frame passes the egress policy
  * first; DNS never reaches libslirp but goes to our own forwarder.
  *
- * Loading. libslirp brings glib with it, which costs 0.3 ms (2 ms cold) and 30 relocated pages to load:
- * too much for the restore of a guest that may never send a packet. So it is loaded by dlopen when the
- * first frame has passed the policy, on the loop's thread.
- *
- * Driving. libslirp wants poll(2): fill a set, wait, hand back what happened. The loop is epoll: after
- * each batch of work one "pump" hands back the events gathered so far, asks for the new set, changes
- * those watches that differ, and arms the timer. libslirp tells when it opens and closes descriptors.
- *
- * Bounds, whatever the guest does. libslirp has a buffer of 64 KiB (an MTU) for each frame that it keeps, and two
- * of 128 KiB for each connection. What it may keep is decided here, before it sees a frame: the number of
- * sockets (of them so many for UDP and echo), of connections under way, of segments that are not in order
- * (flows.h). It sees no fragment (reassembly.h), no data in a SYN, and no ARP or neighbour discovery: those are
- * answered here, and libslirp is told where the guest is, so that nothing waits for the guest to say so.
- * Of our own: the bytes of frames that wait for receive buffers, the questions under way (DNS proxy). Beyond
- * the bounds frames are dropped, as networks do; docs/network.md has the sum.
+ * Here it is put together of its parts: slirp.h drives libslirp, which is loaded when the first frame has passed the
+ * policy; sockets.h bounds what libslirp keeps, backlog.h what waits for the guest, reassembly.h puts fragments together, of
+ * which libslirp sees none. Nor does it see ARP or neighbour discovery: those are answered here, and libslirp is told
+ * where the guest is, so that nothing waits for the guest to say so. Beyond the bounds frames are dropped, as networks do;
+ * docs/network.md has the sum.
  *
  * A snapshot holds nothing of this: connections are reset by the first segment after a restore.
  */
