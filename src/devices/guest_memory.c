@@ -2,30 +2,11 @@
 #include "devices/guest_memory.h"
 
 #include <errno.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "util/bytes.h"
 #include "util/error.h"
-
-int sm_gm_read(const struct sm_guest_memory *gm, uint64_t gpa, void *buf, size_t len)
-{
-    const void *p = sm_gm_ptr(gm, gpa, len);
-    if (!p)
-        return -SM_EINVAL;
-    memcpy(buf, p, len);
-    return 0;
-}
-
-int sm_gm_write(const struct sm_guest_memory *gm, uint64_t gpa, const void *buf, size_t len)
-{
-    void *p = sm_gm_ptr(gm, gpa, len);
-    if (!p)
-        return -SM_EINVAL;
-    memcpy(p, buf, len);
-    return 0;
-}
 
 /*
  * Dropping a page of a private file mapping would bring the file's old content back. The guest said

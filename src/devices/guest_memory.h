@@ -5,8 +5,7 @@
  * pointer only for ranges that lie wholly inside of one region. Read-only mappings (pmem) are not RAM
  * and are not listed here, so no device can be talked into writing to them.
  *
- * The guest runs while devices read: what a device decides on must be copied out first (sm_gm_read),
- * never read twice.
+ * The guest runs while devices read: what a device decides on must be copied out first, never read twice.
  */
 #ifndef SM_DEVICES_GUEST_MEMORY_H
 #define SM_DEVICES_GUEST_MEMORY_H
@@ -55,10 +54,6 @@ static inline void *sm_gm_ptr(const struct sm_guest_memory *gm, uint64_t gpa, ui
     }
     return NULL;
 }
-
-/* Copy out of and into guest RAM; -SM_EINVAL when the range is not RAM. */
-int sm_gm_read(const struct sm_guest_memory *gm, uint64_t gpa, void *buf, size_t len);
-int sm_gm_write(const struct sm_guest_memory *gm, uint64_t gpa, const void *buf, size_t len);
 
 /* Gives the whole pages of [host, host + len), a range that sm_gm_ptr gave, back to the host system; the
  * guest reads zeros there afterwards. Of a private file mapping only whole blocks of SM_GM_DISCARD_BLOCK are given

@@ -24,10 +24,8 @@
 #define SM_DNS_TYPE_HTTPS 65
 #define SM_DNS_CLASS_IN   1
 
-#define SM_DNS_RCODE_FORMERR  1
 #define SM_DNS_RCODE_SERVFAIL 2
 #define SM_DNS_RCODE_NXDOMAIN 3
-#define SM_DNS_RCODE_NOTIMP   4
 
 struct sm_dns_question {
     uint16_t id;

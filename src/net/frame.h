@@ -32,7 +32,6 @@
 
 #define SM_ICMP_ECHO   8
 #define SM_ICMPV6_ECHO 128
-#define SM_ICMPV6_RS   133
 #define SM_ICMPV6_NS   135
 #define SM_ICMPV6_NA   136
 

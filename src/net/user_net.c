@@ -143,13 +143,6 @@ static bool start_slirp(struct user_net *un)
     return !un->broken;
 }
 
-int sm_user_net_probe(sm_error *err)
-{
-    struct sm_slirp_api api;
-
-    return sm_slirp_load(&api, err);
-}
-
 static void hang_up(struct user_net *un);
 
 static void slirp_input_now(

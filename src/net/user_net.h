@@ -46,7 +46,4 @@ int sm_user_net_create(struct sm_loop *loop, const struct sm_user_net_config *co
 const struct sm_egress *sm_user_net_egress(const struct sm_net_backend *backend);
 const struct sm_user_net_counters *sm_user_net_counters(const struct sm_net_backend *backend);
 
-/* Loads libslirp now: 0, or what is wrong with it (for `doctor` and tests). */
-int sm_user_net_probe(sm_error *err);
-
 #endif

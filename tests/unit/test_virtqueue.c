@@ -374,18 +374,13 @@ static void memory_bounds(void **state)
 {
     struct fixture *f = *state;
     struct sm_guest_memory *gm = &f->fg.gm;
-    char byte = 7;
     assert_non_null(sm_gm_ptr(gm, FG_RAM_GPA, FG_RAM_SIZE));
     assert_null(sm_gm_ptr(gm, FG_RAM_GPA, FG_RAM_SIZE + 1ULL));
     assert_null(sm_gm_ptr(gm, FG_RAM_GPA + FG_RAM_SIZE, 0));
     assert_null(sm_gm_ptr(gm, FG_RAM_GPA - 1, 1));
     assert_null(sm_gm_ptr(gm, FG_RAM_GPA + 1, UINT64_MAX));
     assert_null(sm_gm_ptr(gm, UINT64_MAX, 2));
-    assert_int_equal(sm_gm_write(gm, FG_RAM_GPA + FG_RAM_SIZE - 1, &byte, 1), 0);
-    byte = 0;
-    assert_int_equal(sm_gm_read(gm, FG_RAM_GPA + FG_RAM_SIZE - 1, &byte, 1), 0);
-    assert_int_equal(byte, 7);
-    assert_int_equal(sm_gm_read(gm, FG_RAM_GPA + FG_RAM_SIZE, &byte, 1), -SM_EINVAL);
+    assert_non_null(sm_gm_ptr(gm, FG_RAM_GPA + FG_RAM_SIZE - 1, 1));
     /* Two regions that touch do not make one. */
     gm->n = 2;
     gm->regions[1] = gm->regions[0];
