@@ -3,14 +3,21 @@
 
 #include "vm/command.h"
 
+static const sm_exec_config default_config;
+
 int sm_exec_check(const sm_image *image, const sm_exec_config *config, sm_error *err)
 {
-    return sm_command_check(&image->config, config, err);
+    return sm_command_check(&image->config, config ? config : &default_config, err);
+}
+
+bool sm_exec_is_default(const sm_exec_config *config)
+{
+    return sm_command_is_default(config ? config : &default_config);
 }
 
 int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err)
 {
-    return sm_vm_exec(vm, config, exec, err);
+    return sm_vm_exec(vm, config ? config : &default_config, exec, err);
 }
 
 int sm_exec_fd(sm_exec *exec, int stream)

@@ -1,6 +1,6 @@
 /*
- * sm_vm: the public face of a VM (src/vm). What a caller asks for in one structure is translated here, once, into what is
- * asked of whom; timeouts become waits.
+ * sm_vm: the public face of a VM (src/vm). What a caller asks for in one structure is translated
+ * here, once, into what is asked of whom; timeouts become waits.
  */
 #include "vm/vm.h"
 
@@ -17,7 +17,7 @@
 
 #define STOP_TIMEOUT_MS 30000
 
-/* ---- the configuration --------------------------------------------------------------------------- */
+/* ---- the configuration ----------------------------------------------------------------------- */
 
 static const sm_vm_config default_config;
 
@@ -104,7 +104,7 @@ int sm_image_bake(sm_image *image, const sm_vm_config *config, const sm_bake_opt
     return sm_bake(image, &request, options ? options : &default_options, baked, stats, err);
 }
 
-/* ---- its life ------------------------------------------------------------------------------------ */
+/* ---- its life -------------------------------------------------------------------------------- */
 
 int sm_vm_stop(sm_vm *vm, int timeout_ms, sm_error *err)
 {
@@ -117,7 +117,11 @@ int sm_vm_stop(sm_vm *vm, int timeout_ms, sm_error *err)
 int sm_vm_wait(sm_vm *vm, int timeout_ms, enum sm_vm_end *end, sm_error *err)
 {
     struct sm_wait wait = sm_wait_ms(timeout_ms);
-    return sm_engine_wait(vm->engine, &wait, end, err);
+    sm_error why; /* told after an end, too, which here is no failure */
+    int rc = sm_engine_wait(vm->engine, &wait, end, &why);
+    if (rc && err)
+        *err = why;
+    return rc;
 }
 
 void sm_vm_close(sm_vm *vm)
@@ -140,7 +144,7 @@ int sm_vm_snapshot(sm_vm *vm, const char *path, sm_snapshot_stats *stats, sm_err
     return sm_vm_capture(vm, path, stats, err);
 }
 
-/* ---- its ports and files ------------------------------------------------------------------------- */
+/* ---- its ports and files --------------------------------------------------------------------- */
 
 int sm_vm_publish(sm_vm *vm, const char *port, sm_error *err)
 {
@@ -179,7 +183,7 @@ int sm_vm_read_file(
     return sm_vm_get_file(vm, &file, data, size, err);
 }
 
-/* ---- looking at it ------------------------------------------------------------------------------- */
+/* ---- looking at it --------------------------------------------------------------------------- */
 
 const char *sm_vm_name(const sm_vm *vm)
 {

@@ -225,7 +225,6 @@ static int run_command(struct run *run, sm_vm *vm, struct stamps *at)
 {
     sm_error err;
     sm_exec *exec = NULL;
-    run->exec.stdin_fd = run->interactive ? SM_FD_STDIN : SM_FD_NULL;
     run->exec.stdout_fd = STDOUT_FILENO;
     run->exec.stderr_fd = STDERR_FILENO;
     if (run->exec.tty)
@@ -409,8 +408,8 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
             *run.entrypoint.items[0] ? (const char *const *)run.entrypoint.items : none;
     }
     /* With nothing else asked for, the image's own command may be running in the snapshot already. */
-    run.vm.service = !run.exec.args && !run.exec.entrypoint && !run.exec.env && !run.exec.cwd &&
-                     !run.exec.user && !run.exec.tty && !run.interactive && !run.exec.timeout_ms;
+    run.exec.stdin_fd = run.interactive ? SM_FD_STDIN : SM_FD_NULL;
+    run.vm.service = sm_exec_is_default(&run.exec);
     status = run_image(&run);
 out:
     cli_strings_free(&run.env);

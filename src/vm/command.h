@@ -1,6 +1,6 @@
 /*
- * What a command is, as it is asked of the agent: what the caller says, and for all that he leaves open what the image's
- * configuration says.
+ * What a command is, as it is asked of the agent: what the caller says, and for all that he leaves
+ * open what the image's configuration says.
  */
 #ifndef SM_VM_COMMAND_H
 #define SM_VM_COMMAND_H
@@ -11,8 +11,8 @@
 #include "util/strv.h"
 #include "wire/wire.h"
 
-/* The argv and env that an exec of this image runs with, see sm_exec_config. Both must be empty; what
- * was put into them is the caller's even after a failure. */
+/* The argv and env that an exec of this image runs with, see sm_exec_config. Both must be empty;
+ * what was put into them is the caller's even after a failure. */
 int sm_command_argv(const struct sm_oci_config *image, const sm_exec_config *exec,
     struct sm_strv *argv, sm_error *err);
 int sm_command_env(const struct sm_oci_config *image, const sm_exec_config *exec,
@@ -26,7 +26,8 @@ int sm_command_describe(const struct sm_oci_config *image, const sm_exec_config 
 int sm_command_check(
     const struct sm_oci_config *image, const sm_exec_config *config, sm_error *err);
 
-/* Nothing is asked for but to see the output of what the VM was made for. */
+/* As sm_exec_is_default of the public API: nothing is asked for but to see the output of what the
+ * VM was made for. */
 bool sm_command_is_default(const sm_exec_config *config);
 
 #endif
