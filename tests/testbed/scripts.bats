@@ -344,6 +344,12 @@ rooms_copy() {
     refused "src/net/frame.c:$(($(wc -l <"$copy/src/net/frame.c") - 1))" "epoll_create1; epoll and eventfd are for src/util"
 }
 
+@test "check-rooms: a VM asks its machine through its engine only" {
+    rooms_copy
+    plant src/vm/bake.c 2 '#include "vmm/machine.h"'
+    refused src/vm/bake.c:3 "a VM asks its machine through vm/engine.h"
+}
+
 @test "check-rooms: a file without an opening comment is refused" {
     rooms_copy
     plant tests/unit/test_wire.c 0 '#include <stdarg.h>'
@@ -385,4 +391,44 @@ rooms_copy() {
     rooms_copy
     echo 'See `util/strv.h`, `src/util/str*.c`, [style](style.md#names) and `util/gone.c`.' >>"$copy/docs/store.md"
     refused "docs/store.md:$(wc -l <"$copy/docs/store.md")" "names util/gone.c, which is not there"
+}
+
+# abi_differs WORDS: the copy of the header does not say what the list says; this is told.
+abi_differs() {
+    run "$repo/scripts/abi" --header "$BATS_TEST_TMPDIR/supermachine.h"
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [[ $output == *"$1"* ]]
+    [[ $output == *"scripts/abi -u"* ]]
+    cp "$repo/include/supermachine.h" "$BATS_TEST_TMPDIR/"
+}
+
+@test "abi: what the header declares is what the list says" {
+    run "$repo/scripts/abi"
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [ -z "$output" ]
+}
+
+@test "abi: a member, a type, a constant or a function that changes is told" {
+    local header=$BATS_TEST_TMPDIR/supermachine.h
+    cp "$repo/include/supermachine.h" "$header"
+    sed -i 's/^    unsigned vcpus;  .*/    unsigned threads, vcpus;/' "$header"
+    abi_differs '+    threads at 24: 4'
+    sed -i 's/^SM_API int sm_exec_fd(sm_exec \*exec, int stream)/SM_API int sm_exec_fd(sm_exec *exec, long stream)/' "$header"
+    abi_differs '+function int sm_exec_fd(sm_exec *exec, long stream)'
+    sed -i 's/^    SM_EEXIST, .*/    SM_ENEW, SM_EEXIST,/' "$header"
+    abi_differs '+constant SM_EEXIST = 4'
+    sed -i '/^SM_API const char \*sm_version(void);/d' "$header"
+    abi_differs '-function const char *sm_version(void)'
+}
+
+@test "abi: a library that exports more or less is told" {
+    echo 'int sm_extra(void); int sm_extra(void) { return 0; }' >"$BATS_TEST_TMPDIR/extra.c"
+    cc -shared -fPIC -o "$BATS_TEST_TMPDIR/extra.so" "$BATS_TEST_TMPDIR/extra.c"
+    run "$repo/scripts/abi" "$BATS_TEST_TMPDIR/extra.so"
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [[ $output == *"sm_extra is exported, and not in the header"* ]]
+    [[ $output == *"sm_version is in the header, and the library does not export it"* ]]
 }
