@@ -75,7 +75,8 @@ int sm_signal_number(const char *name)
         return number > 0 && number < 65 ? (int)number : 0;
     if (strncasecmp(name, "SIG", 3) == 0)
         name += 3;
-    /* The numbers are those of the guest: Linux, whose real-time signals begin at 34 for programs. */
+    /* The numbers are those of the guest: Linux, whose real-time signals begin at 34 for
+     * programs. */
     const int rtmin = 34, rtmax = 64;
     if (strncasecmp(name, "RTMIN", 5) == 0 || strncasecmp(name, "RTMAX", 5) == 0) {
         bool min = strncasecmp(name, "RTMIN", 5) == 0;

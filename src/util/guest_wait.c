@@ -23,7 +23,8 @@ bool sm_guest_wait_account(
         w->had_waited_ns = waited_ns;
     } else {
         w->passed_ns += SM_MIN(now_ns - w->tick_ns, LATE_NS);
-        /* Of several vCPUs together there may be more than passed; and the kernel tells of a wait when it is over. */
+        /* Of several vCPUs together there may be more than passed; and the kernel tells of a wait
+         * when it is over. */
         uint64_t ran = ran_ns - w->had_ran_ns;
         uint64_t busy = ran + (waited_ns - w->had_waited_ns);
         w->ran_ns = SM_MIN(ran, w->passed_ns);

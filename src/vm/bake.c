@@ -44,7 +44,7 @@ struct bake {
     sm_snapshot_stats *stats;
 };
 
-/* ---- keys --------------------------------------------------------------------------------------- */
+/* ---- keys ------------------------------------------------------------------------------------ */
 
 static void add_text(struct sm_fingerprint *f, const char *text)
 {
@@ -148,7 +148,7 @@ static void say(const struct bake *b, const char *what)
         events->progress(events->progress_arg, &(sm_progress){.what = what});
 }
 
-/* ---- the guest --------------------------------------------------------------------------------- */
+/* ---- the guest ------------------------------------------------------------------------------- */
 
 static int wait_idle(sm_vm *vm, uint32_t timeout_ms, sm_error *err)
 {
@@ -159,8 +159,8 @@ static int wait_idle(sm_vm *vm, uint32_t timeout_ms, sm_error *err)
     return rc ? sm_error_prefix(err, rc, "the VM does not become idle") : 0;
 }
 
-/* A guest that has nothing to do makes the best snapshot. One that a busy host keeps from getting there is captured
- * as it is: what it was doing goes on in every restore. */
+/* A guest that has nothing to do makes the best snapshot. One that a busy host keeps from getting
+ * there is captured as it is: what it was doing goes on in every restore. */
 static void settle(struct bake *b, uint32_t timeout_ms)
 {
     wait_idle(b->vm, timeout_ms, NULL);
@@ -253,13 +253,14 @@ static int start_service(struct bake *b, uint32_t *pid, sm_error *err)
     }
 }
 
-/* ---- capturing --------------------------------------------------------------------------------- */
+/* ---- capturing ------------------------------------------------------------------------------- */
 
 /* Stops the guest and copies what is to be written. */
 static int capture(struct bake *b, enum state state, uint32_t pid, bool delta,
     struct sm_capture *capture, sm_error *err)
 {
-    /* What runs in it ran under this policy, and shall never get a wider one; in the base nothing runs. */
+    /* What runs in it ran under this policy, and shall never get a wider one; in the base nothing
+     * runs. */
     const struct sm_note note = {
         .state = state_names[state],
         .pid = pid,
@@ -267,7 +268,8 @@ static int capture(struct bake *b, enum state state, uint32_t pid, bool delta,
         .asked = state != BASE ? b->asked : NULL,
         .began = state != BASE ? b->began : NULL,
     };
-    /* A stream that is still being closed would cost every restore a reset of the guest's connections. */
+    /* A stream that is still being closed would cost every restore a reset of the guest's
+     * connections. */
     struct sm_wait quiet = sm_wait_ms(STREAMS_END_MS);
     sm_engine_wait_quiet(b->vm->engine, &quiet);
     return sm_capture_take(capture, b->vm, &note, delta, err);
@@ -292,8 +294,8 @@ static int boot_and_capture(struct bake *b, struct sm_capture *base, sm_error *e
     return rc;
 }
 
-/* The base is there: what is made on top of it is made in a VM restored from it, so that only what changed
- * has to be looked at. */
+/* The base is there: what is made on top of it is made in a VM restored from it, so that only what
+ * changed has to be looked at. */
 static int restore_base(struct bake *b, const char *path, sm_error *err)
 {
     int rc = sm_vm_new(b->image, &b->plan, sm_now_ns(), &b->vm, err);
@@ -363,7 +365,7 @@ static int bake(struct bake *b, enum state state, sm_error *err)
     return rc;
 }
 
-/* ---- finding ----------------------------------------------------------------------------------- */
+/* ---- finding --------------------------------------------------------------------------------- */
 
 /* Takes away what runs would begin with instead of what was baked. Under the lock. */
 static int drop_others(const struct bake *b, enum state baked, sm_error *err)
@@ -419,7 +421,8 @@ static int find_keys(struct bake *b, sm_error *err)
     return rc;
 }
 
-/* The VM that a snapshot is made in: of that shape, and nothing of what a VM is asked for besides. */
+/* The VM that a snapshot is made in: of that shape, and nothing of what a VM is asked for
+ * besides. */
 static struct sm_vm_plan make_plan(const struct sm_bake_request *request)
 {
     return (struct sm_vm_plan){

@@ -2,17 +2,18 @@
  * Baking: a VM is booted once and captured, so that every later start is a restore.
  *
  * Up to three snapshots exist for one image and machine, each with a key of what has run in it:
- *     base      the agent is ready, nothing else has run: all images with this root file system share it
- *     warm      a warm-up command has run to its end, with the image's environment, user and directory
+ *     base      the agent is ready, nothing else has run; images with one root file system share it
+ *     warm      a warm-up command has run to its end, with the image's environment, user, directory
  *     service   the image's own command runs, likewise
- * The last two are written as differences from the first, which a boot that makes them writes in the
- * background while it goes on. Each carries a note in JSON: state, image, the pid of the
- * command, the egress policy, and what the bake was asked for: with another warm-up or another end of the wait it is made
- * anew. A bake takes the other one away where that began with another warm-up, and one that asks for neither takes both
- * away, so that runs begin where the last bake says.
+ * The last two are written as differences from the first, which a boot that makes them writes in
+ * the background while it goes on. Each carries a note in JSON: state, image, the pid of the
+ * command, the egress policy, and what the bake was asked for: with another warm-up or another end
+ * of the wait it is made anew. A bake takes the other one away where that began with another
+ * warm-up, and one that asks for neither takes both away, so that runs begin where the last bake
+ * says.
  *
- * Locks: whoever makes a snapshot holds the lock of the base's key for all three; the others wait for it and then find
- * what they want.
+ * Locks: whoever makes a snapshot holds the lock of the base's key for all three; the others wait
+ * for it and then find what they want.
  */
 #ifndef SM_VM_BAKE_H
 #define SM_VM_BAKE_H

@@ -1,11 +1,11 @@
 /*
  * How a VM comes up: by booting, or from a snapshot.
  *
- * Boot: the machine boots, its agent connects to us and greets.
- * Restore: connections do not survive a snapshot, the agent's listening port does; so we connect.
- * Both ways the guest is then given what makes it one of its own (agent/greeting.h) before anything else may be
- * asked of it. The connection that carried it serves the first request. All of this is done by the thread that starts
- * the VM.
+ * Boot: the machine boots, its agent connects to us and greets. Restore: connections do not survive
+ * a snapshot, the agent's listening port does; so we connect. Both ways the guest is then given
+ * what makes it one of its own (agent/greeting.h) before anything else may be asked of it. The
+ * connection that carried it serves the first request. All of this is done by the thread that
+ * starts the VM.
  */
 #include "vm/bring_up.h"
 
@@ -83,7 +83,7 @@ static int finish(sm_vm *vm, const struct sm_vm_plan *plan, struct sm_channel *c
     return 0;
 }
 
-/* ---- boot ---------------------------------------------------------------------------------------- */
+/* ---- boot ------------------------------------------------------------------------------------ */
 
 /* Fails with the sentence and the last lines of the console, which tell why there is no agent. */
 static int not_ready(sm_vm *vm, enum sm_code code, const char *sentence, sm_error *err)
@@ -179,8 +179,9 @@ static int check_builds(
         "the snapshot '%s' was made with another %s; make it again", path, what);
 }
 
-/* What capture.c wrote: the pid of a command that runs, the policy that the network may not go beyond, whether
- * the card was set up for another network than the user-mode one, and what listened. */
+/* What capture.c wrote: the pid of a command that runs, the policy that the network may not go
+ * beyond, whether the card was set up for another network than the user-mode one, and what
+ * listened. */
 static int take_note(
     sm_vm *vm, const struct sm_snapshot *s, const struct sm_vm_plan *plan, sm_error *err)
 {
@@ -234,8 +235,8 @@ static int read_file(sm_vm *vm, const struct sm_vm_plan *plan, int fd, const cha
     return rc;
 }
 
-/* Opens the file and makes it ours. What others may write is looked at before it is copied, so that nothing but a
- * snapshot is, and again when they can no longer change it. */
+/* Opens the file and makes it ours. What others may write is looked at before it is copied, so that
+ * nothing but a snapshot is, and again when they can no longer change it. */
 static int open_file(sm_vm *vm, const struct sm_vm_plan *plan, const char *path, int *fd,
     struct sm_vm_shape *shape, struct sm_snapshot **snapshot, sm_error *err)
 {

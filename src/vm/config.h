@@ -1,6 +1,7 @@
 /*
- * What is asked of a VM, by concern. The public sm_vm_config, which has all of it in one structure, is translated into
- * this once, at the face (src/api/vm.c); what only one concern needs is given only that.
+ * What is asked of a VM, by concern. The public sm_vm_config, which has all of it in one structure,
+ * is translated into this once, at the face (src/api/vm.c); what only one concern needs is given
+ * only that.
  *
  * All strings and lists are borrowed.
  */
@@ -9,7 +10,8 @@
 
 #include <supermachine.h>
 
-/* What a machine is made of besides its image: the key of what is baked is made of just this (guest_files.h). */
+/* What a machine is made of besides its image: the key of what is baked is made of just this
+ * (guest_files.h). */
 struct sm_vm_shape {
     uint64_t memory_bytes; /* 0: not said, see sm_vm_shape_settle */
     unsigned vcpus;        /* likewise */

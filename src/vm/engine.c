@@ -1,4 +1,5 @@
-/* The engine of a machine in this process: its life, its streams, and looking at it. See engine.h. */
+/* The engine of a machine in this process: its life, its streams, and looking at it. See
+ * engine.h. */
 #include "vm/engine.h"
 
 #include <errno.h>
@@ -84,7 +85,7 @@ static int create(struct sm_engine *e, const struct sm_engine_config *config,
     return sm_machine_create(&e->machine, &machine, err);
 }
 
-/* ---- its beginning ------------------------------------------------------------------------------- */
+/* ---- its beginning --------------------------------------------------------------------------- */
 
 /* On the device thread. */
 static void agent_connected(void *arg, int fd, uint32_t guest_port)
@@ -124,7 +125,7 @@ int sm_engine_restore(struct sm_engine *e, const struct sm_engine_config *config
     return sm_machine_start(e->machine, err);
 }
 
-/* ---- streams ------------------------------------------------------------------------------------- */
+/* ---- streams --------------------------------------------------------------------------------- */
 
 int sm_engine_accept(
     struct sm_engine *e, struct sm_wait *wait, int *fd, uint64_t *came_ns, sm_error *err)
@@ -167,7 +168,7 @@ void sm_engine_wait_quiet(struct sm_engine *e, struct sm_wait *wait)
     sm_vsock_wait_quiet(sm_machine_vsock(e->machine), sm_wait_slice(wait));
 }
 
-/* ---- its life ------------------------------------------------------------------------------------ */
+/* ---- its life -------------------------------------------------------------------------------- */
 
 int sm_engine_wait(struct sm_engine *e, struct sm_wait *wait, enum sm_vm_end *how, sm_error *err)
 {
@@ -219,7 +220,7 @@ const struct sm_guest_clock *sm_engine_clock(struct sm_engine *e)
     return e ? sm_machine_clock(e->machine) : NULL;
 }
 
-/* ---- looking at it ------------------------------------------------------------------------------- */
+/* ---- looking at it --------------------------------------------------------------------------- */
 
 size_t sm_engine_console(const struct sm_engine *e, char *buf, size_t size)
 {

@@ -1,14 +1,15 @@
 /*
  * What a VM asks of its machine, and all that src/vm knows of it.
  *
- * The machine is in this process today: engine.c, engine_capture.c and engine_net.c, the only files of src/vm that include
- * vmm/, call it. The interface is made for one in a process of its own behind a socket: what goes through it are plain
- * values, texts and descriptors (streams, files), never guest memory, a loop or a device; what happens by itself shows as
- * a descriptor that can be polled, or is told as a line. There is one implementation at a time, so these are functions and no
- * table; tests replace them by the linker.
+ * The machine is in this process today: engine.c, engine_capture.c and engine_net.c, the only files
+ * of src/vm that include vmm/, call it. The interface is made for one in a process of its own
+ * behind a socket: what goes through it are plain values, texts and descriptors (streams, files),
+ * never guest memory, a loop or a device; what happens by itself shows as a descriptor that can be
+ * polled, or is told as a line. There is one implementation at a time, so these are functions and
+ * no table; tests replace them by the linker.
  *
- * An engine has no machine until boot or restore; before that only what is said so may be asked. Any thread, at the same
- * time; close is the last. Waits are the caller's (util/wait.h).
+ * An engine has no machine until boot or restore; before that only what is said so may be asked.
+ * Any thread, at the same time; close is the last. Waits are the caller's (util/wait.h).
  */
 #ifndef SM_VM_ENGINE_H
 #define SM_VM_ENGINE_H
@@ -27,7 +28,7 @@ struct sm_snapshot_listener; /* snapshot/snapshot.h */
 struct sm_vm_network;        /* vm/network.h */
 struct sm_wait;              /* util/wait.h */
 
-/* ---- its beginning ------------------------------------------------------------------------------- */
+/* ---- its beginning --------------------------------------------------------------------------- */
 
 /* Opens the hypervisor. SM_EHYPERVISOR or SM_EPERM with a sentence that says what to do. */
 int sm_engine_open(struct sm_engine **engine, sm_error *err);
@@ -45,36 +46,38 @@ struct sm_engine_config {
     struct sm_vm_shape shape; /* settled; kernel and initramfs for a boot only */
     const char *rootfs;       /* path of the file system image */
     bool count_instructions;
-    /* What the card is plugged into, and who is told of it: must live as long as the engine. Its policy is taken over. */
+    /* What the card is plugged into, and who is told of it: must live as long as the engine. Its
+     * policy is taken over. */
     struct sm_vm_network *network;
 };
 
 /* Returns as soon as the guest runs; its agent will connect (sm_engine_accept). */
 int sm_engine_boot(struct sm_engine *engine, const struct sm_engine_config *config, sm_error *err);
-/* From a snapshot file, which `fd` is and `snapshot` has been read from; `path` for messages. Both are borrowed for the call.
- * SM_EUNSUPPORTED: it does not fit this host or this configuration. */
+/* From a snapshot file, which `fd` is and `snapshot` has been read from; `path` for messages. Both
+ * are borrowed for the call. SM_EUNSUPPORTED: it does not fit this host or this configuration. */
 int sm_engine_restore(struct sm_engine *engine, const struct sm_engine_config *config, int fd,
     const struct sm_snapshot *snapshot, const char *path, sm_error *err);
 
-/* ---- streams ------------------------------------------------------------------------------------- */
+/* ---- streams --------------------------------------------------------------------------------- */
 
-/* All are blocking, close-on-exec stream sockets, the caller's.
- * accept: the first connection that the agent of a guest that boots makes, and when it came (as sm_now_ns); SM_EGUEST: the
- * machine has ended before; SM_ETIMEOUT.
- * connect: to a vsock port that the guest listens on. SM_ENOTFOUND: nobody does; SM_EGUEST; SM_ETIMEOUT. */
+/* All are blocking, close-on-exec stream sockets, the caller's. accept: the first connection that
+ * the agent of a guest that boots makes, and when it came (as sm_now_ns); SM_EGUEST: the machine
+ * has ended before; SM_ETIMEOUT. connect: to a vsock port that the guest listens on. SM_ENOTFOUND:
+ * nobody does; SM_EGUEST; SM_ETIMEOUT. */
 int sm_engine_accept(
     struct sm_engine *engine, struct sm_wait *wait, int *fd, uint64_t *came_ns, sm_error *err);
 int sm_engine_connect(
     struct sm_engine *engine, uint32_t port, struct sm_wait *wait, int *fd, sm_error *err);
 /* The guest has ended: what it has sent is delivered, then all streams end. */
 void sm_engine_end_streams(struct sm_engine *engine);
-/* Until the guest knows of the end of every stream: a snapshot without streams is restored without a reset of them. */
+/* Until the guest knows of the end of every stream: a snapshot without streams is restored without
+ * a reset of them. */
 void sm_engine_wait_quiet(struct sm_engine *engine, struct sm_wait *wait);
 
-/* ---- its life ------------------------------------------------------------------------------------ */
+/* ---- its life -------------------------------------------------------------------------------- */
 
-/* Waits for the end. 0: it has ended, and as SM_EGUEST *err says in a sentence how; else -SM_ETIMEOUT, it runs on. Both
- * may be NULL. */
+/* Waits for the end. 0: it has ended, and as SM_EGUEST *err says in a sentence how; else
+ * -SM_ETIMEOUT, it runs on. Both may be NULL. */
 int sm_engine_wait(
     struct sm_engine *engine, struct sm_wait *wait, enum sm_vm_end *how, sm_error *err);
 /* Polls readable once it has ended; stays the engine's. */
@@ -83,8 +86,9 @@ int sm_engine_end_fd(const struct sm_engine *engine);
 bool sm_engine_has_halted(struct sm_engine *engine);
 void sm_engine_kill(struct sm_engine *engine);
 
-/* Stops all vCPUs and devices, and lets them go on: the pause of the VM's user, of which there is one. A capture has its
- * own, and the guest runs only while there is none. SM_EINVAL: it is paused already, or is not. */
+/* Stops all vCPUs and devices, and lets them go on: the pause of the VM's user, of which there is
+ * one. A capture has its own, and the guest runs only while there is none. SM_EINVAL: it is paused
+ * already, or is not. */
 int sm_engine_pause(struct sm_engine *engine, sm_error *err);
 int sm_engine_resume(struct sm_engine *engine, sm_error *err);
 bool sm_engine_is_paused(struct sm_engine *engine);
@@ -92,7 +96,7 @@ bool sm_engine_is_paused(struct sm_engine *engine);
 /* The guest's own time, for waits. NULL (of no engine, in tests): the clock. */
 const struct sm_guest_clock *sm_engine_clock(struct sm_engine *engine);
 
-/* ---- captures ------------------------------------------------------------------------------------ */
+/* ---- captures -------------------------------------------------------------------------------- */
 
 /* What a snapshot says beside the machine's state. */
 struct sm_engine_label {
@@ -102,39 +106,42 @@ struct sm_engine_label {
     const char *note; /* JSON */
 };
 
-/* A copy of a guest, which stood still while it was made and does until resume. It owns that pause: nobody else can end
- * it, and free does. */
+/* A copy of a guest, which stood still while it was made and does until resume. It owns that pause:
+ * nobody else can end it, and free does. */
 struct sm_engine_capture;
 
-/* delta: only what differs from the file that the machine was restored from, which the base of the write must be then. */
+/* delta: only what differs from the file that the machine was restored from, which the base of the
+ * write must be then. */
 int sm_engine_capture(struct sm_engine *engine, const struct sm_engine_label *label, bool delta,
     struct sm_engine_capture **capture, sm_error *err);
 int sm_engine_capture_resume(struct sm_engine_capture *capture, sm_error *err);
-/* Begins to write it, beside whatever the guest does, into the empty file `fd`, which can be read and written and is whole on
- * disk when finish says so; `name` for messages. base_fd >= 0: as a difference from that snapshot. The descriptors must
- * stay open until finish or free. */
+/* Begins to write it, beside whatever the guest does, into the empty file `fd`, which can be read
+ * and written and is whole on disk when finish says so; `name` for messages. base_fd >= 0: as a
+ * difference from that snapshot. The descriptors must stay open until finish or free. */
 int sm_engine_capture_write(
     struct sm_engine_capture *capture, int fd, const char *name, int base_fd, sm_error *err);
 int sm_engine_capture_finish(
     struct sm_engine_capture *capture, sm_snapshot_stats *stats, sm_error *err);
 void sm_engine_capture_free(struct sm_engine_capture *capture); /* NULL is fine */
 
-/* ---- how it is reached --------------------------------------------------------------------------- */
+/* ---- how it is reached ----------------------------------------------------------------------- */
 
-/* Once the agent is ready; the others need it. Lines about ports and connections go to the network's events. */
+/* Once the agent is ready; the others need it. Lines about ports and connections go to the
+ * network's events. */
 int sm_engine_open_ports(struct sm_engine *engine, sm_error *err);
 /* *spec gets the host port. SM_EBUSY: taken. */
 int sm_engine_publish(struct sm_engine *engine, struct sm_port_spec *spec, sm_error *err);
 /* Copies at most `max`; returns how many there are. */
 size_t sm_engine_ports(struct sm_engine *engine, struct sm_port_spec *specs, size_t max);
-/* What listens in the guest gets a port of the host by itself: what is known to, and what a look at the guest shows after
- * each sm_engine_watch, which says that something runs that may listen. Without find_ports watch does nothing. */
+/* What listens in the guest gets a port of the host by itself: what is known to, and what a look at
+ * the guest shows after each sm_engine_watch, which says that something runs that may listen.
+ * Without find_ports watch does nothing. */
 int sm_engine_find_ports(
     struct sm_engine *engine, const struct sm_listener *known, size_t n, sm_error *err);
 void sm_engine_watch(struct sm_engine *engine);
 int sm_engine_front_door(struct sm_engine *engine, const char *path, sm_error *err);
 
-/* ---- looking at it ------------------------------------------------------------------------------- */
+/* ---- looking at it --------------------------------------------------------------------------- */
 
 /* As sm_vm_console of the public API. */
 size_t sm_engine_console(const struct sm_engine *engine, char *buf, size_t size);

@@ -1,4 +1,5 @@
-/* The engine's network: what the card is plugged into, and the ports that lead to the guest. See engine.h. */
+/* The engine's network: what the card is plugged into, and the ports that lead to the guest. See
+ * engine.h. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +18,7 @@
 #define FOUND_BURST    16 /* ports that are told of */
 #define FOUND_A_SECOND 2
 
-/* ---- the card ------------------------------------------------------------------------------------ */
+/* ---- the card -------------------------------------------------------------------------------- */
 
 static void on_denied(void *arg, const struct sm_denial *denial)
 {
@@ -86,7 +87,7 @@ void sm_engine_plug(struct sm_engine *e, struct sm_machine_config *machine)
     }
 }
 
-/* ---- ports --------------------------------------------------------------------------------------- */
+/* ---- ports ----------------------------------------------------------------------------------- */
 
 static void on_connection(void *arg, const struct sm_port_connection *connection)
 {

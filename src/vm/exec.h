@@ -1,5 +1,5 @@
-/* Commands of a VM: which connection carries one, whether it is the service that runs already, and which of them is the
- * VM's own. What happens on the connection is vm/agent/exec.h's. */
+/* Commands of a VM: which connection carries one, whether it is the service that runs already, and
+ * which of them is the VM's own. What happens on the connection is vm/agent/exec.h's. */
 #ifndef SM_VM_EXEC_H
 #define SM_VM_EXEC_H
 

@@ -1,4 +1,5 @@
-/* What a VM is made of: the files, who they are, and the key of the snapshots made of just these. */
+/* What a VM is made of: the files, who they are, and the key of the snapshots made of just
+ * these. */
 #ifndef SM_VM_GUEST_FILES_H
 #define SM_VM_GUEST_FILES_H
 
@@ -12,8 +13,8 @@
 struct sm_guest_files {
     char *kernel, *initramfs; /* paths */
     uint8_t kernel_id[SM_SNAPSHOT_ID_BYTES], agent_id[SM_SNAPSHOT_ID_BYTES];
-    /* A guest remembers blocks of its root file system: a snapshot goes with the very file that was there
-     * when it was made, not with another one of the same layers. */
+    /* A guest remembers blocks of its root file system: a snapshot goes with the very file that was
+     * there when it was made, not with another one of the same layers. */
     uint8_t rootfs_id[SM_SNAPSHOT_ID_BYTES];
 };
 
@@ -27,8 +28,9 @@ void sm_guest_files_clear(struct sm_guest_files *files);
 void sm_bake_key(
     const sm_image *image, const struct sm_fingerprint *made_of, char key[SM_BAKE_KEY_SIZE]);
 
-/* What a machine is made of on which nothing has run: root file system, kernel, agent, VMM, CPU, and its shape, which is
- * settled. Nothing of the image's configuration: images that differ in it alone share what was baked. */
+/* What a machine is made of on which nothing has run: root file system, kernel, agent, VMM, CPU,
+ * and its shape, which is settled. Nothing of the image's configuration: images that differ in it
+ * alone share what was baked. */
 void sm_guest_files_fingerprint(const struct sm_guest_files *files, const struct sm_vm_shape *shape,
     const struct sm_engine *engine, struct sm_fingerprint *f);
 

@@ -1,6 +1,7 @@
 /*
- * The network of a VM: what the words of its configuration mean, what a snapshot adds to it, and what the guest is told of it.
- * Nothing is opened here; engine_net.c plugs the card in, ports.c lets others in.
+ * The network of a VM: what the words of its configuration mean, what a snapshot adds to it, and
+ * what the guest is told of it. Nothing is opened here; engine_net.c plugs the card in, ports.c
+ * lets others in.
  */
 #ifndef SM_VM_NETWORK_H
 #define SM_VM_NETWORK_H
@@ -33,8 +34,8 @@ int sm_vm_network_init(struct sm_vm_network *network, const struct sm_vm_network
     const struct sm_vm_events *events, sm_error *err);
 void sm_vm_network_clear(struct sm_vm_network *network);
 
-/* What the agent is to be told about the card before the guest's programs run: in *message, which points into
- * *text. False: nothing, it is as it must be. */
+/* What the agent is to be told about the card before the guest's programs run: in *message, which
+ * points into *text. False: nothing, it is as it must be. */
 struct sm_vm_network_text {
     struct sm_guest_net net;
     char resolv_conf[SM_RESOLV_TEXT_MAX + 1];

@@ -1,6 +1,7 @@
 /*
- * The note of a snapshot as a JSON object: what a capture writes, and a restore, a bake and a listing read back. The file
- * may be anybody's: what is missing or of another type is as if it were not there.
+ * The note of a snapshot as a JSON object: what a capture writes, and a restore, a bake and a
+ * listing read back. The file may be anybody's: what is missing or of another type is as if it were
+ * not there.
  */
 #ifndef SM_VM_NOTE_H
 #define SM_VM_NOTE_H

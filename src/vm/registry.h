@@ -1,4 +1,5 @@
-/* A snapshot's registry of what listens in its guest: made of what the agent says, and read to be offered by a restore. */
+/* A snapshot's registry of what listens in its guest: made of what the agent says, and read to be
+ * offered by a restore. */
 #ifndef SM_VM_REGISTRY_H
 #define SM_VM_REGISTRY_H
 

@@ -1,4 +1,5 @@
-/* Starting a VM: booted, or restored from what is baked (and is baked first where it is not), or from a file. */
+/* Starting a VM: booted, or restored from what is baked (and is baked first where it is not), or
+ * from a file. */
 #ifndef SM_VM_START_H
 #define SM_VM_START_H
 

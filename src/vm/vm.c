@@ -43,7 +43,8 @@ int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wi
     return rc;
 }
 
-/* What is sent on the connection of the freeze is read behind it, whenever the guest comes to it: nobody waits. */
+/* What is sent on the connection of the freeze is read behind it, whenever the guest comes to it:
+ * nobody waits. */
 static void undo_freeze(struct sm_channel *channel)
 {
     struct sm_wait now = sm_wait_ms(0);

@@ -25,9 +25,9 @@ struct sm_vm {
     char name[SM_VM_MAX_NAME + 1];
     sm_vm_timing timing;
 
-    /* Written by a capture, from its freeze to its thaw: a second one would thaw what the first one copies. Read by
-     * what must not come in between: a pause, since a guest that is paused cannot thaw, and the start of a
-     * command, which would not be frozen. Taken before any other lock. */
+    /* Written by a capture, from its freeze to its thaw: a second one would thaw what the first one
+     * copies. Read by what must not come in between: a pause, since a guest that is paused cannot
+     * thaw, and the start of a command, which would not be frozen. Taken before any other lock. */
     pthread_rwlock_t capturing;
 
     pthread_mutex_t lock;  /* of what follows */
@@ -52,16 +52,18 @@ int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, struct sm_wait *wait, s
 int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer,
     void *to, struct sm_wait *wait, sm_error *err);
 
-/* Asks the guest to power off; one that has not when the wait is over, or whose wait is over from the beginning, is killed. */
+/* Asks the guest to power off; one that has not when the wait is over, or whose wait is over from
+ * the beginning, is killed. */
 void sm_vm_power_off(sm_vm *vm, struct sm_wait *wait);
 
 /* All vCPUs stop; or go on. As sm_vm_pause and sm_vm_resume of the public API. */
 int sm_vm_halt(sm_vm *vm, sm_error *err);
 int sm_vm_go_on(sm_vm *vm, sm_error *err);
 
-/* The user's processes stop. They must not run on in a copy of the guest before its clock, randomness and
- * identity are new; a restore lets them go on then, thaw does here. After a freeze that failed nothing is to be thawed: the guest
- * may have done it, and only the answer was late, so it is told at once to undo it. */
+/* The user's processes stop. They must not run on in a copy of the guest before its clock,
+ * randomness and identity are new; a restore lets them go on then, thaw does here. After a freeze
+ * that failed nothing is to be thawed: the guest may have done it, and only the answer was late, so
+ * it is told at once to undo it. */
 int sm_vm_freeze(sm_vm *vm, sm_error *err);
 int sm_vm_thaw(sm_vm *vm, sm_error *err);
 /* After a failure: the guest may be what hangs, and is not waited for all over again. */

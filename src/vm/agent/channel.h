@@ -1,7 +1,7 @@
 /*
- * A connection to the agent: frames of src/wire over a stream socket, with the caller's bound on every
- * wait (util/wait.h) and an eye on the machine, so that a dead guest is told as what it is. Not thread-safe: a channel has one user
- * at a time.
+ * A connection to the agent: frames of src/wire over a stream socket, with the caller's bound on
+ * every wait (util/wait.h) and an eye on the machine, so that a dead guest is told as what it is.
+ * Not thread-safe: a channel has one user at a time.
  */
 #ifndef SM_VM_AGENT_CHANNEL_H
 #define SM_VM_AGENT_CHANNEL_H
@@ -12,8 +12,8 @@
 
 #define SM_CHANNEL_BUFFER (SM_WIRE_HEADER + SM_WIRE_MAX_DATA)
 
-/* Of the guest's time (util/guest_wait.h), for a boot and for whatever the agent does at once. Only a guest that hangs
- * takes so long; the end of a VM is noticed without it. */
+/* Of the guest's time (util/guest_wait.h), for a boot and for whatever the agent does at once. Only
+ * a guest that hangs takes so long; the end of a VM is noticed without it. */
 #define SM_AGENT_TIMEOUT_MS 120000
 
 struct sm_engine;
@@ -45,9 +45,9 @@ int sm_channel_send(
 int sm_channel_send_message(struct sm_channel *channel, enum sm_wire_type type, const void *message,
     struct sm_wait *wait, sm_error *err);
 
-/* Looks for a whole frame among the bytes received: 1 with *frame, which lives until the next call of
- * sm_channel_fill; 0: more bytes are needed. sm_channel_fill reads what is there: 1 when there was
- * something, 0 when the other side has closed. */
+/* Looks for a whole frame among the bytes received: 1 with *frame, which lives until the next call
+ * of sm_channel_fill; 0: more bytes are needed. sm_channel_fill reads what is there: 1 when there
+ * was something, 0 when the other side has closed. */
 int sm_channel_parse(struct sm_channel *channel, struct sm_wire_frame *frame, sm_error *err);
 int sm_channel_fill(struct sm_channel *channel, sm_error *err);
 
@@ -55,8 +55,8 @@ int sm_channel_fill(struct sm_channel *channel, sm_error *err);
 int sm_channel_next(
     struct sm_channel *channel, struct sm_wire_frame *frame, struct sm_wait *wait, sm_error *err);
 
-/* Waits for the answer to a request: a frame of that type, decoded into *message (NULL for one without
- * fields). ERROR becomes ours. */
+/* Waits for the answer to a request: a frame of that type, decoded into *message (NULL for one
+ * without fields). ERROR becomes ours. */
 int sm_channel_expect(struct sm_channel *channel, enum sm_wire_type type, void *message,
     struct sm_wait *wait, sm_error *err);
 

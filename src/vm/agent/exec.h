@@ -5,10 +5,10 @@
  * leaves a note in `requests` under the lock and rings `wake`; the thread takes the notes up
  * between two polls. What the thread leaves behind (result, error) is read once `done` is set.
  *
- * Back-pressure: of each output stream one frame waits here; while it does, and the next frame is for
- * the same stream, nothing is read from the connection, so vsock credit runs out and the command blocks
- * as it would on a full pipe. Input is read only when all before it has been sent and the agent has
- * granted credit for it, so a command that does not read never holds up signals.
+ * Back-pressure: of each output stream one frame waits here; while it does, and the next frame is
+ * for the same stream, nothing is read from the connection, so vsock credit runs out and the
+ * command blocks as it would on a full pipe. Input is read only when all before it has been sent
+ * and the agent has granted credit for it, so a command that does not read never holds up signals.
  */
 #ifndef SM_VM_AGENT_EXEC_H
 #define SM_VM_AGENT_EXEC_H
@@ -76,15 +76,16 @@ struct sm_exec_request {
     struct sm_wire_attach attach; /* if pid is not 0 */
 };
 
-/* Sends the request on the channel, which is taken over even when it fails, and starts the thread. The
- * streams are those of config. */
+/* Sends the request on the channel, which is taken over even when it fails, and starts the thread.
+ * The streams are those of config. */
 int sm_exec_begin(struct sm_channel *channel, const struct sm_exec_request *request,
     const sm_exec_config *config, int stop_signal, sm_exec **exec, sm_error *err);
 
 /* The command's pid in the guest; 0: it has ended. */
 uint32_t sm_exec_running(sm_exec *exec);
 
-/* As the public functions of an exec. await: SM_ETIMEOUT, it runs on. end: kills what still runs, and frees. */
+/* As the public functions of an exec. await: SM_ETIMEOUT, it runs on. end: kills what still runs,
+ * and frees. */
 int sm_exec_take_fd(sm_exec *exec, int stream);
 int sm_exec_put_signal(sm_exec *exec, int signal, sm_error *err);
 int sm_exec_put_size(sm_exec *exec, uint16_t rows, uint16_t columns, sm_error *err);

@@ -39,8 +39,8 @@ static void queue_resize(sm_exec *e, uint16_t rows, uint16_t columns)
     e->send_end += w.len;
 }
 
-/* Puts what others asked for into the send buffer, as far as there is room; *left: not all of it. False:
- * the exec is to end. */
+/* Puts what others asked for into the send buffer, as far as there is room; *left: not all of it.
+ * False: the exec is to end. */
 static bool take_requests(sm_exec *e, bool *left)
 {
     sm_bell_clear(&e->wake);
@@ -219,7 +219,8 @@ static int time_left(sm_exec *e)
     return sm_wait_slice(&e->late.wait);
 }
 
-/* What is waited for: `blocked`: not for more from the channel; `last_words`: not for the machine's end, which is known. */
+/* What is waited for: `blocked`: not for more from the channel; `last_words`: not for the machine's
+ * end, which is known. */
 static int wait_for_any(
     sm_exec *e, bool blocked, bool last_words, struct pollfd fds[N_FDS], sm_error *err)
 {

@@ -8,8 +8,8 @@
 #include "util/error.h"
 #include "util/guest_wait.h"
 
-/* A gigabyte may take hours where the guest kernel is emulated; what does not move at all must not: each frame has
- * the time that an answer has. */
+/* A gigabyte may take hours where the guest kernel is emulated; what does not move at all must not:
+ * each frame has the time that an answer has. */
 static struct sm_wait *next_step(struct sm_guest_wait *w, const struct sm_channel *channel)
 {
     sm_guest_wait_begin(w, sm_channel_clock(channel), SM_AGENT_TIMEOUT_MS);

@@ -1,6 +1,7 @@
 /*
- * What is said first to the agent of a guest that has come up. Before anything of the user's runs the guest gets the host's
- * clock, entropy, a host name and a machine id of its own; if one of these fails, so does the start.
+ * What is said first to the agent of a guest that has come up. Before anything of the user's runs
+ * the guest gets the host's clock, entropy, a host name and a machine id of its own; if one of
+ * these fails, so does the start.
  */
 #ifndef SM_VM_AGENT_GREETING_H
 #define SM_VM_AGENT_GREETING_H

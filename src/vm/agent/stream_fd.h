@@ -1,7 +1,7 @@
 /*
- * A descriptor of the caller's that we read or write without ever blocking on it, and without changing
- * its flags, which it may share with other processes. Pipes and terminals are opened a second
- * time through /proc to have flags of our own; sockets have MSG_DONTWAIT; where neither is
+ * A descriptor of the caller's that we read or write without ever blocking on it, and without
+ * changing its flags, which it may share with other processes. Pipes and terminals are opened a
+ * second time through /proc to have flags of our own; sockets have MSG_DONTWAIT; where neither is
  * possible poll(2) is trusted, and little is written at a time.
  */
 #ifndef SM_VM_AGENT_STREAM_FD_H
@@ -24,8 +24,8 @@ struct sm_stream_fd {
 int sm_stream_fd_open(struct sm_stream_fd *s, int fd, bool writing, sm_error *err);
 void sm_stream_fd_close(struct sm_stream_fd *s);
 
-/* As read(2) and write(2), errno included; EAGAIN: not now. EPIPE comes without a signal if SIGPIPE is
- * blocked in the thread. */
+/* As read(2) and write(2), errno included; EAGAIN: not now. EPIPE comes without a signal if SIGPIPE
+ * is blocked in the thread. */
 ssize_t sm_stream_fd_read(const struct sm_stream_fd *s, void *buf, size_t size);
 ssize_t sm_stream_fd_write(const struct sm_stream_fd *s, const void *buf, size_t size);
 
