@@ -39,6 +39,7 @@ void sm_store_close(sm_store *store)
 
 int sm_store_list(sm_store *store, sm_store_list_fn *fn, void *arg, sm_error *err)
 {
+    static const char *const none[] = {NULL};
     struct sm_image_list list = {0};
     int rc = sm_imgstore_list(store->images, &list, err);
     if (rc)
@@ -48,7 +49,7 @@ int sm_store_list(sm_store *store, sm_store_list_fn *fn, void *arg, sm_error *er
         struct stat st = {0};
         (void)stat(e->info.rootfs_path, &st);
         fn(arg, &(sm_store_image){
-                    .names = (const char *const *)e->names,
+                    .names = e->names.count ? (const char *const *)e->names.items : none,
                     .digest = e->info.digest,
                     .platform = e->info.platform,
                     .source = e->info.source,

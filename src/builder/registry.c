@@ -17,6 +17,7 @@
 #include "image/json.h"
 #include "image/store_files.h"
 #include "util/error.h"
+#include "util/strv.h"
 
 struct registry {
     struct sm_source source;
@@ -24,9 +25,8 @@ struct registry {
     int blobs; /* of sm_store_hold_blobs */
     struct sm_http *http;
     struct sm_downloads *downloads;
-    char *name;  /* "docker.io/library/alpine" */
-    char **kept; /* digests that came out of the store as they were */
-    size_t kept_count;
+    char *name;          /* "docker.io/library/alpine" */
+    struct sm_strv kept; /* digests that came out of the store as they were */
 };
 
 static struct registry *of_source(struct sm_source *source)
@@ -50,19 +50,6 @@ static int prefetch(
 static void news(struct sm_source *source, sm_source_news_fn *fn, void *arg)
 {
     sm_downloads_news(of_source(source)->downloads, fn, arg);
-}
-
-static int keep_in_mind(struct registry *r, const char *digest)
-{
-    char **grown = reallocarray(r->kept, r->kept_count + 1, sizeof(*grown));
-    if (!grown)
-        return -SM_ENOMEM;
-    r->kept = grown;
-    grown[r->kept_count] = strdup(digest);
-    if (!grown[r->kept_count])
-        return -SM_ENOMEM;
-    r->kept_count++;
-    return 0;
 }
 
 /* Gets a manifest by tag or digest into the store. *d: its digest, size and type. */
@@ -112,7 +99,7 @@ static int open_blob(struct sm_source *source, const struct sm_descriptor *d, co
             return sm_error_set(err, SM_ECORRUPT, "the manifest %s has %llu bytes and not %llu",
                 d->digest, (unsigned long long)got.size, (unsigned long long)d->size);
         fd = sm_store_open_blob(r->store, d);
-    } else if (fd >= 0 && keep_in_mind(r, d->digest) != 0) {
+    } else if (fd >= 0 && !sm_strv_add(&r->kept, d->digest)) {
         sm_close(fd);
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     }
@@ -128,21 +115,19 @@ static int open_blob(struct sm_source *source, const struct sm_descriptor *d, co
 static bool discard(struct sm_source *source)
 {
     struct registry *r = of_source(source);
-    for (size_t i = 0; i < r->kept_count; i++) {
+    for (size_t i = 0; i < r->kept.count; i++) {
         char name[SM_STORE_NAME_MAX];
-        sm_store_blob_name(r->kept[i], name);
+        sm_store_blob_name(r->kept.items[i], name);
         unlinkat(r->store->fd, name, 0);
     }
-    return r->kept_count > 0;
+    return r->kept.count > 0;
 }
 
 static void free_registry(struct sm_source *source)
 {
     struct registry *r = of_source(source);
     sm_downloads_free(r->downloads);
-    for (size_t i = 0; i < r->kept_count; i++)
-        free(r->kept[i]);
-    free(r->kept);
+    sm_strv_clear(&r->kept);
     sm_http_free(r->http);
     sm_close(r->blobs);
     free(r->name);

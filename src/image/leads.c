@@ -84,17 +84,15 @@ int sm_store_put_archive(struct sm_imgstore *store, const struct sm_reference *r
     const char *digest, sm_error *err)
 {
     auto_free char *key = archive_key(ref, path, platform);
-    auto_json *record =
-        key ? json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "key", key, "digest", digest, "dev",
-                  (json_int_t)fp->dev, "ino", (json_int_t)fp->ino, "size", (json_int_t)fp->size,
-                  "mtime_ns", (json_int_t)fp->mtime_ns, "ctime_ns", (json_int_t)fp->ctime_ns)
-            : NULL;
-    auto_free char *text = record ? json_dumps(record, JSON_COMPACT) : NULL;
-    if (!text)
+    if (!key)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
+    auto_json *record =
+        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "key", key, "digest", digest, "dev",
+            (json_int_t)fp->dev, "ino", (json_int_t)fp->ino, "size", (json_int_t)fp->size,
+            "mtime_ns", (json_int_t)fp->mtime_ns, "ctime_ns", (json_int_t)fp->ctime_ns);
     char name[SM_STORE_NAME_MAX];
     archive_name(key, name);
-    return sm_store_write(store, name, text, strlen(text), err);
+    return sm_store_write_json(store, name, record, err);
 }
 
 int sm_store_get_archive(struct sm_imgstore *store, const struct sm_reference *ref,

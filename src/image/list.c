@@ -16,26 +16,10 @@ void sm_image_list_clear(struct sm_image_list *list)
 {
     for (size_t i = 0; i < list->count; i++) {
         sm_image_info_clear(&list->entries[i].info);
-        for (char **name = list->entries[i].names; *name; name++)
-            free(*name);
-        free(list->entries[i].names);
+        sm_strv_clear(&list->entries[i].names);
     }
     free(list->entries);
     *list = (struct sm_image_list){0};
-}
-
-static int add_name(struct sm_image_entry *entry, const char *name)
-{
-    size_t n = 0;
-    while (entry->names[n])
-        n++;
-    char **grown = reallocarray(entry->names, n + 2, sizeof(*grown));
-    if (!grown)
-        return -SM_ENOMEM;
-    entry->names = grown;
-    grown[n + 1] = NULL;
-    grown[n] = strdup(name);
-    return grown[n] ? 0 : -SM_ENOMEM;
 }
 
 struct naming {
@@ -66,7 +50,8 @@ static int name_images(void *arg, const char *full, const char *file, const char
     struct naming *naming = arg;
     for (size_t i = 0; i < naming->list->count; i++) {
         struct sm_image_entry *entry = &naming->list->entries[i];
-        if (sm_store_leads_to(naming->store, digest, &entry->info) && add_name(entry, full) != 0)
+        if (sm_store_leads_to(naming->store, digest, &entry->info) &&
+            !sm_strv_add(&entry->names, full))
             return -SM_ENOMEM;
     }
     return 0;
@@ -96,15 +81,12 @@ int sm_store_read_images(struct sm_imgstore *store, struct sm_image_list *list, 
             sm_store_get_image(store, digest, NULL, false, &info, NULL) != 0)
             continue;
         struct sm_image_entry *grown = reallocarray(list->entries, list->count + 1, sizeof(*grown));
-        if (grown)
-            list->entries = grown;
-        char **no_names = calloc(1, sizeof(*no_names));
-        if (!grown || !no_names) {
-            free(no_names);
+        if (!grown) {
             sm_image_info_clear(&info);
             return sm_error_set(err, SM_ENOMEM, "out of memory");
         }
-        grown[list->count++] = (struct sm_image_entry){.info = info, .names = no_names};
+        list->entries = grown;
+        grown[list->count++] = (struct sm_image_entry){.info = info};
     }
     return 0;
 }
@@ -120,8 +102,8 @@ int sm_imgstore_list(struct sm_imgstore *store, struct sm_image_list *out, sm_er
             struct sm_image_entry *entry = &list.entries[i];
             auto_reference ref = NULL;
             if (sm_reference_parse(entry->info.source, &ref, NULL) == 0 &&
-                ref->kind != SM_REF_REGISTRY)
-                rc = add_name(entry, entry->info.source);
+                ref->kind != SM_REF_REGISTRY && !sm_strv_add(&entry->names, entry->info.source))
+                rc = -SM_ENOMEM;
         }
         if (rc == -SM_ENOMEM)
             sm_error_set(err, SM_ENOMEM, "out of memory");

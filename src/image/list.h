@@ -3,11 +3,12 @@
 #define SM_IMAGE_LIST_H
 
 #include "image/record.h"
+#include "util/strv.h"
 
 /* An image and the names that lead to it. */
 struct sm_image_entry {
     struct sm_image_info info;
-    char **names; /* NULL-terminated, may be empty */
+    struct sm_strv names;
 };
 
 struct sm_image_list {

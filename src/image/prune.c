@@ -216,10 +216,10 @@ static int remove_unnamed(struct prune *p)
     for (size_t i = 0; i < p->images.count; i++) {
         const struct sm_image_entry *entry = &p->images.entries[i];
         bool named = false;
-        for (char **name = entry->names; *name; name++) {
+        for (size_t j = 0; j < entry->names.count && !named; j++) {
             auto_reference ref = NULL;
-            named = named ||
-                    (sm_reference_parse(*name, &ref, NULL) == 0 && ref->kind == SM_REF_REGISTRY);
+            named = sm_reference_parse(entry->names.items[j], &ref, NULL) == 0 &&
+                    ref->kind == SM_REF_REGISTRY;
         }
         sm_error why;
         int rc = named ? 0 : sm_imgstore_remove(p->store, entry->info.digest, NULL, &why);

@@ -28,16 +28,17 @@ void sm_image_info_clear(struct sm_image_info *info)
 int sm_store_put_image(struct sm_imgstore *store, const struct sm_image_info *info, sm_error *err)
 {
     const char *rootfs = strstr(info->rootfs_path, "rootfs/sha256-");
-    auto_json *record = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:I}", "version", 1,
-        "digest", info->digest, "platform", info->platform, "config", info->config, "source",
+    json_error_t why;
+    auto_json *record = json_pack_ex(&why, 0, "{s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:I}", "version",
+        1, "digest", info->digest, "platform", info->platform, "config", info->config, "source",
         info->source, "rootfs", rootfs ? rootfs : "", "rootfs_size", (json_int_t)info->rootfs_size,
         "created", (json_int_t)info->created);
-    auto_free char *text = record ? json_dumps(record, JSON_COMPACT) : NULL;
-    if (!text)
-        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    if (!record && json_error_code(&why) == json_error_invalid_utf8)
+        return sm_error_set(err, SM_EINVAL,
+            "the store cannot record that the image came from a path that is not UTF-8: rename it");
     char name[SM_STORE_NAME_MAX];
     sm_store_image_name(info->digest, name);
-    return sm_store_write(store, name, text, strlen(text), err);
+    return sm_store_write_json(store, name, record, err);
 }
 
 /* Fills *info from the record; nothing is locked. */

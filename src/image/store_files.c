@@ -86,6 +86,14 @@ int sm_store_write(
     return rc ? sm_error_prefix(err, rc, "the image store %s", store->path) : 0;
 }
 
+int sm_store_write_json(
+    struct sm_imgstore *store, const char *name, const json_t *object, sm_error *err)
+{
+    auto_free char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+    return text ? sm_store_write(store, name, text, strlen(text), err)
+                : sm_error_set(err, SM_ENOMEM, "out of memory");
+}
+
 int sm_store_read_digest(
     struct sm_imgstore *store, const char *name, char digest[SM_DIGEST_LEN + 1], sm_error *err)
 {

@@ -5,6 +5,8 @@
 #ifndef SM_IMAGE_STORE_FILES_H
 #define SM_IMAGE_STORE_FILES_H
 
+#include <jansson.h>
+
 #include "image/reference.h"
 #include "image/store.h"
 #include "util/file.h"
@@ -32,6 +34,10 @@ int sm_store_make_parents(const struct sm_imgstore *store, const char *name, sm_
  * written next is on disk after it. */
 int sm_store_write(
     struct sm_imgstore *store, const char *name, const char *data, size_t size, sm_error *err);
+
+/* The same of an object; NULL: there was no memory for it. */
+int sm_store_write_json(
+    struct sm_imgstore *store, const char *name, const json_t *object, sm_error *err);
 
 /* A file in tmp/, to be committed nowhere. */
 int sm_store_open_tmp(struct sm_imgstore *store, struct sm_partial *file, sm_error *err);

@@ -143,6 +143,18 @@ static void images_are_listed_with_no_one_and_many_names(void **state)
     assert_int_equal(images().count, 0);
 }
 
+/* JSON holds no other. */
+static void a_source_that_is_no_utf8_is_refused(void **state)
+{
+    char digest[SM_DIGEST_LEN + 1], text[] = "linux/amd64", source[] = "oci:/\xff";
+    snprintf(digest, sizeof(digest), "%s", digest_of(1));
+    const struct sm_image_info info = {
+        .digest = digest, .platform = text, .config = text, .source = source, .rootfs_path = text};
+    assert_int_equal(sm_store_put_image(store->images, &info, &err), -SM_EINVAL);
+    assert_non_null(strstr(err.message, "not UTF-8: rename it"));
+    assert_int_equal(images().count, 0);
+}
+
 static void damaged_names_lead_nowhere(void **state)
 {
     put_image(1, "localhost:5000/app:1");
@@ -357,6 +369,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_cannot_be_made_anew_says_why, open_store, close_store),
         cmocka_unit_test_setup_teardown(
             a_seal_is_on_disk_before_what_it_seals_has_its_name, open_store, close_store),
+        cmocka_unit_test_setup_teardown(
+            a_source_that_is_no_utf8_is_refused, open_store, close_store),
         cmocka_unit_test_setup_teardown(damaged_names_lead_nowhere, open_store, close_store),
         cmocka_unit_test_setup_teardown(
             snapshots_are_listed_whatever_they_hold, open_store, close_store),
