@@ -19,13 +19,19 @@ static char *note_text(const sm_vm *vm, const struct sm_note *note)
 
 int sm_capture_listeners(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 {
-    struct sm_wire_sockets sockets;
+    struct sm_wire_sockets sockets; /* points into the channel */
+    struct sm_channel channel;
     struct sm_guest_wait w;
     sm_vm_begin_wait(vm, &w, 0);
-    int rc = sm_vm_ask(vm, SM_WIRE_LISTENERS, NULL, SM_WIRE_SOCKETS, &sockets, &w.wait, err);
-    if (rc)
-        return sm_error_prefix(err, rc, "cannot tell what listens in the guest");
-    return sm_registry_make(&sockets, &capture->listeners, &capture->n_listeners, err);
+    int rc = sm_vm_channel(vm, &channel, &w.wait, err);
+    if (!rc) {
+        rc = sm_channel_ask(
+            &channel, SM_WIRE_LISTENERS, NULL, SM_WIRE_SOCKETS, &sockets, &w.wait, err);
+        if (!rc)
+            rc = sm_registry_make(&sockets, &capture->listeners, &capture->n_listeners, err);
+        sm_channel_close(&channel);
+    }
+    return rc ? sm_error_prefix(err, rc, "cannot tell what listens in the guest") : 0;
 }
 
 int sm_capture_take(

@@ -136,12 +136,13 @@ prepared() {
     stand_in "$base/usr/sbin/useradd" 'echo tester:x:1234:1234::/home/tester:/bin/sh >>/etc/passwd; echo tester:x:1234: >>/etc/group
         mkdir /home/tester; chown 1234:1234 /home/tester'
     # shellcheck disable=SC2016 # for the shell in there
-    stand_in "$base/usr/bin/make" 'echo "PATH $PATH; $*"; ls -ln /dev/kvm'
+    stand_in "$base/usr/bin/make" 'echo "PATH $PATH; $*"; ls -ln /dev/kvm; busybox grep -c " / r" /proc/self/mountinfo'
     run "$repo/scripts/check-debian" -u -b "$base" bookworm this
     echo "$output"
     [ "$status" -eq 0 ]
     grep -qx 'PATH /usr/local/bin:/usr/bin:/bin; -C /home/tester/supermachine this' <<<"$output"
     [ ! -c /dev/kvm ] || grep -q '^crw-------.* 1234 ' <<<"$output"
+    grep -qx 1 <<<"$output" # its / is a mount
     [ -z "$before" ] || [ "$(stat -c '%U %a' /dev/kvm)" = "$before" ]
 }
 

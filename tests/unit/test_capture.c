@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "util/error.h"
+#include "vm/capture.h"
 #include "vm/vm.h"
 
 static int64_t limit_ms; /* of the last wait for the guest */
@@ -95,11 +96,42 @@ static void who_did_not_answer_is_not_waited_for_again(void **state)
     assert_true(limit_ms <= 5000);
 }
 
+/* The answer lies in the connection that it came by, which is gone afterwards. */
+static void what_listens_is_read_while_it_is_there(void **state)
+{
+    static const uint16_t ports[] = {80, 443};
+    uint8_t records[2 * SM_WIRE_SOCKET_SIZE], frame[SM_WIRE_HEADER + 4 + sizeof(records)];
+    struct sm_wire_writer w = {.buf = frame, .cap = sizeof(frame)};
+    struct sm_capture capture = {0};
+    sm_vm vm = {.name = "busy"};
+    int ends[2];
+    sm_error err;
+    for (size_t i = 0; i < 2; i++) {
+        const struct sm_wire_socket s = {
+            .protocol = SM_WIRE_PROXY_TCP, .family = 4, .port = ports[i]};
+        sm_wire_socket_store(records + i * SM_WIRE_SOCKET_SIZE, &s);
+    }
+    const struct sm_wire_sockets sockets = {.records = {.data = records, .len = sizeof(records)}};
+    sm_wire_put(&w, SM_WIRE_SOCKETS, &sockets);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    assert_int_equal(send(ends[1], frame, w.len, 0), (ssize_t)w.len);
+    assert_int_equal(sm_channel_init(&vm.own, ends[0], NULL, &err), 0);
+    assert_int_equal(sm_capture_listeners(&capture, &vm, &err), 0);
+    assert_int_equal(capture.n_listeners, 2);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(capture.listeners[i].vm_port, ports[i]);
+        assert_int_equal(capture.listeners[i].socktype, SOCK_STREAM);
+    }
+    sm_capture_clear(&capture);
+    close(ends[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_freeze_without_an_answer_is_taken_back),
         cmocka_unit_test(who_did_not_answer_is_not_waited_for_again),
+        cmocka_unit_test(what_listens_is_read_while_it_is_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
