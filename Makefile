@@ -28,7 +28,7 @@ build-tsan:
 
 build-fuzz:
 	CC=clang scripts/configure build-fuzz '' -Dtests=true -Db_ndebug=false -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false
-	$(NINJA) build-fuzz fuzzers
+	$(NINJA) build-fuzz $(or $(TARGETS:%=tests/fuzz/fuzz_%),fuzzers)
 
 configure:
 	scripts/configure build "$(PREFIX)"
@@ -69,7 +69,7 @@ test-nested:
 bench: build
 	bench/run.sh
 
-# SECONDS: of all targets together; TARGETS: names, all unless given.
+# SECONDS: of all targets together; TARGETS: names, all unless given (and no others are built).
 SECONDS = 600
 fuzz: build-fuzz
 	tests/fuzz/run.sh -t $(SECONDS) $(TARGETS)
