@@ -20,12 +20,10 @@
 
 #define SM_SNAPSHOT_VERSION 8
 
-#define SM_SNAPSHOT_PAGE 4096u /* what writers compare and copy */
-#define SM_SNAPSHOT_CHUNK                                                                          \
-    (64u * 1024)                     /* all-zero chunks are holes; RAM checksums are per chunk     \
-                                      */
-#define SM_SNAPSHOT_RAM_ALIGN 16384u /* of the RAM in the file */
-#define SM_SNAPSHOT_ID_BYTES  32     /* build ids and digests, shorter ones zero-padded */
+#define SM_SNAPSHOT_PAGE      4096u        /* what writers compare and copy */
+#define SM_SNAPSHOT_CHUNK     (64u * 1024) /* zero ones are holes; RAM checksums are of chunks */
+#define SM_SNAPSHOT_RAM_ALIGN 16384u       /* of the RAM in the file */
+#define SM_SNAPSHOT_ID_BYTES  32           /* build ids and digests, shorter ones zero-padded */
 
 /* Bounds of what a file may hold. They protect the reader, and the writer keeps to them. */
 #define SM_SNAPSHOT_MAX_META      (64u << 20) /* all before the RAM */

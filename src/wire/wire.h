@@ -73,8 +73,8 @@
 #define SM_WIRE_PROXY_PORT 1025u
 #define SM_WIRE_HEADER     8u     /* bytes of a frame header */
 #define SM_WIRE_MAX_DATA   65536u /* payload of STDIN, STDOUT, STDERR, DATA */
-#define SM_WIRE_MAX_PAYLOAD                                                                        \
-    (8u << 20) /* of anything; only EXEC may come near it: a kernel takes 6 MiB */
+/* Of anything; only EXEC may come near it: a kernel takes 6 MiB. */
+#define SM_WIRE_MAX_PAYLOAD  (8u << 20)
 #define SM_WIRE_STDIN_WINDOW 65536u
 
 #define SM_WIRE_PROXY_FIRST   4u
@@ -185,11 +185,10 @@ struct sm_wire_pong {
     uint64_t ticks;        /* requests the agent has looked at since boot, this one included */
 };
 
-#define SM_WIRE_EXEC_TTY                                                                           \
-    0x01u /* a new terminal is stdin, stdout and stderr; STDERR is not used   \
-                                */
-#define SM_WIRE_EXEC_DETACH                                                                        \
-    0x02u /* survives its connection; ended only by its own will or timeout */
+/* A new terminal is stdin, stdout and stderr; STDERR is not used. */
+#define SM_WIRE_EXEC_TTY 0x01u
+/* Survives its connection; ended only by its own will or timeout. */
+#define SM_WIRE_EXEC_DETACH 0x02u
 #define SM_WIRE_EXEC_STDIN  0x04u /* STDIN will come; without it stdin is /dev/null */
 #define SM_WIRE_EXEC_STDOUT 0x08u /* STDOUT is wanted; without it stdout is /dev/null */
 #define SM_WIRE_EXEC_STDERR 0x10u /* STDERR is wanted; without it stderr is /dev/null */

@@ -13,8 +13,8 @@
 #include "vm/engine.h"
 
 #define CONTROL_MAX 32 /* no frame of a request is longer */
-#define KILL_WAIT_MS                                                                               \
-    15000 /* of the guest's time: the agent kills at the timeout, so it takes none */
+/* Of the guest's time: the agent kills at the timeout, so it takes none. */
+#define KILL_WAIT_MS 15000
 
 enum { FD_CHANNEL, FD_WAKE, FD_INPUT, FD_STDOUT, FD_STDERR, FD_MACHINE, N_FDS };
 
