@@ -119,33 +119,29 @@ static void pause_outputs(struct exec *e)
     (void)watch_output(&e->out[1], false);
 }
 
-static void close_source(struct source *s)
+/* The close of a pipe takes its registration back. That of a terminal would live on with the other of
+ * the two descriptors. */
+static void close_source(const struct exec *e, struct source *s)
 {
+    if (is_tty(e))
+        (void)loop_ask(s, 0);
     if (s->fd >= 0)
         close(s->fd);
-    s->fd = -1;
+    *s = (struct source){.fd = -1};
 }
 
-/* A duplicate's registration would outlive its descriptor: taken back first. */
 static void close_stdin(struct exec *e)
 {
-    watch_stdin(e, false);
-    close_source(&e->input);
+    close_source(e, &e->input);
     buffer_put(e->in);
     e->in = NULL;
-}
-
-static void close_output(struct output *s)
-{
-    (void)watch_output(s, false);
-    close_source(&s->source);
 }
 
 static void close_streams(struct exec *e)
 {
     close_stdin(e);
-    close_output(&e->out[0]);
-    close_output(&e->out[1]);
+    close_source(e, &e->out[0].source);
+    close_source(e, &e->out[1].source);
 }
 
 static void exec_put(struct exec *e)
@@ -273,10 +269,8 @@ static uint32_t write_stdin(struct exec *e, const uint8_t *data, uint32_t len)
             done += (uint32_t)n;
         else if (errno == EAGAIN)
             return done;
-        else if (errno != EINTR) {
-            watch_stdin(e, false);
-            close_source(&e->input);
-        }
+        else if (errno != EINTR)
+            close_source(e, &e->input);
     }
     return len;
 }
@@ -411,7 +405,8 @@ static bool frame(struct conn *c, const struct sm_wire_frame *f)
 /* ---- output and end ----------------------------------------------------------------------- */
 
 /* Reads once and queues it as one frame. False: the stream is at its end (or, a terminal: nothing
- * is there at present). `hup`: nobody writes any more. */
+ * is there at present). `hup`: nobody writes any more; what is there is to be read all the same, the
+ * kernel may have looked for it before the last writer wrote and closed. */
 static bool pump(struct exec *e, unsigned i, bool hup)
 {
     struct output *s = &e->out[i];
@@ -430,7 +425,7 @@ static bool pump(struct exec *e, unsigned i, bool hup)
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return !e->ended;
     if (n <= 0) { /* a terminal says EIO */
-        close_output(s);
+        close_source(e, &s->source);
         return false;
     }
     sm_wire_data_header(frame, i == 0 ? SM_WIRE_STDOUT : SM_WIRE_STDERR, (uint32_t)n);
@@ -438,7 +433,7 @@ static bool pump(struct exec *e, unsigned i, bool hup)
     if (e->ended)
         s->drain -= (uint32_t)n;
     if (hup && (uint32_t)n < room && !is_tty(e)) { /* that was all there ever will be */
-        close_output(s);
+        close_source(e, &s->source);
         return false;
     }
     return true;
@@ -474,28 +469,27 @@ static void finish(struct exec *e)
 }
 
 /* Output that nobody hears any more is taken, so that the command is not held up. */
-static void discard(struct output *s)
+static void discard(const struct exec *e, struct output *s)
 {
     uint8_t unheard[4096];
     ssize_t n = read(s->source.fd, unheard, sizeof(unheard));
     if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-        close_output(s);
+        close_source(e, &s->source);
 }
 
 static void exec_ready(unsigned index, uint32_t generation, uint32_t events)
 {
     struct exec *e = &execs[index / STREAMS];
     unsigned stream = index % STREAMS;
-    if (e->pid == 0 || e->generation != generation)
-        return; /* of who had the slot before */
+    const struct source *s = stream == IN ? &e->input : &e->out[stream].source;
+    if (e->pid == 0 || e->generation != generation || s->fd < 0)
+        return; /* of who had the slot before, or of a pipe that a child has not let go of yet */
     if (stream == IN)
         stdin_writable(e);
-    else if (e->out[stream].source.fd < 0)
-        return;
     else if (e->conn)
         pump(e, stream, (events & LOOP_END) != 0);
     else if (e->outlives)
-        discard(&e->out[stream]);
+        discard(e, &e->out[stream]);
 }
 
 /* ---- the conn's side ---------------------------------------------------------------------- */
@@ -547,7 +541,6 @@ static void ended(struct exec *e, int status, const struct rusage *usage)
         int pending = 0;
         if (s->source.fd < 0)
             continue;
-        (void)watch_output(s, false);
         /* A terminal does not count what is still between its two ends; reading tells. */
         if (is_tty(e))
             s->drain = SM_WIRE_MAX_DATA;
