@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "conn.h"
+#include "exec.h"
 #include "identity.h"
 #include "patience.h"
 #include "probe.h"
@@ -34,6 +35,7 @@ static struct fake_system *fake;
 
 /* In the agent's process: what it sends between two looks for what has happened (the linker leads its calls here). */
 static unsigned turns, sends;
+static bool here; /* the agent is in the test's own process, and takes a turn when it is told to */
 
 int __real_epoll_wait(int epoll, struct epoll_event *events, int n, int timeout);
 int __wrap_epoll_wait(int epoll, struct epoll_event *events, int n, int timeout);
@@ -44,7 +46,9 @@ int __wrap_epoll_wait(int epoll, struct epoll_event *events, int n, int timeout)
 {
     turns++;
     sends = 0;
-    return __real_epoll_wait(epoll, events, n, timeout);
+    if (here)
+        loop_stop();
+    return __real_epoll_wait(epoll, events, n, here ? 0 : timeout);
 }
 
 ssize_t __wrap_send(int fd, const void *data, size_t size, int flags)
@@ -232,6 +236,54 @@ int agent_teardown(void **state)
     munmap(t->system, sizeof(*t->system));
     free(t);
     return 0;
+}
+
+/* ---- an agent in this process ------------------------------------------------------------- */
+
+int agent_here(void **state)
+{
+    static struct fake_system system;
+    system = (struct fake_system){.allocs = -1};
+    fake = &system;
+    here = true;
+    identity_init(1, "box");
+    assert_int_equal(requests_init(), 0);
+    *state = fake;
+    return 0;
+}
+
+int agent_here_ends(void **state)
+{
+    agent_turns();
+    assert_int_equal(conn_count(), 0);
+    assert_int_equal(exec_count(), 0);
+    assert_true(loop_is_idle());
+    loop_exit();
+    return 0;
+}
+
+void agent_turns(void)
+{
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(loop_run(), 0);
+}
+
+struct peer *peer_before(int *accepted)
+{
+    struct peer *p = calloc(1, sizeof(*p));
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    p->fd = pair[0];
+    *accepted = pair[1];
+    return p;
+}
+
+struct peer *peer_here(void)
+{
+    int accepted;
+    struct peer *p = peer_before(&accepted);
+    conn_serve(accepted);
+    return p;
 }
 
 /* ---- the host's side ---------------------------------------------------------------------- */

@@ -50,6 +50,15 @@ struct peer {
 int agent_setup(void **state);
 int agent_teardown(void **state);
 
+/* The other way: the agent is in the test's own process and does what there is to do when it is told
+ * to (peer_next does not). Nothing may be left of it when the test ends. *state is the fake system. */
+int agent_here(void **state);
+int agent_here_ends(void **state);
+void agent_turns(void);
+struct peer *peer_here(void);
+/* One that the agent has not looked at yet: that comes with conn_serve(*accepted). */
+struct peer *peer_before(int *accepted);
+
 /* A connection to the port proxy; receiving on it fails when nothing comes. */
 int proxy_open(struct agent_test *t);
 
