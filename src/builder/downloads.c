@@ -66,16 +66,8 @@ static int take_bytes(void *arg, const void *data, size_t size, sm_error *err)
         return sm_error_set(err, SM_ECORRUPT,
             "the blob %s is longer than the %llu bytes it should have", dl->d.digest,
             (unsigned long long)dl->d.size);
-    const char *p = data;
-    for (size_t left = size; left > 0;) {
-        ssize_t n = pwrite(dl->fd, p, left, (off_t)(dl->have + (size - left)));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return sm_error_errno(err, errno, "cannot write into the store %s", s->q->store->path);
-        p += n;
-        left -= (size_t)n;
-    }
+    if (sm_write_at(dl->fd, data, size, dl->have) != 0)
+        return sm_error_errno(err, errno, "cannot write into the store %s", s->q->store->path);
     sm_sha256_update(dl->sum, data, size);
     pthread_mutex_lock(&s->q->lock);
     dl->have += size;
@@ -112,7 +104,7 @@ static int sum_rest(struct download *dl, int fd, uint64_t *have, sm_error *err)
     if (!buf)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     for (uint64_t at = 0; at < *have;) {
-        ssize_t n = pread(fd, buf, HASH_BUFFER, (off_t)at);
+        ssize_t n = sm_read_at(fd, buf, HASH_BUFFER, at);
         if (n <= 0)
             return sm_error_errno(err, n < 0 ? errno : EIO, "cannot read a blob of the store");
         sm_sha256_update(dl->sum, buf, (size_t)n);

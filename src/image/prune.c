@@ -21,6 +21,7 @@
 #include "image/store_files.h"
 #include "image/tags.h"
 #include "util/error.h"
+#include "util/file.h"
 
 enum { OLD_S = 60 * 60 }; /* what is younger may be in the making */
 

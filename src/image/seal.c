@@ -14,6 +14,7 @@
 #include "util/bytes.h"
 #include "util/crc32c.h"
 #include "util/error.h"
+#include "util/file.h"
 
 enum {
     CHUNK = 2 << 20,
@@ -50,15 +51,9 @@ static int damaged(const char *rootfs, const char *how, sm_error *err)
 
 static int sum_range(int fd, void *buf, uint64_t at, size_t size, uint32_t *sum, sm_error *err)
 {
-    char *p = buf;
-    for (size_t have = 0; have < size;) {
-        ssize_t n = pread(fd, p + have, size - have, (off_t)(at + have));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return sm_error_errno(err, n < 0 ? errno : EIO, "cannot read a root filesystem");
-        have += (size_t)n;
-    }
+    ssize_t n = sm_read_at(fd, buf, size, at);
+    if (n != (ssize_t)size)
+        return sm_error_errno(err, n < 0 ? errno : EIO, "cannot read a root filesystem");
     *sum = sm_crc32c(0, buf, size);
     return 0;
 }
@@ -142,7 +137,7 @@ static int open_seal(
     char name[SM_STORE_NAME_MAX], line[HEAD + 1] = "";
     seal_name(rootfs, name);
     auto_fd seal = openat(store->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    ssize_t n = seal < 0 ? -1 : pread(seal, line, HEAD, 0);
+    ssize_t n = seal < 0 ? -1 : sm_read_at(seal, line, HEAD, 0);
     if (n < 0 && (seal >= 0 || errno != ENOENT))
         return sm_error_errno(err, errno, "cannot read the seal of %s", rootfs);
     if (n != HEAD || sscanf(line, "SMSEAL 1 %20" SCNu64 " %20" SCNd64 " %8" SCNx32, &head->bytes,
@@ -173,7 +168,7 @@ static int check_all(int seal, const char *rootfs, int fd, uint64_t bytes, sm_er
     auto_free char *sums = malloc(size + 1);
     if (!sums)
         return no_memory(err);
-    ssize_t n = pread(seal, sums, size, HEAD);
+    ssize_t n = sm_read_at(seal, sums, size, HEAD);
     if (n < 0)
         return sm_error_errno(err, errno, "cannot read the seal of %s", rootfs);
     if ((size_t)n != size)

@@ -11,6 +11,7 @@
 
 #include "image/json.h"
 #include "util/error.h"
+#include "util/file.h"
 
 enum { LOCK_POLL_MS = 5 };
 

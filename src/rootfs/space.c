@@ -9,6 +9,7 @@
 
 #include "util/bytes.h"
 #include "util/error.h"
+#include "util/file.h"
 
 enum {
     GAPS_TRIED = 16,       /* of the newest; more would make many small files quadratic */
@@ -100,17 +101,9 @@ static bool is_zero(const char *p, size_t n)
 static int write_out(
     struct sm_space *space, const char *data, size_t size, uint64_t pos, sm_error *err)
 {
-    while (size > 0) {
-        ssize_t n = pwrite(space->fd, data, size, (off_t)pos);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return sm_error_errno(err, errno, "cannot write the root filesystem");
-        data += n;
-        pos += (uint64_t)n;
-        size -= (size_t)n;
-    }
-    return 0;
+    return sm_write_at(space->fd, data, size, pos) == 0
+               ? 0
+               : sm_error_errno(err, errno, "cannot write the root filesystem");
 }
 
 /* Writes what is not zero. */

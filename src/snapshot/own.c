@@ -11,6 +11,7 @@
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/error.h"
+#include "util/file.h"
 
 #define COPY_BYTES (1u << 20)
 
@@ -37,15 +38,12 @@ static int nameless(const char *dir)
 static int copy_range(int from, int to, void *buf, off_t at, off_t end)
 {
     while (at < end) {
-        ssize_t n = pread(from, buf, (size_t)SM_MIN(end - at, (off_t)COPY_BYTES), at);
-        if (n <= 0)
-            return n < 0 ? errno : 0; /* cut short meanwhile: the copy's reader will say so */
-        for (ssize_t done = 0; done < n;) {
-            ssize_t put = pwrite(to, (char *)buf + done, (size_t)(n - done), at + done);
-            if (put < 0)
-                return errno;
-            done += put;
-        }
+        ssize_t n =
+            sm_read_at(from, buf, (size_t)SM_MIN(end - at, (off_t)COPY_BYTES), (uint64_t)at);
+        if (n == 0)
+            return 0; /* cut short meanwhile: the copy's reader will say so */
+        if (n < 0 || sm_write_at(to, buf, (size_t)n, (uint64_t)at) != 0)
+            return errno;
         at += n;
     }
     return 0;

@@ -11,6 +11,7 @@
 #include "snapshot/format.h"
 #include "util/bytes.h"
 #include "util/error.h"
+#include "util/file.h"
 
 /* The metadata of an ordinary machine is smaller: one read gets it all. */
 #define FIRST_READ (32u * 1024)
@@ -31,20 +32,13 @@ int sm_snapshot_open(const char *path, int *fd, sm_error *err)
 
 int sm_snapshot_read_at(int fd, void *buf, size_t len, uint64_t offset, sm_error *err)
 {
-    uint8_t *p = buf;
-    while (len) {
-        ssize_t n = pread(fd, p, len, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return sm_error_errno(err, errno, "cannot read the snapshot at %" PRIu64, offset);
-        if (n == 0)
-            return sm_error_set(err, SM_ECORRUPT,
-                "the snapshot is truncated: it ended at %" PRIu64 " while it was read", offset);
-        p += n;
-        offset += (size_t)n;
-        len -= (size_t)n;
-    }
+    ssize_t n = sm_read_at(fd, buf, len, offset);
+    if (n < 0)
+        return sm_error_errno(err, errno, "cannot read the snapshot at %" PRIu64, offset);
+    if ((size_t)n < len)
+        return sm_error_set(err, SM_ECORRUPT,
+            "the snapshot is truncated: it ended at %" PRIu64 " while it was read",
+            offset + (uint64_t)n);
     return 0;
 }
 

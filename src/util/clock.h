@@ -35,12 +35,4 @@ static inline int sm_deadline_left(int64_t deadline)
     return left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
 }
 
-/* The point of time for pthread_cond_timedwait with CLOCK_MONOTONIC, for a timeout as sm_deadline_left gives it. */
-static inline struct timespec sm_timespec_in(int ms)
-{
-    uint64_t ns = sm_now_ns() + (uint64_t)(ms < 0 ? INT_MAX : ms) * 1000000u;
-    return (struct timespec){
-        .tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
-}
-
 #endif

@@ -152,6 +152,8 @@ void sm_partial_close(struct sm_partial *p)
     errno = saved;
 }
 
+/* ---- bytes ---------------------------------------------------------------------------------- */
+
 int sm_write_all(int fd, const void *data, size_t size)
 {
     const char *p = data;
@@ -167,10 +169,42 @@ int sm_write_all(int fd, const void *data, size_t size)
     return 0;
 }
 
-int sm_read_file_at(
-    int dirfd, const char *path, size_t max, char **data, size_t *size, sm_error *err)
+int sm_write_at(int fd, const void *data, size_t size, uint64_t at)
 {
-    auto_fd fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    const char *p = data;
+    while (size > 0) {
+        ssize_t n = pwrite(fd, p, size, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -1;
+        p += n;
+        at += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+ssize_t sm_read_at(int fd, void *buf, size_t size, uint64_t at)
+{
+    char *p = buf;
+    size_t have = 0;
+    while (have < size) {
+        ssize_t n = pread(fd, p + have, size - have, (off_t)(at + have));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -1;
+        if (n == 0)
+            break;
+        have += (size_t)n;
+    }
+    return (ssize_t)have;
+}
+
+int sm_read_file_at(int dir, const char *path, size_t max, char **data, size_t *size, sm_error *err)
+{
+    auto_fd fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return sm_error_errno(err, errno, "cannot open %s", path);
     struct stat st;
@@ -180,26 +214,19 @@ int sm_read_file_at(
         return sm_error_set(err, SM_EINVAL, "%s is not a regular file", path);
     if ((uint64_t)st.st_size > max)
         return sm_error_set(err, SM_ELIMIT, "%s is larger than %zu bytes", path, max);
-    size_t want = (size_t)st.st_size;
-    auto_free char *buf = malloc(want + 1);
+    auto_free char *buf = malloc((size_t)st.st_size + 1);
     if (!buf)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
-    size_t have = 0;
-    while (have < want) {
-        ssize_t n = pread(fd, buf + have, want - have, (off_t)have);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return sm_error_errno(err, errno, "cannot read %s", path);
-        if (n == 0)
-            break;
-        have += (size_t)n;
-    }
-    buf[have] = '\0';
-    *size = have;
+    ssize_t n = sm_read_at(fd, buf, (size_t)st.st_size, 0);
+    if (n < 0)
+        return sm_error_errno(err, errno, "cannot read %s", path);
+    buf[n] = '\0';
+    *size = (size_t)n;
     *data = sm_steal_ptr(&buf);
     return 0;
 }
+
+/* ---- directories ---------------------------------------------------------------------------- */
 
 DIR *sm_open_dir(int dir, const char *name, int flags)
 {
@@ -212,8 +239,6 @@ DIR *sm_open_dir(int dir, const char *name, int flags)
     }
     return list;
 }
-
-/* ---- directories ---------------------------------------------------------------------------- */
 
 /* What is in a directory is gone after a crash of the host if the directory is; one that cannot be flushed only delays durability. */
 static int make_dir(int dir, const char *path)

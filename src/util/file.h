@@ -18,6 +18,7 @@
 
 #include <dirent.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include <supermachine.h>
@@ -62,8 +63,11 @@ void sm_partial_close(struct sm_partial *p);
 #define auto_partial    SM_CLEANUP(sm_partial_close) struct sm_partial
 #define SM_PARTIAL_NONE ((struct sm_partial){.fd = -1})
 
-/* Writes all of it, or fails with errno. */
+/* Writes all of it, or fails with errno: where the file stands, or at `at`. */
 int sm_write_all(int fd, const void *data, size_t size);
+int sm_write_at(int fd, const void *data, size_t size, uint64_t at);
+/* Reads what there is at `at`: less than `size` only where the file ends. -1: errno. */
+ssize_t sm_read_at(int fd, void *buf, size_t size, uint64_t at);
 
 /* Reads a regular file of at most max bytes; *data is NUL-terminated and the caller's. */
 int sm_read_file_at(

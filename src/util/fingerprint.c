@@ -12,6 +12,7 @@
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/error.h"
+#include "util/file.h"
 
 /* Odd numbers with well spread bits: the fractions of the golden ratio and of the square root of 3. */
 #define PRIME_A 0x9e3779b97f4a7c15u
@@ -83,7 +84,7 @@ static bool find_build_id(const uint8_t *notes, size_t size, uint8_t *id)
 
 static bool read_at(int fd, void *buf, size_t size, uint64_t offset)
 {
-    return offset <= INT64_MAX && pread(fd, buf, size, (off_t)offset) == (ssize_t)size;
+    return offset <= INT64_MAX && sm_read_at(fd, buf, size, offset) == (ssize_t)size;
 }
 
 static bool elf_build_id(int fd, uint8_t *id)

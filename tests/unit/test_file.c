@@ -338,6 +338,27 @@ static void a_directory_that_is_made_is_on_disk(void **state)
     close(fd);
 }
 
+/* ---- bytes ---------------------------------------------------------------------------------- */
+
+static void bytes_are_read_and_written_where_they_belong(void **state)
+{
+    char buf[16] = "";
+    auto_fd fd = openat(dir_fd, "bytes", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(sm_write_at(fd, "world", 5, 6), 0);
+    assert_int_equal(sm_write_at(fd, "hello ", 6, 0), 0);
+    assert_int_equal(sm_write_at(fd, "", 0, 100), 0);
+    assert_int_equal(sm_read_at(fd, buf, 11, 0), 11);
+    assert_string_equal(buf, "hello world");
+    assert_int_equal(sm_read_at(fd, buf, sizeof(buf), 6), 5); /* the file ends */
+    assert_memory_equal(buf, "world", 5);
+    assert_int_equal(sm_read_at(fd, buf, sizeof(buf), 11), 0);
+    assert_int_equal(lseek(fd, 0, SEEK_CUR), 0); /* where it stands is not touched */
+    assert_int_equal(sm_read_at(dir_fd, buf, 1, 0), -1);
+    assert_int_equal(errno, EISDIR);
+    assert_int_equal(sm_write_at(dir_fd, "x", 1, 0), -1);
+    assert_int_equal(errno, EBADF);
+}
+
 static void only_regular_files_of_some_length_are_read(void **state)
 {
     char *data = NULL;
@@ -385,6 +406,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_full_disk_leaves_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_private_place_is_its_owners, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_directory_that_is_made_is_on_disk, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            bytes_are_read_and_written_where_they_belong, set_up, tear_down),
         cmocka_unit_test_setup_teardown(
             only_regular_files_of_some_length_are_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_directories_are_listed, set_up, tear_down),

@@ -6,12 +6,12 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "arch/x86_64/state.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/error.h"
+#include "util/file.h"
 
 #define GDT_GPA         0x500ULL
 #define BOOT_PARAMS_GPA 0x7000ULL
@@ -154,18 +154,11 @@ static int load_initramfs(const struct sm_arch_boot *config, const struct sm_ker
     uint64_t at = (top - bytes) & ~4095ULL;
     if (at < lowest)
         return sm_error_set(err, SM_EINVAL, "the initramfs does not fit beside the kernel");
-    uint64_t done = 0;
-    while (done < bytes) {
-        ssize_t got =
-            pread(config->initramfs_fd, config->ram + at + done, bytes - done, (off_t)done);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return sm_error_errno(err, errno, "cannot read the initramfs");
-        if (got == 0)
-            return sm_error_set(err, SM_ECORRUPT, "the initramfs became shorter while it was read");
-        done += (uint64_t)got;
-    }
+    ssize_t got = sm_read_at(config->initramfs_fd, config->ram + at, bytes, 0);
+    if (got < 0)
+        return sm_error_errno(err, errno, "cannot read the initramfs");
+    if ((uint64_t)got < bytes)
+        return sm_error_set(err, SM_ECORRUPT, "the initramfs became shorter while it was read");
     params->hdr.ramdisk_image = (uint32_t)at;
     params->hdr.ramdisk_size = (uint32_t)bytes;
     return 0;

@@ -3,11 +3,11 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "arch/x86_64/boot.h"
 #include "util/bytes.h"
 #include "util/error.h"
+#include "util/file.h"
 
 #define LOWEST 0x100000ULL /* kernels lie above the first MiB, where our tables are */
 
@@ -43,20 +43,12 @@ static bool inside(uint64_t start, uint64_t bytes, uint64_t lowest, uint64_t end
 /* Reads exactly n bytes at `at`. */
 static int read_at(int fd, void *buf, uint64_t n, uint64_t at, const char *what, sm_error *err)
 {
-    uint8_t *p = buf;
-    while (n) {
-        ssize_t got = pread(fd, p, n, (off_t)at);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return sm_error_errno(err, errno, "cannot read the kernel's %s", what);
-        if (got == 0)
-            return sm_error_set(
-                err, SM_ECORRUPT, "the kernel file ends in its %s: it is truncated", what);
-        p += got;
-        at += (uint64_t)got;
-        n -= (uint64_t)got;
-    }
+    ssize_t got = sm_read_at(fd, buf, n, at);
+    if (got < 0)
+        return sm_error_errno(err, errno, "cannot read the kernel's %s", what);
+    if ((uint64_t)got < n)
+        return sm_error_set(
+            err, SM_ECORRUPT, "the kernel file ends in its %s: it is truncated", what);
     return 0;
 }
 
