@@ -1,8 +1,8 @@
 /*
  * Tar files as sources of blobs. libarchive walks over the members' headers (skipping contents by
  * seeking) and we note where each one's bytes begin. Members are only ever read through that list:
- * their names open nothing outside of it. Links between members, which old `docker save` files have,
- * are followed within the list.
+ * their names open nothing outside of it. Links between members, which old `docker save` files
+ * have, are followed within the list.
  */
 #include "builder/archive.h"
 

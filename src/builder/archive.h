@@ -1,14 +1,14 @@
-/* Images in tar files: oci-archive (a layout in a tar) and docker-archive (what `docker save` writes).
- * The tar is indexed once; its members are then slices of the file. A compressed file is unpacked
- * into the store's tmp/ first. */
+/* Images in tar files: oci-archive (a layout in a tar) and docker-archive (what `docker save`
+ * writes). The tar is indexed once; its members are then slices of the file. A compressed file is
+ * unpacked into the store's tmp/ first. */
 #ifndef SM_BUILDER_ARCHIVE_H
 #define SM_BUILDER_ARCHIVE_H
 
 #include "builder/source.h"
 #include "image/store.h"
 
-/* libarchive's filter for what begins so (gzip, zstd, xz, bzip2), ARCHIVE_FILTER_NONE for anything else. The bytes
- * count, not a media type or a file's name: they disagree often enough. */
+/* libarchive's filter for what begins so (gzip, zstd, xz, bzip2), ARCHIVE_FILTER_NONE for anything
+ * else. The bytes count, not a media type or a file's name: they disagree often enough. */
 #define SM_MAGIC_BYTES 6
 int sm_compression_of(const unsigned char magic[SM_MAGIC_BYTES]);
 

@@ -1,5 +1,5 @@
-/* Credential helpers (docker-credential-helpers' protocol). What a helper says on stderr goes nowhere,
- * what it answers is bounded, and it is killed when it takes too long. */
+/* Credential helpers (docker-credential-helpers' protocol). What a helper says on stderr goes
+ * nowhere, what it answers is bounded, and it is killed when it takes too long. */
 #include "builder/credential_helper.h"
 
 #include <ctype.h>

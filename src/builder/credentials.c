@@ -1,8 +1,9 @@
 /*
  * Where credentials are looked for, in this order: the file that was named (option or
- * $REGISTRY_AUTH_FILE) alone; $XDG_RUNTIME_DIR/containers/auth.json, ~/.config/containers/auth.json,
- * ~/.docker/config.json. In each file a helper that is named for the host comes first, then `auths`
- * from the most special name (host/namespace/repository) to the host, then the file's general helper.
+ * $REGISTRY_AUTH_FILE) alone; $XDG_RUNTIME_DIR/containers/auth.json,
+ * ~/.config/containers/auth.json, ~/.docker/config.json. In each file a helper that is named for
+ * the host comes first, then `auths` from the most special name (host/namespace/repository) to the
+ * host, then the file's general helper.
  */
 #include "builder/credentials.h"
 
@@ -70,7 +71,7 @@ void sm_credentials_clear(struct sm_credentials *c)
     *c = (struct sm_credentials){0};
 }
 
-/* ---- one file ---------------------------------------------------------------------------------- */
+/* ---- one file -------------------------------------------------------------------------------- */
 
 /* Names in `auths` may have a scheme and, for hosts, a path behind: "https://host/v1/". */
 static bool key_is(const char *key, const char *name)
@@ -187,10 +188,10 @@ int sm_credentials_find(const char *host, const char *repository, const char *au
     return rc;
 }
 
-/* ---- changing ---------------------------------------------------------------------------------- */
+/* ---- changing -------------------------------------------------------------------------------- */
 
-/* A credentials file that is being changed. Its partial file is there, and locked, before it is read: of two
- * logins at once the second sees what the first has written. */
+/* A credentials file that is being changed. Its partial file is there, and locked, before it is
+ * read: of two logins at once the second sees what the first has written. */
 struct change {
     char *path;
     json_t *root;

@@ -56,7 +56,7 @@ struct sink {
     struct download *dl;
 };
 
-/* ---- one download -------------------------------------------------------------------------------- */
+/* ---- one download ---------------------------------------------------------------------------- */
 
 static int take_bytes(void *arg, const void *data, size_t size, sm_error *err)
 {
@@ -211,7 +211,7 @@ static void run_downloads(void *arg)
     pthread_mutex_unlock(&q->lock);
 }
 
-/* ---- the queue ------------------------------------------------------------------------------------ */
+/* ---- the queue ------------------------------------------------------------------------------- */
 
 static int start_thread(struct sm_downloads *q, sm_error *err)
 {
@@ -281,7 +281,7 @@ void sm_downloads_news(struct sm_downloads *q, sm_source_news_fn *fn, void *arg)
     } while (n == NEWS);
 }
 
-/* ---- reading -------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static int wait_for_bytes(struct sm_blob *blob, uint64_t have, uint64_t *available, sm_error *err)
 {
@@ -337,7 +337,7 @@ int sm_downloads_open(
     return 0;
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 struct sm_downloads *sm_downloads_new(
     struct sm_imgstore *store, struct sm_http *http, const char *name)

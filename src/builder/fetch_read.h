@@ -1,4 +1,5 @@
-/* How images are to be got, as the program is told: a line of JSON from the library, or options from a person. */
+/* How images are to be got, as the program is told: a line of JSON from the library, or options
+ * from a person. */
 #ifndef SM_BUILDER_FETCH_READ_H
 #define SM_BUILDER_FETCH_READ_H
 
@@ -6,8 +7,8 @@
 
 #include "image/fetch.h"
 
-/* Reads what sm_fetch_write wrote, and refuses all else: other names, other types, numbers out of range. The texts live
- * as long as *owner, which is the caller's. */
+/* Reads what sm_fetch_write wrote, and refuses all else: other names, other types, numbers out of
+ * range. The texts live as long as *owner, which is the caller's. */
 int sm_fetch_read(
     const char *line, size_t size, struct sm_fetch *fetch, json_t **owner, sm_error *err);
 

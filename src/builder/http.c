@@ -1,16 +1,17 @@
 /*
  * Requests by libcurl. A request goes through a loop until it has an answer that means something:
  *
- * - 401: the challenge is answered once (a token is fetched, or basic credentials are used); what was
- *   learned is kept in the session for the requests to come. A second 401 is the end.
- * - Redirects are followed here and not by libcurl, so that it is seen here what goes with them: the
- *   Authorization header is only ever sent to the origin (scheme, host, port) of the registry. From
- *   https nothing leads to http.
- * - 408, 429, 5xx and broken connections are tried again, after what Retry-After says or a time that
- *   doubles. Bytes that came count: the next attempt asks for the rest, and who delivers a fair number of bytes each
- *   time is not given up on.
+ * - 401: the challenge is answered once (a token is fetched, or basic credentials are used); what
+ *   was learned is kept in the session for the requests to come. A second 401 is the end.
+ * - Redirects are followed here and not by libcurl, so that it is seen here what goes with them:
+ *   the Authorization header is only ever sent to the origin (scheme, host, port) of the registry.
+ *   From https nothing leads to http.
+ * - 408, 429, 5xx and broken connections are tried again, after what Retry-After says or a time
+ *   that doubles. Bytes that came count: the next attempt asks for the rest, and who delivers a
+ *   fair number of bytes each time is not given up on.
  *
- * Secrets are in memory and in request headers only: never in errors, arguments, URLs that are shown.
+ * Secrets are in memory and in request headers only: never in errors, arguments, URLs that are
+ * shown.
  */
 #include "builder/http.h"
 
@@ -43,10 +44,11 @@ enum {
     STALL_S = 30, /* unless the user says another; see http_attempt.c */
 };
 
-/* ---- authentication ------------------------------------------------------------------------------ */
+/* ---- authentication -------------------------------------------------------------------------- */
 
-/* Answers a challenge that came from a place as near as `nearest`. `serial` is that of the authorization that was
- * refused: where another thread has replaced it meanwhile there is nothing to do. */
+/* Answers a challenge that came from a place as near as `nearest`. `serial` is that of the
+ * authorization that was refused: where another thread has replaced it meanwhile there is nothing
+ * to do. */
 static int authenticate(
     struct sm_http *h, const struct sm_challenge *ch, int nearest, unsigned serial, sm_error *err)
 {
@@ -75,7 +77,7 @@ static int authenticate(
     return rc;
 }
 
-/* ---- requests ------------------------------------------------------------------------------------ */
+/* ---- requests -------------------------------------------------------------------------------- */
 
 struct request {
     struct sm_http *http;
@@ -83,7 +85,8 @@ struct request {
     CURL *curl;
     char *url;      /* where it is now */
     bool at_origin; /* the URL is the registry's */
-    int nearness; /* of the registry: of where its last answer came from, as sm_address_nearness has it */
+    /* of the registry: of where its last answer came from, as sm_address_nearness has it */
+    int nearness;
     unsigned redirects, auths;
     unsigned spent;   /* of PATIENCE */
     unsigned in_vain; /* attempts in a row that brought nothing */
@@ -149,7 +152,8 @@ static void wait_ms(struct sm_http *h, long ms)
         nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
 }
 
-/* Waits before another attempt, or gives up with what went wrong. What took long (a timeout) costs twice. */
+/* Waits before another attempt, or gives up with what went wrong. What took long (a timeout) costs
+ * twice. */
 static int try_again(struct request *r, uint64_t before, bool timeout, int rc)
 {
     uint64_t got = r->get->from - before;
@@ -275,8 +279,8 @@ static int judge(
     }
 }
 
-/* How near the place is that has answered. Addresses that were only tried say nothing: what a registry's name resolves
- * to is up to the registry. */
+/* How near the place is that has answered. Addresses that were only tried say nothing: what a
+ * registry's name resolves to is up to the registry. */
 static int nearness_of_answer(CURL *curl)
 {
     char *ip = NULL;
@@ -345,7 +349,7 @@ int sm_http_check_login(struct sm_http *http, sm_error *err)
                : rc;
 }
 
-/* ---- sessions ------------------------------------------------------------------------------------ */
+/* ---- sessions -------------------------------------------------------------------------------- */
 
 static bool copy(char **to, const char *from)
 {

@@ -38,8 +38,8 @@ struct sm_http_get {
     char digest[128]; /* Docker-Content-Digest, or "" */
 };
 
-/* The sink gets exactly the bytes from `from` on, also across retries and with a server that knows no
- * ranges. */
+/* The sink gets exactly the bytes from `from` on, also across retries and with a server that knows
+ * no ranges. */
 int sm_http_get(struct sm_http *http, struct sm_http_get *get, sm_error *err);
 
 /* Only makes sure that the registry takes the credentials. */

@@ -12,14 +12,15 @@
 enum {
     MAX_HEADERS = 64 << 10,
     MAX_ERROR_BODY = 64 << 10,
-    /* By the clock: of a server that is silent nothing else is known. What came while a busy host kept us from reading is in
-     * the socket and counts when we look; an attempt that ends too early for that is followed by others. */
+    /* By the clock: of a server that is silent nothing else is known. What came while a busy host
+     * kept us from reading is in the socket and counts when we look; an attempt that ends too early
+     * for that is followed by others. */
     CONNECT_TIMEOUT_S = 15,
     STALL_BYTES = 100,     /* a second; less for the session's stall_s seconds is a stall */
     TOTAL_TIMEOUT_S = 120, /* of answers that are small */
 };
 
-/* ---- callbacks --------------------------------------------------------------------------------- */
+/* ---- callbacks ------------------------------------------------------------------------------- */
 
 static void take_header(char *to, size_t room, const char *value, size_t len)
 {
@@ -107,8 +108,8 @@ static int on_progress(void *arg, curl_off_t dt, curl_off_t dn, curl_off_t ut, c
     return a->http->stop;
 }
 
-/* Makes the socket, unless the place is nearer to us than it may be. Of a proxy this sees the proxy, which is as near
- * for the registry and for the places that it names. */
+/* Makes the socket, unless the place is nearer to us than it may be. Of a proxy this sees the
+ * proxy, which is as near for the registry and for the places that it names. */
 static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
 {
     struct sm_http_attempt *a = arg;
@@ -117,11 +118,12 @@ static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sock
                        : socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
 }
 
-/* ---- one attempt --------------------------------------------------------------------------------- */
+/* ---- one attempt ----------------------------------------------------------------------------- */
 
-/* A handle for one attempt. On one that is used again Debian 12's libcurl (7.88) reads memory that it has freed when an answer's
- * first header looks like the continuation of another (curl's issue 11101): a registry must not have that in its hands. The
- * price is a connection that is not used again, within one request: behind a 401, which a session sees once. */
+/* A handle for one attempt. On one that is used again Debian 12's libcurl (7.88) reads memory that
+ * it has freed when an answer's first header looks like the continuation of another (curl's issue
+ * 11101): a registry must not have that in its hands. The price is a connection that is not used
+ * again, within one request: behind a 401, which a session sees once. */
 int sm_http_renew(CURL **curl)
 {
     curl_easy_cleanup(*curl);

@@ -1,7 +1,7 @@
 /*
- * Inside of the HTTP client: one attempt at one URL, without any judgement of the answer. Everything that a server sends is
- * bounded here: headers, bodies of answers that are not what was asked for, time without progress. What a sink takes is
- * bounded by the sink.
+ * Inside of the HTTP client: one attempt at one URL, without any judgement of the answer.
+ * Everything that a server sends is bounded here: headers, bodies of answers that are not what was
+ * asked for, time without progress. What a sink takes is bounded by the sink.
  */
 #ifndef SM_BUILDER_HTTP_ATTEMPT_H
 #define SM_BUILDER_HTTP_ATTEMPT_H
@@ -38,7 +38,8 @@ struct sm_http_attempt {
 /* Makes *curl a handle that nothing was done with; the caller cleans it up. */
 int sm_http_renew(CURL **curl);
 
-/* GET, or, with `post`, POST. The CURLcode, or a negative sm_code where the request could not even be made. */
+/* GET, or, with `post`, POST. The CURLcode, or a negative sm_code where the request could not even
+ * be made. */
 int sm_http_try(struct sm_http_attempt *a, const char *url, const char *accept,
     const char *authorization, const char *post);
 

@@ -10,8 +10,8 @@ struct sm_challenge {
     char realm[512], service[256], scope[512];
 };
 
-/* Adds what one header line says: of several challenges the bearer one counts. False when it makes no
- * sense or is too long. */
+/* Adds what one header line says: of several challenges the bearer one counts. False when it makes
+ * no sense or is too long. */
 bool sm_challenge_parse(struct sm_challenge *challenge, const char *text);
 
 /* "user:password" in base64; malloc'ed, NULL: no memory. */

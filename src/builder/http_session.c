@@ -5,8 +5,8 @@
 
 #include "builder/http_url.h"
 
-/* Plain HTTP is for this machine, and for who said that it will do. That a registry is here says nothing about the
- * places that it sends us to. */
+/* Plain HTTP is for this machine, and for who said that it will do. That a registry is here says
+ * nothing about the places that it sends us to. */
 bool sm_http_plain_allowed(const struct sm_http *h, const char *url)
 {
     return h->insecure || sm_url_is_local(url);

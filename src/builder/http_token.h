@@ -1,4 +1,5 @@
-/* Inside of the HTTP client: tokens of a registry's token server (distribution's token specification, OAuth2). */
+/* Inside of the HTTP client: tokens of a registry's token server (distribution's token
+ * specification, OAuth2). */
 #ifndef SM_BUILDER_HTTP_TOKEN_H
 #define SM_BUILDER_HTTP_TOKEN_H
 

@@ -1,4 +1,5 @@
-/* URLs, as libcurl's own parser reads them: what is decided here is then true of the request, too. */
+/* URLs, as libcurl's own parser reads them: what is decided here is then true of the request,
+ * too. */
 #include "builder/http_url.h"
 
 #include <arpa/inet.h>

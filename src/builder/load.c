@@ -1,6 +1,6 @@
 /*
- * Loading is making images from an archive, once for every image in it. Of an oci-archive the blobs go into the store too, so
- * that the image can be saved again when the archive is gone. See load.h.
+ * Loading is making images from an archive, once for every image in it. Of an oci-archive the blobs
+ * go into the store too, so that the image can be saved again when the archive is gone. See load.h.
  */
 #include "builder/load.h"
 
@@ -48,7 +48,8 @@ static int take_for_store(void *arg, const void *data, size_t size)
                      c->l->err, errno, "cannot write into the store %s", c->l->store->path);
 }
 
-/* Waits for another process that writes the same blob, for as long as that lives; see sm_store_claim_blob. */
+/* Waits for another process that writes the same blob, for as long as that lives; see
+ * sm_store_claim_blob. */
 static int claim(
     struct loader *l, const struct sm_descriptor *d, struct sm_partial *file, int *there)
 {
@@ -179,7 +180,8 @@ static int load_all(struct loader *l)
     return rc;
 }
 
-/* An archive is read here and there, so what comes from a stream is kept in the store's tmp/ meanwhile. */
+/* An archive is read here and there, so what comes from a stream is kept in the store's tmp/
+ * meanwhile. */
 static int load_stream(struct loader *l, int stream)
 {
     auto_partial file = SM_PARTIAL_NONE;

@@ -2,17 +2,18 @@
  * supermachine-image: makes images ready, in a process of its own.
  *
  *     supermachine-image build --store DIR [OPTION...] REFERENCE
- *     supermachine-image login --user USER [OPTION...] REGISTRY     (the password is read from stdin)
+ *     supermachine-image login --user USER [OPTION...] REGISTRY
  *     supermachine-image logout [OPTION...] REGISTRY
  *     supermachine-image save --store DIR --output FILE REFERENCE
  *     supermachine-image load --store DIR [OPTION...] FILE
  *
- * FILE may be "-": descriptor 3. Progress and the result go to standard output as JSON lines (src/image/client.c describes
- * them). The options say how images are got: --NAME VALUE for each row of the table in src/image/fetch.c, as in
- * --platform linux/arm64.
+ * The password is read from stdin. FILE may be "-": descriptor 3. Progress and the result go to
+ * standard output as JSON lines (src/image/client.c describes them). The options say how images are
+ * got: --NAME VALUE for each row of the table in src/image/fetch.c, as in --platform linux/arm64.
  *
- * With --parent PID it is the library that calls: the program ends when that process does, and reads the same from the first
- * line of its standard input (image/fetch.h), what a password is from what follows.
+ * With --parent PID it is the library that calls: the program ends when that process does, and
+ * reads the same from the first line of its standard input (image/fetch.h), what a password is from
+ * what follows.
  */
 #include <curl/curl.h>
 #include <getopt.h>
@@ -39,7 +40,7 @@
 
 enum { MAX_STDIN = 256 << 10 }; /* two paths and a password, each of them escaped */
 
-/* ---- what it says ----------------------------------------------------------------------------- */
+/* ---- what it says ---------------------------------------------------------------------------- */
 
 static void print_line(json_t *line)
 {
@@ -76,7 +77,7 @@ static int finish(sm_error *err, int rc, json_t *result)
     return 1;
 }
 
-/* ---- what it is told -------------------------------------------------------------------------- */
+/* ---- what it is told ------------------------------------------------------------------------- */
 
 enum verb { BUILD, SAVE, LOAD, LOGIN, LOGOUT };
 static const char *const verbs[] = {"build", "save", "load", "login", "logout"};
@@ -206,7 +207,7 @@ static int check_password(char *password, sm_error *err)
                      err, SM_EINVAL, "the password is longer than %d bytes", SM_BUILDER_MAX_SECRET);
 }
 
-/* ---- what it does ----------------------------------------------------------------------------- */
+/* ---- what it does ---------------------------------------------------------------------------- */
 
 /* "-" is the caller's standard input or output. */
 static int stream_of(const char *path)

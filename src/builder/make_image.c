@@ -2,8 +2,8 @@
  * From a reference to an image of the store. The root filesystem is made under the name
  * NAME.partial, on which an exclusive lock is held from its creation to the rename; who finds it
  * locked waits and then takes what the other has made. A .partial that nobody has locked is what is
- * left of a builder that was killed: it is removed. The record is written last, when all it names is
- * there.
+ * left of a builder that was killed: it is removed. The record is written last, when all it names
+ * is there.
  */
 #include "builder/make_image.h"
 
@@ -85,7 +85,7 @@ static void unpack_progress(void *arg, size_t layer, size_t layers, uint64_t don
         b->source->news(b->source, tell_of_blob, b);
 }
 
-/* ---- what the reference leads to ---------------------------------------------------------------- */
+/* ---- what the reference leads to ------------------------------------------------------------- */
 
 static int plan_layout(struct build *b, json_t *index)
 {
@@ -126,8 +126,8 @@ static int plan_local(struct build *b)
     return rc ? rc : sm_plan_docker(b->source, root, b->ref->name, &b->platform, &b->plan, b->err);
 }
 
-/* The reference becomes the one that the image came from; a registry is asked by the digest, since the name may lead
- * elsewhere by now. */
+/* The reference becomes the one that the image came from; a registry is asked by the digest, since
+ * the name may lead elsewhere by now. */
 static int take_origin(struct build *b, const struct sm_image_info *info)
 {
     struct sm_reference *origin = NULL;
@@ -145,7 +145,8 @@ static int take_origin(struct build *b, const struct sm_image_info *info)
     return origin->digest ? 0 : sm_error_set(b->err, SM_ENOMEM, "out of memory");
 }
 
-/* An image that the store has a record of, once more: from where it came, or from blobs that were loaded. */
+/* An image that the store has a record of, once more: from where it came, or from blobs that were
+ * loaded. */
 static int plan_again(struct build *b)
 {
     struct sm_image_info info;
@@ -186,9 +187,10 @@ static int make_plan(struct build *b)
     }
 }
 
-/* ---- the root filesystem ------------------------------------------------------------------------ */
+/* ---- the root filesystem --------------------------------------------------------------------- */
 
-/* Whether the finished file is there, and whole; it is then locked (shared) by *fd, which stays -1 otherwise. */
+/* Whether the finished file is there, and whole; it is then locked (shared) by *fd, which stays -1
+ * otherwise. */
 static int find_rootfs(struct build *b, int *fd)
 {
     auto_fd f = openat(b->store->fd, b->rootfs, O_RDONLY | O_CLOEXEC);
@@ -208,8 +210,8 @@ static int find_rootfs(struct build *b, int *fd)
     return 0;
 }
 
-/* Opens NAME.partial, which makes us the only one who may put a file in its place. Another builder of the image is waited for as
- * long as it lives. */
+/* Opens NAME.partial, which makes us the only one who may put a file in its place. Another builder
+ * of the image is waited for as long as it lives. */
 static int begin_partial(struct build *b, struct sm_partial *file)
 {
     const struct sm_partial_options options = {.wait_ms = WAIT_STEP_MS};
@@ -219,8 +221,8 @@ static int begin_partial(struct build *b, struct sm_partial *file)
     return rc ? sm_error_prefix(b->err, rc, "the image store %s", b->store->path) : 0;
 }
 
-/* What layers may unpack to bounds what they may be, too: nothing else does where an endless blob never unpacks to
- * anything. */
+/* What layers may unpack to bounds what they may be, too: nothing else does where an endless blob
+ * never unpacks to anything. */
 static int check_sizes(const struct build *b)
 {
     const uint64_t limit =
@@ -271,8 +273,8 @@ static int fill_partial(struct build *b, int fd, const char *partial)
     return rc ? rc : sm_rootfs_finish(rootfs, id, b->err);
 }
 
-/* Seals it, and gives it its name. Its lock becomes the one of a user before that. A file that it takes the place of
- * is damaged; who runs from that goes on with what he has. */
+/* Seals it, and gives it its name. Its lock becomes the one of a user before that. A file that it
+ * takes the place of is damaged; who runs from that goes on with what he has. */
 static int publish(struct build *b, struct sm_partial *file, int *fd)
 {
     struct stat st;
@@ -308,7 +310,7 @@ static int make_rootfs(struct build *b, int *fd)
     return rc ? rc : publish(b, &file, fd);
 }
 
-/* ---- records ------------------------------------------------------------------------------------ */
+/* ---- records --------------------------------------------------------------------------------- */
 
 /* Whether the image can still be made from where it came from. */
 static bool source_is_there(const char *source)
@@ -366,7 +368,7 @@ static int record(struct build *b)
     return rc;
 }
 
-/* ---- all ---------------------------------------------------------------------------------------- */
+/* ---- all ------------------------------------------------------------------------------------- */
 
 static int run(struct build *b, const char *reference)
 {
@@ -395,7 +397,8 @@ int sm_make_image(struct sm_imgstore *store, const char *reference,
         rc = run(&b, reference);
         if (rc == 0)
             memcpy(digest, b.plan.digest, SM_DIGEST_LEN + 1);
-        /* A blob of the store may have been damaged by a crash of the machine: once more without it. */
+        /* A blob of the store may have been damaged by a crash of the machine: once more without
+         * it. */
         again = rc == -SM_ECORRUPT && b.source && b.source->discard && b.source->discard(b.source);
         sm_plan_clear(&b.plan);
         sm_source_free(b.source);

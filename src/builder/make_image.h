@@ -14,8 +14,8 @@ struct sm_make_options {
     void *progress_arg;
 };
 
-/* Makes the image ready in the store; digest is then its manifest's. A reference that is the digest of an image of
- * the store makes that one anew. */
+/* Makes the image ready in the store; digest is then its manifest's. A reference that is the digest
+ * of an image of the store makes that one anew. */
 int sm_make_image(struct sm_imgstore *store, const char *reference,
     const struct sm_make_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err);
 

@@ -22,7 +22,7 @@ void sm_plan_clear(struct sm_plan *plan)
     *plan = (struct sm_plan){0};
 }
 
-/* ---- manifest --------------------------------------------------------------------------------- */
+/* ---- manifest -------------------------------------------------------------------------------- */
 
 static bool layer_type_known(const char *type)
 {
@@ -115,7 +115,7 @@ int sm_plan_manifest(const char *data, size_t size, struct sm_descriptor *config
     return rc ? rc : take_manifest(root, config, plan, err);
 }
 
-/* ---- config ----------------------------------------------------------------------------------- */
+/* ---- config ---------------------------------------------------------------------------------- */
 
 /* The chain ID of the OCI image spec: SHA-256 over "CHAIN-BELOW DIFFID", from the bottom up. */
 static int chain(struct sm_plan *plan, sm_error *err)
@@ -178,7 +178,7 @@ static int take_config(struct sm_source *source, const struct sm_descriptor *d, 
     return sm_error_set(err, SM_EUNSUPPORTED, "the image is for %s, not for %s", have, want);
 }
 
-/* ---- from the top down ------------------------------------------------------------------------ */
+/* ---- from the top down ----------------------------------------------------------------------- */
 
 static int plan_oci(struct sm_source *source, const struct sm_descriptor *top,
     const struct sm_platform *platform, struct sm_plan *plan, sm_error *err)
@@ -227,7 +227,8 @@ int sm_plan_oci(struct sm_source *source, const struct sm_descriptor *top,
     return rc;
 }
 
-/* "alpine" is in RepoTags as "alpine:latest" or with the host in front, depending on who wrote it. */
+/* "alpine" is in RepoTags as "alpine:latest" or with the host in front, depending on who wrote
+ * it. */
 static bool tag_is(const char *tag, const char *name)
 {
     if (strcmp(tag, name) == 0)

@@ -1,4 +1,5 @@
-/* What an image consists of, checked and ready to be unpacked: config, layers bottom-up, identities. */
+/* What an image consists of, checked and ready to be unpacked: config, layers bottom-up,
+ * identities. */
 #ifndef SM_BUILDER_PLAN_H
 #define SM_BUILDER_PLAN_H
 

@@ -1,4 +1,5 @@
-/* Manifests come into memory and then into the store, layers by way of downloads.h. See registry.h. */
+/* Manifests come into memory and then into the store, layers by way of downloads.h. See
+ * registry.h. */
 #include "builder/registry.h"
 
 #include <fcntl.h>
@@ -110,7 +111,7 @@ static int open_blob(struct sm_source *source, const struct sm_descriptor *d, co
     return sm_downloads_open(r->downloads, d, blob, err);
 }
 
-/* ---- the source ----------------------------------------------------------------------------------- */
+/* ---- the source ------------------------------------------------------------------------------ */
 
 static bool discard(struct sm_source *source)
 {

@@ -17,7 +17,8 @@
 #include "util/error.h"
 #include "util/file.h"
 
-/* The plan from the layout or archive that the image was made from, where the store has no blobs of it. */
+/* The plan from the layout or archive that the image was made from, where the store has no blobs of
+ * it. */
 static int plan_from_origin(struct sm_imgstore *store, const struct sm_image_info *info,
     const struct sm_platform *platform, struct sm_source **source, struct sm_plan *plan,
     sm_error *err)

@@ -4,9 +4,9 @@
 
 #include "image/store.h"
 
-/* Writes the image as an oci-archive. Its layers are read from the store's blobs (images that were pulled
- * or loaded) or, where they are not there, once more from what the image was made from. `stream` >= 0: to this descriptor
- * and not to path. */
+/* Writes the image as an oci-archive. Its layers are read from the store's blobs (images that were
+ * pulled or loaded) or, where they are not there, once more from what the image was made from.
+ * `stream` >= 0: to this descriptor and not to path. */
 int sm_image_save(
     struct sm_imgstore *store, const char *reference, const char *path, int stream, sm_error *err);
 

@@ -1,7 +1,7 @@
 /*
  * Where the parts of an image are read from: a layout directory, an archive, a registry. A source
- * opens blobs by digest (or, in a docker archive, files by name); a blob is a slice of a file that may
- * still be growing. Nothing of it is trusted: who reads checks digest and size.
+ * opens blobs by digest (or, in a docker archive, files by name); a blob is a slice of a file that
+ * may still be growing. Nothing of it is trusted: who reads checks digest and size.
  */
 #ifndef SM_BUILDER_SOURCE_H
 #define SM_BUILDER_SOURCE_H
@@ -38,8 +38,8 @@ struct sm_source {
     /* Tells which blobs will be opened, in this order; NULL: it does not matter. */
     int (*prefetch)(struct sm_source *source, const struct sm_descriptor *const *blobs,
         size_t count, sm_error *err);
-    /* Calls fn for each blob of which more is here than at the last call, out of any lock; NULL: all blobs are
-     * here from the start. */
+    /* Calls fn for each blob of which more is here than at the last call, out of any lock; NULL:
+     * all blobs are here from the start. */
     void (*news)(struct sm_source *source, sm_source_news_fn *fn, void *arg);
     /* The image turned out to be damaged: whether another try may go better, since what the source
      * had kept of it is now thrown away. NULL: no. */
@@ -55,7 +55,8 @@ SM_DEFINE_CLEANUP(struct sm_source *, sm_source_free)
 int sm_source_read(struct sm_source *source, const struct sm_descriptor *d, const char *name,
     const char *what, char **data, size_t *size, sm_error *err);
 
-/* Hands a blob on piece by piece, and fails at its end when the digest is wrong. take's failures end it. */
+/* Hands a blob on piece by piece, and fails at its end when the digest is wrong. take's failures
+ * end it. */
 typedef int sm_source_take_fn(void *arg, const void *data, size_t size);
 int sm_source_copy(struct sm_source *source, const struct sm_descriptor *d, sm_source_take_fn *take,
     void *arg, sm_error *err);

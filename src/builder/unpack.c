@@ -1,10 +1,10 @@
 /*
- * Two threads: one reads blobs, sums what it reads and decompresses; the caller's sums what comes out
- * (the diffID) and applies the tar. Between them is a ring of a few buffers, so memory is bounded and
- * the two kinds of work overlap, across the boundaries of layers too.
+ * Two threads: one reads blobs, sums what it reads and decompresses; the caller's sums what comes
+ * out (the diffID) and applies the tar. Between them is a ring of a few buffers, so memory is
+ * bounded and the two kinds of work overlap, across the boundaries of layers too.
  *
- * The reading thread owns `fill`, the caller `drain`; both move under the mutex. A buffer belongs to
- * whoever is at it. The thread is joined before sm_unpack returns, whichever side fails first.
+ * The reading thread owns `fill`, the caller `drain`; both move under the mutex. A buffer belongs
+ * to whoever is at it. The thread is joined before sm_unpack returns, whichever side fails first.
  */
 #include "builder/unpack.h"
 
@@ -52,7 +52,7 @@ struct pipeline {
     struct slot *slots;
 };
 
-/* ---- the reading thread ----------------------------------------------------------------------- */
+/* ---- the reading thread ---------------------------------------------------------------------- */
 
 /* One layer on its way through the decompressor. */
 struct layer_reader {
@@ -184,8 +184,8 @@ static int decompress(struct layer_reader *r)
     return rc;
 }
 
-/* The caller learns of the layer's end only when its digest was found right; and where the digest is
- * wrong that is the better word for a failed decompression, too. */
+/* The caller learns of the layer's end only when its digest was found right; and where the digest
+ * is wrong that is the better word for a failed decompression, too. */
 static int read_layer(struct layer_reader *r, const struct sm_layer *layer)
 {
     sm_error *why = &r->p->why;
@@ -243,7 +243,7 @@ static void read_layers(void *arg)
     pthread_mutex_unlock(&p->lock);
 }
 
-/* ---- the caller's thread ---------------------------------------------------------------------- */
+/* ---- the caller's thread --------------------------------------------------------------------- */
 
 struct layer_writer {
     struct pipeline *p;

@@ -2,16 +2,18 @@
  * The program is started with its standard output on a pipe and writes one JSON object a line:
  *
  *     {"progress": "unpacking layer 2 of 3", "done": 1048576, "total": 7340032}
- *     {"progress": "12ab34cd56ef", "done": 65536, "total": 7340032, "layer": 3, "layers": 3}   (what of it is here)
- *     {"result": {"digest": "sha256:..."}}                 (of `load`: "loaded", names, a line each)
+ *     {"progress": "12ab34cd56ef", "done": 65536, "total": 7340032, "layer": 3, "layers": 3}
+ *     {"result": {"digest": "sha256:..."}}
  *     {"error": {"code": 11, "sys_errno": 0, "message": "..."}}
  *
- * The last line decides. What comes is bounded (line length, silence) and checked like any input: the
- * program has read hostile archives. It ends with us (PR_SET_PDEATHSIG, which it sets itself and then
- * checks that we are still there), and is killed when we stop listening to it.
+ * Progress with a layer tells what of it is here; the result of `load` is "loaded": names, a line
+ * each. The last line decides. What comes is bounded (line length, silence) and checked like any
+ * input: the program has read hostile archives. It ends with us (PR_SET_PDEATHSIG, which it sets
+ * itself and then checks that we are still there), and is killed when we stop listening to it.
  *
- * What it is to do is in its arguments, for all to see in a list of processes. How (struct sm_fetch), and the password
- * of a login, it reads from its standard input, a file in memory: that holds any length before anybody reads.
+ * What it is to do is in its arguments, for all to see in a list of processes. How (struct
+ * sm_fetch), and the password of a login, it reads from its standard input, a file in memory: that
+ * holds any length before anybody reads.
  */
 #include "image/client.h"
 
@@ -39,7 +41,7 @@ enum {
     MAX_ARGS = 12,
 };
 
-/* ---- what it says ----------------------------------------------------------------------------- */
+/* ---- what it says ---------------------------------------------------------------------------- */
 
 struct lines {
     char buf[MAX_LINE];
@@ -131,7 +133,7 @@ static int take_bytes(
     return 1;
 }
 
-/* ---- the process ------------------------------------------------------------------------------ */
+/* ---- the process ----------------------------------------------------------------------------- */
 
 /* What the program and its threads have run; 0: it is gone. */
 static uint64_t cpu_ns(pid_t pid)
@@ -143,9 +145,9 @@ static uint64_t cpu_ns(pid_t pid)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Silence is judged by what the program does: one that runs a little at times waits for somebody who lives (a lock; a registry,
- * for which it has limits of its own) or for a CPU, and goes on. One that stands still all the time, or has run for
- * all of it and said nothing, is given up. */
+/* Silence is judged by what the program does: one that runs a little at times waits for somebody
+ * who lives (a lock; a registry, for which it has limits of its own) or for a CPU, and goes on. One
+ * that stands still all the time, or has run for all of it and said nothing, is given up. */
 static int listen_to(
     int fd, pid_t pid, struct lines *lines, const struct sm_builder_options *options, sm_error *err)
 {

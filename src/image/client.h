@@ -1,6 +1,6 @@
 /*
- * The library's end of `supermachine-image`, which makes images ready in a process of its own. The program does not outlive
- * the call, nor the calling process.
+ * The library's end of `supermachine-image`, which makes images ready in a process of its own. The
+ * program does not outlive the call, nor the calling process.
  */
 #ifndef SM_IMAGE_CLIENT_H
 #define SM_IMAGE_CLIENT_H
@@ -28,7 +28,8 @@ struct sm_builder_options {
 int sm_builder_build(struct sm_imgstore *store, const char *reference,
     const struct sm_builder_options *options, char digest[SM_DIGEST_LEN + 1], sm_error *err);
 
-/* `supermachine-image save` and `load`, see builder/save.h and load.h. The path "-" means our standard output or input. */
+/* `supermachine-image save` and `load`, see builder/save.h and load.h. The path "-" means our
+ * standard output or input. */
 int sm_builder_save(
     struct sm_imgstore *store, const char *reference, const char *path, sm_error *err);
 int sm_builder_load(struct sm_imgstore *store, const char *path,

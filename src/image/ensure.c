@@ -26,7 +26,8 @@ static bool origin_is_off_limits(const struct wish *w, const char *source)
            (sm_reference_parse(source, &origin, NULL) != 0 || of_registry(origin));
 }
 
-/* Has what the store has a record of made anew; *err says what is wrong with it, and after a failure that, too. */
+/* Has what the store has a record of made anew; *err says what is wrong with it, and after a
+ * failure that, too. */
 static int heal(const struct wish *w, sm_error *err)
 {
     const sm_error damage = *err;
@@ -46,7 +47,8 @@ static int heal(const struct wish *w, sm_error *err)
     return rc;
 }
 
-/* What the store has, healed where that is needed. *build: it may be made from what the reference names. */
+/* What the store has, healed where that is needed. *build: it may be made from what the reference
+ * names. */
 static int find(const struct wish *w, bool *build, sm_error *err)
 {
     bool digest = w->ref->kind == SM_REF_DIGEST;

@@ -1,14 +1,16 @@
 /*
  * How images are got: what a user may say about platforms, registries and credentials.
  *
- * One structure for all who pass it on, held by value: from the library's callers over the client of the builder to the
- * session with a registry. Between the library and supermachine-image it travels as one line of JSON,
+ * One structure for all who pass it on, held by value: from the library's callers over the client
+ * of the builder to the session with a registry. Between the library and supermachine-image it
+ * travels as one line of JSON,
  *
  *     {"tls-ca":"/etc/ssl/ours.pem","insecure-registry":true}
  *
- * which leaves out what is not set; who runs the program by hand says the same by options (--tls-ca FILE
- * --insecure-registry). Both are written and read by the one table below, so a new field is a row of it and no more. It is
- * read strictly (builder/fetch_read.h): a name that is not known comes from a library of another version.
+ * which leaves out what is not set; who runs the program by hand says the same by options (--tls-ca
+ * FILE --insecure-registry). Both are written and read by the one table below, so a new field is a
+ * row of it and no more. It is read strictly (builder/fetch_read.h): a name that is not known comes
+ * from a library of another version.
  */
 #ifndef SM_IMAGE_FETCH_H
 #define SM_IMAGE_FETCH_H

@@ -1,7 +1,8 @@
 /*
- * A reference leads to the digest of a manifest or of an index (the "top"): by the layout's index.json, by the record of an
- * archive whose fingerprint still fits, by a name's file. An index and a platform lead to a manifest (indexes/), a manifest to its
- * record (images/), and that to the root filesystem. No step trusts that the next one is there.
+ * A reference leads to the digest of a manifest or of an index (the "top"): by the layout's
+ * index.json, by the record of an archive whose fingerprint still fits, by a name's file. An index
+ * and a platform lead to a manifest (indexes/), a manifest to its record (images/), and that to the
+ * root filesystem. No step trusts that the next one is there.
  */
 #include "image/find.h"
 

@@ -1,4 +1,5 @@
-/* From reference to image: what the store has. Well below a millisecond, as it is done before each run. */
+/* From reference to image: what the store has. Well below a millisecond, as it is done before each
+ * run. */
 #ifndef SM_IMAGE_FIND_H
 #define SM_IMAGE_FIND_H
 

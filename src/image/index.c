@@ -1,5 +1,6 @@
-/* Descriptors and indexes. See index.h; the formats are those of the OCI image spec (image-index.md,
- * descriptor.md, image-layout.md) and docker's manifest list, which differ in media types only. */
+/* Descriptors and indexes. See index.h; the formats are those of the OCI image spec
+ * (image-index.md, descriptor.md, image-layout.md) and docker's manifest list, which differ in
+ * media types only. */
 #include "image/index.h"
 
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /*
- * What leads to an image, besides registries' names (tags.h): an index and a platform (indexes/), and a local archive while it
- * is the file that was read (archives/).
+ * What leads to an image, besides registries' names (tags.h): an index and a platform (indexes/),
+ * and a local archive while it is the file that was read (archives/).
  */
 #ifndef SM_IMAGE_LEADS_H
 #define SM_IMAGE_LEADS_H

@@ -1,7 +1,7 @@
 /*
  * Garbage: what no image leads to. A root filesystem goes only under its exclusive lock, and after
- * another look at the images while that is held, since a builder that holds the lock may be about to
- * record it. Blobs are left alone while anybody pulls (pulls hold a shared lock on blobs/).
+ * another look at the images while that is held, since a builder that holds the lock may be about
+ * to record it. Blobs are left alone while anybody pulls (pulls hold a shared lock on blobs/).
  */
 #include "image/prune.h"
 
@@ -126,7 +126,8 @@ static void prune_rootfs(struct prune *p, const char *dir, const char *name)
         p->result->rootfs++;
 }
 
-/* The seal of a file that is gone. A builder writes it before the file has its name: young ones stay. */
+/* The seal of a file that is gone. A builder writes it before the file has its name: young ones
+ * stay. */
 static void prune_seal(struct prune *p, const char *dir, const char *name)
 {
     char path[SM_STORE_NAME_MAX], rootfs[SM_STORE_NAME_MAX];

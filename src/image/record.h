@@ -1,6 +1,6 @@
 /*
- * An image of the store: the record that says what it is, and its root filesystem, locked while it is used. See
- * docs/store.md, images/ and rootfs/.
+ * An image of the store: the record that says what it is, and its root filesystem, locked while it
+ * is used. See docs/store.md, images/ and rootfs/.
  */
 #ifndef SM_IMAGE_RECORD_H
 #define SM_IMAGE_RECORD_H
@@ -31,8 +31,8 @@ int sm_store_put_image(struct sm_imgstore *store, const struct sm_image_info *in
 int sm_store_get_image(struct sm_imgstore *store, const char *digest,
     const struct sm_platform *platform, bool lock, struct sm_image_info *info, sm_error *err);
 
-/* Opens the root filesystem and takes the shared lock that keeps it. A file that is unlinked between the two is as good
- * as never there. */
+/* Opens the root filesystem and takes the shared lock that keeps it. A file that is unlinked
+ * between the two is as good as never there. */
 int sm_store_hold_rootfs(struct sm_image_info *info, sm_error *err);
 
 #endif

@@ -1,5 +1,5 @@
-/* Order of a removal: names, record, root filesystem; a crash in between leaves things that nothing leads to, which
- * `prune` finds. */
+/* Order of a removal: names, record, root filesystem; a crash in between leaves things that nothing
+ * leads to, which `prune` finds. */
 #include "image/remove.h"
 
 #include <fcntl.h>

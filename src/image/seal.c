@@ -1,5 +1,5 @@
-/* Seals. See seal.h. The file is text: a line with length, time in ns and the first block's checksum, then a line
- * for each 2 MiB. */
+/* Seals. See seal.h. The file is text: a line with length, time in ns and the first block's
+ * checksum, then a line for each 2 MiB. */
 #include "image/seal.h"
 
 #include <fcntl.h>

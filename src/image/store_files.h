@@ -1,6 +1,7 @@
 /*
- * The files of the store: what they are called, and how they are written, read and locked. For those who keep something in
- * it; docs/store.md describes them. All names are relative to the store's directory.
+ * The files of the store: what they are called, and how they are written, read and locked. For
+ * those who keep something in it; docs/store.md describes them. All names are relative to the
+ * store's directory.
  */
 #ifndef SM_IMAGE_STORE_FILES_H
 #define SM_IMAGE_STORE_FILES_H
@@ -30,8 +31,8 @@ void sm_store_rootfs_name(const char *chain_id, char name[SM_STORE_NAME_MAX]);
 /* Makes the directories above `name`. */
 int sm_store_make_parents(const struct sm_imgstore *store, const char *name, sm_error *err);
 
-/* Writes the file whole or not at all (temporary name, fsync, rename, fsync of its directory), making directories: what is
- * written next is on disk after it. */
+/* Writes the file whole or not at all (temporary name, fsync, rename, fsync of its directory),
+ * making directories: what is written next is on disk after it. */
 int sm_store_write(
     struct sm_imgstore *store, const char *name, const char *data, size_t size, sm_error *err);
 
@@ -48,7 +49,8 @@ int sm_store_read_digest(
 int sm_store_write_digest(
     struct sm_imgstore *store, const char *name, const char *digest, sm_error *err);
 
-/* Takes the lock without waiting for longer than timeout_ms; negative: as long as its holder lives. SM_EBUSY when it is held. */
+/* Takes the lock without waiting for longer than timeout_ms; negative: as long as its holder lives.
+ * SM_EBUSY when it is held. */
 int sm_store_flock(int fd, int operation, int timeout_ms, sm_error *err);
 
 #endif

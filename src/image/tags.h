@@ -1,4 +1,5 @@
-/* What a registry's name points to: a manifest's or an index's digest, in refs/HOST/REPOSITORY/:TAG. */
+/* What a registry's name points to: a manifest's or an index's digest, in
+ * refs/HOST/REPOSITORY/:TAG. */
 #ifndef SM_IMAGE_TAGS_H
 #define SM_IMAGE_TAGS_H
 

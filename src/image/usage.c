@@ -1,5 +1,5 @@
-/* What the store takes on the disk, by the directory that it is in. Files that other processes make or remove meanwhile
- * are counted or not. */
+/* What the store takes on the disk, by the directory that it is in. Files that other processes make
+ * or remove meanwhile are counted or not. */
 #include "image/usage.h"
 
 #include <dirent.h>

@@ -1,4 +1,5 @@
-/* See verify.h. What is found damaged loses its seal, so that nobody uses it until it is made anew. */
+/* See verify.h. What is found damaged loses its seal, so that nobody uses it until it is made
+ * anew. */
 #include "image/verify.h"
 
 #include "image/find.h"

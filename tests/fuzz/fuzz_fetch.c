@@ -1,4 +1,5 @@
-/* The line that tells supermachine-image how images are got. What is read of it is written and read again as it was. */
+/* The line that tells supermachine-image how images are got. What is read of it is written and read
+ * again as it was. */
 #include <string.h>
 
 #include "builder/fetch_read.h"

@@ -14,7 +14,8 @@ static sm_error err;
 static char *dir;
 static struct sm_imgstore *store;
 
-/* No time passes while somebody sleeps, who lets go of a lock after so many times; 0: he has none. */
+/* No time passes while somebody sleeps, who lets go of a lock after so many times; 0: he has
+ * none. */
 static unsigned sleeps_left;
 static int lock_held = -1;
 

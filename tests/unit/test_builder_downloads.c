@@ -1,5 +1,6 @@
-/* Blobs that come from a registry: who reads them while they come, and what of them is kept. The registry is this program: it
- * sends a piece each time that it is let to, on whatever thread asks. */
+/* Blobs that come from a registry: who reads them while they come, and what of them is kept. The
+ * registry is this program: it sends a piece each time that it is let to, on whatever thread
+ * asks. */
 #include "snapshot_util.h"
 
 #include <fcntl.h>

@@ -1,4 +1,5 @@
-/* How images are got, on its way from the library into the program: what is written is read, and nothing else is. */
+/* How images are got, on its way from the library into the program: what is written is read, and
+ * nothing else is. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -52,7 +53,8 @@ static void what_is_written_is_read(void **state)
     comes_back(&(struct sm_fetch){.tls_ca = "ca.pem", .insecure = true});
 }
 
-/* A field without a row would be lost without a word: together the rows are as long as the structure, but for padding. */
+/* A field without a row would be lost without a word: together the rows are as long as the
+ * structure, but for padding. */
 static void every_field_has_a_row(void **state)
 {
     static const size_t sizes[] = {

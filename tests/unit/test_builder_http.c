@@ -1,7 +1,8 @@
 /*
- * A registry elsewhere names places for us to go to, as names: where they lead to is seen when the connection is made. Names
- * and addresses are this test's (getaddrinfo, connect and getpeername are answered here), all else is the client as it
- * is: every address leads to one server on the loopback.
+ * A registry elsewhere names places for us to go to, as names: where they lead to is seen when the
+ * connection is made. Names and addresses are this test's (getaddrinfo, connect and getpeername are
+ * answered here), all else is the client as it is: every address leads to one server on the
+ * loopback.
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -38,7 +39,7 @@ static int server_fd;
 static struct sockaddr_in server_at;
 static atomic_uint served; /* requests for what a registry has named */
 
-/* ---- the network --------------------------------------------------------------------------------- */
+/* ---- the network ----------------------------------------------------------------------------- */
 
 __attribute__((visibility("default"))) int getaddrinfo(
     const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **out);
@@ -92,7 +93,7 @@ __attribute__((visibility("default"))) int getpeername(int fd, __SOCKADDR_ARG at
     return 0;
 }
 
-/* ---- the server ---------------------------------------------------------------------------------- */
+/* ---- the server ------------------------------------------------------------------------------ */
 
 static void say(int fd, const char *text)
 {
@@ -168,14 +169,15 @@ static int tear_down(void **state)
     return close(server_fd);
 }
 
-/* ---- the tests ----------------------------------------------------------------------------------- */
+/* ---- the tests ------------------------------------------------------------------------------- */
 
 static int drop(void *arg, const void *data, size_t size, sm_error *err)
 {
     return 0;
 }
 
-/* Asks the registry for what is at `path`; refusal NULL: it is got, from the place that was named. */
+/* Asks the registry for what is at `path`; refusal NULL: it is got, from the place that was
+ * named. */
 static void check(const char *registry, const char *path, const char *refusal)
 {
     struct sm_http *http;

@@ -1,4 +1,5 @@
-/* Parts of the registry client that need no network: challenges, tokens, credentials. And whom a registry may send us to. */
+/* Parts of the registry client that need no network: challenges, tokens, credentials. And whom a
+ * registry may send us to. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -169,7 +170,8 @@ static void stored_and_erased(void **state)
     expect("a.io", "x", "a", "b");
 }
 
-/* Plain HTTP and no proxy are for this machine only, so what only looks like it must not be taken for it. */
+/* Plain HTTP and no proxy are for this machine only, so what only looks like it must not be taken
+ * for it. */
 static void this_machine(void **state)
 {
     static const char *const local[] = {
@@ -232,11 +234,12 @@ static void origins(void **state)
     assert_null(sm_url_origin("https://"));
 }
 
-/* ---- a registry that is elsewhere --------------------------------------------------------------- */
+/* ---- a registry that is elsewhere ------------------------------------------------------------ */
 
 #define ELSEWHERE "192.0.2.1"
 
-/* What the names of the tests resolve to, in this order. Of far.test's two nobody listens at the first. */
+/* What the names of the tests resolve to, in this order. Of far.test's two nobody listens at the
+ * first. */
 static const struct {
     const char *name, *ip;
 } addresses[] = {{"far.test", "127.0.0.1"}, {"far.test", ELSEWHERE}, {"near.test", "127.0.0.1"}};

@@ -1,4 +1,5 @@
-/* supermachine-image as the library starts it. The program is this one: it tells which descriptors it has. */
+/* supermachine-image as the library starts it. The program is this one: it tells which descriptors
+ * it has. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -70,7 +71,8 @@ static int be_slow(void)
     return 0;
 }
 
-/* The long silences of the library pass quickly here (the linker leads its calls to this), where a program is to be silent. */
+/* The long silences of the library pass quickly here (the linker leads its calls to this), where a
+ * program is to be silent. */
 #define SILENCE_MS 200
 
 static bool has_moved(void)

@@ -1,5 +1,5 @@
-/* The lists of the public API: of an empty store, with one, with many; and what they promise of each row. What becomes
- * of root filesystems and their seals. */
+/* The lists of the public API: of an empty store, with one, with many; and what they promise of
+ * each row. What becomes of root filesystems and their seals. */
 #include "snapshot_util.h"
 
 #include <fcntl.h>
@@ -24,7 +24,8 @@ static char *dir;
 static sm_store *store;
 static unsigned synced_directories;
 
-/* Instead of the C library's: what is in memory need not come to disk, and what was asked for is counted. */
+/* Instead of the C library's: what is in memory need not come to disk, and what was asked for is
+ * counted. */
 int fsync(int fd)
 {
     struct stat st;
@@ -196,7 +197,7 @@ static void snapshots_are_listed_whatever_they_hold(void **state)
     }
 }
 
-/* ---- root file systems ------------------------------------------------------------------------ */
+/* ---- root file systems ----------------------------------------------------------------------- */
 
 /* Gives image i a sealed root filesystem; its path, to be freed. */
 static char *put_rootfs(unsigned i)
