@@ -5,9 +5,9 @@
  * We start in the kernel's initramfs, which holds /init, /dev and /root (the last two come with
  * every kernel). A tmpfs on /root holds everything else: l (the image), u (upper), w (the overlay's
  * work), n (the new root). hosts, hostname and machine-id are put into u before the overlay is
- * mounted: no copy-up (upper.c). All other file systems are mounted from inside of the new root, so that links
- * of the image lead to where they lead in it. Directories that it lacks are made when a mount misses
- * them.
+ * mounted: no copy-up (upper.c). All other file systems are mounted from inside of the new root, so
+ * that links of the image lead to where they lead in it. Directories that it lacks are made when a
+ * mount misses them.
  */
 #include "boot.h"
 
@@ -77,8 +77,8 @@ static void open_streams(void)
     }
 }
 
-/* The kernel registers pmem devices in the background and starts us without waiting for them; a node is there (ENXIO)
- * before what it stands for. */
+/* The kernel registers pmem devices in the background and starts us without waiting for them; a
+ * node is there (ENXIO) before what it stands for. */
 static void await_device(const char *device)
 {
     const struct timespec pause = {.tv_nsec = DEVICE_POLL_NS};

@@ -6,8 +6,8 @@
  * own in the conn; conn.c asks nothing else of him and knows none by name.
  *
  * Input is parsed where it was received and a user's `frame` looks into it, so nobody closes a
- * conn: conn_end leaves it to the end of the turn. Frames wait in the buffer while the user takes none,
- * requests also while too much output waits. Conns live in a table; a free slot has no user.
+ * conn: conn_end leaves it to the end of the turn. Frames wait in the buffer while the user takes
+ * none, requests also while too much output waits. Conns live in a table; a free slot has no user.
  */
 #ifndef SM_AGENT_CONN_H
 #define SM_AGENT_CONN_H

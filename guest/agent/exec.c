@@ -119,8 +119,8 @@ static void pause_outputs(struct exec *e)
     (void)watch_output(&e->out[1], false);
 }
 
-/* The close of a pipe takes its registration back. That of a terminal would live on with the other of
- * the two descriptors. */
+/* The close of a pipe takes its registration back. That of a terminal would live on with the other
+ * of the two descriptors. */
 static void close_source(const struct exec *e, struct source *s)
 {
     if (is_tty(e))
@@ -405,8 +405,8 @@ static bool frame(struct conn *c, const struct sm_wire_frame *f)
 /* ---- output and end ----------------------------------------------------------------------- */
 
 /* Reads once and queues it as one frame. False: the stream is at its end (or, a terminal: nothing
- * is there at present). `hup`: nobody writes any more; what is there is to be read all the same, the
- * kernel may have looked for it before the last writer wrote and closed. */
+ * is there at present). `hup`: nobody writes any more; what is there is to be read all the same,
+ * the kernel may have looked for it before the last writer wrote and closed. */
 static bool pump(struct exec *e, unsigned i, bool hup)
 {
     struct output *s = &e->out[i];

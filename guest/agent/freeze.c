@@ -1,11 +1,11 @@
 /*
  * Stops and restarts all processes of the guest's users, by the cgroup freezer.
  *
- * Commands start in the root cgroup like the agent itself, which costs them nothing; the root cannot be
- * frozen. So a freeze first moves everybody into a group of its own: children of those who were moved are
- * born there, and passes are made until one finds nobody left. Kernel threads, which are listed in the root
- * as well, have no /proc/PID/exe. A freeze belongs to a bake and may take its time; the thaw
- * belongs to a restore and is one system call.
+ * Commands start in the root cgroup like the agent itself, which costs them nothing; the root
+ * cannot be frozen. So a freeze first moves everybody into a group of its own: children of those
+ * who were moved are born there, and passes are made until one finds nobody left. Kernel threads,
+ * which are listed in the root as well, have no /proc/PID/exe. A freeze belongs to a bake and may
+ * take its time; the thaw belongs to a restore and is one system call.
  */
 #include "system.h"
 
@@ -46,7 +46,8 @@ static bool is_user_process(const char *pid, size_t len)
     return readlink(path, target, sizeof(target)) > 0;
 }
 
-/* Moves those whom the root lists, at least the first few thousand of them; returns how many, or -1. */
+/* Moves those whom the root lists, at least the first few thousand of them; returns how many, or
+ * -1. */
 static int move_some(void)
 {
     static char list[32 * 1024];

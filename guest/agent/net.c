@@ -1,14 +1,15 @@
 /*
  * Brings the network up: loopback, and the first card with the fixed addresses of the host's user
  * network (src/net/egress.h), without DHCP or router solicitation, so that nothing needs to be done
- * after a restore either. On another network (a tap interface) the host says what the card is to be.
+ * after a restore either. On another network (a tap interface) the host says what the card is to
+ * be.
  *
  * One netlink message holds all requests, so it takes one system call. The kernel answers only
- * those that fail. No link-local IPv6 address and no duplicate address detection: their timers would
- * keep an idle guest awake, and there is nobody to ask.
+ * those that fail. No link-local IPv6 address and no duplicate address detection: their timers
+ * would keep an idle guest awake, and there is nobody to ask.
  *
- * A change takes away what we gave, which somebody may have taken away already; a new MAC address, even
- * if it is the old one, makes the kernel forget the neighbours, which are others now.
+ * A change takes away what we gave, which somebody may have taken away already; a new MAC address,
+ * even if it is the old one, makes the kernel forget the neighbours, which are others now.
  */
 #include "net.h"
 

@@ -1,13 +1,14 @@
 /*
- * The port proxy: connections of the host to ports of the guest (wire.h, "Ports"): on its loopback for the VM's
- * owner, at the card's address for others.
+ * The port proxy: connections of the host to ports of the guest (wire.h, "Ports"): on its loopback
+ * for the VM's owner, at the card's address for others.
  *
- * A link has two ends, the host's stream and the socket of the guest. What one end brings is handed to
- * the other at once, through one buffer that all links share; only what the other does not take stays in
- * a buffer of the link's own, and nothing more is read from that end until it is gone. Each direction ends
- * by itself (half close).
+ * A link has two ends, the host's stream and the socket of the guest. What one end brings is handed
+ * to the other at once, through one buffer that all links share; only what the other does not take
+ * stays in a buffer of the link's own, and nothing more is read from that end until it is gone.
+ * Each direction ends by itself (half close).
  *
- * UDP: the socket is connected to the port, and the stream carries datagrams with their length in front.
+ * UDP: the socket is connected to the port, and the stream carries datagrams with their length in
+ * front.
  */
 #include "proxy.h"
 
@@ -234,7 +235,8 @@ static bool begin(struct link *l, bool v6)
         (void)setsockopt(s->source.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     const struct sockaddr *to = v6 ? (const struct sockaddr *)&a6 : (const struct sockaddr *)&a4;
     socklen_t len = v6 ? sizeof(a6) : sizeof(a4);
-    if (l->outside) { /* from there, too; the port is chosen with the connection, as one for all of them */
+    /* from there, too; the port is chosen with the connection, as one for all of them */
+    if (l->outside) {
         if (!l->udp)
             (void)setsockopt(s->source.fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
         a4.sin_port = a6.sin6_port = 0;

@@ -22,7 +22,8 @@ struct spawn {
     const char *what;
 };
 
-/* The agent may open as many files as there can be; what it starts gets the limit that was before. */
+/* The agent may open as many files as there can be; what it starts gets the limit that was
+ * before. */
 void spawn_raise_files(void);
 
 /* Starts it; returns the pid, or -1 and s->kind, errnum, what. */

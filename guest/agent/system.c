@@ -27,7 +27,8 @@
 
 #define HOSTS_HEAD "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t"
 
-/* The name server of the host's user network. With EDNS nearly all answers fit into one datagram. */
+/* The name server of the host's user network. With EDNS nearly all answers fit into one
+ * datagram. */
 #define RESOLV_CONF "nameserver 10.0.2.3\noptions edns0\n"
 
 #define TEXT_MAX (SM_WIRE_MAX_RESOLV + 1)

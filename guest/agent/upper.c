@@ -1,7 +1,8 @@
 /*
- * Directories of the overlay's upper layer that are made before the overlay is mounted: what is put there costs no copy-up,
- * and looks as after one. A directory that the image has keeps its owner, mode, attributes and times; links of the image
- * lead to where they lead inside of the image, and what is missing is made, as container engines do it.
+ * Directories of the overlay's upper layer that are made before the overlay is mounted: what is put
+ * there costs no copy-up, and looks as after one. A directory that the image has keeps its owner,
+ * mode, attributes and times; links of the image lead to where they lead inside of the image, and
+ * what is missing is made, as container engines do it.
  */
 #include "upper.h"
 
@@ -95,7 +96,8 @@ static int resolve(const char *lower, const char *path, char real[UPPER_PATH])
     return e;
 }
 
-/* But for those that the overlay keeps for itself. What tmpfs does not take is left out, as by a copy-up. */
+/* But for those that the overlay keeps for itself. What tmpfs does not take is left out, as by a
+ * copy-up. */
 static int copy_attributes(const char *from, const char *to)
 {
     static char names[64 * 1024], value[64 * 1024];

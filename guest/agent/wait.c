@@ -1,8 +1,8 @@
 /* Deadlines that are fair: see wait.h. */
 #include "wait.h"
 
-/* A look that comes later than this was late because we did not run: the host has no CPU for us,
- * or the VM stood still. That is nobody's fault in here, and the host has its own limit for how long
+/* A look that comes later than this was late because we did not run: the host has no CPU for us, or
+ * the VM stood still. That is nobody's fault in here, and the host has its own limit for how long
  * it waits for us. */
 #define LATE_NS 50000000u
 

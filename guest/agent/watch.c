@@ -2,9 +2,10 @@
  * WATCH: the host is told what listens, now and whenever that has changed.
  *
  * The kernel does not tell of sockets that begin to listen, so the agent looks; only while somebody
- * watches, soon after a command was started, then ever less often. A look costs the guest a fraction of
- * what starting a process does (docs/agent-protocol.md), and says nothing when all is as before: what was
- * told is kept as a digest. While the host has not taken what it was told, there are no looks.
+ * watches, soon after a command was started, then ever less often. A look costs the guest a
+ * fraction of what starting a process does (docs/agent-protocol.md), and says nothing when all is
+ * as before: what was told is kept as a digest. While the host has not taken what it was told,
+ * there are no looks.
  */
 #include "watch.h"
 

@@ -1,4 +1,5 @@
-/* The headers of the kernel that most of its files include: parsed once, see cc. The first three are named by its Makefile. */
+/* The headers of the kernel that most of its files include: parsed once, see cc. The first three
+ * are named by its Makefile. */
 #include <linux/compiler-version.h>
 #include <linux/kconfig.h>
 #include <linux/compiler_types.h>
