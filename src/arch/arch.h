@@ -1,10 +1,11 @@
 /*
- * The architecture: all that vmm asks of one, as plain functions of which one folder (x86_64/) is linked. stub/ answers
- * "not here" to all of it.
+ * The architecture: all that vmm asks of one, as plain functions of which one folder (x86_64/) is
+ * linked. stub/ answers "not here" to all of it.
  *
- * An architecture decides where things are in a machine and how a kernel is entered. It deals in numbers only: it makes
- * no device, opens no file and calls no hypervisor. What a vCPU is to begin with is told as a saved state is, in
- * the lists of vcpu_state.h, so there is one door for registers on every architecture and hypervisor.
+ * An architecture decides where things are in a machine and how a kernel is entered. It deals in
+ * numbers only: it makes no device, opens no file and calls no hypervisor. What a vCPU is to begin
+ * with is told as a saved state is, in the lists of vcpu_state.h, so there is one door for
+ * registers on every architecture and hypervisor.
  *
  * Thread-safe: everything here is pure, or writes to what the caller gave.
  */
@@ -21,9 +22,10 @@
 /* Of snapshots that this architecture makes and takes. */
 enum sm_arch_tag sm_arch_tag(void);
 
-/* ---- where things are ------------------------------------------------------------------------- */
+/* ---- where things are ---------------------------------------------------------------------- */
 
-/* Guest RAM of `bytes` bytes: in what pieces, in the order of the addresses, it appears to the guest. */
+/* Guest RAM of `bytes` bytes: in what pieces, in the order of the addresses, it appears to the
+ * guest. */
 #define SM_ARCH_MAX_RAM 2
 struct sm_arch_ram {
     unsigned n;
@@ -33,12 +35,12 @@ struct sm_arch_ram {
 };
 int sm_arch_ram(uint64_t bytes, struct sm_arch_ram *ram, sm_error *err);
 
-/* The address from which on files may be mapped for the guest: 2 MiB aligned, above all RAM that a machine may have,
- * 1 TiB is free from there. */
+/* The address from which on files may be mapped for the guest: 2 MiB aligned, above all RAM that a
+ * machine may have, 1 TiB is free from there. */
 uint64_t sm_arch_files_base(void);
 
-/* The place of virtio-mmio device `index`: its register window (SM_ARCH_WINDOW_BYTES long) and its interrupt. SM_ELIMIT where
- * the chips have no further interrupt. */
+/* The place of virtio-mmio device `index`: its register window (SM_ARCH_WINDOW_BYTES long) and its
+ * interrupt. SM_ELIMIT where the chips have no further interrupt. */
 #define SM_ARCH_WINDOW_BYTES 4096
 #define SM_ARCH_MAX_PLACES   32 /* no architecture has more */
 struct sm_arch_place {
@@ -59,7 +61,7 @@ struct sm_arch_platform {
 };
 const struct sm_arch_platform *sm_arch_platform(void);
 
-/* ---- boot ------------------------------------------------------------------------------------- */
+/* ---- boot ---------------------------------------------------------------------------------- */
 
 struct sm_arch_boot {
     uint8_t *ram;       /* host address of all RAM, contiguous, the pieces one after the other */
@@ -73,9 +75,9 @@ struct sm_arch_boot {
     unsigned n_places;
 };
 
-/* Puts kernel, initramfs, command line and what describes the machine into RAM, and into *vcpu0 (empty before) the first
- * state of vCPU 0; all others have an empty one. Nothing is promised about RAM after a failure; *vcpu0 is the caller's to
- * clear in any case. */
+/* Puts kernel, initramfs, command line and what describes the machine into RAM, and into *vcpu0
+ * (empty before) the first state of vCPU 0; all others have an empty one. Nothing is promised about
+ * RAM after a failure; *vcpu0 is the caller's to clear in any case. */
 int sm_arch_boot(const struct sm_arch_boot *boot, struct sm_vcpu_state *vcpu0, sm_error *err);
 
 #endif

@@ -24,7 +24,8 @@
 
 #include "util/cleanup.h"
 
-/* Whose state it is, as snapshot files say it; what a writer that knows no tag leaves at 0 is aarch64. */
+/* Whose state it is, as snapshot files say it; what a writer that knows no tag leaves at 0 is
+ * aarch64. */
 enum sm_arch_tag {
     SM_ARCH_UNMARKED = 0,
     SM_ARCH_X86_64 = 0x86,

@@ -1,31 +1,35 @@
 /*
- * The seam to the hypervisor, chosen at link time: kvm/ implements it on Linux, stub/ answers "not here" to everything.
- * What is above (vmm, snapshot) sees plain structures only, and nothing in them is of one architecture: registers
- * are lists of (id, value) that arch/ and the hypervisor understand, chips are an opaque blob.
+ * The seam to the hypervisor, chosen at link time: kvm/ implements it on Linux, stub/ answers "not
+ * here" to everything. What is above (vmm, snapshot) sees plain structures only, and nothing in
+ * them is of one architecture: registers are lists of (id, value) that arch/ and the hypervisor
+ * understand, chips are an opaque blob.
  *
- * Order of use: open; create the VM; map all memory; make the CPUs; load a state into each; run each from a thread of
- * its own. Memory comes first because on KVM a slot that is set after the interrupt controllers costs an SRCU grace
- * period. In which order chips and vCPUs are made is the hypervisor's business: an x86_64 vCPU wants the chips before
- * it, a GICv3 wants all vCPUs before it.
+ * Order of use: open; create the VM; map all memory; make the CPUs; load a state into each; run
+ * each from a thread of its own. Memory comes first because on KVM a slot that is set after the
+ * interrupt controllers costs an SRCU grace period. In which order chips and vCPUs are made is the
+ * hypervisor's business: an x86_64 vCPU wants the chips before it, a GICv3 wants all vCPUs before
+ * it.
  *
- * Threads. There are hypervisors whose vCPU belongs to one thread of the process, which makes it, reads it, writes it and
- * runs it, and others that do not care. The contract fits both:
- *   - sm_hv_vm_make_cpus only promises n vCPUs. Each is there for good once its own thread has called
- *     sm_hv_vcpu_bind; from then on only that thread may run it, until it unbinds it.
+ * Threads. There are hypervisors whose vCPU belongs to one thread of the process, which makes it,
+ * reads it, writes it and runs it, and others that do not care. The contract fits both:
+ *   - sm_hv_vm_make_cpus only promises n vCPUs. Each is there for good once its own thread has
+ *     called sm_hv_vcpu_bind; from then on only that thread may run it, until it unbinds it.
  *   - state is read and written by the vCPU's own thread while it does not run, or, where
- *     sm_hv_state_from_any_thread says so (KVM), by any thread while no vCPU of the VM runs. vmm asks once, through
- *     one function (vmm/vcpus.c), so nothing else above has to know.
+ *     sm_hv_state_from_any_thread says so (KVM), by any thread while no vCPU of the VM runs. vmm
+ *     asks once, through one function (vmm/vcpus.c), so nothing else above has to know.
  *   - kick, the counters and raise are for any thread at any time. describe is for the vCPU's own.
- *   - map and unmap must not race with vCPUs that run (park them first); irqfds and ioeventfds may come and go at any
- *     time.
+ *   - map and unmap must not race with vCPUs that run (park them first); irqfds and ioeventfds may
+ *     come and go at any time.
  *
- * Interrupts are edges. A device rings a bell. Where a hypervisor hears it (sm_hv_vm_irqfd), nobody of ours
- * is in between; one that answers SM_EUNSUPPORTED gets its interrupts by sm_hv_vm_raise, from the thread
- * that hears the bell instead (the machine's loop). Of the two at least one is there. Doorbells likewise: where
- * sm_hv_vm_ioeventfd is SM_EUNSUPPORTED, the store exits as any other and the bus rings.
+ * Interrupts are edges. A device rings a bell. Where a hypervisor hears it (sm_hv_vm_irqfd), nobody
+ * of ours is in between; one that answers SM_EUNSUPPORTED gets its interrupts by sm_hv_vm_raise,
+ * from the thread that hears the bell instead (the machine's loop). Of the two at least one is
+ * there. Doorbells likewise: where sm_hv_vm_ioeventfd is SM_EUNSUPPORTED, the store exits as any
+ * other and the bus rings.
  *
- * "Not here" is -SM_EUNSUPPORTED with a sentence, from every function that can fail; callers that have another way
- * (the two above) take it, for all others it is the end of what they do. Every other failure is that of this VM.
+ * "Not here" is -SM_EUNSUPPORTED with a sentence, from every function that can fail; callers that
+ * have another way (the two above) take it, for all others it is the end of what they do. Every
+ * other failure is that of this VM.
  */
 #ifndef SM_HYPERVISOR_H
 #define SM_HYPERVISOR_H
@@ -63,12 +67,13 @@ bool sm_hv_state_from_any_thread(const struct sm_hv *hv);
 /* ---- VMs ---------------------------------------------------------------------------------- */
 
 int sm_hv_vm_create(struct sm_hv *hv, struct sm_hv_vm **vm, sm_error *err);
-/* With its vCPUs, which no thread may be bound to any more. The kernel may go on taking the VM down in the
- * background. */
+/* With its vCPUs, which no thread may be bound to any more. The kernel may go on taking the VM down
+ * in the background. */
 void sm_hv_vm_close(struct sm_hv_vm *vm);
 
-/* Makes host memory [host, host + bytes) appear at gpa. The memory stays the caller's and must live as
- * long as the slot. Slots are numbered by the caller, 0..SM_HV_MAX_SLOTS-1, ranges must not overlap. */
+/* Makes host memory [host, host + bytes) appear at gpa. The memory stays the caller's and must live
+ * as long as the slot. Slots are numbered by the caller, 0..SM_HV_MAX_SLOTS-1, ranges must not
+ * overlap. */
 #define SM_HV_MAX_SLOTS 64
 int sm_hv_vm_map(struct sm_hv_vm *vm, unsigned slot, uint64_t gpa, void *host, uint64_t bytes,
     bool read_only, sm_error *err);
@@ -100,10 +105,11 @@ int sm_hv_vm_set_clock(struct sm_hv_vm *vm, uint64_t clock_ns, sm_error *err);
 
 /* ---- vCPUs -------------------------------------------------------------------------------- */
 
-/* The whole state of a vCPU; no vCPU of the VM may be running. On failure of `get`, *state is empty. `set`
- * is for a vCPU that has never run: every vCPU needs one before it does, a saved state (all that `get` told, or
- * SM_ECORRUPT) or a first one (sm_vcpu_state_is_first): of vCPU 0 the gp list that the boot protocol wants, of those that
- * the guest starts by itself nothing. What a first state does not say is as after a reset. */
+/* The whole state of a vCPU; no vCPU of the VM may be running. On failure of `get`, *state is
+ * empty. `set` is for a vCPU that has never run: every vCPU needs one before it does, a saved state
+ * (all that `get` told, or SM_ECORRUPT) or a first one (sm_vcpu_state_is_first): of vCPU 0 the gp
+ * list that the boot protocol wants, of those that the guest starts by itself nothing. What a first
+ * state does not say is as after a reset. */
 int sm_hv_vcpu_get_state(struct sm_hv_vcpu *vcpu, struct sm_vcpu_state *state, sm_error *err);
 int sm_hv_vcpu_set_state(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state, sm_error *err);
 
@@ -130,8 +136,8 @@ struct sm_hv_exit {
     uint8_t *data;
 };
 
-/* Binds the calling thread to the vCPU: only it may run it from now on. The kick signal is blocked in
- * the thread. */
+/* Binds the calling thread to the vCPU: only it may run it from now on. The kick signal is blocked
+ * in the thread. */
 int sm_hv_vcpu_bind(struct sm_hv_vcpu *vcpu, sm_error *err);
 /* The opposite, on the same thread; kicks go nowhere from now on. */
 void sm_hv_vcpu_unbind(struct sm_hv_vcpu *vcpu);
@@ -148,8 +154,8 @@ int sm_hv_vcpu_complete(struct sm_hv_vcpu *vcpu, struct sm_hv_exit *exit, sm_err
 /* Makes the current or, if none is going on, the next run return SM_HV_EXIT_INTR; never lost. */
 void sm_hv_vcpu_kick(struct sm_hv_vcpu *vcpu);
 
-/* Has the guest instructions that the hypervisor emulates counted, where it can tell. Before the vCPU runs;
- * some 20 us. */
+/* Has the guest instructions that the hypervisor emulates counted, where it can tell. Before the
+ * vCPU runs; some 20 us. */
 void sm_hv_vcpu_count_instructions(struct sm_hv_vcpu *vcpu);
 
 struct sm_hv_counters {
@@ -161,7 +167,8 @@ struct sm_hv_counters {
 /* Adds the vCPU's counters to *sum; from any thread. */
 void sm_hv_vcpu_add_counters(const struct sm_hv_vcpu *vcpu, struct sm_hv_counters *sum);
 
-/* A line for error messages: where the vCPU stands, in the architecture's words; not while it runs. */
+/* A line for error messages: where the vCPU stands, in the architecture's words; not while it
+ * runs. */
 void sm_hv_vcpu_describe(struct sm_hv_vcpu *vcpu, char *text, size_t size);
 
 #endif

@@ -1,6 +1,7 @@
 /*
- * An architecture that is not there. It keeps arch.h honest: what vmm and snapshot ask of an architecture links
- * against this (tests/unit/test_stub.c), so nothing of a real one can have crept in above. A port begins as a copy.
+ * An architecture that is not there. It keeps arch.h honest: what vmm and snapshot ask of an
+ * architecture links against this (tests/unit/test_stub.c), so nothing of a real one can have crept
+ * in above. A port begins as a copy.
  */
 #include "arch/arch.h"
 

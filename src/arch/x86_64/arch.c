@@ -1,6 +1,6 @@
 /*
- * Where things are in an x86_64 machine. There is no PCI and no ACPI: windows and interrupts are told on the kernel
- * command line, CPUs and the IOAPIC by the MP table.
+ * Where things are in an x86_64 machine. There is no PCI and no ACPI: windows and interrupts are
+ * told on the kernel command line, CPUs and the IOAPIC by the MP table.
  */
 #include "arch/arch.h"
 #include "arch/x86_64/boot.h"

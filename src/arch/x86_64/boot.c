@@ -51,7 +51,7 @@ int sm_x86_boot_tables(uint8_t *ram, uint64_t ram_bytes, sm_error *err)
     return 0;
 }
 
-/* ---- registers ---------------------------------------------------------------------------------- */
+/* ---- registers ----------------------------------------------------------------------------- */
 
 #define CR0_PE_MP_ET_NE_WP_AM_PG 0x80050033ULL
 #define CR4_PAE                  (1ULL << 5)
@@ -132,7 +132,7 @@ int sm_x86_boot_state(uint64_t entry, uint64_t arg, struct sm_vcpu_state *state,
     return rc;
 }
 
-/* ---- what is in RAM ----------------------------------------------------------------------------- */
+/* ---- what is in RAM ------------------------------------------------------------------------ */
 
 /* As high as the kernel allows, so that it is out of the way of what the kernel does early. */
 static int load_initramfs(const struct sm_arch_boot *config, const struct sm_kernel_image *image,

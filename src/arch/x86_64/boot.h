@@ -1,9 +1,10 @@
 /*
  * Direct boot of an x86_64 Linux kernel by its 64-bit entry (Documentation/arch/x86/boot.rst): the
- * kernel image, boot_params, command line, initramfs, MP table, page tables and GDT go into guest RAM.
+ * kernel image, boot_params, command line, initramfs, MP table, page tables and GDT go into guest
+ * RAM.
  *
- * Kernel and initramfs files are hostile: every number is checked against the file's size and against
- * RAM before use. They are read straight to where they belong.
+ * Kernel and initramfs files are hostile: every number is checked against the file's size and
+ * against RAM before use. They are read straight to where they belong.
  *
  * Low memory:
  *     0x00500  GDT                      0x20000  command line (64 KiB at most)
@@ -32,8 +33,8 @@
 int sm_x86_boot_load(const struct sm_arch_boot *boot, const char *cmdline,
     struct sm_vcpu_state *vcpu0, sm_error *err);
 
-/* Only GDT and page tables, in RAM of at least 128 KiB; and the registers that go with them, for a guest that begins at
- * `entry` with `arg` in RSI. */
+/* Only GDT and page tables, in RAM of at least 128 KiB; and the registers that go with them, for a
+ * guest that begins at `entry` with `arg` in RSI. */
 int sm_x86_boot_tables(uint8_t *ram, uint64_t ram_bytes, sm_error *err);
 int sm_x86_boot_state(uint64_t entry, uint64_t arg, struct sm_vcpu_state *state, sm_error *err);
 

@@ -1,6 +1,6 @@
 /*
- * The kernel command line: what our kernel needs on every host, what makes it faster where kernel mode
- * is emulated, the devices, and last the user's words, which therefore win.
+ * The kernel command line: what our kernel needs on every host, what makes it faster where kernel
+ * mode is emulated, the devices, and last the user's words, which therefore win.
  */
 #include <stdio.h>
 #include <stdlib.h>

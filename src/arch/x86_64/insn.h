@@ -2,8 +2,8 @@
  * Decoder for the few instructions that some hypervisors cannot emulate in guest kernel mode
  * (hypervisor/kvm/x86_64/assist.c). Pure: bytes in, description out; 64-bit mode only.
  *
- * It knows what is listed here and nothing else: every other encoding, also one that differs only in a
- * prefix that makes another instruction of it, is SM_INSN_UNKNOWN.
+ * It knows what is listed here and nothing else: every other encoding, also one that differs only
+ * in a prefix that makes another instruction of it, is SM_INSN_UNKNOWN.
  */
 #ifndef SM_ARCH_X86_64_INSN_H
 #define SM_ARCH_X86_64_INSN_H
@@ -55,7 +55,8 @@ struct sm_insn {
 /* Decodes one instruction from `n` bytes. */
 struct sm_insn sm_insn_decode(const uint8_t *bytes, size_t n);
 
-/* The linear address of the memory operand. gpr[] in the CPU's counting; rip is the instruction's. */
+/* The linear address of the memory operand. gpr[] in the CPU's counting; rip is the
+ * instruction's. */
 uint64_t sm_insn_address(const struct sm_insn *insn, const uint64_t gpr[16], uint64_t rip,
     uint64_t fs_base, uint64_t gs_base);
 

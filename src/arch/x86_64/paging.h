@@ -1,7 +1,7 @@
 /*
  * Walks the guest's 4-level page tables as the CPU would: presence, write, user, execute, WP, SMEP,
- * SMAP, accessed and dirty bits. Pure: memory comes through a function. Protection keys are not looked
- * at (a guest that is assisted is not offered them).
+ * SMAP, accessed and dirty bits. Pure: memory comes through a function. Protection keys are not
+ * looked at (a guest that is assisted is not offered them).
  */
 #ifndef SM_ARCH_X86_64_PAGING_H
 #define SM_ARCH_X86_64_PAGING_H

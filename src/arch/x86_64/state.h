@@ -1,6 +1,6 @@
 /*
- * Ids of the saved x86_64 vCPU state (arch/vcpu_state.h), as snapshot files hold them. They are part of
- * the file format: never renumber, only add.
+ * Ids of the saved x86_64 vCPU state (arch/vcpu_state.h), as snapshot files hold them. They are
+ * part of the file format: never renumber, only add.
  *
  *     simd   id = index of the 16-byte piece of the XSAVE area (standard format)
  *     sys    id = MSR index

@@ -1,11 +1,12 @@
 /*
  * Tells a SYSCALL that went astray from a jump to where SYSCALL goes.
  *
- * On hosts where KVM emulates guest kernel mode, SYSCALL ends in a page fault of the fetch at LSTAR (see
- * hypervisor/kvm/x86_64/assist.c). So does a jump or a return of user code to that address, and whoever believes it lets a
- * user into the kernel with flags of its choice: DF makes the kernel's copies run backwards, AC switches
- * SMAP off, IF lets an interrupt in before SWAPGS. What a user cannot do is clear IF (IOPL is 0), so flags that
- * SYSCALL has masked tell them apart, provided that the guest has IF among what SYSCALL clears.
+ * On hosts where KVM emulates guest kernel mode, SYSCALL ends in a page fault of the fetch at LSTAR
+ * (see hypervisor/kvm/x86_64/assist.c). So does a jump or a return of user code to that address,
+ * and whoever believes it lets a user into the kernel with flags of its choice: DF makes the
+ * kernel's copies run backwards, AC switches SMAP off, IF lets an interrupt in before SWAPGS. What
+ * a user cannot do is clear IF (IOPL is 0), so flags that SYSCALL has masked tell them apart,
+ * provided that the guest has IF among what SYSCALL clears.
  */
 #ifndef SM_ARCH_X86_64_SYSCALL_H
 #define SM_ARCH_X86_64_SYSCALL_H

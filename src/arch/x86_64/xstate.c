@@ -43,8 +43,9 @@ static void add_piece(struct sm_xstate_plan *plan, uint32_t guest, uint32_t host
         (struct sm_xstate_piece){.guest = guest, .host = host, .bytes = bytes};
 }
 
-/* Adds the extended components of `wanted`; in the compacted format `present` (XCOMP_BV) decides where
- * each one lies. Supervisor components have no place in the host's area: their room is kept only. */
+/* Adds the extended components of `wanted`; in the compacted format `present` (XCOMP_BV) decides
+ * where each one lies. Supervisor components have no place in the host's area: their room is kept
+ * only. */
 static void add_extended(const struct sm_xstate_layout *layout, uint64_t wanted, bool compacted,
     uint64_t present, struct sm_xstate_plan *plan)
 {

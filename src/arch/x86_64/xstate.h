@@ -1,9 +1,10 @@
 /*
- * XSAVE areas: where the state components lie in the standard and in compacted formats, and what the
- * six instructions read and write (Intel SDM vol. 1, ch. 13). Pure: the caller moves the bytes.
+ * XSAVE areas: where the state components lie in the standard and in compacted formats, and what
+ * the six instructions read and write (Intel SDM vol. 1, ch. 13). Pure: the caller moves the bytes.
  *
- * The host area is what KVM gives and takes: standard format, 64-byte header at 512. Everything in a
- * guest's area, its header above all, is the guest's to lie about; offsets come from our layout only.
+ * The host area is what KVM gives and takes: standard format, 64-byte header at 512. Everything in
+ * a guest's area, its header above all, is the guest's to lie about; offsets come from our layout
+ * only.
  */
 #ifndef SM_ARCH_X86_64_XSTATE_H
 #define SM_ARCH_X86_64_XSTATE_H
@@ -45,8 +46,9 @@ struct sm_xstate_plan {
     bool compacted;
 };
 
-/* What XSAVE, XSAVEOPT, XSAVEC or XSAVES writes. rfbm: EDX:EAX & XCR0 (| XSS for XSAVES). host_area:
- * to tell what is in use. Standard format: XSTATE_BV becomes (old & ~rfbm) | plan->bv. */
+/* What XSAVE, XSAVEOPT, XSAVEC or XSAVES writes. rfbm: EDX:EAX & XCR0 (| XSS for XSAVES).
+ * host_area: to tell what is in use. Standard format: XSTATE_BV becomes (old & ~rfbm) |
+ * plan->bv. */
 void sm_xstate_plan_save(const struct sm_xstate_layout *layout, enum sm_insn_op op, uint64_t rfbm,
     const uint8_t *host_area, struct sm_xstate_plan *plan);
 
@@ -56,8 +58,8 @@ bool sm_xstate_plan_restore(const struct sm_xstate_layout *layout, enum sm_insn_
     uint64_t rfbm, uint64_t allowed, const uint8_t header[SM_XSTATE_HEADER_BYTES],
     struct sm_xstate_plan *plan);
 
-/* Completes a restore in the host area, after the pieces were copied into it: header, components that
- * go to their initial state. False: reserved bits of MXCSR are set, #GP. */
+/* Completes a restore in the host area, after the pieces were copied into it: header, components
+ * that go to their initial state. False: reserved bits of MXCSR are set, #GP. */
 bool sm_xstate_finish_restore(uint64_t rfbm, uint64_t in_use_before, uint32_t mxcsr_before,
     const struct sm_xstate_plan *plan, uint8_t *host_area);
 

@@ -1,11 +1,11 @@
 /*
  * Closes a descriptor without waiting for what the close sets off.
  *
- * The last close of a VM waits 12 to 24 ms for SRCU grace periods, in the caller's own time, also when the
- * process exits. A descriptor that is under way in a unix socket which can only be reached through that very
- * socket is garbage; the kernel's collector for that (a work queue since Linux 6.9) drops it, and so does
- * the waiting. Older kernels collect in the close of the socket: there nothing is won nor lost. Where sockets
- * cannot be had it is an ordinary close.
+ * The last close of a VM waits 12 to 24 ms for SRCU grace periods, in the caller's own time, also
+ * when the process exits. A descriptor that is under way in a unix socket which can only be reached
+ * through that very socket is garbage; the kernel's collector for that (a work queue since Linux
+ * 6.9) drops it, and so does the waiting. Older kernels collect in the close of the socket: there
+ * nothing is won nor lost. Where sockets cannot be had it is an ordinary close.
  *
  * System calls: socketpair, sendmsg, close.
  */

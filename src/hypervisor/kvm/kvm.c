@@ -1,5 +1,6 @@
 /*
- * /dev/kvm: opening it with errors that say what to do, and the capabilities that every architecture needs.
+ * /dev/kvm: opening it with errors that say what to do, and the capabilities that every
+ * architecture needs.
  */
 #include <errno.h>
 #include <fcntl.h>

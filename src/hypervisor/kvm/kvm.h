@@ -1,8 +1,9 @@
 /*
- * What the files of kvm/ share, on every architecture. Nothing outside of this directory includes it.
+ * What the files of kvm/ share, on every architecture. Nothing outside of this directory includes
+ * it.
  *
- * What an architecture adds (arch.h) lies in kvm/ARCH/, and is reached through the two pointers whose structures
- * only that folder knows.
+ * What an architecture adds (arch.h) lies in kvm/ARCH/, and is reached through the two pointers
+ * whose structures only that folder knows.
  */
 #ifndef SM_HYPERVISOR_KVM_H
 #define SM_HYPERVISOR_KVM_H
@@ -59,7 +60,8 @@ struct sm_hv_vcpu {
     atomic_ullong assists;
 };
 
-/* One thing that KVM must have (KVM_CHECK_EXTENSION); SM_EUNSUPPORTED names the first that is missing. */
+/* One thing that KVM must have (KVM_CHECK_EXTENSION); SM_EUNSUPPORTED names the first that is
+ * missing. */
 struct sm_kvm_need {
     int cap;
     const char *name;

@@ -1,10 +1,11 @@
 /*
- * How many guest instructions KVM has emulated: on hosts without hardware virtualisation that is all that the
- * guest's kernel does, and a measure of its work which other load on the host does not falsify.
+ * How many guest instructions KVM has emulated: on hosts without hardware virtualisation that is
+ * all that the guest's kernel does, and a measure of its work which other load on the host does not
+ * falsify.
  *
- * KVM tells it in a file of statistics (KVM_GET_STATS_FD, Linux 5.14): a header, descriptions, values. The
- * descriptor is taken before the vCPU runs, because KVM_RUN holds the lock that the ioctl wants; reading
- * needs none.
+ * KVM tells it in a file of statistics (KVM_GET_STATS_FD, Linux 5.14): a header, descriptions,
+ * values. The descriptor is taken before the vCPU runs, because KVM_RUN holds the lock that the
+ * ioctl wants; reading needs none.
  */
 #include <errno.h>
 #include <stdlib.h>

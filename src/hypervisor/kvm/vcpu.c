@@ -3,8 +3,8 @@
  *
  * Kicks. The kick signal is blocked in the thread and unblocked only while KVM_RUN is in the kernel
  * (KVM_SET_SIGNAL_MASK). So it is never delivered: it ends a KVM_RUN that goes on, or keeps pending
- * and ends the next one at once, and is then taken off with sigtimedwait. No handler is installed and
- * no kick can fall between a check and KVM_RUN.
+ * and ends the next one at once, and is then taken off with sigtimedwait. No handler is installed
+ * and no kick can fall between a check and KVM_RUN.
  */
 #include <errno.h>
 #include <signal.h>
@@ -242,7 +242,7 @@ int sm_hv_vcpu_complete(struct sm_hv_vcpu *vcpu, struct sm_hv_exit *exit, sm_err
     return rc;
 }
 
-/* ---- counters --------------------------------------------------------------------------------- */
+/* ---- counters ------------------------------------------------------------------------------ */
 
 void sm_hv_vcpu_add_counters(const struct sm_hv_vcpu *vcpu, struct sm_hv_counters *sum)
 {

@@ -1,7 +1,7 @@
 /*
- * A hypervisor that is not there: what a build without one links, and what keeps hypervisor.h honest, as
- * arch/stub/arch.c does arch.h. As sm_hv_open fails, nothing else is reached but by who ignores that; all of it is defined,
- * and all that can fail says so.
+ * A hypervisor that is not there: what a build without one links, and what keeps hypervisor.h
+ * honest, as arch/stub/arch.c does arch.h. As sm_hv_open fails, nothing else is reached but by who
+ * ignores that; all of it is defined, and all that can fail says so.
  */
 #include <stdio.h>
 #include <string.h>

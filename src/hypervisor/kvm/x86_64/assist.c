@@ -1,31 +1,32 @@
 /*
  * The assist: completes guest-kernel instructions for a KVM that cannot.
  *
- * Some hosts have KVM without hardware virtualisation: guest user mode runs natively, guest kernel mode
- * is emulated instruction by instruction, and KVM_RUN ends with "emulation failure" at those that the
- * emulator lacks. Here they are decoded (arch/x86_64/insn.c), done on registers, guest memory or the
- * XSAVE area, and RIP is stepped. Hardware never ends KVM_RUN this way for them, so there this file is
- * never entered and costs nothing.
+ * Some hosts have KVM without hardware virtualisation: guest user mode runs natively, guest kernel
+ * mode is emulated instruction by instruction, and KVM_RUN ends with "emulation failure" at those
+ * that the emulator lacks. Here they are decoded (arch/x86_64/insn.c), done on registers, guest
+ * memory or the XSAVE area, and RIP is stepped. Hardware never ends KVM_RUN this way for them, so
+ * there this file is never entered and costs nothing.
  *
- * Memory operands are reached by a real walk of the guest's page tables; where the walk faults, #PF with
- * its error code and CR2 is injected and the guest tries again. Everything an instruction writes is
- * probed before the first byte is written, so a fault leaves no half-done instruction. Vectors other
- * than int3's are injected with RIP at the instruction.
+ * Memory operands are reached by a real walk of the guest's page tables; where the walk faults, #PF
+ * with its error code and CR2 is injected and the guest tries again. Everything an instruction
+ * writes is probed before the first byte is written, so a fault leaves no half-done instruction.
+ * Vectors other than int3's are injected with RIP at the instruction.
  *
- * SYSCALL from guest user mode is broken on such hosts: the CPU arrives at LSTAR with user CS and SS, the
- * fetch faults, and the guest's #PF handler is entered with a frame that says RIP = LSTAR, CS at CPL 3.
- * The handler begins with CLAC (SMAP is on), which the emulator lacks too: there we look at the frame
- * and, if it is such a one and no jump of user code to that address (arch/x86_64/syscall.h), turn it back into a
- * system call entry. Without SMAP in the guest this hook does not exist, and system calls fail with a
- * segmentation fault of the process.
+ * SYSCALL from guest user mode is broken on such hosts: the CPU arrives at LSTAR with user CS and
+ * SS, the fetch faults, and the guest's #PF handler is entered with a frame that says RIP = LSTAR,
+ * CS at CPL 3. The handler begins with CLAC (SMAP is on), which the emulator lacks too: there we
+ * look at the frame and, if it is such a one and no jump of user code to that address
+ * (arch/x86_64/syscall.h), turn it back into a system call entry. Without SMAP in the guest this
+ * hook does not exist, and system calls fail with a segmentation fault of the process.
  *
- * User code can shape what arrives here: its own registers, flags, memory, XSAVE areas that the kernel restores
- * from, and while two threads of it run, the bytes of its own instruction. So nothing of it is believed: every
- * operand is walked with the rights of the CPU's privilege level, areas are checked as the CPU does, and an
- * instruction of user mode that cannot be completed is its process' #UD, not the end of the VM.
+ * User code can shape what arrives here: its own registers, flags, memory, XSAVE areas that the
+ * kernel restores from, and while two threads of it run, the bytes of its own instruction. So
+ * nothing of it is believed: every operand is walked with the rights of the CPU's privilege level,
+ * areas are checked as the CPU does, and an instruction of user mode that cannot be completed is
+ * its process' #UD, not the end of the VM.
  *
- * Registers travel in the run structure once a vCPU was assisted (an ioctl of a vCPU costs 8 us on such
- * hosts); what is changed there is taken over by the next KVM_RUN.
+ * Registers travel in the run structure once a vCPU was assisted (an ioctl of a vCPU costs 8 us on
+ * such hosts); what is changed there is taken over by the next KVM_RUN.
  *
  * It never guesses: what is not known ends the VM with an error that names bytes and address.
  */
@@ -71,8 +72,8 @@ struct job {
     sm_error *err;
 };
 
-/* Results of the steps below: DONE and FAULTED (an exception was injected) are both fine; negative is a
- * failure that ends the VM. */
+/* Results of the steps below: DONE and FAULTED (an exception was injected) are both fine; negative
+ * is a failure that ends the VM. */
 enum { DONE = 0, FAULTED = 1 };
 
 static int system_failure(struct job *j, const char *what)
@@ -81,7 +82,7 @@ static int system_failure(struct job *j, const char *what)
         j->err, errno, "assist: KVM does not %s of vCPU %u", what, j->vcpu->index);
 }
 
-/* ---- registers -------------------------------------------------------------------------------- */
+/* ---- registers ----------------------------------------------------------------------------- */
 
 static void load_gpr(struct job *j)
 {
@@ -151,7 +152,7 @@ static int finish(struct job *j, enum sm_kvm_assist_kind kind)
     return rc;
 }
 
-/* ---- exceptions ------------------------------------------------------------------------------- */
+/* ---- exceptions ---------------------------------------------------------------------------- */
 
 static int inject(struct job *j, uint8_t vector, int error_code)
 {
@@ -177,7 +178,7 @@ static int inject_page_fault(struct job *j, uint64_t va, uint32_t error)
     return rc ? rc : inject(j, VECTOR_PF, (int)error);
 }
 
-/* ---- guest memory ------------------------------------------------------------------------------ */
+/* ---- guest memory -------------------------------------------------------------------------- */
 
 static void *ram(void *arg, uint64_t gpa, uint64_t bytes)
 {
@@ -243,7 +244,7 @@ static int move(struct job *j, uint64_t va, void *buf, size_t n, enum sm_x86_acc
     return DONE;
 }
 
-/* ---- the instructions --------------------------------------------------------------------------- */
+/* ---- the instructions ---------------------------------------------------------------------- */
 
 static int do_int3(struct job *j)
 {
@@ -286,7 +287,8 @@ static bool has_limit(uint64_t descriptor, unsigned rpl, unsigned cpl)
     return conforming || (cpl <= dpl && rpl <= dpl);
 }
 
-/* The kernel keeps the CPU's number in a segment's limit, and reads it when an NMI or a debug exception comes. */
+/* The kernel keeps the CPU's number in a segment's limit, and reads it when an NMI or a debug
+ * exception comes. */
 static int do_lsl(struct job *j)
 {
     unsigned selector = (uint16_t)j->gpr[j->insn.rm], at = selector & ~7u;
@@ -314,7 +316,8 @@ struct sixteen {
     uint64_t lo, hi;
 };
 
-/* Other vCPUs may work on the same bytes, so it is the host's own locked instruction that does it. */
+/* Other vCPUs may work on the same bytes, so it is the host's own locked instruction that does
+ * it. */
 static int do_cmpxchg16b(struct job *j)
 {
     if (j->address & 15)
@@ -385,8 +388,9 @@ static bool xcr0_makes_sense(uint64_t v)
            (mpx == 0 || mpx == 3) && (amx == 0 || amx == 3);
 }
 
-/* Such a guest reads the CPUID of the real CPU, which may offer components that KVM does not let guests
- * have: those are left out (the command line tells our kernel not to use them, see vmm/cmdline.c). */
+/* Such a guest reads the CPUID of the real CPU, which may offer components that KVM does not let
+ * guests have: those are left out (the command line tells our kernel not to use them, see
+ * vmm/cmdline.c). */
 static int do_xsetbv(struct job *j)
 {
     uint64_t v = edx_eax(j) & j->vcpu->vm->hv->cpu->xcr0;
@@ -414,8 +418,8 @@ static int check_xstate(struct job *j)
     return DONE;
 }
 
-/* Without REX.W the x87 pointers are 32 bits and selectors, which we give as 0 (so do CPUs that have
- * deprecated them). Works on the 24 bytes at the start of an area. */
+/* Without REX.W the x87 pointers are 32 bits and selectors, which we give as 0 (so do CPUs that
+ * have deprecated them). Works on the 24 bytes at the start of an area. */
 static void narrow_x87_pointers(uint8_t *area)
 {
     sm_store_le32(area + 12, 0);
@@ -496,7 +500,7 @@ static int do_xrstor(struct job *j)
     return finish(j, SM_KVM_ASSIST_XRSTOR);
 }
 
-/* ---- SYSCALL --------------------------------------------------------------------------------------- */
+/* ---- SYSCALL ------------------------------------------------------------------------------- */
 
 static int read_syscall_msrs(struct job *j)
 {
@@ -527,8 +531,8 @@ static uint64_t page_fault_handler(struct job *j)
            (uint64_t)sm_load_le32(gate + 8) << 32;
 }
 
-/* At the #PF handler's CLAC: if the fault was a SYSCALL that went astray, makes the entry that it should
- * have been, and *repaired is true. */
+/* At the #PF handler's CLAC: if the fault was a SYSCALL that went astray, makes the entry that it
+ * should have been, and *repaired is true. */
 static int repair_syscall(struct job *j, bool *repaired)
 {
     uint64_t handler = page_fault_handler(j);
@@ -569,7 +573,7 @@ static int do_clac_stac(struct job *j)
     return finish(j, SM_KVM_ASSIST_CLAC_STAC);
 }
 
-/* ---- entry -------------------------------------------------------------------------------------------- */
+/* ---- entry --------------------------------------------------------------------------------- */
 
 static int load_job(struct job *j)
 {

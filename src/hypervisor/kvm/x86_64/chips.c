@@ -8,8 +8,8 @@
 #include "util/cleanup.h"
 #include "util/error.h"
 
-/* Three pages that KVM on Intel hides from the guest and one more for an identity page table: below the
- * 4 GiB firmware area, where no RAM or device of ours is. */
+/* Three pages that KVM on Intel hides from the guest and one more for an identity page table: below
+ * the 4 GiB firmware area, where no RAM or device of ours is. */
 #define IDENTITY_MAP_GPA 0xfffbc000ULL
 #define TSS_GPA          0xfffbd000ULL
 

@@ -1,5 +1,6 @@
 /*
- * What KVM must have and has on x86_64: capabilities, sizes, the MSRs that a snapshot holds. CPUID is in cpuid.c.
+ * What KVM must have and has on x86_64: capabilities, sizes, the MSRs that a snapshot holds. CPUID
+ * is in cpuid.c.
  */
 #include <errno.h>
 #include <stdlib.h>

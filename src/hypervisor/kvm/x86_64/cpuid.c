@@ -1,11 +1,11 @@
 /*
- * What the guest's CPUID says: what KVM supports, plus the topology of this VM. The digest covers all of
- * it that does not depend on which core asked, and the features of the bare CPU too, because guests of
- * hosts that emulate kernel mode read the real CPUID (see assist.c).
+ * What the guest's CPUID says: what KVM supports, plus the topology of this VM. The digest covers
+ * all of it that does not depend on which core asked, and the features of the bare CPU too, because
+ * guests of hosts that emulate kernel mode read the real CPUID (see assist.c).
  *
- * Not offered, though KVM has them: nested virtualisation and performance counters. Both are much code of the
- * host's kernel that a guest could reach, and a snapshot holds no state of either. Their MSRs are left
- * out of snapshots with them (cpu.c).
+ * Not offered, though KVM has them: nested virtualisation and performance counters. Both are much
+ * code of the host's kernel that a guest could reach, and a snapshot holds no state of either.
+ * Their MSRs are left out of snapshots with them (cpu.c).
  */
 #include <asm/kvm_para.h>
 #include <cpuid.h>
@@ -28,13 +28,14 @@
 #define LEAF7_EDX_ARCH_LBR     (1u << 19)
 #define EXT1_ECX_SVM           (1u << 2)
 #define EXT1_ECX_TOPOEXT       (1u << 22)
-#define EXT1_ECX_PERFCTR       (1u << 23 | 1u << 24 | 1u << 28) /* core, northbridge, last level cache */
+/* core, northbridge, last level cache */
+#define EXT1_ECX_PERFCTR (1u << 23 | 1u << 24 | 1u << 28)
 
-/* Of KVM's paravirtual features a guest gets: clock (0, 3, 24), no I/O delay (1), steal time (5), EOI (6),
- * TLB flush (9), halt polling control (12). Not those that make it do hypercalls (kicks, IPIs, yields):
- * where kernel mode is emulated, KVM rewrites the hypercall instruction in the guest's read-only text and
- * the guest dies of the page fault. Nor asynchronous page faults: they would be one more thing under
- * way at a capture. */
+/* Of KVM's paravirtual features a guest gets: clock (0, 3, 24), no I/O delay (1), steal time (5),
+ * EOI (6), TLB flush (9), halt polling control (12). Not those that make it do hypercalls (kicks,
+ * IPIs, yields): where kernel mode is emulated, KVM rewrites the hypercall instruction in the
+ * guest's read-only text and the guest dies of the page fault. Nor asynchronous page faults: they
+ * would be one more thing under way at a capture. */
 #define PV_FEATURES 0x0100126bu
 
 static void digest_bytes(uint64_t h[2], const void *data, size_t n)
@@ -66,7 +67,8 @@ static void digest(struct sm_hv *hv)
     memcpy(hv->digest, h, sizeof(h));
 }
 
-/* Takes out of an entry what is not offered, and notes what it tells of the CPU. False: the leaf is left out. */
+/* Takes out of an entry what is not offered, and notes what it tells of the CPU. False: the leaf is
+ * left out. */
 static bool clean(struct kvm_cpuid_entry2 *e, struct sm_kvm_cpu *cpu, bool deadline)
 {
     switch (e->function) {

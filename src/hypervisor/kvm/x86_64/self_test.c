@@ -10,8 +10,8 @@
 
 SM_DEFINE_CLEANUP(struct sm_hv_vm *, sm_hv_vm_close)
 
-/* A few pages of guest: popcnt in kernel mode, then a port write. Hardware runs it; an emulator that
- * lacks the instruction fails, which is what the assist is for. */
+/* A few pages of guest: popcnt in kernel mode, then a port write. Hardware runs it; an emulator
+ * that lacks the instruction fails, which is what the assist is for. */
 static int self_test(struct sm_hv *hv, uint8_t *ram, size_t bytes, bool *needed, sm_error *err)
 {
     static const uint8_t code[] = {0xf3, 0x48, 0x0f, 0xb8, 0xc0, 0xe6, 0x80}; /* popcnt; out */

@@ -1,15 +1,15 @@
 /*
  * A vCPU's state between KVM and the five lists of arch/vcpu_state.h.
  *
- * Order (snapshot format, x86_64). Save: MP_STATE first, since reading it makes KVM deal with pending
- * INIT and SIPI, which touches the local APIC; events last, when all else has been looked at. Restore:
- * MP_STATE, REGS, SREGS, XSAVE, XCRS, DEBUGREGS, LAPIC (after SREGS, which hold the APIC base; before the
- * MSRs, because the TSC deadline goes to the timer), MSRs with the TSC deadline last, events, and
- * KVMCLOCK_CTRL, which tells the guest's watchdogs that time has passed.
+ * Order (snapshot format, x86_64). Save: MP_STATE first, since reading it makes KVM deal with
+ * pending INIT and SIPI, which touches the local APIC; events last, when all else has been looked
+ * at. Restore: MP_STATE, REGS, SREGS, XSAVE, XCRS, DEBUGREGS, LAPIC (after SREGS, which hold the
+ * APIC base; before the MSRs, because the TSC deadline goes to the timer), MSRs with the TSC
+ * deadline last, events, and KVMCLOCK_CTRL, which tells the guest's watchdogs that time has passed.
  *
- * A restore goes into a vCPU that has never run. Each of its ioctls costs 8 us on hosts without hardware
- * virtualisation, so those that would change nothing are left out, and what nothing else depends on travels in
- * the run structure: the first KVM_RUN takes it.
+ * A restore goes into a vCPU that has never run. Each of its ioctls costs 8 us on hosts without
+ * hardware virtualisation, so those that would change nothing are left out, and what nothing else
+ * depends on travels in the run structure: the first KVM_RUN takes it.
  *
  * A file may hold any values: KVM checks them, we check what we use ourselves.
  */
@@ -35,7 +35,7 @@ struct msr_buffer {
 };
 _Static_assert(offsetof(struct msr_buffer, v) == sizeof(struct kvm_msrs), "layout of kvm_msrs");
 
-/* ---- plain fields ----------------------------------------------------------------------------- */
+/* ---- plain fields -------------------------------------------------------------------------- */
 
 /* Where an id's value lives in one of KVM's structures. */
 struct field {
@@ -355,9 +355,10 @@ int sm_hv_vcpu_get_state(struct sm_hv_vcpu *vcpu, struct sm_vcpu_state *state, s
     return rc;
 }
 
-/* ---- restore ---------------------------------------------------------------------------------- */
+/* ---- restore ------------------------------------------------------------------------------- */
 
-/* KVM looks at the run structure of a vCPU only when it is to run: not while it waits for its SIPI. */
+/* KVM looks at the run structure of a vCPU only when it is to run: not while it waits for its
+ * SIPI. */
 static bool can_travel(const struct sm_hv_vcpu *vcpu, const struct kvm_mp_state *mp)
 {
     return vcpu->vm->hv->cpu->sync_regs && mp->mp_state != KVM_MP_STATE_UNINITIALIZED;
@@ -506,9 +507,9 @@ static int load_events(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *stat
     return 0;
 }
 
-/* XCR0 begins with all that the guest may have, not with 1 as after a reset: the guest sets it anyway, and emulators
- * of nested virtualisation (QEMU 7.2) do not let KVM see that, so that the guest would run with KVM's old value and
- * lose its vector registers. */
+/* XCR0 begins with all that the guest may have, not with 1 as after a reset: the guest sets it
+ * anyway, and emulators of nested virtualisation (QEMU 7.2) do not let KVM see that, so that the
+ * guest would run with KVM's old value and lose its vector registers. */
 static int load_first(struct sm_hv_vcpu *vcpu, const struct sm_vcpu_state *state, sm_error *err)
 {
     const struct kvm_mp_state mp = {.mp_state = KVM_MP_STATE_RUNNABLE};

@@ -1,4 +1,5 @@
-/* What the files of kvm/x86_64/ share. Nothing outside of this directory includes it, but its tests. */
+/* What the files of kvm/x86_64/ share. Nothing outside of this directory includes it, but its
+ * tests. */
 #ifndef SM_HYPERVISOR_KVM_X86_H
 #define SM_HYPERVISOR_KVM_X86_H
 
@@ -17,11 +18,12 @@ struct sm_kvm_cpu {
 /* What the assist has travel in the run structure, after every exit. */
 #define SM_KVM_SYNC (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS)
 
-/* CPUID: the template (KVM's list, cleaned up), from which each vCPU gets a copy, and the digest of it. */
+/* CPUID: the template (KVM's list, cleaned up), from which each vCPU gets a copy, and the digest of
+ * it. */
 int sm_kvm_cpuid_template(struct sm_hv *hv, sm_error *err);
 
-/* Is this one of the MSRs that a snapshot holds? `at` is where the search begins and where it ended: whoever asks in the
- * order of the list finds each at once. */
+/* Is this one of the MSRs that a snapshot holds? `at` is where the search begins and where it
+ * ended: whoever asks in the order of the list finds each at once. */
 bool sm_kvm_msr_offered(const struct sm_kvm_cpu *cpu, uint32_t index, unsigned *at);
 
 /* What the assist has completed, by kind; only the vCPU's thread may look. */
