@@ -36,7 +36,7 @@ struct cli_control {
     bool closing;
 };
 
-/* ---- names ----------------------------------------------------------------------------------------- */
+/* ---- names --------------------------------------------------------------------------------- */
 
 /* Where the names are, see control.h. */
 static void path_of_names(char *path, size_t size)
@@ -157,7 +157,7 @@ static bool is_plain(const char *name)
     return *name && *name != '.' && !strchr(name, '/') && strlen(name) <= MAX_NAME;
 }
 
-/* ---- lines ----------------------------------------------------------------------------------------- */
+/* ---- lines --------------------------------------------------------------------------------- */
 
 static bool is_same_user(int fd)
 {
@@ -188,7 +188,7 @@ static void send_line(int fd, const char *line)
     }
 }
 
-/* ---- the side that holds the VM ------------------------------------------------------------------ */
+/* ---- the side that holds the VM ------------------------------------------------------------ */
 
 static void serve_snapshot(sm_vm *vm, int fd, const char *path)
 {
@@ -328,10 +328,11 @@ void cli_control_close(struct cli_control *control)
     free(control);
 }
 
-/* ---- the side that asks --------------------------------------------------------------------------- */
+/* ---- the side that asks -------------------------------------------------------------------- */
 
-/* Connects and sends the request; 0, or an exit code after a message. The answer has no limit: it takes what the guest and the disk
- * take, for which the VM's process has its own, and the connection breaks when that is gone. */
+/* Connects and sends the request; 0, or an exit code after a message. The answer has no limit: it
+ * takes what the guest and the disk take, for which the VM's process has its own, and the
+ * connection breaks when that is gone. */
 static int ask(const char *vm, const char *request, struct cli_lines *answer)
 {
     auto_fd dir = is_plain(vm) ? open_names(false) : -1;

@@ -24,8 +24,8 @@ enum { OPT_PULL = 0x180, OPT_PLATFORM, OPT_TLS_CA, OPT_AUTHFILE, OPT_INSECURE_RE
             "ask the registry: missing (when we have no such image), always, never"                \
     }
 
-/* Takes the option, whose value is in optarg, if it is one of these. *status: 0, or the exit code after a
- * message. */
+/* Takes the option, whose value is in optarg, if it is one of these. *status: 0, or the exit code
+ * after a message. */
 bool cli_take_image_option(
     const struct cli_command *self, int id, sm_image_options *options, int *status);
 

@@ -1,4 +1,5 @@
-/* supermachine login, logout: credentials of registries, kept where other container tools keep them. */
+/* supermachine login, logout: credentials of registries, kept where other container tools keep
+ * them. */
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>

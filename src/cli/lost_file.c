@@ -30,7 +30,8 @@ static uintptr_t take_hex(const char **p)
     }
 }
 
-/* The file of a line of /proc/self/maps if `address` is in it: "BEGIN-END PERMISSIONS OFFSET DEVICE INODE   PATH". */
+/* The file of a line of /proc/self/maps if `address` is in it:
+ * "BEGIN-END PERMISSIONS OFFSET DEVICE INODE   PATH". */
 static char *file_of(const char *text, uintptr_t address)
 {
     const char *p = text;

@@ -1,7 +1,8 @@
 /*
- * RLIMIT_DATA, see memory_limit.h: what the process has, as much again for copies of the RAM that captures make (of a bake
- * two may be there: one is being written while the VM goes on), and room for all that docs/network.md lets wait (streams
- * 1 GiB, the user-mode network 320 MiB). Beyond it an allocation fails, which ends this VM and not the machine's memory.
+ * RLIMIT_DATA, see memory_limit.h: what the process has, as much again for copies of the RAM that
+ * captures make (of a bake two may be there: one is being written while the VM goes on), and room
+ * for all that docs/network.md lets wait (streams 1 GiB, the user-mode network 320 MiB). Beyond it
+ * an allocation fails, which ends this VM and not the machine's memory.
  */
 #include "cli/memory_limit.h"
 

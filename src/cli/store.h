@@ -7,8 +7,8 @@
 /* The user's store; NULL after a message. */
 sm_store *cli_open_store(void);
 
-/* The whole of a command that removes what its arguments name, one after the other, and goes on after one that
- * cannot be; asks `question` where there are none. Returns the exit code. */
+/* The whole of a command that removes what its arguments name, one after the other, and goes on
+ * after one that cannot be; asks `question` where there are none. Returns the exit code. */
 int cli_remove_each(const struct cli_command *self, int argc, char **argv, const char *question,
     int (*remove_one)(sm_store *store, const char *name, sm_error *err));
 

@@ -1,5 +1,5 @@
-/* The options that say what VM it is to be; `run` and `bake` share them, for what is baked with some is
- * restored with the same. */
+/* The options that say what VM it is to be; `run` and `bake` share them, for what is baked with
+ * some is restored with the same. */
 #ifndef SM_CLI_VM_OPTIONS_H
 #define SM_CLI_VM_OPTIONS_H
 
@@ -15,8 +15,8 @@ enum { OPT_CPUS = 0x100, OPT_KERNEL, OPT_BOOT_TIMEOUT };
         OPT_BOOT_TIMEOUT, "boot-timeout", "SECONDS", "wait no longer than this for the VM to boot" \
     }
 
-/* Takes the option, whose value is in optarg, if it is one of these. *status: 0, or the exit code after a
- * message. */
+/* Takes the option, whose value is in optarg, if it is one of these. *status: 0, or the exit code
+ * after a message. */
 bool cli_take_vm_option(const struct cli_command *self, int id, sm_vm_config *config, int *status);
 
 #endif
