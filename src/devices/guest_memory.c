@@ -10,11 +10,11 @@
 
 /*
  * Dropping a page of a private file mapping would bring the file's old content back. The guest said
- * only that the page is free, so it could live with that, but a later snapshot could not tell such a
- * page from one that is in use. So anonymous memory is mapped over it. That splits the mapping, and the
- * number of mappings of a process is limited (65,530 as a rule, and then nothing in it can map or start a thread): so
- * it is done by blocks of 2 MiB, as free page reporting comes (or 4), neighbours being one mapping, and each
- * block once; afterwards it is memory like any other.
+ * only that the page is free, so it could live with that, but a later snapshot could not tell such
+ * a page from one that is in use. So anonymous memory is mapped over it. That splits the mapping,
+ * and the number of mappings of a process is limited (65,530 as a rule, and then nothing in it can
+ * map or start a thread): so it is done by blocks of 2 MiB, as free page reporting comes (or 4),
+ * neighbours being one mapping, and each block once; afterwards it is memory like any other.
  */
 static bool is_replaced(const struct sm_gm_replaced *r, uint64_t block)
 {

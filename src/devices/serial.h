@@ -1,9 +1,10 @@
 /*
  * Output-only subset of a 16550 UART and the bounded console log behind it.
  *
- * The guest's early console polls LSR and writes THR; nothing is ever received. Bytes go into a ring
- * of fixed size under a mutex (vCPU threads write, anybody reads the tail). Complete lines are also
- * shown to an observer, which is how a kernel panic is noticed (the guest's root can write them, too).
+ * The guest's early console polls LSR and writes THR; nothing is ever received. Bytes go into a
+ * ring of fixed size under a mutex (vCPU threads write, anybody reads the tail). Complete lines are
+ * also shown to an observer, which is how a kernel panic is noticed (the guest's root can write
+ * them, too).
  */
 #ifndef SM_DEVICES_SERIAL_H
 #define SM_DEVICES_SERIAL_H

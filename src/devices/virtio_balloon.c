@@ -11,8 +11,9 @@
 #define F_PAGE_POISON    (1ULL << 4)
 #define F_REPORTING      (1ULL << 5)
 
-/* Statistics (2) and free page hints (3) are not offered, so whatever queue from 2 on is used must be the
- * reporting queue: number 4 by the standard, 2 for drivers that count only the queues that exist. */
+/* Statistics (2) and free page hints (3) are not offered, so whatever queue from 2 on is used must
+ * be the reporting queue: number 4 by the standard, 2 for drivers that count only the queues that
+ * exist. */
 enum { Q_INFLATE = 0, Q_DEFLATE = 1, Q_REPORTING_FIRST = 2, N_QUEUES = 5 };
 
 enum { CFG_NUM_PAGES = 0, CFG_ACTUAL = 4, CFG_POISON = 12, CFG_SIZE = 16 };

@@ -1,10 +1,10 @@
 /*
  * virtio-blk. See virtio_blk.h.
  *
- * A request is a readable header (type, sector), data in the direction of the type, and one writable
- * status byte at the very end. The guest may cut these into buffers as it likes, so the data part is a
- * slice of the iovecs. A request is at most SEG_MAX * SIZE_MAX_BYTES long, as the configuration tells the
- * driver, which bounds the time that one request keeps the loop.
+ * A request is a readable header (type, sector), data in the direction of the type, and one
+ * writable status byte at the very end. The guest may cut these into buffers as it likes, so the
+ * data part is a slice of the iovecs. A request is at most SEG_MAX * SIZE_MAX_BYTES long, as the
+ * configuration tells the driver, which bounds the time that one request keeps the loop.
  */
 #include "devices/virtio_blk.h"
 
@@ -209,7 +209,8 @@ static uint32_t serve(struct sm_virtio_dev *dev, struct sm_virtq_chain *c)
     }
     uint8_t byte = (uint8_t)status;
     sm_iov_write(sm_virtq_writable(c), c->n_writable, c->writable_bytes - 1, &byte, 1);
-    /* The count tells how much from the start on is valid: all of it, or at a failure only what was. */
+    /* The count tells how much from the start on is valid: all of it, or at a failure only what
+     * was. */
     return written == c->writable_bytes - 1 ? written + 1 : written;
 }
 

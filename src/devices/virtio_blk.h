@@ -1,7 +1,7 @@
 /*
- * virtio-blk (virtio 1.2, 5.2) over a file or block device: read, write, flush, get id, discard, write
- * zeroes. Data moves between guest memory and the file by preadv/pwritev without a copy of ours.
- * Requests run one after the other on the loop's thread.
+ * virtio-blk (virtio 1.2, 5.2) over a file or block device: read, write, flush, get id, discard,
+ * write zeroes. Data moves between guest memory and the file by preadv/pwritev without a copy of
+ * ours. Requests run one after the other on the loop's thread.
  */
 #ifndef SM_DEVICES_VIRTIO_BLK_H
 #define SM_DEVICES_VIRTIO_BLK_H

@@ -1,19 +1,21 @@
 /*
  * virtio-mmio transport, version 2 (virtio 1.2, 4.2), and the base of every virtio device.
  *
- * Threads. The register file belongs to `lock`: vCPU threads read and write it in sm_virtio_mmio_ops.
- * The data path (queues, activate, notify, reset, save, load) belongs to the loop's thread alone and
- * takes no lock; a vCPU that writes STATUS such that the device is activated or reset waits for the
- * loop's thread to have done it (sm_loop_run, not holding the lock). interrupt_status and status are
- * atomics, so that interrupt acknowledgement never waits for a device at work.
+ * Threads. The register file belongs to `lock`: vCPU threads read and write it in
+ * sm_virtio_mmio_ops. The data path (queues, activate, notify, reset, save, load) belongs to the
+ * loop's thread alone and takes no lock; a vCPU that writes STATUS such that the device is
+ * activated or reset waits for the loop's thread to have done it (sm_loop_run, not holding the
+ * lock). interrupt_status and status are atomics, so that interrupt acknowledgement never waits for
+ * a device at work.
  *
- * Interrupts go out by ringing `irq` (edge-like: the MP table must say edge). A kick of queue q comes
- * in as kick[q].bell, which a hypervisor that can rings for a store of q at window + 0x50, 4 bytes; a
- * QUEUE_NOTIFY that arrives as an exit rings the same bell.
+ * Interrupts go out by ringing `irq` (edge-like: the MP table must say edge). A kick of queue q
+ * comes in as kick[q].bell, which a hypervisor that can rings for a store of q at window + 0x50, 4
+ * bytes; a QUEUE_NOTIFY that arrives as an exit rings the same bell.
  *
- * The status register is a state machine: bits are only added, in the order of the standard, until a
- * reset; features are frozen by FEATURES_OK (refused without VERSION_1 or with bits that were not
- * offered); queues are set up between FEATURES_OK and DRIVER_OK only. What is out of order is ignored.
+ * The status register is a state machine: bits are only added, in the order of the standard, until
+ * a reset; features are frozen by FEATURES_OK (refused without VERSION_1 or with bits that were not
+ * offered); queues are set up between FEATURES_OK and DRIVER_OK only. What is out of order is
+ * ignored.
  */
 #ifndef SM_DEVICES_VIRTIO_MMIO_H
 #define SM_DEVICES_VIRTIO_MMIO_H
@@ -65,8 +67,8 @@ struct sm_virtio_ops {
     uint16_t queue_max; /* <= SM_VIRTQ_MAX_SIZE, power of two */
     unsigned config_size;
 
-    /* Config space; [offset, offset + len) is inside of config_size. vCPU threads, under the lock. The
-     * write is NULL where the device has nothing to write. */
+    /* Config space; [offset, offset + len) is inside of config_size. vCPU threads, under the lock.
+     * The write is NULL where the device has nothing to write. */
     void (*config_read)(struct sm_virtio_dev *dev, unsigned offset, void *buf, unsigned len);
     void (*config_write)(struct sm_virtio_dev *dev, unsigned offset, const void *buf, unsigned len);
 
@@ -123,14 +125,15 @@ SM_DEFINE_CLEANUP(struct sm_virtio_dev *, sm_virtio_destroy)
 /* What the driver's write of 0 to STATUS does: drops everything, as at power-on. Any thread. */
 void sm_virtio_reset(struct sm_virtio_dev *dev);
 
-/* Mirror state, with the vCPUs stopped. Both go to the loop's thread by themselves and work while the
- * loop is paused. Load replaces everything, drops what was open, and refuses (SM_ECORRUPT, device
- * reset) what the device could not have saved. */
+/* Mirror state, with the vCPUs stopped. Both go to the loop's thread by themselves and work while
+ * the loop is paused. Load replaces everything, drops what was open, and refuses (SM_ECORRUPT,
+ * device reset) what the device could not have saved. */
 void sm_virtio_save(struct sm_virtio_dev *dev, struct sm_virtio_state *state);
 int sm_virtio_load(struct sm_virtio_dev *dev, const struct sm_virtio_state *state, sm_error *err);
 
-/* Once after a load, when interrupt controller and vCPUs are in place: looks into all queues (a kick may have
- * been under way at capture) and repeats an interrupt that was not yet acknowledged. The loop's thread. */
+/* Once after a load, when interrupt controller and vCPUs are in place: looks into all queues (a
+ * kick may have been under way at capture) and repeats an interrupt that was not yet acknowledged.
+ * The loop's thread. */
 void sm_virtio_wake(struct sm_virtio_dev *dev);
 
 /* Is a driver of the guest's at work, has there been one? From any thread. */
@@ -158,14 +161,15 @@ static inline bool sm_virtio_has(const struct sm_virtio_dev *dev, uint64_t featu
     return (f & feature) == feature;
 }
 
-/* Shows what was pushed to the guest, interrupts it if it wants that, and checks for a broken queue. */
+/* Shows what was pushed to the guest, interrupts it if it wants that, and checks for a broken
+ * queue. */
 void sm_virtio_publish(struct sm_virtio_dev *dev, unsigned q);
 /* Interrupts the guest for what was published, for devices that look at several queues first. */
 void sm_virtio_interrupt(struct sm_virtio_dev *dev);
 
-/* Serves q: takes chains, hands each to fn, which returns the bytes it has written, and publishes. Stops
- * after a bounded number of chains and comes back by itself, so that no queue keeps the others, or a
- * call to the loop, waiting. */
+/* Serves q: takes chains, hands each to fn, which returns the bytes it has written, and publishes.
+ * Stops after a bounded number of chains and comes back by itself, so that no queue keeps the
+ * others, or a call to the loop, waiting. */
 typedef uint32_t sm_virtio_serve_fn(struct sm_virtio_dev *dev, struct sm_virtq_chain *chain);
 void sm_virtio_serve(struct sm_virtio_dev *dev, unsigned q, sm_virtio_serve_fn *fn);
 /* Has the queue looked at again on a later turn of the loop, as if it had been kicked. */

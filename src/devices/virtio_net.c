@@ -13,7 +13,8 @@
 
 #define F(bit) (1ULL << (bit))
 
-/* The same whatever is behind the device, so that a snapshot can be restored onto another backend. */
+/* The same whatever is behind the device, so that a snapshot can be restored onto another
+ * backend. */
 #define OFFLOADS                                                                                   \
     (F(VIRTIO_NET_F_CSUM) | F(VIRTIO_NET_F_GUEST_CSUM) | F(VIRTIO_NET_F_GUEST_TSO4) |              \
         F(VIRTIO_NET_F_GUEST_TSO6) | F(VIRTIO_NET_F_GUEST_ECN) | F(VIRTIO_NET_F_HOST_TSO4) |       \
@@ -33,8 +34,8 @@ struct net {
     bool rx_wanted;  /* the backend waits for buffers */
     bool tx_stopped; /* the backend could not take the frame at the head of the ring */
     struct sm_net_counters counters;
-    /* Scratch: a chain that is being sent; the first and the present one that a frame is put into. What is sent can be
-     * answered before it is done with. */
+    /* Scratch: a chain that is being sent; the first and the present one that a frame is put into.
+     * What is sent can be answered before it is done with. */
     struct sm_virtq_chain sent, first, chain;
     uint8_t frame[SM_NET_HDR + SM_NET_MAX_FRAME];
 };
@@ -172,9 +173,10 @@ static void store_header(
 enum fill { FILLED, NO_BUFFERS, UNDELIVERABLE };
 
 /*
- * Copies the frame into buffers as they are popped; nothing of it is visible before they are pushed, so
- * when the buffers do not suffice they all go back, after the guest was asked to kick when it adds more
- * behind them. The header, whose last field says how many buffers it took, is written at the end.
+ * Copies the frame into buffers as they are popped; nothing of it is visible before they are
+ * pushed, so when the buffers do not suffice they all go back, after the guest was asked to kick
+ * when it adds more behind them. The header, whose last field says how many buffers it took, is
+ * written at the end.
  */
 static enum fill fill_buffers(
     struct net *net, const struct virtio_net_hdr_v1 *hdr, const uint8_t *frame, size_t len)
@@ -312,8 +314,8 @@ static void net_reset(struct sm_virtio_dev *dev)
     net->backend->ops->configure(net->backend, 0);
 }
 
-/* The one thing that the guest's driver remembers and that may be another after a restore: whether there
- * is a link. (Another MAC address must be told to it by the agent.) */
+/* The one thing that the guest's driver remembers and that may be another after a restore: whether
+ * there is a link. (Another MAC address must be told to it by the agent.) */
 static void net_save(struct sm_virtio_dev *dev, uint64_t extra[SM_VIRTIO_EXTRA])
 {
     extra[0] = net_of(dev)->backend->link_up;

@@ -2,14 +2,15 @@
  * virtio-net (virtio 1.2, 5.1): one receive and one transmit queue, mergeable receive buffers,
  * checksum and segmentation offload as far as the backend takes part; no control queue.
  *
- * A frame of the guest is copied out of guest memory once and then judged and sent from that copy, so
- * the guest cannot change it in between. Frames to the guest go straight into its buffers. Nothing is
- * queued here in either direction: a backend that cannot take a frame gets it again later (the guest's
- * ring is the queue), and a frame for which the guest has no buffers stays with the backend.
+ * A frame of the guest is copied out of guest memory once and then judged and sent from that copy,
+ * so the guest cannot change it in between. Frames to the guest go straight into its buffers.
+ * Nothing is queued here in either direction: a backend that cannot take a frame gets it again
+ * later (the guest's ring is the queue), and a frame for which the guest has no buffers stays with
+ * the backend.
  *
- * Backends know nothing of rings or guest memory; all their functions run on the loop's thread. Each
- * must take what the offered features allow: checksums that are left to it, and TCP segments beyond
- * the MTU.
+ * Backends know nothing of rings or guest memory; all their functions run on the loop's thread.
+ * Each must take what the offered features allow: checksums that are left to it, and TCP segments
+ * beyond the MTU.
  */
 #ifndef SM_DEVICES_VIRTIO_NET_H
 #define SM_DEVICES_VIRTIO_NET_H
@@ -35,7 +36,8 @@ struct sm_net_backend_ops {
     void (*sent_all)(struct sm_net_backend *backend); /* end of a batch of sends; may be NULL */
     /* There are receive buffers again after sm_virtio_net_deliver said no. */
     void (*rx_ready)(struct sm_net_backend *backend);
-    /* The driver runs with these features of the device type (0: was reset, drop what is queued). */
+    /* The driver runs with these features of the device type (0: was reset, drop what is
+     * queued). */
     void (*configure)(struct sm_net_backend *backend, uint64_t features);
     void (*destroy)(struct sm_net_backend *backend);
 };
@@ -60,8 +62,8 @@ const struct sm_net_counters *sm_virtio_net_counters(const struct sm_virtio_dev 
 
 /* ---- for backends -------------------------------------------------------------------------- */
 
-/* Gives a frame to the guest (hdr->num_buffers is filled in). True: delivered, or dropped because this
- * guest can never take it. False: no buffers now, rx_ready will tell. */
+/* Gives a frame to the guest (hdr->num_buffers is filled in). True: delivered, or dropped because
+ * this guest can never take it. False: no buffers now, rx_ready will tell. */
 bool sm_virtio_net_deliver(
     struct sm_virtio_dev *dev, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len);
 /* Shows the guest what was delivered; at the end of a batch. */

@@ -1,7 +1,7 @@
 /*
- * virtio-pmem (virtio 1.2, 5.19): a window of guest-physical memory that the machine maps (here: the
- * root filesystem, straight from the page cache, into a read-only memslot). The device has only to tell
- * where it is and to answer flush requests; what cannot be written is always flushed.
+ * virtio-pmem (virtio 1.2, 5.19): a window of guest-physical memory that the machine maps (here:
+ * the root filesystem, straight from the page cache, into a read-only memslot). The device has only
+ * to tell where it is and to answer flush requests; what cannot be written is always flushed.
  */
 #ifndef SM_DEVICES_VIRTIO_PMEM_H
 #define SM_DEVICES_VIRTIO_PMEM_H

@@ -85,8 +85,8 @@ bool sm_virtq_start(struct sm_virtq *vq, const struct sm_guest_memory *gm,
     return true;
 }
 
-/* What the used ring says of our doings before the start. Not read there: in a restored guest each queue's first touch is a
- * page fault, and the vCPUs need not wait for it. */
+/* What the used ring says of our doings before the start. Not read there: in a restored guest each
+ * queue's first touch is a page fault, and the vCPUs need not wait for it. */
 static void know_used(struct sm_virtq *vq)
 {
     if (vq->used_known || !vq->running)
@@ -234,8 +234,8 @@ bool sm_virtq_publish(struct sm_virtq *vq)
 
 void sm_virtq_notify_off(struct sm_virtq *vq)
 {
-    /* With event idx nothing is to be done: avail_event stays behind and the guest kicks at most once
-     * more. */
+    /* With event idx nothing is to be done: avail_event stays behind and the guest kicks at most
+     * once more. */
     know_used(vq);
     if (vq->running && !vq->event_idx && !vq->notify_off) {
         store16(vq->used + RING_FLAGS, USED_F_NO_NOTIFY, __ATOMIC_RELAXED);

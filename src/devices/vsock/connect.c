@@ -17,7 +17,8 @@
 #define TICK_MS   500u
 #define BRIDGE_MS 60000u /* a guest with many connections to accept may be slow */
 
-/* A wish to be connected to a guest port: of a thread that waits, or of a socket that is to be bridged. */
+/* A wish to be connected to a guest port: of a thread that waits, or of a socket that is to be
+ * bridged. */
 struct vsock_connect {
     struct vsock_connects *all;
     uint32_t port;
@@ -276,7 +277,8 @@ int sm_vsock_connects_listen(
     return r.rc;
 }
 
-/* A socket for the stream; -1: nobody is there. *listener is the one of this process, *accepted its end of the pair. */
+/* A socket for the stream; -1: nobody is there. *listener is the one of this process, *accepted its
+ * end of the pair. */
 static int socket_for(
     struct vsock_connects *all, uint32_t port, struct vsock_listener **listener, int *accepted)
 {
@@ -383,7 +385,8 @@ bool sm_vsock_connects_bridge(
 
 int sm_vsock_connects_init(struct vsock_connects *all, sm_error *err)
 {
-    /* Ports of our own begin anywhere, so that a restored guest does not meet one that it has just seen. */
+    /* Ports of our own begin anywhere, so that a restored guest does not meet one that it has just
+     * seen. */
     uint32_t seed = 0;
     if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
         seed = 0;

@@ -1,12 +1,13 @@
 /*
- * Who is connected on the host's side: threads that wait for a port of the guest, sockets that are bridged to one, and
- * listeners for the guest's own connections.
+ * Who is connected on the host's side: threads that wait for a port of the guest, sockets that are
+ * bridged to one, and listeners for the guest's own connections.
  *
- * A connect is put into `waiting` by its thread; the loop's thread takes it out when connections can be
- * made, makes the stream, and ends it when the guest has answered. Only the loop's thread begins, ends
- * or withdraws connects, so none of them meets another halfway.
+ * A connect is put into `waiting` by its thread; the loop's thread takes it out when connections
+ * can be made, makes the stream, and ends it when the guest has answered. Only the loop's thread
+ * begins, ends or withdraws connects, so none of them meets another halfway.
  *
- * Threads: sm_vsock_connects_wait and sm_vsock_connects_listen are for any but the loop's, all else is for the loop's.
+ * Threads: sm_vsock_connects_wait and sm_vsock_connects_listen are for any but the loop's, all else
+ * is for the loop's.
  */
 #ifndef SM_DEVICES_VSOCK_CONNECT_H
 #define SM_DEVICES_VSOCK_CONNECT_H

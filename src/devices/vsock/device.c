@@ -1,6 +1,6 @@
 /*
- * virtio-vsock, the device: registers, the event queue, what a snapshot holds, and the faces of what connect.c does.
- * See vsock.h; stream.h has the order of the parts.
+ * virtio-vsock, the device: registers, the event queue, what a snapshot holds, and the faces of
+ * what connect.c does. See vsock.h; stream.h has the order of the parts.
  */
 #include "devices/vsock/vsock.h"
 
@@ -236,7 +236,8 @@ static void pump(void *arg)
     sm_vsock_pump(arg);
 }
 
-/* Who calls whom: the streams have packets pumped, packets ask connects who is there, connects ask us whether they may. */
+/* Who calls whom: the streams have packets pumped, packets ask connects who is there, connects ask
+ * us whether they may. */
 static int make_parts(struct sm_vsock *vsock, const struct sm_vsock_config *config, sm_error *err)
 {
     struct sm_loop *loop = vsock->dev.env.loop;

@@ -60,7 +60,8 @@ static bool take(struct vsock_stream *s, enum vsock_op op)
     return there;
 }
 
-/* Fills the chain with the stream's next packet; false: it had none after all. May free the stream. */
+/* Fills the chain with the stream's next packet; false: it had none after all. May free the
+ * stream. */
 static bool send_one(struct vsock_packets *p, struct vsock_stream *s, struct sm_virtq_chain *c)
 {
     struct vsock_header h = header_of(p, s, VSOCK_OP_RST);
@@ -157,9 +158,10 @@ static bool send_resets(struct vsock_packets *p, struct sm_virtq_chain *c)
 }
 
 /*
- * Gives buffers back to the guest. It needs no interrupt to learn that a tx buffer is free, it only frees
- * memory then; so those go along with the interrupt for the next rx buffer, if not so many wait that the
- * queue could run short, and if not too long. An interrupt is dear where a guest kernel is emulated.
+ * Gives buffers back to the guest. It needs no interrupt to learn that a tx buffer is free, it only
+ * frees memory then; so those go along with the interrupt for the next rx buffer, if not so many
+ * wait that the queue could run short, and if not too long. An interrupt is dear where a guest
+ * kernel is emulated.
  */
 static void publish(struct vsock_packets *p, bool tx_too)
 {
@@ -218,7 +220,8 @@ void sm_vsock_packets_forget(struct vsock_packets *p)
 
 /* ---- packets from the guest ------------------------------------------------------------------ */
 
-/* A RESPONSE to nothing is one to a REQUEST that was given up: the RST that said so is on its way. */
+/* A RESPONSE to nothing is one to a REQUEST that was given up: the RST that said so is on its
+ * way. */
 static void reset_unknown(struct vsock_packets *p, const struct vsock_header *h)
 {
     if (h->op == VSOCK_OP_RST || h->op == VSOCK_OP_RESPONSE || p->n_resets == VSOCK_RESETS)

@@ -1,18 +1,21 @@
 /*
- * The packets of a vsock device: from its tx queue to the streams, and from the streams into its rx queue.
+ * The packets of a vsock device: from its tx queue to the streams, and from the streams into its rx
+ * queue.
  *
- * To the guest: streams that have something to send (a control packet, or data in their socket and credit
- * from the guest) stand in the ready list. pump takes them in turn, a few packets each, and reads data
- * from the socket straight into the rx buffers that the guest has posted. Without buffers it asks for a
- * kick of the rx queue and stops: then the sockets fill up and their writers wait.
+ * To the guest: streams that have something to send (a control packet, or data in their socket and
+ * credit from the guest) stand in the ready list. pump takes them in turn, a few packets each, and
+ * reads data from the socket straight into the rx buffers that the guest has posted. Without
+ * buffers it asks for a kick of the rx queue and stops: then the sockets fill up and their writers
+ * wait.
  *
- * From the guest: every packet of the tx queue is looked at once; data goes from the guest's buffers
- * straight into the socket, and only what that does not take is buffered. The guest may have at most
- * SM_VSOCK_BUF_ALLOC bytes of a stream with us that have not reached the socket.
+ * From the guest: every packet of the tx queue is looked at once; data goes from the guest's
+ * buffers straight into the socket, and only what that does not take is buffered. The guest may
+ * have at most SM_VSOCK_BUF_ALLOC bytes of a stream with us that have not reached the socket.
  *
- * Packets that belong to no stream are answered by an RST. Such answers wait in a small array; beyond that there are
- * none: a flood costs no memory, and the tx queue never waits for the rx queue. A guest whose rx queue waits for its tx queue
- * (Linux, with as many answers to send as the queue has buffers) would otherwise stand still with us for ever.
+ * Packets that belong to no stream are answered by an RST. Such answers wait in a small array;
+ * beyond that there are none: a flood costs no memory, and the tx queue never waits for the rx
+ * queue. A guest whose rx queue waits for its tx queue (Linux, with as many answers to send as the
+ * queue has buffers) would otherwise stand still with us for ever.
  *
  * Threads: the loop's alone.
  */
@@ -36,7 +39,8 @@ struct vsock_packets {
     struct sm_virtio_dev *dev;
     uint64_t guest_cid;
     struct vsock_streams *streams;
-    /* The guest wants to be connected (a REQUEST): false if it is to be reset, else its stream is there. */
+    /* The guest wants to be connected (a REQUEST): false if it is to be reset, else its stream is
+     * there. */
     bool (*accept)(void *arg, const struct vsock_header *request);
     void *accept_arg;
     struct vsock_reset resets[VSOCK_RESETS];

@@ -298,7 +298,8 @@ void sm_vsock_stream_guest_shutdown(struct vsock_stream *s, unsigned flags)
 
 /* ---- socket to guest ------------------------------------------------------------------------- */
 
-/* Nobody has the other end any more and all it sent has been read, or the guest does not want it. */
+/* Nobody has the other end any more and all it sent has been read, or the guest does not want
+ * it. */
 static void host_gone(struct vsock_stream *s)
 {
     forwarded(s, s->buf_len);

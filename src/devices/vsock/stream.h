@@ -1,20 +1,24 @@
 /*
- * The streams of a vsock device: of each the side of the socket, what waits for it, and what the guest is to be told.
+ * The streams of a vsock device: of each the side of the socket, what waits for it, and what the
+ * guest is to be told.
  *
- * The socket is watched edge-triggered, and what the edges say is remembered (readable, host_hup): a
- * stream that the guest has no credit or buffers for costs no wake-ups. Room to write is asked for only while
- * something is buffered, since every read of the other end would wake us otherwise.
+ * The socket is watched edge-triggered, and what the edges say is remembered (readable, host_hup):
+ * a stream that the guest has no credit or buffers for costs no wake-ups. Room to write is asked
+ * for only while something is buffered, since every read of the other end would wake us otherwise.
  *
- * Ends. Host closes or shuts down writing: after the last byte the guest gets SHUTDOWN(send), and (receive)
- * as well if nobody reads any more. Guest shuts down: after the last byte has left the buffer the socket is
- * shut down the same way; when both directions are, we answer by RST, which ends the stream for the guest.
- * If the guest's RST comes after its SHUTDOWN while bytes are still buffered, the stream lives on without
- * the guest (an orphan) until they are written: a slow reader must not lose the end of the output.
+ * Ends. Host closes or shuts down writing: after the last byte the guest gets SHUTDOWN(send), and
+ * (receive) as well if nobody reads any more. Guest shuts down: after the last byte has left the
+ * buffer the socket is shut down the same way; when both directions are, we answer by RST, which
+ * ends the stream for the guest. If the guest's RST comes after its SHUTDOWN while bytes are still
+ * buffered, the stream lives on without the guest (an orphan) until they are written: a slow reader
+ * must not lose the end of the output.
  *
- * Order of the files: stream < packet < connect < device. A stream names nobody above it: who makes the streams says
- * whom to tell that there is something to send (pump), and who waits for a stream is told by its `answered`.
+ * Order of the files: stream < packet < connect < device. A stream names nobody above it: who makes
+ * the streams says whom to tell that there is something to send (pump), and who waits for a stream
+ * is told by its `answered`.
  *
- * Threads: the loop's alone. Cost: at most SM_VSOCK_BUF_ALLOC bytes of a stream wait here, what its credit allows.
+ * Threads: the loop's alone. Cost: at most SM_VSOCK_BUF_ALLOC bytes of a stream wait here, what its
+ * credit allows.
  */
 #ifndef SM_DEVICES_VSOCK_STREAM_H
 #define SM_DEVICES_VSOCK_STREAM_H

@@ -1,10 +1,10 @@
 /*
  * virtio-vsock (virtio 1.2, 5.10) with the host side in this process.
  *
- * Every stream is bridged to a socket: to one end of an AF_UNIX stream socketpair (connect, listen), or to
- * one that the caller has, whatever it leads to (bridge, accept_any).
- * Closing that end closes the guest's, shutdown(2) is half close in both directions, a reset shows as
- * end of file and EPIPE. Back-pressure works both ways: the guest's credit, the rx buffers it posts, and
+ * Every stream is bridged to a socket: to one end of an AF_UNIX stream socketpair (connect,
+ * listen), or to one that the caller has, whatever it leads to (bridge, accept_any). Closing that
+ * end closes the guest's, shutdown(2) is half close in both directions, a reset shows as end of
+ * file and EPIPE. Back-pressure works both ways: the guest's credit, the rx buffers it posts, and
  * the socket's buffer bound what is under way; of a stream never more than SM_VSOCK_BUF_ALLOC bytes
  * wait in this process.
  */
@@ -28,21 +28,23 @@ struct sm_wait; /* util/wait.h */
 int sm_vsock_create(const struct sm_virtio_env *env, const struct sm_vsock_config *config,
     struct sm_vsock **vsock, sm_error *err);
 
-/* The virtio device that it is: for the bus, save and load, and sm_virtio_destroy, which frees both. */
+/* The virtio device that it is: for the bus, save and load, and sm_virtio_destroy, which frees
+ * both. */
 struct sm_virtio_dev *sm_vsock_dev(struct sm_vsock *vsock);
 
 /* Connects to a port that the guest listens on; *fd is a blocking, close-on-exec stream socket, the
- * caller's. Waits for the guest's answer, and before that for the driver to be up and for the end of a
- * transport reset: no longer than `wait` allows. SM_ENOTFOUND: nobody listens (or the guest has no room);
- * SM_ETIMEOUT. Any thread but the loop's. */
+ * caller's. Waits for the guest's answer, and before that for the driver to be up and for the end
+ * of a transport reset: no longer than `wait` allows. SM_ENOTFOUND: nobody listens (or the guest
+ * has no room); SM_ETIMEOUT. Any thread but the loop's. */
 int sm_vsock_connect(
     struct sm_vsock *vsock, uint32_t port, struct sm_wait *wait, int *fd, sm_error *err);
 
-/* Called on the loop's thread when the guest has connected to the port; the callback owns fd (blocking,
- * close-on-exec) and must not block. */
+/* Called on the loop's thread when the guest has connected to the port; the callback owns fd
+ * (blocking, close-on-exec) and must not block. */
 typedef void sm_vsock_accept_fn(void *arg, int fd, uint32_t guest_port);
 
-/* Lets the guest connect to `port` of the host. SM_EEXIST: taken. fn NULL: not any more. Any thread. */
+/* Lets the guest connect to `port` of the host. SM_EEXIST: taken. fn NULL: not any more. Any
+ * thread. */
 int sm_vsock_listen(
     struct sm_vsock *vsock, uint32_t port, sm_vsock_accept_fn *fn, void *arg, sm_error *err);
 
@@ -54,37 +56,40 @@ struct sm_vsock_target {
     uint8_t first[SM_VSOCK_FIRST], first_len; /* this before anything else */
     bool stranger;       /* strangers have half of the streams, so that the owner is not kept out */
     unsigned timeout_ms; /* for the guest's answer; 0: a minute */
-    /* Called on the loop's thread when the guest has accepted, before any byte of it is in the socket; `host_port` is the
-     * stream's number on our side. NULL: nobody wants to know. It must neither block nor close fd. */
+    /* Called on the loop's thread when the guest has accepted, before any byte of it is in the
+     * socket; `host_port` is the stream's number on our side. NULL: nobody wants to know. It must
+     * neither block nor close fd. */
     void (*connected)(int fd, uint32_t host_port);
 };
 
-/* Connects `fd`, a stream socket of whatever kind, to a port of the guest: what it receives goes to the guest and the
- * other way round, half close and back-pressure included, until both have ended. fd is taken over in any case, made
- * non-blocking by the caller, and closed when the guest refuses or does not answer in time. False: too many streams, or the
- * guest has ended. The loop's thread only. */
+/* Connects `fd`, a stream socket of whatever kind, to a port of the guest: what it receives goes to
+ * the guest and the other way round, half close and back-pressure included, until both have ended.
+ * fd is taken over in any case, made non-blocking by the caller, and closed when the guest refuses
+ * or does not answer in time. False: too many streams, or the guest has ended. The loop's thread
+ * only. */
 bool sm_vsock_bridge(struct sm_vsock *vsock, int fd, const struct sm_vsock_target *target);
 
-/* A socket (non-blocking) for the guest's connection to a port of the host on which nobody of this process listens; -1: it
- * is reset. Called on the loop's thread; must not block. */
+/* A socket (non-blocking) for the guest's connection to a port of the host on which nobody of this
+ * process listens; -1: it is reset. Called on the loop's thread; must not block. */
 typedef int sm_vsock_lead_fn(void *arg, uint32_t port);
 
 /* Asks fn where such connections lead; NULL: nowhere (any more). The loop's thread only. */
 void sm_vsock_accept_any(struct sm_vsock *vsock, sm_vsock_lead_fn *fn, void *arg);
 
-/* Must follow sm_virtio_load, before sm_virtio_wake and before the vCPUs run: tells the guest that all its
- * connections are gone (event queue, TRANSPORT_RESET), unless the loaded state says that there were
- * none. Until the guest has dealt with the event no new connection is made (connects wait, the guest's are
- * reset), because the guest would kill it. False: no reset was needed. */
+/* Must follow sm_virtio_load, before sm_virtio_wake and before the vCPUs run: tells the guest that
+ * all its connections are gone (event queue, TRANSPORT_RESET), unless the loaded state says that
+ * there were none. Until the guest has dealt with the event no new connection is made (connects
+ * wait, the guest's are reset), because the guest would kill it. False: no reset was needed. */
 bool sm_vsock_transport_reset(struct sm_vsock *vsock);
 
-/* The guest has ended (vCPUs stopped, loop running): what it has sent is delivered, then all streams are
- * closed, so that their readers see the end of file. Connects that wait, and those to come, fail with
- * SM_EGUEST. A load revives the device. Any thread. */
+/* The guest has ended (vCPUs stopped, loop running): what it has sent is delivered, then all
+ * streams are closed, so that their readers see the end of file. Connects that wait, and those to
+ * come, fail with SM_EGUEST. A load revives the device. Any thread. */
 void sm_vsock_end(struct sm_vsock *vsock);
 
-/* Waits until the guest has acknowledged the end of every stream; false: some are open after timeout_ms.
- * For a bake: a snapshot without streams is restored without a transport reset. Any thread but the loop's. */
+/* Waits until the guest has acknowledged the end of every stream; false: some are open after
+ * timeout_ms. For a bake: a snapshot without streams is restored without a transport reset. Any
+ * thread but the loop's. */
 bool sm_vsock_wait_quiet(struct sm_vsock *vsock, int timeout_ms);
 
 struct sm_vsock_stats {
