@@ -1,6 +1,6 @@
 /*
- * Internet addresses for the policy: one 16-byte form for both families (IPv4 as ::ffff:a.b.c.d), so
- * that an IPv4 address and its v4-mapped disguise are the same thing everywhere.
+ * Internet addresses for the policy: one 16-byte form for both families (IPv4 as ::ffff:a.b.c.d),
+ * so that an IPv4 address and its v4-mapped disguise are the same thing everywhere.
  */
 #ifndef SM_NET_ADDR_H
 #define SM_NET_ADDR_H

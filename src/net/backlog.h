@@ -1,6 +1,7 @@
 /*
- * Frames that wait for the guest's receive buffers: what a network that ends in this process has made, and cannot make again.
- * They are kept in order and bounded by their bytes; beyond the bound frames are dropped, as networks do.
+ * Frames that wait for the guest's receive buffers: what a network that ends in this process has
+ * made, and cannot make again. They are kept in order and bounded by their bytes; beyond the bound
+ * frames are dropped, as networks do.
  *
  * Threads: the loop's alone.
  */

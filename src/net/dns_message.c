@@ -17,8 +17,8 @@
 #define TYPE_OPT    41
 #define MIN_UDP     512
 
-/* Appends a label in lower case. A dot, a backslash and what is not printable become \DDD, so that no
- * two different names have the same text. */
+/* Appends a label in lower case. A dot, a backslash and what is not printable become \DDD, so that
+ * no two different names have the same text. */
 static size_t put_label(char *text, size_t used, const uint8_t *label, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -38,8 +38,9 @@ static size_t put_label(char *text, size_t used, const uint8_t *label, size_t n)
 
 /*
  * Reads the name at *pos and steps behind it; text may be NULL. Compression pointers must point in
- * front of the part that held them, so the walk ends, but not into the header, which changes on the way;
- * in the question there is nothing that they could point at. 255 octets are the bound of RFC 1035.
+ * front of the part that held them, so the walk ends, but not into the header, which changes on the
+ * way; in the question there is nothing that they could point at. 255 octets are the bound of RFC
+ * 1035.
  */
 static bool read_name(const uint8_t *msg, size_t len, size_t *pos, char text[SM_DNS_NAME_TEXT])
 {
@@ -155,7 +156,8 @@ bool sm_dns_is_answer(
            strcmp(q.name, question->name) == 0;
 }
 
-/* RFC 9460: priority, target, then parameters key, length, value; keys 4 and 6 are address hints. */
+/* RFC 9460: priority, target, then parameters key, length, value; keys 4 and 6 are address
+ * hints. */
 static bool walk_hints(const uint8_t *msg, const struct record *r, sm_dns_record_fn *fn, void *arg)
 {
     size_t pos = r->data + 2, end = r->data + r->data_len;

@@ -43,8 +43,8 @@ bool sm_dns_parse_query(const uint8_t *msg, size_t len, struct sm_dns_question *
 bool sm_dns_is_answer(
     const uint8_t *msg, size_t len, uint16_t id, const struct sm_dns_question *question);
 
-/* Called for each record of the answer section; addr only for A and AAAA, target for CNAME and DNAME.
- * Returning false ends the walk. */
+/* Called for each record of the answer section; addr only for A and AAAA, target for CNAME and
+ * DNAME. Returning false ends the walk. */
 struct sm_dns_record {
     uint16_t type;
     uint32_t ttl;
@@ -53,8 +53,9 @@ struct sm_dns_record {
 };
 typedef bool sm_dns_record_fn(void *arg, const struct sm_dns_record *record);
 
-/* Walks the answer section of a message that sm_dns_is_answer took. Addresses in the hints of SVCB and
- * HTTPS records are given as records of that type with addr. False: malformed, or ended by fn. */
+/* Walks the answer section of a message that sm_dns_is_answer took. Addresses in the hints of SVCB
+ * and HTTPS records are given as records of that type with addr. False: malformed, or ended by
+ * fn. */
 bool sm_dns_walk(const uint8_t *msg, size_t len, sm_dns_record_fn *fn, void *arg);
 
 /* Turns a query into an answer without records; returns its length (the question's end). */

@@ -1,15 +1,15 @@
 /*
- * The guest's name server: forwards to the resolvers of the host's resolv.conf and sees every question
- * and answer, so that rules for names can be enforced.
+ * The guest's name server: forwards to the resolvers of the host's resolv.conf and sees every
+ * question and answer, so that rules for names can be enforced.
  *
- * A question for a name that the policy denies is answered with NXDOMAIN and goes nowhere. Of an answer
- * every address is checked: one in a denied range makes the whole answer NXDOMAIN (DNS rebinding), and
- * addresses of names that rules speak of are learned for as long as their TTL says.
+ * A question for a name that the policy denies is answered with NXDOMAIN and goes nowhere. Of an
+ * answer every address is checked: one in a denied range makes the whole answer NXDOMAIN (DNS
+ * rebinding), and addresses of names that rules speak of are learned for as long as their TTL says.
  *
- * Each question goes out from a socket of its own, connected to the resolver, with a fresh random id:
- * answers can be neither spoofed from aside nor mixed up. Questions under way are bounded in number and
- * time; resolv.conf is read again when it has changed. By UDP alone: an answer of more than
- * SM_DNS_MAX_UDP bytes comes cut, with the flag that says so.
+ * Each question goes out from a socket of its own, connected to the resolver, with a fresh random
+ * id: answers can be neither spoofed from aside nor mixed up. Questions under way are bounded in
+ * number and time; resolv.conf is read again when it has changed. By UDP alone: an answer of more
+ * than SM_DNS_MAX_UDP bytes comes cut, with the flag that says so.
  */
 #ifndef SM_NET_DNS_PROXY_H
 #define SM_NET_DNS_PROXY_H
@@ -33,8 +33,8 @@ typedef void sm_dns_answer_fn(
 
 struct sm_dns_proxy;
 
-/* `resolv_conf` NULL: /etc/resolv.conf; a name server may be written [ADDRESS]:PORT. egress (and with it
- * the policy) outlives the proxy. */
+/* `resolv_conf` NULL: /etc/resolv.conf; a name server may be written [ADDRESS]:PORT. egress (and
+ * with it the policy) outlives the proxy. */
 int sm_dns_proxy_create(struct sm_loop *loop, struct sm_egress *egress, const char *resolv_conf,
     sm_dns_answer_fn *answer, void *arg, struct sm_dns_proxy **proxy, sm_error *err);
 void sm_dns_proxy_destroy(struct sm_dns_proxy *proxy);

@@ -117,8 +117,8 @@ static bool is_echo(const struct sm_frame *f)
            (f->protocol == SM_IP_ICMPV6 && f->icmp_type == SM_ICMPV6_ECHO);
 }
 
-/* Neighbour discovery: the only use of link-local and multicast addresses. It goes to neighbours: what a router
- * forwards is nobody's neighbour. */
+/* Neighbour discovery: the only use of link-local and multicast addresses. It goes to neighbours:
+ * what a router forwards is nobody's neighbour. */
 static bool is_neighbour_discovery(const struct sm_egress *egress, const struct sm_frame *f)
 {
     if (f->protocol != SM_IP_ICMPV6 ||

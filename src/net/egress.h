@@ -1,15 +1,16 @@
 /*
  * The policy at work: every frame of a guest is judged here before anything acts on it.
  *
- * Stateless but for the table of learned names. In the user-mode network libslirp makes a host socket for TCP only when a
- * segment has SYN, so those are judged with ports and names, and other segments of TCP can only reach
- * connections that a judged SYN has made (a name's TTL may end, its connections live on). UDP and ICMP
- * echo are judged packet by packet.
+ * Stateless but for the table of learned names. In the user-mode network libslirp makes a host
+ * socket for TCP only when a segment has SYN, so those are judged with ports and names, and other
+ * segments of TCP can only reach connections that a judged SYN has made (a name's TTL may end, its
+ * connections live on). UDP and ICMP echo are judged packet by packet.
  *
- * What the guest may not do is refused with an answer, so that its programs fail at once, and counted and reported (a few reports a second; the rest only as a number).
+ * What the guest may not do is refused with an answer, so that its programs fail at once, and
+ * counted and reported (a few reports a second; the rest only as a number).
  *
- * Of the virtual subnet only the gateway (the host's loopback, if the policy opens ports of it) and the
- * name server exist. Multicast and broadcast go nowhere.
+ * Of the virtual subnet only the gateway (the host's loopback, if the policy opens ports of it) and
+ * the name server exist. Multicast and broadcast go nowhere.
  *
  * Threads: the loop's thread; the counters may be read from any.
  */
@@ -70,7 +71,8 @@ enum sm_egress_action {
     SM_EGRESS_DNS, /* a UDP datagram for our name server: never to be passed on */
 };
 
-/* What the policy says of an address that is none of the virtual subnet's, this host's addresses set apart. */
+/* What the policy says of an address that is none of the virtual subnet's, this host's addresses
+ * set apart. */
 enum sm_verdict sm_egress_decide(struct sm_egress *egress, const struct sm_ip *ip, int port,
     const struct sm_name_set *names, uint64_t now_ms);
 

@@ -11,8 +11,8 @@
 #define SEQ_AT 4
 #define ACK_AT 8
 
-/* Of sequence numbers, which wrap around. What is half around the circle counts as after: libslirp's arithmetic
- * can take it for either. */
+/* Of sequence numbers, which wrap around. What is half around the circle counts as after:
+ * libslirp's arithmetic can take it for either. */
 static bool is_after(uint32_t a, uint32_t b)
 {
     return a != b && a - b <= 1u << 31;

@@ -1,18 +1,19 @@
 /*
- * The guest's TCP connections in the user-mode network, as far as they must be known to bound what libslirp
- * keeps for them.
+ * The guest's TCP connections in the user-mode network, as far as they must be known to bound what
+ * libslirp keeps for them.
  *
- * Segments that are not in order. libslirp keeps each in a buffer of its own that is as large as the MTU,
- * whatever the segment's length, until the gap before it closes: a byte each, that is 65,000 times 64 KiB for a
- * connection. What it expects next is the acknowledgement number of all that it sends, so we read that and
- * leave its state machine alone: a segment that begins there (or before) cannot stay and always passes; each
- * that begins behind is counted until libslirp has acknowledged all that this connection has sent. All
- * connections together may have SM_FLOWS_AHEAD of them. Those beyond are dropped, TCP sends them again. Nothing
- * between guest and libslirp reorders, so an honest guest hardly ever has one.
+ * Segments that are not in order. libslirp keeps each in a buffer of its own that is as large as
+ * the MTU, whatever the segment's length, until the gap before it closes: a byte each, that is
+ * 65,000 times 64 KiB for a connection. What it expects next is the acknowledgement number of all
+ * that it sends, so we read that and leave its state machine alone: a segment that begins there (or
+ * before) cannot stay and always passes; each that begins behind is counted until libslirp has
+ * acknowledged all that this connection has sent. All connections together may have SM_FLOWS_AHEAD
+ * of them. Those beyond are dropped, TCP sends them again. Nothing between guest and libslirp
+ * reorders, so an honest guest hardly ever has one.
  *
- * Connections that libslirp never ends: it waits without a limit for the end of some that its peers have
- * forgotten (FIN_WAIT_2, CLOSE_WAIT). The list of those that are half closed, and that of the others, have the
- * longest idle at the end: it makes room when a new one finds none.
+ * Connections that libslirp never ends: it waits without a limit for the end of some that its peers
+ * have forgotten (FIN_WAIT_2, CLOSE_WAIT). The list of those that are half closed, and that of the
+ * others, have the longest idle at the end: it makes room when a new one finds none.
  *
  * Connections that are not answered yet hold the SYN's buffer: SM_FLOWS_CONNECTING of them.
  *
@@ -73,8 +74,8 @@ bool sm_flows_admit(struct sm_flows *flows, struct sm_flow *flow, const uint8_t 
 void sm_flows_sent(struct sm_flows *flows, struct sm_flow *flow, const uint8_t *frame,
     const struct sm_frame *f, int64_t now_ms);
 
-/* The connection of the list that was used longest ago, before `before_ms`, and that libslirp has answered: it
- * can be ended by a reset that begins at `expected`. NULL: none. */
+/* The connection of the list that was used longest ago, before `before_ms`, and that libslirp has
+ * answered: it can be ended by a reset that begins at `expected`. NULL: none. */
 struct sm_flow *sm_flows_oldest(const struct sm_flow_list *list, int64_t before_ms);
 
 #endif

@@ -222,7 +222,8 @@ size_t sm_frame_answer_arp(uint8_t out[SM_ARP_FRAME], const uint8_t *frame, size
     return SM_ARP_FRAME;
 }
 
-/* A neighbour advertisement with the link-layer address as its option. flags: router, solicited, override. */
+/* A neighbour advertisement with the link-layer address as its option. flags: router, solicited,
+ * override. */
 static size_t make_advertisement(uint8_t out[SM_NEIGHBOUR_FRAME], const uint8_t *dst_mac,
     const struct sm_ip *dst, const uint8_t *mac, const struct sm_ip *ip, uint8_t flags)
 {
@@ -312,7 +313,8 @@ size_t sm_frame_make_reset(uint8_t out[SM_RESET_FRAME_MAX], const struct sm_tcp_
     return at + 20;
 }
 
-/* RFC 9293, 3.5.2: a segment with ACK is reset from there, one without is acknowledged by the reset. */
+/* RFC 9293, 3.5.2: a segment with ACK is reset from there, one without is acknowledged by the
+ * reset. */
 static size_t refuse_tcp(uint8_t *out, const uint8_t *frame, const struct sm_frame *f)
 {
     const uint8_t *tcp = frame + f->l3 + (f->v6 ? SM_IPV6_HEADER : SM_IPV4_HEADER);

@@ -1,10 +1,10 @@
 /*
- * Ethernet frames of a guest, taken apart as far as the policy needs, and the few frames that we make
- * ourselves (UDP answers, refusals).
+ * Ethernet frames of a guest, taken apart as far as the policy needs, and the few frames that we
+ * make ourselves (UDP answers, refusals).
  *
- * The parser is strict, because what comes behind it (libslirp) must read a frame as we did: no VLAN
- * tags, no IPv4 options, no IPv6 extension headers, lengths that agree, ports in the first fragment,
- * TCP never fragmented. What is refused could not have been served anyway.
+ * The parser is strict, because what comes behind it (libslirp) must read a frame as we did: no
+ * VLAN tags, no IPv4 options, no IPv6 extension headers, lengths that agree, ports in the first
+ * fragment, TCP never fragmented. What is refused could not have been served anyway.
  */
 #ifndef SM_NET_FRAME_H
 #define SM_NET_FRAME_H
@@ -59,8 +59,8 @@ struct sm_frame {
 /* Fills *f; f->kind tells the result. */
 void sm_frame_parse(const uint8_t *frame, size_t len, struct sm_frame *f);
 
-/* Writes an Ethernet frame with a UDP datagram into out; returns its length, 0 if it does not fit. The
- * payload may overlap with nothing of out. */
+/* Writes an Ethernet frame with a UDP datagram into out; returns its length, 0 if it does not fit.
+ * The payload may overlap with nothing of out. */
 struct sm_udp_packet {
     const uint8_t *dst_mac, *src_mac;
     struct sm_ip src, dst; /* both IPv4 or both IPv6 */
@@ -94,10 +94,10 @@ struct sm_tcp_reset {
 #define SM_RESET_FRAME_MAX (SM_ETH_HEADER + SM_IPV6_HEADER + 20)
 size_t sm_frame_make_reset(uint8_t out[SM_RESET_FRAME_MAX], const struct sm_tcp_reset *reset);
 
-/* Writes what tells the sender of frame f that it is refused: for a TCP segment a reset (an ICMP error
- * would be ignored while the socket is in use by connect, and Linux does not look at it again), for
- * everything else the ICMP error "administratively prohibited". Returns its length; 0: nothing to say,
- * to a reset. `room` must be at least SM_FRAME_REFUSAL_MAX. */
+/* Writes what tells the sender of frame f that it is refused: for a TCP segment a reset (an ICMP
+ * error would be ignored while the socket is in use by connect, and Linux does not look at it
+ * again), for everything else the ICMP error "administratively prohibited". Returns its length; 0:
+ * nothing to say, to a reset. `room` must be at least SM_FRAME_REFUSAL_MAX. */
 #define SM_FRAME_REFUSAL_MAX (SM_ETH_HEADER + 40 + 8 + 128)
 size_t sm_frame_refuse(uint8_t *out, size_t room, const uint8_t *frame, const struct sm_frame *f);
 

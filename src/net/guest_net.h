@@ -1,6 +1,6 @@
 /*
- * What a guest's card is told about its network: addresses, gateways, name servers, MTU. In the user-mode network
- * it is the same in every VM; on a tap interface it is the user's to say.
+ * What a guest's card is told about its network: addresses, gateways, name servers, MTU. In the
+ * user-mode network it is the same in every VM; on a tap interface it is the user's to say.
  */
 #ifndef SM_NET_GUEST_NET_H
 #define SM_NET_GUEST_NET_H
@@ -31,17 +31,18 @@ struct sm_guest_net {
 /* That of the user-mode network. */
 void sm_guest_net_user(struct sm_guest_net *net);
 
-/* "IFNAME[,ip=ADDR/LEN][,gw=ADDR][,ip6=ADDR/LEN][,gw6=ADDR][,mac=MAC][,dns=ADDR]...". Without ip and ip6 the guest has
- * the IPv4 address and gateway that it has in user mode, without mac a random one (locally administered);
- * n_dns is 0 where none is given, and mtu is the caller's to fill in. */
+/* "IFNAME[,ip=ADDR/LEN][,gw=ADDR][,ip6=ADDR/LEN][,gw6=ADDR][,mac=MAC][,dns=ADDR]...". Without ip
+ * and ip6 the guest has the IPv4 address and gateway that it has in user mode, without mac a random
+ * one (locally administered); n_dns is 0 where none is given, and mtu is the caller's to fill
+ * in. */
 struct sm_tap_spec {
     char ifname[IF_NAMESIZE];
     struct sm_guest_net net;
 };
 int sm_tap_spec_parse(const char *text, struct sm_tap_spec *spec, sm_error *err);
 
-/* The name servers of a host's resolv.conf that a guest may reach too (none on a loopback address); the
- * gateway where there are none. */
+/* The name servers of a host's resolv.conf that a guest may reach too (none on a loopback address);
+ * the gateway where there are none. */
 void sm_guest_net_resolvers(struct sm_guest_net *net, const char *path);
 
 /* The guest's resolv.conf. */

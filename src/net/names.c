@@ -15,8 +15,8 @@ void sm_names_clear(struct sm_names *names)
     names->slots = NULL;
 }
 
-/* The guest can aim at a neighbourhood only through addresses that allowed names resolve to, and gains
- * no more than evicting those: a keyed hash is not needed. */
+/* The guest can aim at a neighbourhood only through addresses that allowed names resolve to, and
+ * gains no more than evicting those: a keyed hash is not needed. */
 static size_t first_slot(const struct sm_ip *ip)
 {
     uint64_t h = sm_load_le64(ip->b) * 0x9e3779b97f4a7c15ULL ^ sm_load_le64(ip->b + 8);

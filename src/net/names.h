@@ -2,9 +2,9 @@
  * Which addresses our DNS gave for names that rules speak of, and until when.
  *
  * Bounded: a fixed number of entries in a small open-addressing table; when a neighbourhood is full
- * the entry that dies first makes room. An entry lives as long as its TTL says, at least a minute (so
- * that a program has the time to connect) and at most an hour. UDP has no connections that could
- * outlive the entry: traffic keeps it for another minute at a time, to the end of that hour.
+ * the entry that dies first makes room. An entry lives as long as its TTL says, at least a minute
+ * (so that a program has the time to connect) and at most an hour. UDP has no connections that
+ * could outlive the entry: traffic keeps it for another minute at a time, to the end of that hour.
  */
 #ifndef SM_NET_NAMES_H
 #define SM_NET_NAMES_H

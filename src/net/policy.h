@@ -1,22 +1,24 @@
 /*
- * Egress policy: what a guest may reach. Parsing and deciding only; net/egress.h applies it to frames.
+ * Egress policy: what a guest may reach. Parsing and deciding only; net/egress.h applies it to
+ * frames.
  *
- * A policy is a stack of layers and what any layer denies is denied. The command line makes one layer;
- * restoring a snapshot puts the new layer on top of the saved ones, so that a snapshot can only ever
- * become narrower. A policy without layers is "nobody has decided yet": the Internet and private
- * networks are allowed. Whoever captures a VM for others to restore saves that as `layer all`.
+ * A policy is a stack of layers and what any layer denies is denied. The command line makes one
+ * layer; restoring a snapshot puts the new layer on top of the saved ones, so that a snapshot can
+ * only ever become narrower. A policy without layers is "nobody has decided yet": the Internet and
+ * private networks are allowed. Whoever captures a VM for others to restore saves that as `layer
+ * all`.
  *
  * Within a layer, first match decides:
  *   1. loopback and unspecified addresses: denied, by whatever disguise. The one way to the host's
- *      loopback is the gateway address, for ports that every layer allows with `host-loopback`. Other
- *      addresses of this host, which the parser of rules cannot know, are decided by themselves
- *      (sm_policy_decide_own).
+ *      loopback is the gateway address, for ports that every layer allows with `host-loopback`.
+ *      Other addresses of this host, which the parser of rules cannot know, are decided by
+ *      themselves (sm_policy_decide_own).
  *   2. deny rules, also for the IPv4 address inside of a translated or tunnelled IPv6 one;
  *   3. allow rules for addresses;
- *   4. allow rules for names: an address that our DNS gave for a matching name, as long as that entry
- *      lives. They never open private ranges where the mode denies those (DNS rebinding);
- *   5. ports 53 and 853 where the layer has rules for names: denied, or another resolver would be the
- *      way around them;
+ *   4. allow rules for names: an address that our DNS gave for a matching name, as long as that
+ *      entry lives. They never open private ranges where the mode denies those (DNS rebinding);
+ *   5. ports 53 and 853 where the layer has rules for names: denied, or another resolver would be
+ *      the way around them;
  *   6. the mode: all, public (everything but private, link-local, shared, multicast and reserved
  *      ranges) or none.
  * Rules with ports do not match protocols without ports (ICMP echo).
@@ -24,10 +26,9 @@
  * Text form, one item a line; also the form that is stored:
  *     layer all|public|none
  *     allow|deny TARGET
- * The words may be written as the command's options (--egress MODE, --allow TARGET, --deny TARGET), which is what
- * messages say then.
- * TARGET: CIDR, ADDRESS, [V6-CIDR], NAME or *.NAME, host-loopback, each with an optional :PORT[-PORT];
- * an IPv6 target with ports is written in brackets.
+ * The words may be written as the command's options (--egress MODE, --allow TARGET, --deny TARGET),
+ * which is what messages say then. TARGET: CIDR, ADDRESS, [V6-CIDR], NAME or *.NAME, host-loopback,
+ * each with an optional :PORT[-PORT]; an IPv6 target with ports is written in brackets.
  */
 #ifndef SM_NET_POLICY_H
 #define SM_NET_POLICY_H
@@ -105,16 +106,18 @@ int sm_policy_add_rule(struct sm_policy *policy, bool allow, const char *target,
 /* Puts all layers of `other` on top, leaving out those that are there already. */
 int sm_policy_narrow(struct sm_policy *policy, const struct sm_policy *other, sm_error *err);
 
-/* Text to policy and back; the text of format is malloc'ed. *policy is overwritten, only on success. */
+/* Text to policy and back; the text of format is malloc'ed. *policy is overwritten, only on
+ * success. */
 int sm_policy_parse(const char *text, size_t len, struct sm_policy *policy, sm_error *err);
 int sm_policy_format(const struct sm_policy *policy, char **text, sm_error *err);
 
-/* May the guest talk to this address? `names`: the name rules the address was learned for, or NULL. */
+/* May the guest talk to this address? `names`: the name rules the address was learned for, or
+ * NULL. */
 enum sm_verdict sm_policy_decide(const struct sm_policy *policy, const struct sm_ip *ip, int port,
     const struct sm_name_set *names);
 
-/* The same for an address of this host (own_address.h): every layer has to open it, by a rule for this very
- * address or by `host-loopback`. */
+/* The same for an address of this host (own_address.h): every layer has to open it, by a rule for
+ * this very address or by `host-loopback`. */
 enum sm_verdict sm_policy_decide_own(const struct sm_policy *policy, const struct sm_ip *ip,
     int port, const struct sm_name_set *names);
 

@@ -188,8 +188,8 @@ enum sm_verdict sm_policy_decide_alias(const struct sm_policy *policy, const cha
     return SM_VERDICT_ALLOW;
 }
 
-/* Is it allowed or denied as an address, whatever its ports and names? An answer may name an address
- * that only a name rule opens, and one for which an allow rule opens some port. */
+/* Is it allowed or denied as an address, whatever its ports and names? An answer may name an
+ * address that only a name rule opens, and one for which an allow rule opens some port. */
 static bool layer_refuses_answer(
     const struct sm_policy *p, unsigned layer, const struct sm_ip *ip, enum sm_ip_class class)
 {

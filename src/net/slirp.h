@@ -1,18 +1,20 @@
 /*
  * One libslirp, driven by the VM's event loop.
  *
- * Loading. libslirp brings glib with it, which costs 0.3 ms (2 ms cold) and 30 relocated pages to load:
- * too much for the restore of a guest that may never send a packet. So it is loaded by dlopen (slirp_api.h) at
- * the start, on the loop's thread.
+ * Loading. libslirp brings glib with it, which costs 0.3 ms (2 ms cold) and 30 relocated pages to
+ * load: too much for the restore of a guest that may never send a packet. So it is loaded by dlopen
+ * (slirp_api.h) at the start, on the loop's thread.
  *
- * Driving. libslirp wants poll(2): fill a set, wait, hand back what happened. The loop tells of one descriptor
- * at a time: after each batch of work one "pump" hands back the events gathered so far, asks for the new set, changes
- * those watches that differ, and arms the timer. libslirp tells when it opens and closes descriptors.
+ * Driving. libslirp wants poll(2): fill a set, wait, hand back what happened. The loop tells of one
+ * descriptor at a time: after each batch of work one "pump" hands back the events gathered so far,
+ * asks for the new set, changes those watches that differ, and arms the timer. libslirp tells when
+ * it opens and closes descriptors.
  *
- * Its one timer of its own is that of router advertisements. The guest is configured without them, and one that
- * never fires does not wake idle guests.
+ * Its one timer of its own is that of router advertisements. The guest is configured without them,
+ * and one that never fires does not wake idle guests.
  *
- * What libslirp may get, and so keep, is its user's to decide (sockets.h); whom it serves is told by functions.
+ * What libslirp may get, and so keep, is its user's to decide (sockets.h); whom it serves is told
+ * by functions.
  *
  * Threads: the loop's alone.
  */
@@ -24,7 +26,8 @@
 
 struct sm_slirp_user {
     void (*send)(void *arg, const void *frame, size_t len); /* to the guest */
-    /* libslirp has opened a socket, only ever inside of sm_slirp_input; is done with one, or could not make it. */
+    /* libslirp has opened a socket, only ever inside of sm_slirp_input; is done with one, or could
+     * not make it. */
     void (*opened)(void *arg, int fd);
     void (*closed)(void *arg, int fd);
     void (*nonsense)(void *arg); /* the guest has sent what it cannot read */
@@ -60,8 +63,8 @@ void sm_slirp_stop(struct sm_slirp *s);
 
 /* Gives it a frame of the guest's. */
 void sm_slirp_input(struct sm_slirp *s, const uint8_t *frame, size_t len);
-/* libslirp takes the time only when it is polled, and counts the life of new sockets from there: to be called before a
- * frame that may make one. May close sockets. */
+/* libslirp takes the time only when it is polled, and counts the life of new sockets from there: to
+ * be called before a frame that may make one. May close sockets. */
 void sm_slirp_catch_up(struct sm_slirp *s);
 /* Has what the frames have made looked at. */
 void sm_slirp_pump_soon(struct sm_slirp *s);

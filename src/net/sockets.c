@@ -177,7 +177,8 @@ static bool may_open(struct sm_sockets *s, const struct sm_frame *f)
     return open < s->max || make_room(s);
 }
 
-/* A SYN. Data in it would be kept while libslirp connects; nobody has told a guest that it may send some. */
+/* A SYN. Data in it would be kept while libslirp connects; nobody has told a guest that it may send
+ * some. */
 static bool may_connect(struct sm_sockets *s, const uint8_t *frame, const struct sm_frame *f)
 {
     struct sm_flow *flow = sm_flows_find_from(&s->flows, f);
@@ -185,7 +186,8 @@ static bool may_connect(struct sm_sockets *s, const uint8_t *frame, const struct
     if (f->payload < f->end)
         return false;
     if (flow && sm_flows_is_repeated(flow, frame, f))
-        return false; /* libslirp repeats its answer by itself, and must not read the options again */
+        /* libslirp repeats its answer by itself, and must not read the options again */
+        return false;
     if (flow)
         s->end(s->end_arg, flow, false); /* the guest has forgotten it */
     if (!s->spare)

@@ -157,8 +157,8 @@ static void reject(struct tap *tap, const uint8_t *frame, const struct sm_frame 
         sm_virtio_net_deliver(tap->base.dev, &plain, answer, n);
 }
 
-/* The kernel writes the checksum after we have judged: it must be that of the frame's own protocol, or it would
- * be a way to write into what was judged. */
+/* The kernel writes the checksum after we have judged: it must be that of the frame's own protocol,
+ * or it would be a way to write into what was judged. */
 static bool checksum_is_in_place(const struct virtio_net_hdr_v1 *hdr, const struct sm_frame *f)
 {
     if (!hdr->flags)
@@ -219,8 +219,8 @@ static void on_event(void *arg, uint32_t events)
 
 /* ---- life ---------------------------------------------------------------------------------- */
 
-/* What the kernel may leave to the driver. An old kernel that refuses leaves nothing to it, which suits every
- * driver. */
+/* What the kernel may leave to the driver. An old kernel that refuses leaves nothing to it, which
+ * suits every driver. */
 static void tap_configure(struct sm_net_backend *backend, uint64_t features)
 {
     struct tap *tap = tap_of(backend);

@@ -119,8 +119,8 @@ static const struct sm_slirp_user slirp_user = {
     .pumped = on_pumped,
 };
 
-/* Where the guest is. It is told libslirp by us alone: frames that wait for an answer of the guest's to ARP, which
- * it need not give, would wait in libslirp. */
+/* Where the guest is. It is told libslirp by us alone: frames that wait for an answer of the
+ * guest's to ARP, which it need not give, would wait in libslirp. */
 static void introduce_guest(struct user_net *un)
 {
     uint8_t frame[SM_NEIGHBOUR_FRAME];
@@ -226,7 +226,8 @@ static void on_end(void *arg, const struct sm_flow *flow, bool for_guest)
     end_for_libslirp(arg, flow);
 }
 
-/* "Who has the gateway (name server)?", of IPv4 and IPv6. All that concerns neighbours ends here. */
+/* "Who has the gateway (name server)?", of IPv4 and IPv6. All that concerns neighbours ends
+ * here. */
 static bool answer_neighbour(
     struct user_net *un, const uint8_t *frame, size_t len, const struct sm_frame *f)
 {

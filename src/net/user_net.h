@@ -3,10 +3,11 @@
  * sockets of this process, so that no privileges are needed. Every frame passes the egress policy
  * first; DNS never reaches libslirp but goes to our own forwarder.
  *
- * Here it is put together of its parts: slirp.h drives libslirp, which is loaded when the first frame has passed the
- * policy; sockets.h bounds what libslirp keeps, backlog.h what waits for the guest, reassembly.h puts fragments together, of
- * which libslirp sees none. Nor does it see ARP or neighbour discovery: those are answered here, and libslirp is told
- * where the guest is, so that nothing waits for the guest to say so. Beyond the bounds frames are dropped, as networks do;
+ * Here it is put together of its parts: slirp.h drives libslirp, which is loaded when the first
+ * frame has passed the policy; sockets.h bounds what libslirp keeps, backlog.h what waits for the
+ * guest, reassembly.h puts fragments together, of which libslirp sees none. Nor does it see ARP or
+ * neighbour discovery: those are answered here, and libslirp is told where the guest is, so that
+ * nothing waits for the guest to say so. Beyond the bounds frames are dropped, as networks do;
  * docs/network.md has the sum.
  *
  * A snapshot holds nothing of this: connections are reset by the first segment after a restore.

@@ -120,7 +120,8 @@ static uint16_t first_port(const struct sm_ports *ports)
     return asked ? asked : found;
 }
 
-/* The first bytes on this socket: they fit. A client that has gone shows as such by the end of its socket. */
+/* The first bytes on this socket: they fit. A client that has gone shows as such by the end of its
+ * socket. */
 static void say_ok(int fd, uint32_t host_port)
 {
     char line[LINE_BYTES];

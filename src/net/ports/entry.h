@@ -1,6 +1,7 @@
 /*
- * Inside of the ports: what all ways in share, which are published TCP ports (publish.c), UDP ports (udp.c) and the front
- * door (door.c): who may come in, what the guest's proxy is told first, what is logged, and what counts.
+ * Inside of the ports: what all ways in share, which are published TCP ports (publish.c), UDP ports
+ * (udp.c) and the front door (door.c): who may come in, what the guest's proxy is told first, what
+ * is logged, and what counts.
  *
  * The order of the files: spec, peer_owner, door_socket < entry < udp, door < publish < found.
  *

@@ -30,8 +30,8 @@ struct sm_listeners {
 
 /* ---- what counts ----------------------------------------------------------------------------- */
 
-/* Offered to others than the guest itself: bound to any address. What is bound to its loopback has said that it is
- * not. */
+/* Offered to others than the guest itself: bound to any address. What is bound to its loopback has
+ * said that it is not. */
 static bool is_offered(const struct sm_wire_socket *s)
 {
     static const uint8_t zeros[16], mapped[12] = {[10] = 0xff, [11] = 0xff};

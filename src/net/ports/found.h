@@ -1,11 +1,12 @@
 /*
- * Listeners that are found by themselves: what listens in the guest gets a port of the host on 127.0.0.1,
- * and loses it when it listens no more.
+ * Listeners that are found by themselves: what listens in the guest gets a port of the host on
+ * 127.0.0.1, and loses it when it listens no more.
  *
- * The agent tells (WATCH, wire.h) over one connection, which is opened SM_LISTENERS_DELAY_MS after there
- * was a reason to: a command that is over by then has cost the guest nothing. A connection that is lost is
- * opened again as long as the guest runs. What the agent says is hostile: at most SM_LISTENERS_MAX
- * listeners count, and the next word is not listened to before SM_LISTENERS_REST_MS have passed.
+ * The agent tells (WATCH, wire.h) over one connection, which is opened SM_LISTENERS_DELAY_MS after
+ * there was a reason to: a command that is over by then has cost the guest nothing. A connection
+ * that is lost is opened again as long as the guest runs. What the agent says is hostile: at most
+ * SM_LISTENERS_MAX listeners count, and the next word is not listened to before
+ * SM_LISTENERS_REST_MS have passed.
  *
  * A port of the guest that is published already gets no second one.
  */
@@ -20,7 +21,8 @@
 #define SM_LISTENERS_REST_MS  200
 #define SM_LISTENERS_RETRY_MS 2000
 
-/* UDP sockets on these ports of the guest are taken for clients: what Linux gives those that ask for none. */
+/* UDP sockets on these ports of the guest are taken for clients: what Linux gives those that ask
+ * for none. */
 #define SM_LISTENERS_CLIENT_PORTS 32768
 
 struct sm_listener {
@@ -29,8 +31,8 @@ struct sm_listener {
     uint8_t family;   /* 4 or 6 */
 };
 
-/* Of all that listens, what is offered to others: bound to any address, not to the guest's loopback. Each port once,
- * in order: TCP first, then the lower port. Returns how many. */
+/* Of all that listens, what is offered to others: bound to any address, not to the guest's
+ * loopback. Each port once, in order: TCP first, then the lower port. Returns how many. */
 size_t sm_listeners_pick(
     const struct sm_wire_sockets *sockets, struct sm_listener found[SM_LISTENERS_MAX]);
 
@@ -44,7 +46,8 @@ int sm_listeners_create(struct sm_loop *loop, struct sm_vsock *vsock, struct sm_
 /* Before the ports are destroyed. */
 void sm_listeners_destroy(struct sm_listeners *listeners);
 
-/* What listens for all that is known; the agent's next word replaces it. Any thread, as the next. */
+/* What listens for all that is known; the agent's next word replaces it. Any thread, as the
+ * next. */
 void sm_listeners_set(struct sm_listeners *listeners, const struct sm_listener *found, size_t n);
 
 /* There is a reason to watch: a command was started. */

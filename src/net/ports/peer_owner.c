@@ -120,7 +120,8 @@ static enum answer ask(struct sm_peer_owner *o, uint8_t family, uint8_t protocol
     return judge(m->idiag_uid, m->idiag_inode);
 }
 
-/* A kernel that cannot tell of a protocol's sockets says that there is none. Ours is there for certain. */
+/* A kernel that cannot tell of a protocol's sockets says that there is none. Ours is there for
+ * certain. */
 static bool can_tell(struct sm_peer_owner *o, uint8_t family, uint8_t protocol,
     const struct end *peer, const struct end *local)
 {

@@ -14,8 +14,8 @@ struct sm_port_spec {
     bool found;       /* nobody asked for it (found.h) */
 };
 
-/* "[[IP:]HOST:]GUEST[/tcp|udp]", IPv6 addresses in brackets; an empty HOST is any free port. Without IP it
- * is 127.0.0.1. */
+/* "[[IP:]HOST:]GUEST[/tcp|udp]", IPv6 addresses in brackets; an empty HOST is any free port.
+ * Without IP it is 127.0.0.1. */
 int sm_port_spec_parse(const char *text, struct sm_port_spec *spec, sm_error *err);
 
 #endif

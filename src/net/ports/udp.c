@@ -1,7 +1,8 @@
 /*
- * Published UDP ports. A session is one sender of datagrams and one stream to the guest's proxy, on which
- * each datagram has its length in front. Towards the guest a datagram that the stream cannot take whole is
- * dropped; a frame is never cut, since a socketpair takes what fits and the rest is kept until it does.
+ * Published UDP ports. A session is one sender of datagrams and one stream to the guest's proxy, on
+ * which each datagram has its length in front. Towards the guest a datagram that the stream cannot
+ * take whole is dropped; a frame is never cut, since a socketpair takes what fits and the rest is
+ * kept until it does.
  */
 #include "net/ports/udp.h"
 
