@@ -4,8 +4,8 @@
  * Guests map the file by DAX, and reading metadata is what costs them: so there is as little of it
  * as there can be (no journal, no checksums, no backups, exactly as many inodes as files) and what
  * is used together is close together: the inodes of directories first, breadth-first, then each
- * directory's files; all inode tables, bitmaps and directory blocks in one run (flex_bg allows that),
- * which is the 2 MiB at the front of the image where it fits and its end where not.
+ * directory's files; all inode tables, bitmaps and directory blocks in one run (flex_bg allows
+ * that), which is the 2 MiB at the front of the image where it fits and its end where not.
  *
  * Everything is a function of the tree: times come from it, the UUID and the hash seed from the
  * caller, names are in byte order.

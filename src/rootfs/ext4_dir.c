@@ -1,8 +1,8 @@
 /*
- * Directory blocks, and the hash index (htree) of larger ones: block 0 holds "." and ".." and behind
- * them the index, one entry a leaf: the lowest hash of its names and its block. Leaves hold the names
- * in the order of their hashes. One level of index leads to some 70 000 names; what is larger than
- * that stays without an index, which is slow and right.
+ * Directory blocks, and the hash index (htree) of larger ones: block 0 holds "." and ".." and
+ * behind them the index, one entry a leaf: the lowest hash of its names and its block. Leaves hold
+ * the names in the order of their hashes. One level of index leads to some 70 000 names; what is
+ * larger than that stays without an index, which is slow and right.
  */
 #include "rootfs/ext4_dir.h"
 

@@ -1,8 +1,8 @@
 /*
  * The changes of a layer are applied to the tree: first all whiteouts, which hide what the layers
- * below brought and nothing of this one, then the entries in the archive's order. Of two entries with
- * one path the later wins. A directory over a directory changes its attributes and keeps what is in
- * it; any other pair of old and new replaces the old whole.
+ * below brought and nothing of this one, then the entries in the archive's order. Of two entries
+ * with one path the later wins. A directory over a directory changes its attributes and keeps what
+ * is in it; any other pair of old and new replaces the old whole.
  */
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,8 @@
 /*
- * A layer's tar archive becomes a list of changes. libarchive reads the archive (every dialect of tar,
- * sparse files, PAX), we bound what it says. Contents of regular files are written to blocks as they
- * come. Nothing here looks at the tree: what a path means is decided when all changes are known.
+ * A layer's tar archive becomes a list of changes. libarchive reads the archive (every dialect of
+ * tar, sparse files, PAX), we bound what it says. Contents of regular files are written to blocks
+ * as they come. Nothing here looks at the tree: what a path means is decided when all changes are
+ * known.
  */
 #include <archive.h>
 #include <archive_entry.h>
@@ -105,8 +106,9 @@ static int read_xattrs(struct reader *r, struct sm_inode *inode, const char *pat
     return 0;
 }
 
-/* The permissions. Of an access ACL libarchive puts the owning group's rights in the place of the group bits, which are
- * the mask's where there is one (acl(5)), as the archive's header has them. */
+/* The permissions. Of an access ACL libarchive puts the owning group's rights in the place of the
+ * group bits, which are the mask's where there is one (acl(5)), as the archive's header has
+ * them. */
 static uint32_t read_permissions(struct reader *r)
 {
     uint32_t mode = archive_entry_perm(r->entry) & 07777;
@@ -121,8 +123,8 @@ static uint32_t read_permissions(struct reader *r)
     return mode;
 }
 
-/* PAX has "-5.25" for 5.25 s before 1970; libarchive gives the parts as they stand there. (Of "-0.25" it loses the
- * sign, for which there is no remedy.) */
+/* PAX has "-5.25" for 5.25 s before 1970; libarchive gives the parts as they stand there. (Of
+ * "-0.25" it loses the sign, for which there is no remedy.) */
 static void read_time(struct reader *r, struct sm_inode *inode)
 {
     inode->mtime = archive_entry_mtime(r->entry);
@@ -318,8 +320,8 @@ static struct sm_change *add_change(struct reader *r, const char *path, const ch
 
 static const char whiteout_prefix[] = ".wh.";
 
-/* Whether the path is a whiteout; *rc tells how noting it went. Names that begin with ".wh..wh." but
- * for the opaque marker are leftovers of AUFS that mean nothing. */
+/* Whether the path is a whiteout; *rc tells how noting it went. Names that begin with ".wh..wh."
+ * but for the opaque marker are leftovers of AUFS that mean nothing. */
 static bool read_whiteout(struct reader *r, char *path, int *rc)
 {
     char *slash = strrchr(path, '/');
@@ -450,8 +452,9 @@ int sm_layer_read(struct sm_rootfs *rootfs, sm_rootfs_read_fn *read, void *arg,
         rc = tar_failed(&r);
     else
         rc = read_entries(&r);
-    /* Behind the end of the archive there is padding, which the digests cover. After nonsense the rest
-     * is read too: when the digest turns out wrong, that is the better word for what happened. */
+    /* Behind the end of the archive there is padding, which the digests cover. After nonsense the
+     * rest is read too: when the digest turns out wrong, that is the better word for what
+     * happened. */
     sm_error first = err ? *err : (sm_error){0};
     const void *rest;
     while (

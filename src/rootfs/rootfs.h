@@ -1,11 +1,12 @@
 /*
- * Layers -> one read-only ext4 image file, without root and without touching the host's file system.
+ * Layers -> one read-only ext4 image file, without root and without touching the host's file
+ * system.
  *
  * Layers are given bottom-up, each as the bytes of its tar archive, and each is read exactly once:
  * file contents go straight to blocks of the image (space.h), names and inodes to a tree in memory
  * (tree.h). When a layer's tar has ended, its changes are applied to the tree, whiteouts first, so
- * that their place in the tar does not matter. When all layers are there, the file system's metadata
- * is written around the contents (ext4.c).
+ * that their place in the tar does not matter. When all layers are there, the file system's
+ * metadata is written around the contents (ext4.c).
  *
  * The same layers give the same bytes. One thread at a time per builder.
  */
@@ -29,7 +30,8 @@ struct sm_rootfs_limits {
 #define SM_ROOTFS_MAX_FILES  1000000
 #define SM_ROOTFS_MAX_LAYERS 1000
 
-/* `fd` is the empty image file, open for writing, and `path` leads to the same; both are borrowed. */
+/* `fd` is the empty image file, open for writing, and `path` leads to the same; both are
+ * borrowed. */
 int sm_rootfs_new(int fd, const char *path, const struct sm_rootfs_limits *limits,
     struct sm_rootfs **rootfs, sm_error *err);
 void sm_rootfs_free(struct sm_rootfs *rootfs);

@@ -30,7 +30,8 @@ struct sm_changes {
     size_t count;
 };
 
-/* Reads a layer's archive: contents into space, the rest into *changes (to be freed even on failure). */
+/* Reads a layer's archive: contents into space, the rest into *changes (to be freed even on
+ * failure). */
 int sm_layer_read(struct sm_rootfs *rootfs, sm_rootfs_read_fn *read, void *arg,
     struct sm_changes *changes, sm_error *err);
 /* Applies and frees the changes. */

@@ -18,8 +18,9 @@ enum {
     SM_TREE_MAX_SYMLINKS = 40,
 };
 
-/* Components of link targets that an image may have walked in all, over all its layers: a second of work. A path may
- * lead through 40 links of 2000 components, so a layer of some kilobytes could ask for hours. */
+/* Components of link targets that an image may have walked in all, over all its layers: a second of
+ * work. A path may lead through 40 links of 2000 components, so a layer of some kilobytes could ask
+ * for hours. */
 #define SM_TREE_MAX_STEPS (128ull << 20)
 
 /* Blocks of 4 KiB: file blocks logical.. are the image's phys... */
@@ -89,8 +90,8 @@ struct sm_node *sm_tree_child(
 bool sm_path_clean(char *path);
 
 /* The directory that holds the last component of a clean path, symbolic links on the way followed;
- * *name is that component ("" for the root itself). What is missing is made (mode 0755, root's) when
- * `make`, else *dir is NULL. */
+ * *name is that component ("" for the root itself). What is missing is made (mode 0755, root's)
+ * when `make`, else *dir is NULL. */
 int sm_tree_parent(struct sm_tree *tree, const char *path, bool make, struct sm_node **dir,
     const char **name, sm_error *err);
 

@@ -110,8 +110,8 @@ int sm_snapshot_cache_find(
 
 /* ---- locks --------------------------------------------------------------------------------- */
 
-/* 0: locked; 1: somebody else has it. The lock file is only removed by who holds it: who has waited checks that
- * the file it locked is still the one of that name. */
+/* 0: locked; 1: somebody else has it. The lock file is only removed by who holds it: who has waited
+ * checks that the file it locked is still the one of that name. */
 static int try_lock(
     struct sm_snapshot_cache *cache, const struct name *name, int *fd, sm_error *err)
 {
@@ -258,7 +258,8 @@ int sm_snapshot_cache_remove(struct sm_snapshot_cache *cache, const char *key, s
 
 /* ---- prune --------------------------------------------------------------------------------- */
 
-/* What is left, and the first thing that went wrong: one file that cannot be removed does not keep the others. */
+/* What is left, and the first thing that went wrong: one file that cannot be removed does not keep
+ * the others. */
 struct pruning {
     struct sm_snapshot_cache *cache;
     int rc;
@@ -271,8 +272,8 @@ static void cannot(struct pruning *p, const char *name)
         p->rc = sm_error_errno(p->err, errno, "cannot remove %s/%s", p->cache->dir, name);
 }
 
-/* Removes what belongs to a key that nobody works on: the snapshot if `all`, otherwise leftovers. True if the
- * snapshot is gone. */
+/* Removes what belongs to a key that nobody works on: the snapshot if `all`, otherwise leftovers.
+ * True if the snapshot is gone. */
 static bool remove_idle(struct pruning *p, const char *key, bool all)
 {
     struct name name, lock_name;

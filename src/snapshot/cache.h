@@ -45,8 +45,8 @@ int sm_snapshot_cache_find(
 int sm_snapshot_cache_path(
     struct sm_snapshot_cache *cache, const char *key, char **path, sm_error *err);
 
-/* Waits until nobody else works on the key: timeout_ms at most, SM_EBUSY when that is over; negative: as long as who works
- * on it lives. */
+/* Waits until nobody else works on the key: timeout_ms at most, SM_EBUSY when that is over;
+ * negative: as long as who works on it lives. */
 int sm_snapshot_cache_lock(struct sm_snapshot_cache *cache, const char *key, int timeout_ms,
     struct sm_snapshot_lock **lock, sm_error *err);
 void sm_snapshot_cache_unlock(struct sm_snapshot_lock *lock);
@@ -68,8 +68,8 @@ int sm_snapshot_cache_remove(struct sm_snapshot_cache *cache, const char *key, s
 
 /* Removes what was not used for max_age_s seconds, then the least recently used until at most
  * max_bytes are left on disk, and what crashed writers left behind. UINT64_MAX means no such bound.
- * Keys that somebody works on are left alone. *removed and *freed_bytes may be NULL; they are told as well when something
- * could not be removed. */
+ * Keys that somebody works on are left alone. *removed and *freed_bytes may be NULL; they are told
+ * as well when something could not be removed. */
 int sm_snapshot_cache_prune(struct sm_snapshot_cache *cache, uint64_t max_bytes, uint64_t max_age_s,
     size_t *removed, uint64_t *freed_bytes, sm_error *err);
 

@@ -17,9 +17,10 @@
 /* Opens a regular file for reading. */
 int sm_snapshot_open(const char *path, int *fd, sm_error *err);
 
-/* A file under a running VM must not change, so one that somebody else may write (another user's but root's, or by its
- * mode) is replaced by a copy without a name in the directory `dir`: a reflink where there are such, else of its data.
- * Not more than its first `bytes` are copied. What was read of it before is to be read again from a copy (*copied). */
+/* A file under a running VM must not change, so one that somebody else may write (another user's
+ * but root's, or by its mode) is replaced by a copy without a name in the directory `dir`: a
+ * reflink where there are such, else of its data. Not more than its first `bytes` are copied. What
+ * was read of it before is to be read again from a copy (*copied). */
 int sm_snapshot_own(int *fd, const char *dir, uint64_t bytes, bool *copied, sm_error *err);
 
 /* Everything but RAM. `name` is for messages. */

@@ -14,8 +14,10 @@
 #define DEFAULT_THREADS  4
 #define MAX_THREADS      64
 #define PAGES_PER_THREAD 8192 /* 32 MiB, some 3 ms: less is done before a thread has started */
-#define ROOM_FOR_DIFFS   (SM_SNAPSHOT_MAX_NOTE + 2048u) /* metadata of a diff may be longer by that */
-#define MAX_WRITE        (4u << 20) /* one pwrite: bounds what is done after another thread failed */
+/* metadata of a diff may be longer by that */
+#define ROOM_FOR_DIFFS (SM_SNAPSHOT_MAX_NOTE + 2048u)
+/* one pwrite: bounds what is done after another thread failed */
+#define MAX_WRITE (4u << 20)
 
 int sm_snapshot_write_options_get(const struct sm_snapshot_write_options *options,
     struct sm_snapshot_write_options *full, sm_error *err)
