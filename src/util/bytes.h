@@ -1,4 +1,5 @@
-/* Loads and stores at any alignment (le: little-endian, be: as networks have it), and small integer helpers. */
+/* Loads and stores at any alignment (le: little-endian, be: as networks have it), and small integer
+ * helpers. */
 #ifndef SM_UTIL_BYTES_H
 #define SM_UTIL_BYTES_H
 

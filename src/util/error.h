@@ -5,8 +5,9 @@
  * The function that notices the failure writes the sentence (sm_error_set, sm_error_errno); callers
  * put context in front of it on the way up (sm_error_prefix). All accept a NULL error.
  *
- * Whatever is put into a sentence, it comes out as text that a terminal shows (util/text.h). Only line ends stay, for
- * the console's lines; where a guest or an image must not make lines of its own, sm_text_clean is called before.
+ * Whatever is put into a sentence, it comes out as text that a terminal shows (util/text.h). Only
+ * line ends stay, for the console's lines; where a guest or an image must not make lines of its
+ * own, sm_text_clean is called before.
  */
 #ifndef SM_UTIL_ERROR_H
 #define SM_UTIL_ERROR_H

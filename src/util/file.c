@@ -29,7 +29,8 @@ static int in_the_way(const struct sm_partial *p, sm_error *err)
         "%s is in the way, and is no file that this user has left there: remove it", p->partial);
 }
 
-/* What is only looked at and locked need not be writable: its writer may have made it read-only already. */
+/* What is only looked at and locked need not be writable: its writer may have made it read-only
+ * already. */
 static int open_found(const struct sm_partial *p, bool resume)
 {
     int how = resume ? O_RDWR : O_RDONLY;
@@ -240,7 +241,8 @@ DIR *sm_open_dir(int dir, const char *name, int flags)
     return list;
 }
 
-/* What is in a directory is gone after a crash of the host if the directory is; one that cannot be flushed only delays durability. */
+/* What is in a directory is gone after a crash of the host if the directory is; one that cannot be
+ * flushed only delays durability. */
 static int make_dir(int dir, const char *path)
 {
     if (mkdirat(dir, path, 0700) != 0)

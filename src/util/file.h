@@ -1,13 +1,15 @@
 /*
  * Files and directories that are written where others can get at them.
  *
- * A file that must appear whole or not at all is made beside its place, as NAME.partial, and renamed when it is
- * whole. The name can be foreseen, so the directory may hold anything there already: another writer's file, what
- * a killed writer left, or what another user planted (a link to somewhere, a file that he keeps open). Hence:
- * - It is made new (O_EXCL, mode 0600). What is there already is looked at without following links; what is not a
- *   regular file of ours with this one name is refused and left alone.
- * - An exclusive lock (flock) lies on it while it is written, and dies with its writer. What has no lock is a
- *   leftover: it is removed and made anew, or gone on with where that was asked for (and nobody else may read it).
+ * A file that must appear whole or not at all is made beside its place, as NAME.partial, and
+ * renamed when it is whole. The name can be foreseen, so the directory may hold anything there
+ * already: another writer's file, what a killed writer left, or what another user planted (a link
+ * to somewhere, a file that he keeps open). Hence:
+ * - It is made new (O_EXCL, mode 0600). What is there already is looked at without following links;
+ *   what is not a regular file of ours with this one name is refused and left alone.
+ * - An exclusive lock (flock) lies on it while it is written, and dies with its writer. What has no
+ *   lock is a leftover: it is removed and made anew, or gone on with where that was asked for (and
+ *   nobody else may read it).
  * - It is locked under a name that still leads to it, and renamed only if that is still so.
  * Where it is not committed it is removed: a failure (a full disk, too) leaves nothing behind.
  *
@@ -51,7 +53,8 @@ enum sm_partial_sync {
     SM_PARTIAL_SYNC_ALL,  /* and there */
 };
 
-/* SM_EBUSY when another writer is at it; SM_EEXIST when something is in the way. options may be NULL. */
+/* SM_EBUSY when another writer is at it; SM_EEXIST when something is in the way. options may be
+ * NULL. */
 int sm_partial_open(struct sm_partial *p, int dir, const char *name,
     const struct sm_partial_options *options, sm_error *err);
 /* Gives it its name; fd stays open, and locked. */
@@ -76,12 +79,13 @@ int sm_read_file_at(
 /* Opens a directory to read its entries; `flags` as O_NOFOLLOW. NULL, with errno: it cannot be. */
 DIR *sm_open_dir(int dir, const char *name, int flags);
 
-/* Makes the directory, mode 0700, and those above it that are missing, `path` being relative to `dir`; those that it made are there
- * after a crash of the host. Fails with errno. */
+/* Makes the directory, mode 0700, and those above it that are missing, `path` being relative to
+ * `dir`; those that it made are there after a crash of the host. Fails with errno. */
 int sm_make_dirs(int dir, const char *path);
 
-/* The same of a path, and opens it: a place for what is ours alone. SM_EPERM when it belongs to another user, or others may
- * write into it: they could put files in place of ours. `what` is for the sentence, as "image store". */
+/* The same of a path, and opens it: a place for what is ours alone. SM_EPERM when it belongs to
+ * another user, or others may write into it: they could put files in place of ours. `what` is for
+ * the sentence, as "image store". */
 int sm_open_private_dir(const char *path, const char *what, int *fd, sm_error *err);
 
 #endif

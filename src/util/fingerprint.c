@@ -14,7 +14,8 @@
 #include "util/error.h"
 #include "util/file.h"
 
-/* Odd numbers with well spread bits: the fractions of the golden ratio and of the square root of 3. */
+/* Odd numbers with well spread bits: the fractions of the golden ratio and of the square root of
+ * 3. */
 #define PRIME_A 0x9e3779b97f4a7c15u
 #define PRIME_B 0xbb67ae8584caa73bu
 

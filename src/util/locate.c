@@ -15,8 +15,8 @@
 #include "util/error.h"
 #include "util/paths.h"
 
-/* DIR/[SUB/]NAME if it can be read, NULL otherwise (or without memory: then it is not found). One that is there but may not be
- * read is put into *denied. */
+/* DIR/[SUB/]NAME if it can be read, NULL otherwise (or without memory: then it is not found). One
+ * that is there but may not be read is put into *denied. */
 static char *readable(const char *dir, const char *sub, const char *name, char **denied)
 {
     char *path;
@@ -31,8 +31,8 @@ static char *readable(const char *dir, const char *sub, const char *name, char *
     return NULL;
 }
 
-/* The directory of the running program. An upgrade may have replaced its file: then the kernel adds a word to its name, which
- * is no path any more, but what belongs to us is still where it was. */
+/* The directory of the running program. An upgrade may have replaced its file: then the kernel adds
+ * a word to its name, which is no path any more, but what belongs to us is still where it was. */
 static char *program_dir(void)
 {
     char path[PATH_MAX];
@@ -47,8 +47,9 @@ static char *program_dir(void)
     return strdup(path);
 }
 
-/* The directory of the shared library that we are in; NULL: we are in the program itself. The loader's own record says what was
- * loaded from where, and names no file for the program. dladdr names argv[0] then: whatever the one who started us chose. */
+/* The directory of the shared library that we are in; NULL: we are in the program itself. The
+ * loader's own record says what was loaded from where, and names no file for the program. dladdr
+ * names argv[0] then: whatever the one who started us chose. */
 static char *library_dir(void)
 {
     static const char marker;

@@ -2,10 +2,11 @@
  * The event loop of one VM. See loop.h for the rules.
  *
  * Other threads reach the loop's thread through two queues under `lock` (calls, with their caller
- * waiting on `done`, and posts) and one bell that ends epoll_wait. Each turn serves calls first; then,
- * unless paused, posts, due timers, and ONE event of the last epoll_wait, so that a call or a pause gets
- * in between two callbacks and events that were already fetched survive a pause. What is removed is
- * only unlinked and marked dead; it is freed when no fetched event can point to it any more.
+ * waiting on `done`, and posts) and one bell that ends epoll_wait. Each turn serves calls first;
+ * then, unless paused, posts, due timers, and ONE event of the last epoll_wait, so that a call or a
+ * pause gets in between two callbacks and events that were already fetched survive a pause. What is
+ * removed is only unlinked and marked dead; it is freed when no fetched event can point to it any
+ * more.
  */
 #include "util/loop.h"
 
@@ -24,7 +25,8 @@
 #include "util/thread.h"
 
 #define EVENTS_PER_WAIT 64
-#define TURN_LIMIT      10000 /* events of one sm_loop_turn: an endless exchange must not hang a test */
+/* events of one sm_loop_turn: an endless exchange must not hang a test */
+#define TURN_LIMIT 10000
 
 /* What a watch is told is what epoll tells. */
 _Static_assert(
@@ -357,7 +359,8 @@ void sm_loop_timer_destroy(struct sm_loop_timer *timer)
     free(timer);
 }
 
-/* Calls one due timer; returns the milliseconds to the next one (0: there may be more, -1: none). */
+/* Calls one due timer; returns the milliseconds to the next one (0: there may be more, -1:
+ * none). */
 static int run_timer(struct sm_loop *loop)
 {
     if (!loop->timers)

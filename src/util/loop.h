@@ -14,8 +14,8 @@
  * again from that moment on, and the memory goes away after the running round of events.
  *
  * Pause is for capture: from the return of sm_loop_pause to sm_loop_resume no watch, timer or post
- * runs, so nothing changes guest memory or device state; sm_loop_run is still served. Edge-triggered
- * events (SM_LOOP_EDGE) are not lost by it.
+ * runs, so nothing changes guest memory or device state; sm_loop_run is still served.
+ * Edge-triggered events (SM_LOOP_EDGE) are not lost by it.
  */
 #ifndef SM_UTIL_LOOP_H
 #define SM_UTIL_LOOP_H
@@ -50,8 +50,8 @@ int sm_loop_create(struct sm_loop **loop, sm_error *err);
 /* Starts the thread, all signals blocked. `name` (at most 15 bytes) is what ps and gdb show. */
 int sm_loop_start(struct sm_loop *loop, const char *name, sm_error *err);
 
-/* Lets the running callback and all posts made so far finish, and joins the thread. Harmless when it
- * does not run. Never from the loop's thread. */
+/* Lets the running callback and all posts made so far finish, and joins the thread. Harmless when
+ * it does not run. Never from the loop's thread. */
 void sm_loop_stop(struct sm_loop *loop);
 
 /* Stops, and frees the loop and the watches that are left; their descriptors are not closed. Timers
@@ -59,16 +59,16 @@ void sm_loop_stop(struct sm_loop *loop);
 void sm_loop_destroy(struct sm_loop *loop);
 SM_DEFINE_CLEANUP(struct sm_loop *, sm_loop_destroy)
 
-/* Without a thread: does everything that is due, and what comes of it, on the caller's; does not wait.
- * For tests and fuzz targets, which want every step in their own hands. */
+/* Without a thread: does everything that is due, and what comes of it, on the caller's; does not
+ * wait. For tests and fuzz targets, which want every step in their own hands. */
 void sm_loop_turn(struct sm_loop *loop);
 
 /* True on the loop's thread, and on every thread while the loop's thread does not run. */
 bool sm_loop_is_here(struct sm_loop *loop);
 
-/* At the head of functions that are for the loop's thread only. Looked at in builds for tests (ASan,
- * TSan, fuzzing); a release is built with NDEBUG and pays nothing, nor does a library of ours end
- * the process of its user. */
+/* At the head of functions that are for the loop's thread only. Looked at in builds for tests
+ * (ASan, TSan, fuzzing); a release is built with NDEBUG and pays nothing, nor does a library of
+ * ours end the process of its user. */
 #ifdef NDEBUG
 #define sm_loop_check_here(loop) ((void)(loop))
 #else
@@ -92,8 +92,8 @@ void sm_loop_timer_destroy(struct sm_loop_timer *timer); /* NULL: nothing */
 /* Runs fn(arg) on the loop's thread and returns after it has. */
 void sm_loop_run(struct sm_loop *loop, sm_loop_fn *fn, void *arg);
 
-/* Queues fn(arg) for the loop's thread; before sm_loop_start: until the start. SM_ECANCELLED: the loop
- * was stopped. Posts run in the order they were made. */
+/* Queues fn(arg) for the loop's thread; before sm_loop_start: until the start. SM_ECANCELLED: the
+ * loop was stopped. Posts run in the order they were made. */
 int sm_loop_post(struct sm_loop *loop, sm_loop_fn *fn, void *arg, sm_error *err);
 
 /* See above. Pauses do not nest. Waits for the callback that runs. */

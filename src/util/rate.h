@@ -1,4 +1,5 @@
-/* A bound on how often something is told: `burst` at once, then `per_second`; what is not told is counted. */
+/* A bound on how often something is told: `burst` at once, then `per_second`; what is not told is
+ * counted. */
 #ifndef SM_UTIL_RATE_H
 #define SM_UTIL_RATE_H
 

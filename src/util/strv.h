@@ -1,4 +1,5 @@
-/* A growing vector of strings that owns them; items is NULL-terminated, or NULL while it is empty. */
+/* A growing vector of strings that owns them; items is NULL-terminated, or NULL while it is
+ * empty. */
 #ifndef SM_UTIL_STRV_H
 #define SM_UTIL_STRV_H
 

@@ -8,8 +8,9 @@ static bool follows(unsigned char c)
     return (c & 0xc0) == 0x80;
 }
 
-/* Bytes of the well-formed UTF-8 sequence at p (RFC 3629: shortest form, no surrogates, up to U+10FFFF); 0: there is
- * none. Looks at no byte behind one that does not fit, so not behind the NUL. */
+/* Bytes of the well-formed UTF-8 sequence at p (RFC 3629: shortest form, no surrogates, up to
+ * U+10FFFF); 0: there is none. Looks at no byte behind one that does not fit, so not behind the
+ * NUL. */
 static size_t sequence(const unsigned char *p)
 {
     if (p[0] < 0x80)

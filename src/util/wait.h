@@ -1,6 +1,6 @@
 /*
- * How long to wait for something: until a point of time, or for as long as somebody who is asked at every
- * tick does not say that it is over (guest_wait.h). Loops that wait take slices:
+ * How long to wait for something: until a point of time, or for as long as somebody who is asked at
+ * every tick does not say that it is over (guest_wait.h). Loops that wait take slices:
  *
  *     while (!there) {
  *         poll(..., sm_wait_slice(wait));

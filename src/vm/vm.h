@@ -48,8 +48,9 @@ void sm_vm_begin_wait(const sm_vm *vm, struct sm_guest_wait *wait, int64_t extra
 /* A connection to the agent: one that is there already and unused, or a new one. */
 int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, struct sm_wait *wait, sm_error *err);
 
-/* One request of the agent's that is answered with `answer`, decoded to *to (NULL with OK). Its connection is closed then, and
- * what the answer points to is gone with it: who reads texts or bytes of an answer asks on a channel of his own. */
+/* One request of the agent's that is answered with `answer`, decoded to *to (NULL with OK). Its
+ * connection is closed then, and what the answer points to is gone with it: who reads texts or
+ * bytes of an answer asks on a channel of his own. */
 int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer,
     void *to, struct sm_wait *wait, sm_error *err);
 

@@ -1,22 +1,24 @@
 /*
  * vCPU threads, how they are parked, and how a machine ends.
  *
- * `request` tells the threads what to do; they look at it before every entry into the guest, and whoever
- * changes it kicks them, so a thread in the guest comes out (kicks are never lost, see hypervisor.h). To
- * park, a thread first completes what is left of its last exit (an MMIO read whose value the guest has
- * not got yet is not part of the registers), then it waits for the request to change. A new thread gets ready
- * while create makes the devices, and holds until boot or resume.
+ * `request` tells the threads what to do; they look at it before every entry into the guest, and
+ * whoever changes it kicks them, so a thread in the guest comes out (kicks are never lost, see
+ * hypervisor.h). To park, a thread first completes what is left of its last exit (an MMIO read
+ * whose value the guest has not got yet is not part of the registers), then it waits for the
+ * request to change. A new thread gets ready while create makes the devices, and holds until boot
+ * or resume.
  *
- * A vCPU that holds or is parked is read and written by whoever needs it, or, where the hypervisor wants it so, by
- * its own thread, which is handed a task and does it in between (sm_hv_state_from_any_thread).
+ * A vCPU that holds or is parked is read and written by whoever needs it, or, where the hypervisor
+ * wants it so, by its own thread, which is handed a task and does it in between
+ * (sm_hv_state_from_any_thread).
  *
- * What the console says is anybody's word: the guest's root writes there as the kernel does. So a line about a
- * panic is believed at a reset that left the devices as they were. A kernel that reboots in order takes
- * its drivers off them first, one that panics does nothing of the kind.
+ * What the console says is anybody's word: the guest's root writes there as the kernel does. So a
+ * line about a panic is believed at a reset that left the devices as they were. A kernel that
+ * reboots in order takes its drivers off them first, one that panics does nothing of the kind.
  *
- * The end is decided by the first thread that calls sm_machine_finish; it asks all vCPU threads to quit.
- * The device thread then resets all devices, which closes the vsock streams, so nobody waits for a guest
- * that is gone.
+ * The end is decided by the first thread that calls sm_machine_finish; it asks all vCPU threads to
+ * quit. The device thread then resets all devices, which closes the vsock streams, so nobody waits
+ * for a guest that is gone.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -29,10 +31,11 @@
 #include "util/text.h"
 #include "vmm/machine_internal.h"
 
-/* Of the guest's own time: a vCPU that waits for a CPU of the host, or for the device thread, comes in the end. */
+/* Of the guest's own time: a vCPU that waits for a CPU of the host, or for the device thread, comes
+ * in the end. */
 #define PAUSE_MS 30000
 
-/* ---- the end ------------------------------------------------------------------------------------ */
+/* ---- the end ------------------------------------------------------------------------------- */
 
 /* Appends the last lines of the console that fit. */
 static void append_console(struct sm_machine *m, char *message, size_t size)
@@ -47,7 +50,8 @@ static void append_console(struct sm_machine *m, char *message, size_t size)
         snprintf(message + used, size - used, "%s%s", title, tail);
 }
 
-/* A guest whose memory is gone ends in any way: where KVM emulates, it even takes a fault of its own. */
+/* A guest whose memory is gone ends in any way: where KVM emulates, it even takes a fault of its
+ * own. */
 static void blame_lost_file(const struct sm_machine *m, struct sm_machine_end *end)
 {
     char file[512];
@@ -141,7 +145,7 @@ static void reset_write(void *dev, uint64_t offset, const void *data, unsigned l
 
 const struct sm_bus_ops sm_machine_reset_ops = {.read = reset_read, .write = reset_write};
 
-/* ---- exits --------------------------------------------------------------------------------------- */
+/* ---- exits --------------------------------------------------------------------------------- */
 
 static void access_bus(
     const struct sm_bus *bus, uint64_t address, uint8_t *data, unsigned size, bool write)
@@ -192,7 +196,7 @@ static void handle_exit(struct sm_machine_vcpu *v, const struct sm_hv_exit *exit
     }
 }
 
-/* ---- threads --------------------------------------------------------------------------------------- */
+/* ---- threads ------------------------------------------------------------------------------- */
 
 /* A vCPU's state to be read or written. Under the machine's lock but for the doing. */
 struct sm_machine_task {
@@ -328,7 +332,7 @@ static int has_ended(const struct sm_machine *m, sm_error *err)
     return sm_error_set(err, SM_EGUEST, "the machine has ended: %s", m->end.message);
 }
 
-/* ---- state ---------------------------------------------------------------------------------------------- */
+/* ---- state --------------------------------------------------------------------------------- */
 
 static int hand_over(struct sm_machine_vcpu *v, struct sm_machine_task *task)
 {
@@ -360,9 +364,10 @@ int sm_machine_set_vcpu(
     return hand_over(&m->vcpus[index], &(struct sm_machine_task){.set = state, .err = err});
 }
 
-/* ---- pause and resume ---------------------------------------------------------------------------------- */
+/* ---- pause and resume ---------------------------------------------------------------------- */
 
-/* Until all are parked. True: in vain. With the lock, which is let go while the kernel is asked for the vCPUs' time. */
+/* Until all are parked. True: in vain. With the lock, which is let go while the kernel is asked for
+ * the vCPUs' time. */
 static bool wait_for_all(struct sm_machine *m, struct sm_wait *wait)
 {
     bool over = false;
@@ -479,7 +484,8 @@ bool sm_machine_is_paused(struct sm_machine *m, const struct sm_pause *pause)
 
 int sm_machine_go(struct sm_machine *m, sm_error *err)
 {
-    /* The vCPUs first, a thread takes its time to start: until then what they want of the devices is done by them. */
+    /* The vCPUs first, a thread takes its time to start: until then what they want of the devices
+     * is done by them. */
     int rc = run_again(m, err);
     if (rc || m->loop_started)
         return rc;

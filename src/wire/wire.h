@@ -42,18 +42,18 @@
  * command, its process group is killed, unless EXEC had SM_WIRE_EXEC_DETACH: then the command runs
  * on, blocks when its output pipes are full, and a later ATTACH with its pid takes up the streams
  * (stdin credit starts afresh) and gets the EXIT, even if the command ended in between. A command
- * without it that was there at a FREEZE lives on in the copies of the guest, too, and what it writes is
- * thrown away; the one that RESTORE names becomes like those with the flag.
+ * without it that was there at a FREEZE lives on in the copies of the guest, too, and what it
+ * writes is thrown away; the one that RESTORE names becomes like those with the flag.
  *
  * Ports. Connections to port SM_WIRE_PROXY_PORT of the guest carry no frames. They begin with
- * SM_WIRE_PROXY_FIRST bytes: u16 port, u16 protocol (6 or 17). TCP: the agent connects to that port of
- * the guest's loopback (127.0.0.1, then ::1) and passes bytes on in both directions, each of which ends
- * by itself; a connection that cannot be made just ends. UDP: each datagram is preceded by its length
- * (u16); one connection is one sender. With SM_WIRE_PROXY_SAY_OK added to the protocol of TCP the agent sends
- * "OK PORT\n" once it is connected, before all else: the answer that clients of a front door wait for.
- * With SM_WIRE_PROXY_OUTSIDE added (TCP, UDP) somebody else than the VM's owner comes: the agent connects to the
- * port at the card's address, from there: services that are bound to the loopback are not reached, and none takes
- * it for its own machine's.
+ * SM_WIRE_PROXY_FIRST bytes: u16 port, u16 protocol (6 or 17). TCP: the agent connects to that port
+ * of the guest's loopback (127.0.0.1, then ::1) and passes bytes on in both directions, each of
+ * which ends by itself; a connection that cannot be made just ends. UDP: each datagram is preceded
+ * by its length (u16); one connection is one sender. With SM_WIRE_PROXY_SAY_OK added to the
+ * protocol of TCP the agent sends "OK PORT\n" once it is connected, before all else: the answer
+ * that clients of a front door wait for. With SM_WIRE_PROXY_OUTSIDE added (TCP, UDP) somebody else
+ * than the VM's owner comes: the agent connects to the port at the card's address, from there:
+ * services that are bound to the loopback are not reached, and none takes it for its own machine's.
  *
  * Values: u16, u32, u64, i32 as they are. Strings: u32 length, the bytes, a NUL (not counted); no
  * NUL inside. Bytes: u32 length, the bytes. String lists: u32 count, u32 total length, then that
@@ -257,8 +257,8 @@ struct sm_wire_set_identity {
     const char *machine_id; /* 32 lower-case hexadecimal digits; "": keep */
 };
 
-/* SET_CLOCK, ADD_ENTROPY and SET_IDENTITY at once, then THAW if there was a FREEZE. OK means: all of it
- * was done. */
+/* SET_CLOCK, ADD_ENTROPY and SET_IDENTITY at once, then THAW if there was a FREEZE. OK means: all
+ * of it was done. */
 struct sm_wire_restore {
     uint64_t realtime_ns;
     struct sm_wire_bytes seed;
@@ -267,8 +267,8 @@ struct sm_wire_restore {
     uint32_t attach_pid; /* of the command that an ATTACH will follow for; 0: none */
 };
 
-/* What the first network card is to be. What it was at boot, or by the last SET_NETWORK, goes; what others have added
- * stays. Addresses are in network order, of 4 and 16 bytes; empty: none. */
+/* What the first network card is to be. What it was at boot, or by the last SET_NETWORK, goes; what
+ * others have added stays. Addresses are in network order, of 4 and 16 bytes; empty: none. */
 struct sm_wire_set_network {
     struct sm_wire_bytes mac; /* 6 bytes */
     uint32_t mtu;
@@ -290,8 +290,9 @@ struct sm_wire_wait_idle {
     uint32_t timeout_ms;
 };
 
-/* Stops every process but the agent (cgroup freezer), so that none of them runs between a restore of
- * what is captured now and RESTORE. Processes in cgroups that the guest made itself are not reached. */
+/* Stops every process but the agent (cgroup freezer), so that none of them runs between a restore
+ * of what is captured now and RESTORE. Processes in cgroups that the guest made itself are not
+ * reached. */
 struct sm_wire_freeze {
     uint32_t timeout_ms; /* then ERROR TIMEOUT, and they go on */
 };
@@ -317,8 +318,8 @@ struct sm_wire_socket {
 
 struct sm_wire_signal {
     uint32_t signal;
-    /* 0: to the command alone. 1: to its process group, and with a terminal to the foreground group of that: what a
-     * terminal that is gone does, or a pipe that nobody reads. */
+    /* 0: to the command alone. 1: to its process group, and with a terminal to the foreground group
+     * of that: what a terminal that is gone does, or a pipe that nobody reads. */
     uint32_t group;
 };
 
