@@ -1,4 +1,5 @@
-/* What the targets share: the input taken piece by piece, demands on what comes of it, files that have no name. */
+/* What the targets share: the input taken piece by piece, demands on what comes of it, files that
+ * have no name. */
 #ifndef SM_TESTS_FUZZ_H
 #define SM_TESTS_FUZZ_H
 
@@ -43,8 +44,8 @@ static inline const uint8_t *fuzz_bytes(struct fuzz_input *in, size_t *n)
     return at;
 }
 
-/* The bytes up to the next `end`, which goes with them, or all that are left; with a NUL behind, on memory of their exact
- * size. */
+/* The bytes up to the next `end`, which goes with them, or all that are left; with a NUL behind, on
+ * memory of their exact size. */
 static inline char *fuzz_text(struct fuzz_input *in, char end)
 {
     const uint8_t *stop = in->left ? memchr(in->data, end, in->left) : NULL;
@@ -68,7 +69,8 @@ static inline int fuzz_file(const void *data, size_t size, char path[32])
     return fd;
 }
 
-/* The lowest number that is free: the same before and after what must not leave a descriptor behind. */
+/* The lowest number that is free: the same before and after what must not leave a descriptor
+ * behind. */
 static inline int fuzz_next_fd(void)
 {
     int fd = dup(0);

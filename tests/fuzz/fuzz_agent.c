@@ -1,9 +1,11 @@
 /*
- * The agent's state machine, with a host, commands and services of the guest that do what the input says. The agent runs in
- * this process, a turn at a time, on sockets of ours; nothing that it does leaves it: commands are not started, paths
- * name files in memory, connections to ports end here, and time is what we say.
+ * The agent's state machine, with a host, commands and services of the guest that do what the input
+ * says. The agent runs in this process, a turn at a time, on sockets of ours; nothing that it does
+ * leaves it: commands are not started, paths name files in memory, connections to ports end here,
+ * and time is what we say.
  *
- * What it sends must be frames; when all have gone, nothing may be left: no connection, command, timer or descriptor.
+ * What it sends must be frames; when all have gone, nothing may be left: no connection, command,
+ * timer or descriptor.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,8 +35,9 @@
 #define MAX_LINKS    6
 #define MAX_STEPS    200
 #define FIRST_PID    1000000000
-#define HIGH_FD      200               /* of what is kept beyond a run */
-#define TEMPORARY    "/.supermachine-" /* in the names that file.c makes; libFuzzer has files, too */
+#define HIGH_FD      200 /* of what is kept beyond a run */
+/* in the names that file.c makes; libFuzzer has files, too */
+#define TEMPORARY "/.supermachine-"
 
 struct peer {
     int fd; /* -1: none */
@@ -65,7 +68,7 @@ static bool fails(unsigned knob)
     return knobs >> knob & 1;
 }
 
-/* ---- the whole machine: system.h, spawn.c ----------------------------------------------------- */
+/* ---- the whole machine: system.h, spawn.c -------------------------------------------------- */
 
 void *system_alloc(size_t size)
 {
@@ -153,7 +156,7 @@ pid_t spawn(struct spawn *s)
     return FIRST_PID + (pid_t)i;
 }
 
-/* ---- system calls that must not leave ---------------------------------------------------------- */
+/* ---- system calls that must not leave ------------------------------------------------------ */
 
 int __wrap_kill(pid_t pid, int sig);
 pid_t __wrap_wait4(pid_t pid, int *status, int options, struct rusage *usage);
@@ -287,7 +290,7 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *t)
     return 0;
 }
 
-/* ---- the host ---------------------------------------------------------------------------------- */
+/* ---- the host ------------------------------------------------------------------------------ */
 
 static void turn(void)
 {
@@ -392,7 +395,7 @@ static void peer_acts(struct fuzz_input *in)
     }
 }
 
-/* ---- commands and services ----------------------------------------------------------------------- */
+/* ---- commands and services ----------------------------------------------------------------- */
 
 static void child_acts(struct fuzz_input *in)
 {
@@ -496,7 +499,7 @@ static void step(struct fuzz_input *in)
         turn();
 }
 
-/* ---- begin and end --------------------------------------------------------------------------------- */
+/* ---- begin and end ------------------------------------------------------------------------- */
 
 static void begin(void)
 {

@@ -1,4 +1,5 @@
-/* An image in a tar file, packed or not: as oci-archive and as docker-archive, up to the plan of what is to be unpacked. */
+/* An image in a tar file, packed or not: as oci-archive and as docker-archive, up to the plan of
+ * what is to be unpacked. */
 #include "builder/archive.h"
 #include "builder/plan.h"
 #include "fuzz.h"

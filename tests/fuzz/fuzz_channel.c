@@ -1,7 +1,7 @@
 /*
- * What the host reads from an agent that root in the guest has replaced: answers to requests, and the streams and the end
- * of a command. The bytes come in the pieces of the input: each is a record of a sequenced socket, which a read does
- * not join with the next.
+ * What the host reads from an agent that root in the guest has replaced: answers to requests, and
+ * the streams and the end of a command. The bytes come in the pieces of the input: each is a record
+ * of a sequenced socket, which a read does not join with the next.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -14,7 +14,8 @@
 
 #define MAX_PIECES 32
 
-/* The agent's end sends the pieces, each of which has its length in front, and is not heard of any more. */
+/* The agent's end sends the pieces, each of which has its length in front, and is not heard of any
+ * more. */
 static void play_agent(struct fuzz_input *in, int ends[2])
 {
     fuzz_demand(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);

@@ -1,6 +1,7 @@
 /*
- * The lines of control sockets, from both ends: requests to who holds a VM, answers of a VM that may be of another version.
- * They come in pieces as the input cuts them. What is taken apart can be put together again.
+ * The lines of control sockets, from both ends: requests to who holds a VM, answers of a VM that
+ * may be of another version. They come in pieces as the input cuts them. What is taken apart can be
+ * put together again.
  */
 #include <sys/socket.h>
 

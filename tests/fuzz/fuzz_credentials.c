@@ -1,4 +1,5 @@
-/* A credentials file of container tools, and what a credential helper answers. No helper is started. */
+/* A credentials file of container tools, and what a credential helper answers. No helper is
+ * started. */
 #include <spawn.h>
 
 #include "fuzz.h"
@@ -29,7 +30,8 @@ static void find(const char *path, const char *host, const char *repository)
     sm_credentials_clear(&c);
 }
 
-/* Input: a repository of the first host up to the line's end, then the file, which is a helper's answer, too. */
+/* Input: a repository of the first host up to the line's end, then the file, which is a helper's
+ * answer, too. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_input in = {data, size};

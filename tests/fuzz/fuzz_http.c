@@ -1,6 +1,6 @@
 /*
- * A hostile registry, below libcurl: each connection gets the next piece of the input as all that the server says. That a
- * token goes to the registry alone is checked on what was sent.
+ * A hostile registry, below libcurl: each connection gets the next piece of the input as all that
+ * the server says. That a token goes to the registry alone is checked on what was sent.
  */
 #include <curl/curl.h>
 #include <sys/socket.h>

@@ -1,4 +1,5 @@
-/* What supermachine-image writes: it has read hostile archives. No program is started; the pipe holds the input. */
+/* What supermachine-image writes: it has read hostile archives. No program is started; the pipe
+ * holds the input. */
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/wait.h>

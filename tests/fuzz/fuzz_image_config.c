@@ -1,4 +1,5 @@
-/* An image's configuration and names of signals, up to the command and the environment that come of them. */
+/* An image's configuration and names of signals, up to the command and the environment that come of
+ * them. */
 #include "fuzz.h"
 #include "vm/command.h"
 

@@ -1,6 +1,7 @@
 /*
- * A snapshot's note, of a file that may be anybody's. What was read is written and read again to the same; the policy in it
- * only ever takes away from what the user has given, and narrowing by it a second time changes nothing.
+ * A snapshot's note, of a file that may be anybody's. What was read is written and read again to
+ * the same; the policy in it only ever takes away from what the user has given, and narrowing by it
+ * a second time changes nothing.
  */
 #include "fuzz.h"
 #include "vm/network.h"

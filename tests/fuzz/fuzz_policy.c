@@ -1,4 +1,5 @@
-/* Policy text: whatever is accepted must come back from its own text form, and deciding must cope. */
+/* Policy text: whatever is accepted must come back from its own text form, and deciding must
+ * cope. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /*
- * What leads into the guest, with a guest and clients that keep to no rules: the front door's handshake, the agent's word of
- * what listens, published ports, the streams of UDP sessions. The guest answers, talks and hangs up as the input says; time
- * passes when it says so.
+ * What leads into the guest, with a guest and clients that keep to no rules: the front door's
+ * handshake, the agent's word of what listens, published ports, the streams of UDP sessions. The
+ * guest answers, talks and hangs up as the input says; time passes when it says so.
  */
 #include <fcntl.h>
 #include <netinet/in.h>

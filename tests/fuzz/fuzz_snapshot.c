@@ -1,7 +1,7 @@
 /*
- * The snapshot reader. Input: the metadata without its padding, which is put back, and RAM of a believable
- * size; so seeds are small and mutations land where something is. What is decoded must encode, and decode
- * again to the same bytes.
+ * The snapshot reader. Input: the metadata without its padding, which is put back, and RAM of a
+ * believable size; so seeds are small and mutations land where something is. What is decoded must
+ * encode, and decode again to the same bytes.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /*
- * A hostile driver at the registers: any order of register accesses, kicks, memory writes, saves and
- * loads, at each kind of device.
+ * A hostile driver at the registers: any order of register accesses, kicks, memory writes, saves
+ * and loads, at each kind of device.
  */
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,7 +1,8 @@
 /*
- * A hostile driver at the network card: headers, chains, merged buffers, resets and kicks in any order, in
- * front of each backend. What reaches a backend must be what it may rely on; what leaves through a tap
- * interface with a policy must be allowed by it even after the kernel has filled the checksum in.
+ * A hostile driver at the network card: headers, chains, merged buffers, resets and kicks in any
+ * order, in front of each backend. What reaches a backend must be what it may rely on; what leaves
+ * through a tap interface with a policy must be allowed by it even after the kernel has filled the
+ * checksum in.
  */
 #include <stdint.h>
 #include <stdlib.h>

@@ -29,8 +29,8 @@ static void check(const struct sm_virtq *vq, const struct sm_virtq_chain *c)
         abort();
 }
 
-/* Input: log2 of the size, features, index to begin at (le16), then RAM from its start: descriptors at 0,
- * available ring at 0x1000, used ring at 0x2000. */
+/* Input: log2 of the size, features, index to begin at (le16), then RAM from its start: descriptors
+ * at 0, available ring at 0x1000, used ring at 0x2000. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const struct sm_guest_memory gm = {

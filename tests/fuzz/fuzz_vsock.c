@@ -1,6 +1,6 @@
 /*
- * Packets of a hostile guest, and a host that writes, reads and closes meanwhile. What the device sends is
- * checked by vsock_guest.h; beyond that nothing may be left over at the end.
+ * Packets of a hostile guest, and a host that writes, reads and closes meanwhile. What the device
+ * sends is checked by vsock_guest.h; beyond that nothing may be left over at the end.
  */
 #include <fcntl.h>
 #include <stdint.h>

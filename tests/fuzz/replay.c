@@ -1,7 +1,9 @@
 /*
- * Runs a fuzz target without a fuzzer: every seed file as it is, cut at each of many lengths, and with
- * deterministic mutations; so each parser's target is also a test of every build, whatever the
- * compiler. With -n 0 a file is run as it is and no more.   usage: TARGET { [-n MUTATIONS] SEED... }...
+ * Runs a fuzz target without a fuzzer: every seed file as it is, cut at each of many lengths, and
+ * with deterministic mutations; so each parser's target is also a test of every build, whatever the
+ * compiler. With -n 0 a file is run as it is and no more.
+ *
+ *     TARGET { [-n MUTATIONS] SEED... }...
  */
 #include <dirent.h>
 #include <stdint.h>

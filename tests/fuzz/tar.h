@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Makes the checksums of what looks like a header right, or a mutation would never get beyond them. */
+/* Makes the checksums of what looks like a header right, or a mutation would never get beyond
+ * them. */
 static inline void fuzz_mend_tar(uint8_t *data, size_t size)
 {
     for (size_t at = 0; at + 512 <= size; at += 512) {

@@ -1,5 +1,6 @@
-/* Captures one VM from two threads at once, while a third one tries to let it run. Then goes
- * on with each capture, whose command must say where it is. Arguments: image, directory for the files. */
+/* Captures one VM from two threads at once, while a third one tries to let it run. Then goes on
+ * with each capture, whose command must say where it is. Arguments: image, directory for the
+ * files. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /*
- * Run in the guest as an ordinary user: jumps to the address where SYSCALL enters the kernel (the argument, in hex), with
- * flags of its choice. Each jump is made by a child, which must die of it; prints "NAME signal N" or "NAME entered".
- * Built with musl-gcc -static.
+ * Run in the guest as an ordinary user: jumps to the address where SYSCALL enters the kernel (the
+ * argument, in hex), with flags of its choice. Each jump is made by a child, which must die of it;
+ * prints "NAME signal N" or "NAME entered". Built with musl-gcc -static.
  */
 #include <signal.h>
 #include <stdint.h>

@@ -1,5 +1,6 @@
-/* Several VMs in one process, each driven by a thread of its own through all of the public API, from one
- * image. Ends with 0 and "ok" when all of it was right. Arguments: image, number of VMs. */
+/* Several VMs in one process, each driven by a thread of its own through all of the public API,
+ * from one image. Ends with 0 and "ok" when all of it was right. Arguments: image, number of
+ * VMs. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>

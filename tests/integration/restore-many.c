@@ -1,5 +1,6 @@
-/* Restores VMs from the image's snapshot, one after the other. Has every vCPU of each do something, and prints a line with
- * what must be new in each: a random number and the machine id. Arguments: image, number of vCPUs, number of VMs. */
+/* Restores VMs from the image's snapshot, one after the other. Has every vCPU of each do something,
+ * and prints a line with what must be new in each: a random number and the machine id. Arguments:
+ * image, number of vCPUs, number of VMs. */
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -1,9 +1,10 @@
 /*
  * Prints the frequency of this machine's time stamp counter, in kHz.
  *
- * QEMU gives the nested machine this counter, and its kernel would learn the frequency from an emulated timer while it
- * boots. A busy host takes the CPU away in between: then the kernel believes several times too little or too much for as
- * long as it runs, and every second in it is that much shorter or longer. Here a reading that was interrupted is not used.
+ * QEMU gives the nested machine this counter, and its kernel would learn the frequency from an
+ * emulated timer while it boots. A busy host takes the CPU away in between: then the kernel
+ * believes several times too little or too much for as long as it runs, and every second in it is
+ * that much shorter or longer. Here a reading that was interrupted is not used.
  */
 #include <stdint.h>
 #include <stdio.h>

@@ -33,7 +33,8 @@
 
 static struct fake_system *fake;
 
-/* In the agent's process: what it sends between two looks for what has happened (the linker leads its calls here). */
+/* In the agent's process: what it sends between two looks for what has happened (the linker leads
+ * its calls here). */
 static unsigned turns, sends;
 static bool here; /* the agent is in the test's own process, and takes a turn when it is told to */
 

@@ -50,8 +50,9 @@ struct peer {
 int agent_setup(void **state);
 int agent_teardown(void **state);
 
-/* The other way: the agent is in the test's own process and does what there is to do when it is told
- * to (peer_next does not). Nothing may be left of it when the test ends. *state is the fake system. */
+/* The other way: the agent is in the test's own process and does what there is to do when it is
+ * told to (peer_next does not). Nothing may be left of it when the test ends. *state is the fake
+ * system. */
 int agent_here(void **state);
 int agent_here_ends(void **state);
 void agent_turns(void);

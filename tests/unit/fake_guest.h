@@ -114,7 +114,8 @@ static inline void fg_offer(struct fg_queue *q, unsigned head)
     fg_store16(q->fg, q->avail + 2, q->avail_idx);
 }
 
-/* Offers one chain: a readable buffer, then a writable one (length 0: without). Returns the head. */
+/* Offers one chain: a readable buffer, then a writable one (length 0: without). Returns the
+ * head. */
 static inline unsigned fg_send(
     struct fg_queue *q, uint64_t out, uint32_t out_len, uint64_t in, uint32_t in_len)
 {

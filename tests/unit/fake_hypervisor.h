@@ -1,9 +1,10 @@
 /*
- * A hypervisor without guests, for tests of what is above the seam: linked in place of the real one. A vCPU keeps the
- * state it is given and runs nothing; what a guest would do, the test says (fake_hv_store).
+ * A hypervisor without guests, for tests of what is above the seam: linked in place of the real
+ * one. A vCPU keeps the state it is given and runs nothing; what a guest would do, the test says
+ * (fake_hv_store).
  *
- * It is as awkward as hypervisor.h lets one be: by its rules a vCPU's state is for its own thread alone (any other ends the test),
- * and it takes neither irqfds nor ioeventfds.
+ * It is as awkward as hypervisor.h lets one be: by its rules a vCPU's state is for its own thread
+ * alone (any other ends the test), and it takes neither irqfds nor ioeventfds.
  */
 #ifndef SM_TESTS_FAKE_HYPERVISOR_H
 #define SM_TESTS_FAKE_HYPERVISOR_H

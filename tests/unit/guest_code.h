@@ -1,6 +1,6 @@
 /*
- * Little guests for tests, in assembly: 64-bit kernel mode, memory identity-mapped. GUEST(name, code)
- * defines the bytes name .. name_end, which are position-independent.
+ * Little guests for tests, in assembly: 64-bit kernel mode, memory identity-mapped. GUEST(name,
+ * code) defines the bytes name .. name_end, which are position-independent.
  */
 #ifndef SM_TESTS_GUEST_CODE_H
 #define SM_TESTS_GUEST_CODE_H

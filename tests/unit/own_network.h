@@ -1,4 +1,5 @@
-/* A network namespace of the test's own, before it has threads: as root, or with a user namespace around it. */
+/* A network namespace of the test's own, before it has threads: as root, or with a user namespace
+ * around it. */
 #ifndef OWN_NETWORK_H
 #define OWN_NETWORK_H
 

@@ -1,4 +1,5 @@
-/* How long a test waits for what must come. Only what hangs takes so long: nothing is judged by it, however busy the host. */
+/* How long a test waits for what must come. Only what hangs takes so long: nothing is judged by it,
+ * however busy the host. */
 #ifndef PATIENCE_H
 #define PATIENCE_H
 

@@ -18,7 +18,8 @@ struct ports_fixture {
     struct sm_ports *ports;
 };
 
-/* max_streams: of the guest; 0: as usual. `threaded`: the loop has its thread, else it is turned by hand. */
+/* max_streams: of the guest; 0: as usual. `threaded`: the loop has its thread, else it is turned by
+ * hand. */
 static inline int ports_setup_with(void **state, unsigned max_streams, bool threaded)
 {
     const struct sm_vsock_config config = {.max_streams = max_streams};

@@ -353,7 +353,8 @@ static void wait_for(struct peer *p, const char *text)
 
 /* ---- time and signals --------------------------------------------------------------------- */
 
-/* Runs into its limit; into a longer one if the host was too busy for the command to say a word before that. */
+/* Runs into its limit; into a longer one if the host was too busy for the command to say a word
+ * before that. */
 static struct run run_out_of_time(struct agent_test *t, struct sm_wire_exec exec)
 {
     for (exec.timeout_ms = 300; exec.timeout_ms < PATIENCE_MS; exec.timeout_ms *= 10) {
@@ -418,7 +419,8 @@ static void signals_reach_the_command_or_the_whole_group(void **state)
     peer_close(p);
 }
 
-/* STARTED finds no memory: the command ends with its connection, and the next one in the same slot is not its. */
+/* STARTED finds no memory: the command ends with its connection, and the next one in the same slot
+ * is not its. */
 static void a_command_that_cannot_be_told_of_is_gone(void **state)
 {
     struct agent_test *t = *state;

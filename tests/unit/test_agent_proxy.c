@@ -1,4 +1,5 @@
-/* The agent's port proxy: its streams are unix sockets here, its services on this machine's loopback. */
+/* The agent's port proxy: its streams are unix sockets here, its services on this machine's
+ * loopback. */
 #include "agent_util.h"
 #include "patience.h"
 
@@ -112,7 +113,8 @@ static void test_tcp_v6(void **state)
     test_tcp_on(*state, true);
 }
 
-/* Who is not the owner gets to what any address leads to, from the card's address, and not to the loopback's. */
+/* Who is not the owner gets to what any address leads to, from the card's address, and not to the
+ * loopback's. */
 static void test_outside(void **state)
 {
     struct sockaddr_in any = {.sin_family = AF_INET}, from;

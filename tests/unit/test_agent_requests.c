@@ -1,5 +1,6 @@
-/* The agent's table of requests and the users of its connections, from within: every request there is, each at the wrong
- * time, a host that goes away in the middle of it, and no memory at any place where some is asked for. */
+/* The agent's table of requests and the users of its connections, from within: every request there
+ * is, each at the wrong time, a host that goes away in the middle of it, and no memory at any place
+ * where some is asked for. */
 #include "agent_util.h"
 #include "patience.h"
 

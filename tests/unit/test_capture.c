@@ -1,5 +1,5 @@
-/* What a capture does where the guest does not answer. The agent is the other end of a socketpair, and says only what a test has
- * put there before; no machine is needed. */
+/* What a capture does where the guest does not answer. The agent is the other end of a socketpair,
+ * and says only what a test has put there before; no machine is needed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

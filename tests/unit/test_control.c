@@ -1,4 +1,5 @@
-/* Names of VMs, and the sockets behind them. No VM is needed: one that is not up yet answers, too. */
+/* Names of VMs, and the sockets behind them. No VM is needed: one that is not up yet answers,
+ * too. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -35,7 +36,8 @@ int cli_fail(const char *fmt, ...)
     return CLI_EXIT_FAILURE;
 }
 
-/* Limits of sockets: none of those that are waited for is longer than a millisecond, where a test says so. */
+/* Limits of sockets: none of those that are waited for is longer than a millisecond, where a test
+ * says so. */
 static bool hasty;
 int __real_setsockopt(int fd, int level, int name, const void *value, socklen_t size);
 int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t size);
@@ -112,7 +114,8 @@ static int take_and_die(const char *name)
     return raise(cli_control_reserve(name, &taken) ? SIGKILL : SIGTERM);
 }
 
-/* A process that has the name is killed: this program, anew, as threads and fork do not go together. */
+/* A process that has the name is killed: this program, anew, as threads and fork do not go
+ * together. */
 static void leave(const char *name)
 {
     pid_t pid = fork();

@@ -292,7 +292,8 @@ static void make_disk(struct fixture *f, struct disk *d, bool read_only)
     d->status = fg_alloc(&f->fg, 1);
 }
 
-/* header | data | status, data cut into two buffers. Returns the status; *used is the ring's length. */
+/* header | data | status, data cut into two buffers. Returns the status; *used is the ring's
+ * length. */
 static int blk(
     struct fixture *f, struct disk *d, uint32_t type, uint64_t sector, uint32_t len, uint32_t *used)
 {

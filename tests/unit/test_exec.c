@@ -254,7 +254,7 @@ static void test_signal_result(void **state)
     assert_true(r.timed_out);
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------- */
+/* ---- refusals ------------------------------------------------------------------------------ */
 
 static void script_not_found(struct agent *a)
 {
@@ -406,7 +406,7 @@ static void test_last_words_of_a_machine(void **state)
     sm_bell_close(&machine.passed);
 }
 
-/* ---- input --------------------------------------------------------------------------------------- */
+/* ---- input --------------------------------------------------------------------------------- */
 
 #define ECHO_BYTES (3u << 20)
 
@@ -529,10 +529,10 @@ static void test_signals_pass_unread_input(void **state)
     close(zero);
 }
 
-/* ---- back-pressure ------------------------------------------------------------------------------- */
+/* ---- back-pressure ------------------------------------------------------------------------- */
 
-/* More on stdout than anybody buffers, then stderr, which must not wait for it: one frame of stdout may
- * be held back, the frames behind it must not be read. */
+/* More on stdout than anybody buffers, then stderr, which must not wait for it: one frame of stdout
+ * may be held back, the frames behind it must not be read. */
 static void script_flood(struct agent *a)
 {
     static uint8_t block[SM_WIRE_MAX_DATA];
@@ -605,7 +605,7 @@ static void test_reader_goes_away(void **state)
     }
 }
 
-/* ---- terminal ------------------------------------------------------------------------------------ */
+/* ---- terminal ------------------------------------------------------------------------------ */
 
 static void script_resize(struct agent *a)
 {
@@ -635,7 +635,7 @@ static void test_resize(void **state)
     finish(&a, exec, &r);
 }
 
-/* ---- ends ------------------------------------------------------------------------------------------ */
+/* ---- ends ---------------------------------------------------------------------------------- */
 
 static void script_until_closed(struct agent *a)
 {

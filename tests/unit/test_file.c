@@ -1,6 +1,6 @@
 /*
- * Files that are made beside their place: what others have put there is neither followed nor overwritten, what
- * fails leaves nothing, of two writers one works. And places that are ours alone.
+ * Files that are made beside their place: what others have put there is neither followed nor
+ * overwritten, what fails leaves nothing, of two writers one works. And places that are ours alone.
  */
 #include "snapshot_util.h"
 
@@ -26,7 +26,8 @@ static sm_error err;
 static char *dir;
 static int dir_fd;
 
-/* The directories that were brought to disk, instead of which the C library's call does nothing here. */
+/* The directories that were brought to disk, instead of which the C library's call does nothing
+ * here. */
 static struct stat synced[8];
 static size_t n_synced;
 

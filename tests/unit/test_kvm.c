@@ -1,5 +1,5 @@
-/* The KVM side of the seam, with guests of a few instructions. What the assist does must look to the
- * guest as the hardware does, so these tests know nothing of which of the two it was. */
+/* The KVM side of the seam, with guests of a few instructions. What the assist does must look to
+ * the guest as the hardware does, so these tests know nothing of which of the two it was. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -192,7 +192,7 @@ static void read_only_slots_cannot_be_written(void **state)
     munmap(rom, 4096);
 }
 
-/* ---- what the assist may have to do ------------------------------------------------------------ */
+/* ---- what the assist may have to do -------------------------------------------------------- */
 
 GUEST(guest_integer, "mov $0xf0f0f0f0ff, %rax\n"
                      "mov %rax, 64(%rsi)\n"
@@ -424,7 +424,7 @@ static void what_nobody_can_do_is_named(void **state)
     drop_vm(&v);
 }
 
-/* ---- kicks ------------------------------------------------------------------------------------- */
+/* ---- kicks --------------------------------------------------------------------------------- */
 
 GUEST(guest_spin, "1: incq (%rsi)\njmp 1b\n");
 
@@ -512,7 +512,7 @@ static void complete_gives_the_guest_its_value(void **state)
     drop_vm(&v);
 }
 
-/* ---- state --------------------------------------------------------------------------------------- */
+/* ---- state --------------------------------------------------------------------------------- */
 
 static void same_list(const char *name, const struct sm_reg_list *a, const struct sm_reg_list *b)
 {

@@ -34,7 +34,8 @@ static int look(const char *name, const char *how)
 
 static char root[] = "/tmp/sm-locate-XXXXXX";
 
-/* Runs the shell's words in the tree, where $EXE is this program and $LIB the library directory of a prefix. */
+/* Runs the shell's words in the tree, where $EXE is this program and $LIB the library directory of
+ * a prefix. */
 static void say(const char *script, char *out, size_t size)
 {
     char command[8192], exe[4096] = "";

@@ -165,8 +165,8 @@ static bool see(void *arg, const struct sm_dns_record *r)
     return true;
 }
 
-/* The id and the flags change on the way to the resolver: a name that lies in them is judged as one and asked as
- * another. In an answer likewise, where the header is not a place for names. */
+/* The id and the flags change on the way to the resolver: a name that lies in them is judged as one
+ * and asked as another. In an answer likewise, where the header is not a place for names. */
 static void test_name_in_the_header(void **state)
 {
     struct msg m = {.len = 0};

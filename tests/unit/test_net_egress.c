@@ -1,4 +1,5 @@
-/* Frames against the policy: what is parsed, passed, rejected and dropped before libslirp sees it. */
+/* Frames against the policy: what is parsed, passed, rejected and dropped before libslirp sees
+ * it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -119,7 +120,8 @@ static void test_transports(void **state)
     sm_egress_clear(&e);
 }
 
-/* An IPv6 packet to a v4-mapped address: frames are built by hand, since the builder writes IPv4. */
+/* An IPv6 packet to a v4-mapped address: frames are built by hand, since the builder writes
+ * IPv4. */
 static void test_mapped_on_the_wire(void **state)
 {
     struct sm_egress e = egress_of("layer all\ndeny 8.8.8.8\n");

@@ -1,4 +1,5 @@
-/* Which addresses are this host's, in a network namespace that has some; and what a policy says of them. */
+/* Which addresses are this host's, in a network namespace that has some; and what a policy says of
+ * them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

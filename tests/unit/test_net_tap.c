@@ -1,6 +1,7 @@
 /*
- * The tap backend behind virtio-net, with a socket pair in the interface's place; the words of --network tap; and, where
- * it may be made, a real interface in a network namespace of the test's own.
+ * The tap backend behind virtio-net, with a socket pair in the interface's place; the words of
+ * --network tap; and, where it may be made, a real interface in a network namespace of the test's
+ * own.
  */
 #include <setjmp.h>
 #include <stdarg.h>

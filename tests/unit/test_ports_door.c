@@ -1,6 +1,6 @@
 /*
- * The front door: what its clients say and where they are connected to, its socket, and what leads out. The guest speaks vsock
- * (vsock_guest.h), the loop is turned by hand.
+ * The front door: what its clients say and where they are connected to, its socket, and what leads
+ * out. The guest speaks vsock (vsock_guest.h), the loop is turned by hand.
  */
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
-/* What the agent says that listens: what of it counts, the ports that it becomes, the front door's first one, and
- * words that are none. */
+/* What the agent says that listens: what of it counts, the ports that it becomes, the front door's
+ * first one, and words that are none. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,5 @@
-/* Whose the other end of a connection over the loopback is: asked of the kernel, and read from its lists. */
+/* Whose the other end of a connection over the loopback is: asked of the kernel, and read from its
+ * lists. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -96,7 +97,8 @@ static void test_listed(void **state)
     check(SM_PEER_IS_LISTED);
 }
 
-/* One question tells whether the kernel can be asked, also when the first who came has gone already. */
+/* One question tells whether the kernel can be asked, also when the first who came has gone
+ * already. */
 static void test_lists_only_without_an_answer(void **state)
 {
     (void)state;

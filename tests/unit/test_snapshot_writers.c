@@ -305,7 +305,8 @@ static void a_diff_is_the_whole_new_file(void **state)
     free(base), free(diff), free(full);
 }
 
-/* Writes to RAM that is mapped from a file here and there, and gives one page back; how many pages it wrote. */
+/* Writes to RAM that is mapped from a file here and there, and gives one page back; how many pages
+ * it wrote. */
 static unsigned change_here_and_there(uint8_t *p)
 {
     unsigned written = 0;

@@ -1,5 +1,5 @@
-/* vmm, devices and snapshot as they are, linked to an architecture and a hypervisor that are not there: that it links
- * is half of the test. */
+/* vmm, devices and snapshot as they are, linked to an architecture and a hypervisor that are not
+ * there: that it links is half of the test. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -1,6 +1,6 @@
 /*
- * The user-mode network from the guest's side: frames in at virtio-net, frames out, real sockets on the
- * host's loopback behind it (opened by `host-loopback`), and a resolver of the test's own.
+ * The user-mode network from the guest's side: frames in at virtio-net, frames out, real sockets on
+ * the host's loopback behind it (opened by `host-loopback`), and a resolver of the test's own.
  */
 #include <setjmp.h>
 #include <stdarg.h>

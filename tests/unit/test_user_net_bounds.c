@@ -1,9 +1,10 @@
 /*
- * What a guest can make the user-mode network keep: everything that libslirp queues is tried, with the real one,
- * and what the process has allocated stays within the bound of docs/network.md.
+ * What a guest can make the user-mode network keep: everything that libslirp queues is tried, with
+ * the real one, and what the process has allocated stays within the bound of docs/network.md.
  *
- * In a network namespace of its own where that can be had: with small socket buffers in the kernel, so that those
- * of libslirp fill, and with an interface that swallows all that is sent to 198.51.100.0/24.
+ * In a network namespace of its own where that can be had: with small socket buffers in the kernel,
+ * so that those of libslirp fill, and with an interface that swallows all that is sent to
+ * 198.51.100.0/24.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -162,7 +163,8 @@ static struct server serve(void)
     return s;
 }
 
-/* Opens one to the server; what comes next in both directions is in *s. Returns the server's socket. */
+/* Opens one to the server; what comes next in both directions is in *s. Returns the server's
+ * socket. */
 static int open_connection(
     struct fixture *f, const struct server *server, uint16_t sport, struct segment *s)
 {
@@ -228,7 +230,8 @@ static size_t in_order(void *arg, unsigned i, uint8_t *frame)
     return len;
 }
 
-/* Half around the circle of sequence numbers libslirp's arithmetic can take a segment for one in its window. */
+/* Half around the circle of sequence numbers libslirp's arithmetic can take a segment for one in
+ * its window. */
 static void test_half_around(void **state)
 {
     static struct sm_flows flows;
@@ -398,7 +401,8 @@ static void test_unanswered(void **state)
     stop(f);
 }
 
-/* Both directions of as many connections as there may be: peers that do not read, a guest that does not. */
+/* Both directions of as many connections as there may be: peers that do not read, a guest that does
+ * not. */
 static void test_full_connections(void **state)
 {
     enum { N = SM_USER_NET_SOCKETS };

@@ -11,7 +11,8 @@
 #include "fake_guest.h"
 #include "patience.h"
 
-/* A device that counts what the transport tells it, and returns every buffer with one byte in it. */
+/* A device that counts what the transport tells it, and returns every buffer with one byte in
+ * it. */
 struct toy {
     struct sm_virtio_dev dev;
     unsigned activated, notified, resets, loaded, config_writes;

@@ -83,7 +83,8 @@ static const struct sm_net_backend_ops fake_ops = {
     .destroy = fake_destroy,
 };
 
-/* The loop's thread does not run: the test is the loop's thread. Kicks go straight to the device. */
+/* The loop's thread does not run: the test is the loop's thread. Kicks go straight to the
+ * device. */
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));

@@ -1,4 +1,5 @@
-/* A VM's network as its configuration asks for it: what cannot be is refused, before there is a VM. */
+/* A VM's network as its configuration asks for it: what cannot be is refused, before there is a
+ * VM. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

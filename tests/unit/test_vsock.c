@@ -400,8 +400,8 @@ static void ask_for_interrupt(struct fixture *f, unsigned q, unsigned index)
     fg_store16(&f->g.fg, f->g.q[q].avail + 4 + 2 * 16, (uint16_t)index);
 }
 
-/* A packet of the guest's, served but with no buffer returned. The functions below are false when the
- * host was so busy that the time at whose end they come back was over before we had looked. */
+/* A packet of the guest's, served but with no buffer returned. The functions below are false when
+ * the host was so busy that the time at whose end they come back was over before we had looked. */
 static bool one_is_kept(struct fixture *f, int64_t begin, unsigned returned_before)
 {
     vg_send(&f->g, 7000, PORT, VG_RW, 0, "x", 1);

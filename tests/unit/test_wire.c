@@ -23,7 +23,8 @@ static const uint8_t some_bytes[40] = {0, 1, 2, 3, 0xff};
 
 static const char *const example_argv[] = {"sh", "-c", "", "x", NULL};
 
-/* One of each message with every field set to something of its own; those without fields have no row. */
+/* One of each message with every field set to something of its own; those without fields have no
+ * row. */
 static const void *const examples[] = {
     [SM_WIRE_HELLO] = &(const struct sm_wire_hello){1, 2, 3, "0.1.0"},
     [SM_WIRE_PING] = &(const struct sm_wire_ping){4},

@@ -289,7 +289,8 @@ static void command_line(void **state)
     free(emulated);
 }
 
-/* Windows that do not touch, interrupts that nobody else has, as many as the IOAPIC has pins for. */
+/* Windows that do not touch, interrupts that nobody else has, as many as the IOAPIC has pins
+ * for. */
 static void places(void **state)
 {
     (void)state;

@@ -1,4 +1,5 @@
-/* XSAVE plans against the real instructions of this CPU where it has them, and against hostile headers. */
+/* XSAVE plans against the real instructions of this CPU where it has them, and against hostile
+ * headers. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -146,7 +147,7 @@ static void components_not_restored_stay_or_become_initial(void **state)
     assert_int_equal(sm_load_le64(area + 512), 3);
 }
 
-/* ---- against this CPU --------------------------------------------------------------------------- */
+/* ---- against this CPU ---------------------------------------------------------------------- */
 
 __attribute__((target("xsave"))) static void cpu_xsave(void *p, uint64_t mask)
 {

@@ -1,6 +1,6 @@
 /*
- * A guest in front of the user-mode network: frames in at virtio-net, frames out, and a resolver of the test's own
- * behind it. For programs with cmocka included.
+ * A guest in front of the user-mode network: frames in at virtio-net, frames out, and a resolver of
+ * the test's own behind it. For programs with cmocka included.
  */
 #ifndef USER_NET_GUEST_H
 #define USER_NET_GUEST_H

@@ -1,4 +1,5 @@
-/* What a guest that speaks vsock (vsock_guest.h) is sent, where the loop is turned by hand; for tests. */
+/* What a guest that speaks vsock (vsock_guest.h) is sent, where the loop is turned by hand; for
+ * tests. */
 #ifndef VSOCK_UTIL_H
 #define VSOCK_UTIL_H
 
