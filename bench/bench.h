@@ -25,8 +25,8 @@ double bench_quantile(struct bench_samples *samples, double q);
 /* Ends the program with the sentence. */
 void bench_die(const char *what, const sm_error *err) __attribute__((noreturn));
 
-/* Prints `rows` (an array of objects that all have the keys of the first) as a table; the first column
- * left-aligned. */
+/* Prints `rows` (an array of objects that all have the keys of the first) as a table; the first
+ * column left-aligned. */
 void bench_print_table(const json_t *rows);
 
 /* Adds what the machine is (CPU, kernel, cores) to `report` and writes it to `path`. */

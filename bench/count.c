@@ -1,16 +1,18 @@
 /*
- * One round of what bench/count counts. It runs in the nested machine whose clock counts instructions: a nanosecond is
- * an instruction, and only one thread of the whole machine runs at a time. Every figure begins where a user's does, at the
- * fork of a process. Prints a line "MEASURE WORK WAIT KVM_RUNS" for each, "-" for what is not known.
+ * One round of what bench/count counts. It runs in the nested machine whose clock counts
+ * instructions: a nanosecond is an instruction, and only one thread of the whole machine runs at a
+ * time. Every figure begins where a user's does, at the fork of a process. Prints a line "MEASURE
+ * WORK WAIT KVM_RUNS" for each, "-" for what is not known.
  *
- * Work is what the machine did, all of it, wait is how long it had nothing to do: an idler, a process that runs only
- * when no other can, counts the wait by its CPU time. A wait that ends at a tick would otherwise take in what is done
- * before it, and KVM_CREATE_VM has one, a grace period that cgroup_attach_task_all waits for in the name of a kernel
- * thread. With an idler, nothing polls for the end of a halt either, and the clock never follows the host's.
+ * Work is what the machine did, all of it, wait is how long it had nothing to do: an idler, a
+ * process that runs only when no other can, counts the wait by its CPU time. A wait that ends at a
+ * tick would otherwise take in what is done before it, and KVM_CREATE_VM has one, a grace period
+ * that cgroup_attach_task_all waits for in the name of a kernel thread. With an idler, nothing
+ * polls for the end of a halt either, and the clock never follows the host's.
  *
  *     boot      a process with the library, to the agent of a VM that it has booted
- *     restore   a process with the library, to the first answer of the agent of a VM that it has restored; after
- *               that what the guest takes for single requests, a snapshot, the end
+ *     restore   a process with the library, to the first answer of the agent of a VM that it has
+ *               restored; after that what the guest takes for single requests, a snapshot, the end
  *     run       the command line, to the first byte of the command's output; its end
  */
 #include <errno.h>
@@ -40,7 +42,7 @@ static void die(const char *what, const char *why)
     exit(1);
 }
 
-/* ---- the clock ----------------------------------------------------------------------------------- */
+/* ---- the clock ----------------------------------------------------------------------------- */
 
 struct mark {
     uint64_t ns, idle;
@@ -108,7 +110,8 @@ static struct mark begin(const char *measure)
     return m;
 }
 
-/* The same for a process: each time elsewhere between two ticks (4 ms), so that how long one waits for ticks varies. */
+/* The same for a process: each time elsewhere between two ticks (4 ms), so that how long one waits
+ * for ticks varies. */
 static struct mark begin_process(const char *measure)
 {
     uint32_t r = 0;
@@ -144,7 +147,7 @@ static void tell_time(const char *measure, uint64_t ns)
     print_line(measure, ns, UNKNOWN, UNKNOWN);
 }
 
-/* ---- in a process of its own: what the library does ---------------------------------------------- */
+/* ---- in a process of its own: what the library does ---------------------------------------- */
 
 struct vm {
     sm_store *store;
@@ -204,7 +207,8 @@ static int by_work(const void *a, const void *b)
 
 #define EXECS 15
 
-/* `true`, n times one after the other: the median, as a tick comes in one of three, and now and then what the kernel had put off. */
+/* `true`, n times one after the other: the median, as a tick comes in one of three, and now and
+ * then what the kernel had put off. */
 static void tell_execs(const char *measure, const struct vm *v, size_t n)
 {
     struct mark took[EXECS] = {{0}};
@@ -262,7 +266,7 @@ static void restore(struct mark forked)
     sm_store_close(v.store);
 }
 
-/* ---- the parent ---------------------------------------------------------------------------------- */
+/* ---- the parent ---------------------------------------------------------------------------- */
 
 struct process {
     struct mark forked, first_byte, gone;

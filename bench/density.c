@@ -1,7 +1,8 @@
 /*
- * What an idle restored VM costs in memory: bench-density IMAGE N restores N of them in this process and prints, in KiB for each
- * VM after the first, how much more the process has (Pss: what is shared with others by parts) and how much less the
- * system has left (MemAvailable: with page tables and what KVM keeps).
+ * What an idle restored VM costs in memory: bench-density IMAGE N restores N of them in this
+ * process and prints, in KiB for each VM after the first, how much more the process has (Pss: what
+ * is shared with others by parts) and how much less the system has left (MemAvailable: with page
+ * tables and what KVM keeps).
  */
 #include <stdio.h>
 #include <stdlib.h>

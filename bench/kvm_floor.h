@@ -1,7 +1,7 @@
 /*
  * The floor under every restore: the least that the kernel's own calls cost to make a VM with one
- * copy-on-write memory slot, interrupt chips and one vCPU, and to reach its first exit. What a VMM takes
- * beyond that is its own doing.
+ * copy-on-write memory slot, interrupt chips and one vCPU, and to reach its first exit. What a VMM
+ * takes beyond that is its own doing.
  */
 #ifndef BENCH_KVM_FLOOR_H
 #define BENCH_KVM_FLOOR_H
@@ -28,8 +28,8 @@ extern const char *const kvm_floor_names[FLOOR_STAGES];
 /* A file of `bytes` whose first page of code ends in an exit; -1 and errno. */
 int kvm_floor_make_ram(const char *dir, uint64_t bytes);
 
-/* One VM up to its first exit; microseconds of each stage. Its end is not counted, as it happens off the
- * hot path. 0, or -1 and errno. */
+/* One VM up to its first exit; microseconds of each stage. Its end is not counted, as it happens
+ * off the hot path. 0, or -1 and errno. */
 int kvm_floor_run(int ram_fd, uint64_t bytes, double us[FLOOR_STAGES]);
 
 #endif

@@ -2,11 +2,11 @@
  * Both ends of bench/network, one static program that runs on hosts and in guests:
  *
  *     netpeer serve PORT                         serves connections, one after the other
- *     netpeer run LABEL ADDRESS PORT MIB ROUNDS  measures against a server, and tells the result to it:
+ *     netpeer run LABEL ADDRESS PORT MIB ROUNDS  measures against a server, tells it the result:
  *
- * a stream to the server, a stream from it, round trips of one byte, and new connections with one round trip.
- * Both print "LABEL send_mbps recv_mbps rtt_us connect_us", so that a guest needs no console; the clock is
- * the client's.
+ * a stream to the server, a stream from it, round trips of one byte, and new connections with one
+ * round trip. Both print "LABEL send_mbps recv_mbps rtt_us connect_us", so that a guest needs no
+ * console; the clock is the client's.
  */
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,7 +1,7 @@
 /*
- * What the snapshot writers cost: time, the guest's pause, bytes written and on disk, against a plain
- * memcpy of the same pages in the same run. No VM is needed: RAM is a mapping with a share of non-zero
- * pages in clusters, as a guest leaves them.
+ * What the snapshot writers cost: time, the guest's pause, bytes written and on disk, against a
+ * plain memcpy of the same pages in the same run. No VM is needed: RAM is a mapping with a share of
+ * non-zero pages in clusters, as a guest leaves them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -55,7 +55,8 @@ static uint8_t *map(uint64_t bytes)
     return p;
 }
 
-/* Clusters of 1..64 pages, up to the wanted share; one page in eight of a cluster was used and is zero. */
+/* Clusters of 1..64 pages, up to the wanted share; one page in eight of a cluster was used and is
+ * zero. */
 static void make_ram(void)
 {
     uint64_t pages = ram_bytes / PAGE, want = pages * live_percent / 100;
