@@ -1,9 +1,10 @@
-/* The snapshots of a store: listing, removing, pruning. */
+/* sm_snapshot: the public face of snapshots, of a store and as files. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "api/internal.h"
 #include "snapshot/cache.h"
+#include "snapshot/describe.h"
 #include "snapshot/reader.h"
 #include "util/cleanup.h"
 #include "util/error.h"
@@ -110,4 +111,34 @@ int sm_store_prune(sm_store *store, uint64_t max_bytes, uint64_t max_age_s, size
     if (freed_bytes)
         *freed_bytes = freed;
     return rc;
+}
+
+/* ---- snapshot files ------------------------------------------------------------------------ */
+
+/* Opens and loads; on success *fd is the caller's. */
+static int load(const char *path, int *fd, struct sm_snapshot **snapshot, sm_error *err)
+{
+    auto_fd file = -1;
+    int rc = sm_snapshot_open(path, &file, err);
+    if (!rc)
+        rc = sm_snapshot_load_meta(file, path, snapshot, err);
+    if (!rc)
+        *fd = sm_steal_fd(&file);
+    return rc;
+}
+
+int sm_snapshot_inspect(const char *path, char **json, sm_error *err)
+{
+    auto_fd fd = -1;
+    auto_snapshot s = NULL;
+    int rc = load(path, &fd, &s, err);
+    return rc ? rc : sm_snapshot_describe(fd, path, s, json, err);
+}
+
+int sm_snapshot_verify(const char *path, sm_error *err)
+{
+    auto_fd fd = -1;
+    auto_snapshot s = NULL;
+    int rc = load(path, &fd, &s, err);
+    return rc ? rc : sm_snapshot_verify_ram(fd, path, s, err);
 }

@@ -101,6 +101,27 @@ static void test_env(void **state)
     sm_oci_config_clear(&c);
 }
 
+/* Which streams there are for output does not matter; anything else does. */
+static void test_nothing_asked_for(void **state)
+{
+    const sm_exec_config asks[] = {
+        {.argv = LIST("ls")},
+        {.entrypoint = LIST("sh")},
+        {.args = LIST("-l")},
+        {.env = LIST("A=1")},
+        {.cwd = "/"},
+        {.user = "root"},
+        {.tty = true},
+        {.stdin_fd = SM_FD_STDIN},
+        {.timeout_ms = 1},
+    };
+    assert_true(sm_exec_is_default(NULL));
+    assert_true(sm_exec_is_default(&(sm_exec_config){0}));
+    assert_true(sm_exec_is_default(&(sm_exec_config){.stdout_fd = 1, .stderr_fd = SM_FD_PIPE}));
+    for (size_t i = 0; i < sizeof(asks) / sizeof(asks[0]); i++)
+        assert_false(sm_exec_is_default(&asks[i]));
+}
+
 static void test_hostile(void **state)
 {
     static const char *const bad[] = {
@@ -147,6 +168,7 @@ int main(void)
         cmocka_unit_test(test_argv),
         cmocka_unit_test(test_nothing_to_run),
         cmocka_unit_test(test_env),
+        cmocka_unit_test(test_nothing_asked_for),
         cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_signals),
     };

@@ -1,4 +1,6 @@
-/* sm_snapshot_inspect and sm_snapshot_verify: snapshot files as something to look at. */
+/* A snapshot file as something to look at. See describe.h. */
+#include "snapshot/describe.h"
+
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -6,9 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "snapshot/reader.h"
 #include "util/bytes.h"
-#include "util/cleanup.h"
 #include "util/error.h"
 
 /* Out of memory shows as a NULL that every jansson call passes on to the root. */
@@ -145,41 +145,17 @@ static json_t *describe(const struct sm_snapshot *s, const struct stat *st)
     return root;
 }
 
-/* Opens and loads; on success *fd is the caller's. */
-static int load(const char *path, int *fd, struct sm_snapshot **snapshot, sm_error *err)
+int sm_snapshot_describe(
+    int fd, const char *name, const struct sm_snapshot *snapshot, char **json, sm_error *err)
 {
-    auto_fd file = -1;
-    int rc = sm_snapshot_open(path, &file, err);
-    if (!rc)
-        rc = sm_snapshot_load_meta(file, path, snapshot, err);
-    if (!rc)
-        *fd = sm_steal_fd(&file);
-    return rc;
-}
-
-int sm_snapshot_inspect(const char *path, char **json, sm_error *err)
-{
-    auto_fd fd = -1;
-    auto_snapshot s = NULL;
-    int rc = load(path, &fd, &s, err);
-    if (rc)
-        return rc;
     struct stat st;
     if (fstat(fd, &st))
-        return sm_error_errno(err, errno, "cannot look at '%s'", path);
-    json_t *root = describe(s, &st);
+        return sm_error_errno(err, errno, "cannot look at '%s'", name);
+    json_t *root = describe(snapshot, &st);
     char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_ENSURE_ASCII) : NULL;
     json_decref(root);
     if (!text)
-        return sm_error_set(err, SM_ENOMEM, "no memory to describe '%s'", path);
+        return sm_error_set(err, SM_ENOMEM, "no memory to describe '%s'", name);
     *json = text;
     return 0;
-}
-
-int sm_snapshot_verify(const char *path, sm_error *err)
-{
-    auto_fd fd = -1;
-    auto_snapshot s = NULL;
-    int rc = load(path, &fd, &s, err);
-    return rc ? rc : sm_snapshot_verify_ram(fd, path, s, err);
 }
