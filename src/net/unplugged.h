@@ -5,7 +5,7 @@
 
 #include "devices/virtio_net.h"
 
-/* What a machine asks for its card's backend (sm_machine_network_fn): arg and loop are not needed. */
+/* What a machine asks for its card's backend (sm_part_plug_fn): arg and loop are not needed. */
 int sm_net_unplugged(
     void *arg, struct sm_loop *loop, struct sm_net_backend **backend, sm_error *err);
 

@@ -371,6 +371,33 @@ static int get_machine(struct in *in, struct sm_snapshot *s)
     return 0;
 }
 
+static int bad_role(struct in *in, uint32_t device, const char *what)
+{
+    return sm_error_set(in->err, SM_ECORRUPT,
+        "the snapshot is malformed: the role of device %" PRIu32 " %s", device, what);
+}
+
+/* Each a text with zeros behind it, and no two the same but those that say nothing. */
+static int get_roles(struct in *in, struct sm_snapshot *s)
+{
+    static const char zeros[SM_SNAPSHOT_ROLE_BYTES];
+    int rc = need(in, (uint64_t)s->n_devices * SM_SNAPSHOT_ROLE_BYTES, "the devices' roles");
+    if (rc)
+        return rc;
+    for (uint32_t i = 0; i < s->n_devices; i++) {
+        char *role = s->devices[i].role;
+        memcpy(role, take(in, SM_SNAPSHOT_ROLE_BYTES), SM_SNAPSHOT_ROLE_BYTES);
+        size_t n = strnlen(role, SM_SNAPSHOT_ROLE_BYTES);
+        if (n == SM_SNAPSHOT_ROLE_BYTES || memcmp(role + n, zeros, SM_SNAPSHOT_ROLE_BYTES - n))
+            return bad_role(in, i, "is not a text");
+        for (uint32_t k = 0; n && k < i; k++) {
+            if (!strcmp(role, s->devices[k].role))
+                return bad_role(in, i, "is that of another one, too");
+        }
+    }
+    return 0;
+}
+
 static int get_note(struct in *in, struct sm_snapshot *s)
 {
     size_t n = left(in);
@@ -441,6 +468,8 @@ static int get_block(struct in *block, const struct in *file, unsigned type, str
         return get_ram_sums(block, s);
     case SM_BLOCK_CHECKSUM:
         return get_checksum(block, file, s);
+    case SM_BLOCK_ROLES:
+        return get_roles(block, s);
     default: /* not ours to know */
         block->at = block->len;
         return 0;
@@ -470,7 +499,7 @@ static int get_blocks(struct in *in, struct sm_snapshot *s)
             .next = "the next extension block",
             .err = in->err};
         take(in, sm_align_up(bytes, SM_FMT_BLOCK_ALIGN));
-        if (sm_load_le16(p + 6) != SM_BLOCK_VERSION || type > SM_BLOCK_CHECKSUM)
+        if (sm_load_le16(p + 6) != SM_BLOCK_VERSION || type > SM_BLOCK_LAST)
             continue;
         if (seen & 1u << type)
             return sm_error_set(in->err, SM_ECORRUPT,

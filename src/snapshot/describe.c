@@ -88,9 +88,9 @@ static json_t *devices(const struct sm_snapshot *s)
     for (uint32_t i = 0; i < s->n_devices; i++) {
         const struct sm_snapshot_device *d = &s->devices[i];
         json_array_append_new(array,
-            json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "virtio_id", number(d->virtio_id),
-                "window", hex(d->window), "irq", number(d->irq), "features", hex(d->features),
-                "driver_features",
+            json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "virtio_id",
+                number(d->virtio_id), "role", d->role, "window", hex(d->window), "irq",
+                number(d->irq), "features", hex(d->features), "driver_features",
                 hex((uint64_t)d->state.driver_features[1] << 32 | d->state.driver_features[0]),
                 "status", number(d->state.status), "interrupt_status",
                 number(d->state.interrupt_status), "queues", queues(&d->state)));

@@ -204,6 +204,21 @@ static void put_machine(struct out *o, const struct sm_snapshot *s)
     }
 }
 
+static void put_roles(struct out *o, const struct sm_snapshot *s)
+{
+    bool said = false;
+    for (uint32_t i = 0; i < s->n_devices; i++)
+        said |= s->devices[i].role[0] != '\0';
+    if (!said)
+        return;
+    put_block(o, SM_BLOCK_ROLES, (size_t)s->n_devices * SM_SNAPSHOT_ROLE_BYTES);
+    for (uint32_t i = 0; i < s->n_devices; i++) {
+        size_t n = strnlen(s->devices[i].role, SM_SNAPSHOT_ROLE_BYTES - 1);
+        put_bytes(o, s->devices[i].role, n);
+        put_zeros(o, SM_SNAPSHOT_ROLE_BYTES - n);
+    }
+}
+
 /* Returns where the checksum's value belongs. */
 static size_t put_blocks(struct out *o, const struct sm_snapshot *s)
 {
@@ -215,6 +230,7 @@ static size_t put_blocks(struct out *o, const struct sm_snapshot *s)
     put_bytes(o, s->build.rootfs, SM_SNAPSHOT_ID_BYTES);
     put_cpu(o, s);
     put_machine(o, s);
+    put_roles(o, s);
     if (s->note) {
         put_block(o, SM_BLOCK_NOTE, strlen(s->note));
         put_bytes(o, s->note, strlen(s->note));

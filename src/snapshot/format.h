@@ -31,6 +31,8 @@ enum sm_block_type {
     SM_BLOCK_NOTE = 4,
     SM_BLOCK_RAM_SUMS = 5,
     SM_BLOCK_CHECKSUM = 6,
+    SM_BLOCK_ROLES = 7,
+    SM_BLOCK_LAST = SM_BLOCK_ROLES,
 };
 
 static inline uint64_t sm_snapshot_chunks(uint64_t memory_bytes)

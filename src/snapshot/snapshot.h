@@ -20,10 +20,11 @@
 
 #define SM_SNAPSHOT_VERSION 8
 
-#define SM_SNAPSHOT_PAGE      4096u        /* what writers compare and copy */
-#define SM_SNAPSHOT_CHUNK     (64u * 1024) /* zero ones are holes; RAM checksums are of chunks */
-#define SM_SNAPSHOT_RAM_ALIGN 16384u       /* of the RAM in the file */
-#define SM_SNAPSHOT_ID_BYTES  32           /* build ids and digests, shorter ones zero-padded */
+#define SM_SNAPSHOT_PAGE       4096u        /* what writers compare and copy */
+#define SM_SNAPSHOT_CHUNK      (64u * 1024) /* zero ones are holes; RAM checksums are of chunks */
+#define SM_SNAPSHOT_RAM_ALIGN  16384u       /* of the RAM in the file */
+#define SM_SNAPSHOT_ROLE_BYTES 32           /* with a zero at the end */
+#define SM_SNAPSHOT_ID_BYTES   32           /* build ids and digests, shorter ones zero-padded */
 
 /* Bounds of what a file may hold. They protect the reader, and the writer keeps to them. */
 #define SM_SNAPSHOT_MAX_META      (64u << 20) /* all before the RAM */
@@ -47,7 +48,8 @@ struct sm_snapshot_listener {
 /* A device, in bus order. Without an architecture tag only v8's part of `state` is in the file. */
 struct sm_snapshot_device {
     struct sm_virtio_state state;
-    uint32_t virtio_id; /* enum sm_virtio_id */
+    uint32_t virtio_id;                /* enum sm_virtio_id */
+    char role[SM_SNAPSHOT_ROLE_BYTES]; /* what it is for in its machine; "": not said */
     uint32_t irq;
     uint64_t window;    /* guest-physical address of the registers */
     uint64_t features;  /* offered to the driver */

@@ -13,6 +13,7 @@
 #include "util/fingerprint.h"
 #include "util/wait.h"
 #include "vm/engine_impl.h"
+#include "vm/engine_parts.h"
 #include "vm/network.h"
 #include "wire/wire.h"
 
@@ -57,6 +58,7 @@ void sm_engine_fingerprint(const struct sm_engine *e, struct sm_fingerprint *f)
     sm_hv_cpu_digest(e->hv, cpu);
     sm_fingerprint_add(f, sm_vmm_build_id, sizeof(sm_vmm_build_id));
     sm_fingerprint_add(f, cpu, sizeof(cpu));
+    sm_engine_parts_fingerprint(f);
 }
 
 int sm_engine_check_shape(uint64_t memory_bytes, unsigned vcpus, sm_error *err)
@@ -68,20 +70,23 @@ static int create(struct sm_engine *e, const struct sm_engine_config *config,
     const struct sm_snapshot *snapshot, int fd, sm_error *err)
 {
     const struct sm_vm_shape *shape = &config->shape;
-    struct sm_machine_config machine = {
+    struct sm_machine_part parts[SM_ENGINE_PARTS];
+    e->network = config->network;
+    const struct sm_machine_part net = sm_engine_card(e);
+    sm_engine_parts(parts, config->rootfs, &net);
+    const struct sm_machine_config machine = {
         .memory_bytes = shape->memory_bytes,
         .vcpus = shape->vcpus,
         .kernel = shape->kernel,
         .initramfs = shape->initramfs,
-        .rootfs = config->rootfs,
         .cmdline = shape->cmdline,
+        .parts = parts,
+        .n_parts = SM_ENGINE_PARTS,
         .count_instructions = config->count_instructions,
         .hv = e->hv,
         .snapshot = snapshot,
         .snapshot_fd = fd,
     };
-    e->network = config->network;
-    sm_engine_plug(e, &machine);
     return sm_machine_create(&e->machine, &machine, err);
 }
 

@@ -8,6 +8,7 @@
 #include "util/rate.h"
 #include "vm/engine.h"
 #include "vmm/machine.h"
+#include "vmm/parts.h"
 
 struct sm_listeners;
 struct sm_ports;
@@ -30,8 +31,8 @@ struct sm_engine {
     struct sm_listeners *listeners; /* NULL: what listens is not looked for */
 };
 
-/* engine_net.c. Fills in the card. */
-void sm_engine_plug(struct sm_engine *engine, struct sm_machine_config *machine);
+/* engine_net.c. The card of the machine, plugged in. */
+struct sm_machine_part sm_engine_card(struct sm_engine *engine);
 /* Before the machine is closed. */
 void sm_engine_close_ports(struct sm_engine *engine);
 

@@ -1,7 +1,6 @@
 /* The engine's network: what the card is plugged into, and the ports that lead to the guest. See
  * engine.h. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "net/ports/found.h"
 #include "net/ports/ports.h"
@@ -68,23 +67,16 @@ static int make_tap(void *arg, struct sm_loop *loop, struct sm_net_backend **bac
     return rc;
 }
 
-void sm_engine_plug(struct sm_engine *e, struct sm_machine_config *machine)
+struct sm_machine_part sm_engine_card(struct sm_engine *e)
 {
     struct sm_vm_network *network = e->network;
     const uint8_t *mac = network->mode == SM_NETWORK_TAP ? network->tap.net.mac : sm_user_net_mac;
-    memcpy(machine->mac, mac, sizeof(machine->mac));
-    machine->network_arg = network;
-    switch (network->mode) {
-    case SM_NETWORK_USER:
-        machine->network = make_user_net;
-        break;
-    case SM_NETWORK_NONE:
-        machine->network = sm_net_unplugged;
-        break;
-    case SM_NETWORK_TAP:
-        machine->network = make_tap;
-        break;
-    }
+    sm_part_plug_fn *plug = sm_net_unplugged;
+    if (network->mode == SM_NETWORK_USER)
+        plug = make_user_net;
+    else if (network->mode == SM_NETWORK_TAP)
+        plug = make_tap;
+    return sm_part_net(plug, network, mac);
 }
 
 /* ---- ports ----------------------------------------------------------------------------------- */

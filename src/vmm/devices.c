@@ -1,100 +1,64 @@
 /*
- * The devices of a machine, always the same ones in the same order: it is the order of the windows, of
- * the interrupts and of the snapshot file.
+ * A machine's parts become devices: each gets its place (register window and interrupt, by its index in the list) and is
+ * put on the bus, and later connected to the VM. The order of the list is the order of the windows, of the interrupts and of
+ * the snapshot file.
  */
-#include <errno.h>
 #include <string.h>
 
-#include "devices/virtio_balloon.h"
-#include "devices/virtio_net.h"
-#include "devices/virtio_pmem.h"
-#include "devices/virtio_rng.h"
 #include "util/cleanup.h"
 #include "util/error.h"
 #include "vmm/machine_internal.h"
 
 _Static_assert(SM_VIRTIO_MMIO_SIZE == SM_ARCH_WINDOW_BYTES, "a place is for one device");
 
-/* Prepares the next place: window, interrupt, bell. The device itself is made by the caller and then
- * handed to place(). */
-static int next_env(struct sm_machine *m, struct sm_virtio_env *env, sm_error *err)
+int sm_machine_check_parts(const struct sm_machine_part *parts, unsigned n, sm_error *err)
 {
-    struct sm_arch_place where;
-    int rc = sm_arch_place(m->n_devices, &where, err);
-    if (rc)
-        return rc;
-    struct sm_machine_device *d = &m->devices[m->n_devices];
-    *d = (struct sm_machine_device){.machine = m, .place = where};
-    rc = sm_bell_make(&d->irq, err);
-    if (rc)
-        return rc;
-    *env = (struct sm_virtio_env){.loop = m->loop, .memory = &m->memory, .irq = d->irq};
-    m->n_devices++; /* from here on drop_devices closes it */
+    if (n > SM_MACHINE_MAX_PARTS)
+        return sm_error_set(
+            err, SM_ELIMIT, "a machine has at most %d devices", SM_MACHINE_MAX_PARTS);
+    for (unsigned i = 0; i < n; i++) {
+        if (!*parts[i].role || strlen(parts[i].role) >= SM_SNAPSHOT_ROLE_BYTES)
+            return sm_error_set(err, SM_EINVAL,
+                "the role '%s' of a device does not have 1 to %d bytes", parts[i].role,
+                SM_SNAPSHOT_ROLE_BYTES - 1);
+        for (unsigned k = 0; k < i; k++) {
+            if (!strcmp(parts[i].role, parts[k].role))
+                return sm_error_set(err, SM_EINVAL,
+                    "a machine cannot have two devices with the role '%s'", parts[i].role);
+        }
+    }
     return 0;
 }
 
-static int place(struct sm_machine *m, struct sm_virtio_dev *dev, uint64_t config0,
-    uint64_t config1, sm_error *err)
+static int make_device(struct sm_machine *m, const struct sm_machine_part *part, sm_error *err)
 {
-    struct sm_machine_device *d = &m->devices[m->n_devices - 1];
-    d->dev = dev;
-    d->config[0] = config0;
-    d->config[1] = config1;
-    return sm_bus_add(
-        &m->mmio, d->place.window, SM_VIRTIO_MMIO_SIZE, &sm_virtio_mmio_ops, dev, err);
-}
-
-static int make_pmem(struct sm_machine *m, sm_error *err)
-{
-    struct sm_virtio_env env;
-    struct sm_virtio_dev *dev;
-    const struct sm_pmem_config config = {
-        .start = m->rootfs_map.gpa, .size = m->rootfs_map.bytes, .flush_fd = -1};
-    int rc = next_env(m, &env, err);
-    if (!rc)
-        rc = sm_virtio_pmem_create(&env, &config, &dev, err);
-    return rc ? rc : place(m, dev, config.start, config.size, err);
-}
-
-static int make_vsock(struct sm_machine *m, sm_error *err)
-{
-    struct sm_virtio_env env;
-    const struct sm_vsock_config config = {.guest_cid = m->guest_cid};
-    int rc = next_env(m, &env, err);
-    if (!rc)
-        rc = sm_vsock_create(&env, &config, &m->vsock, err);
-    return rc ? rc : place(m, sm_vsock_dev(m->vsock), m->guest_cid, 0, err);
-}
-
-static int make_simple(struct sm_machine *m,
-    int (*create)(const struct sm_virtio_env *, struct sm_virtio_dev **, sm_error *), sm_error *err)
-{
-    struct sm_virtio_env env;
-    struct sm_virtio_dev *dev;
-    int rc = next_env(m, &env, err);
-    if (!rc)
-        rc = create(&env, &dev, err);
-    return rc ? rc : place(m, dev, 0, 0, err);
-}
-
-static int make_net(struct sm_machine *m, const struct sm_machine_config *config, sm_error *err)
-{
-    struct sm_virtio_env env;
-    struct sm_virtio_dev *dev;
-    struct sm_net_backend *backend = NULL;
-    int rc = next_env(m, &env, err);
-    if (!rc)
-        rc = config->network(config->network_arg, m->loop, &backend, err);
+    struct sm_arch_place place;
+    int rc = sm_arch_place(m->n_devices, &place, err);
     if (rc)
         return rc;
-    static const uint8_t none[6], some[6] = {0x02, 0x53, 0x4d, 0, 0, 1};
-    const uint8_t *mac = memcmp(config->mac, none, sizeof(none)) ? config->mac : some;
-    rc = sm_virtio_net_create(&env, mac, backend, &dev, err);
-    if (rc) {
-        backend->ops->destroy(backend);
+    struct sm_machine_device *d = &m->devices[m->n_devices];
+    *d = (struct sm_machine_device){.machine = m, .place = place};
+    strcpy(d->role, part->role);
+    rc = sm_bell_make(&d->irq, err);
+    if (rc)
         return rc;
-    }
-    return place(m, dev, 0, 0, err);
+    const struct sm_machine_file *file = &m->files[m->n_devices];
+    m->n_devices++; /* from here on drop_devices closes it */
+    const struct sm_part_env env = {
+        .virtio = {.loop = m->loop, .memory = &m->memory, .irq = d->irq},
+        .gpa = file->map.gpa,
+        .bytes = file->map.bytes,
+    };
+    struct sm_part_device made = {0};
+    rc = part->make(part, &env, &made, err);
+    if (rc)
+        return rc;
+    d->dev = made.dev;
+    memcpy(d->config, made.config, sizeof(d->config));
+    if (made.vsock)
+        m->vsock = made.vsock;
+    return sm_bus_add(
+        &m->mmio, place.window, SM_VIRTIO_MMIO_SIZE, &sm_virtio_mmio_ops, d->dev, err);
 }
 
 static int add_port(struct sm_machine *m, const struct sm_arch_port *port,
@@ -113,12 +77,12 @@ int sm_machine_make_devices(
     if ((rc = add_port(m, &platform->serial, &sm_serial_ops, m->serial, err)) ||
         (rc = add_port(m, &platform->reset, &sm_machine_reset_ops, m, err)))
         return rc;
-    if (m->rootfs_map.host && (rc = make_pmem(m, err)))
-        return rc;
-    if ((rc = make_vsock(m, err)) || (rc = make_simple(m, sm_virtio_rng_create, err)))
-        return rc;
-    rc = make_simple(m, sm_virtio_balloon_create, err);
-    return rc || !config->network ? rc : make_net(m, config, err);
+    for (unsigned i = 0; i < config->n_parts; i++) {
+        rc = make_device(m, &config->parts[i], err);
+        if (rc)
+            return sm_error_prefix(err, rc, "device '%s'", config->parts[i].role);
+    }
+    return 0;
 }
 
 /* The device thread's part where the hypervisor hears no bells. */
@@ -156,7 +120,7 @@ int sm_machine_attach_devices(struct sm_machine *m, sm_error *err)
         for (unsigned q = 0; q < d->dev->ops->n_queues && !rc; q++)
             rc = attach_doorbell(m, d, q, err);
         if (rc)
-            return sm_error_prefix(err, rc, "device %s", d->dev->ops->name);
+            return sm_error_prefix(err, rc, "device '%s'", d->role);
     }
     return 0;
 }

@@ -60,7 +60,7 @@ static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_erro
 {
     int rc;
     if ((rc = copy(&m->kernel, c->kernel, err)) || (rc = copy(&m->initramfs, c->initramfs, err)) ||
-        (rc = copy(&m->rootfs, c->rootfs, err)) || (rc = copy(&m->cmdline, c->cmdline, err)))
+        (rc = copy(&m->cmdline, c->cmdline, err)))
         return rc;
     rc = sm_bell_make(&m->ended, err);
     if (rc)
@@ -75,7 +75,8 @@ static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_erro
     if ((rc = sm_machine_map_ram(m, err)) ||
         (rc = c->snapshot ? sm_machine_map_snapshot(m, c->snapshot_fd, c->snapshot, err)
                           : sm_machine_back_ram(m, err)) ||
-        (rc = sm_machine_map_rootfs(m, err)) || (rc = sm_loop_create(&m->loop, err)) ||
+        (rc = sm_machine_map_files(m, c->parts, c->n_parts, err)) ||
+        (rc = sm_loop_create(&m->loop, err)) ||
         (rc = sm_serial_create(&m->serial, c->console_bytes, sm_machine_console_line, m, err)) ||
         (rc = make_vm(m, err)) || (rc = sm_machine_make_devices(m, c, err)))
         return rc;
@@ -133,13 +134,15 @@ int sm_machine_create(
 {
     uint64_t start = sm_now_ns();
     int rc = sm_machine_check_shape(config->memory_bytes, config->vcpus, err);
+    if (!rc)
+        rc = sm_machine_check_parts(config->parts, config->n_parts, err);
     if (rc)
         return rc;
     struct sm_machine *fresh = calloc(1, sizeof(*fresh));
     if (!fresh)
         return sm_error_set(err, SM_ENOMEM, "no memory for a machine");
     fresh->ended = SM_BELL_NONE;
-    fresh->ram_fd = fresh->rootfs_fd = -1;
+    fresh->ram_fd = -1;
     init_sync(fresh);
     fresh->clock =
         (struct sm_guest_clock){.cpu_time = cpu_time, .is_emulated = is_emulated, .arg = fresh};
@@ -148,7 +151,6 @@ int sm_machine_create(
     m->memory_bytes = config->memory_bytes;
     m->n_vcpus = config->vcpus;
     m->count_instructions = config->count_instructions;
-    m->guest_cid = config->guest_cid ? config->guest_cid : SM_VSOCK_GUEST_CID;
     rc = fill(m, config, err);
     if (rc)
         return rc;
@@ -171,18 +173,14 @@ void sm_machine_close(struct sm_machine *m)
     sm_hv_vm_close(m->vm);
     for (unsigned i = 0; i < m->memory.n; i++)
         free(m->memory.regions[i].replaced);
-    sm_mapping_release(&m->ram);
-    sm_mapping_release(&m->rootfs_map);
+    sm_machine_unmap(m);
     sm_hv_close(m->own_hv);
     sm_bell_close(&m->ended);
-    sm_close(m->ram_fd);
-    sm_close(m->rootfs_fd);
     pthread_mutex_destroy(&m->control);
     pthread_mutex_destroy(&m->lock);
     pthread_cond_destroy(&m->changed);
     free(m->kernel);
     free(m->initramfs);
-    free(m->rootfs);
     free(m->cmdline);
     free(m);
 }
@@ -219,7 +217,7 @@ static int load(struct sm_machine *m, sm_error *err)
         rc = sm_hv_needs_assist(m->hv, &emulated, err);
     if (rc)
         return rc;
-    struct sm_arch_place places[SM_MACHINE_MAX_DEVICES];
+    struct sm_arch_place places[SM_MACHINE_MAX_PARTS];
     for (unsigned i = 0; i < m->n_devices; i++)
         places[i] = m->devices[i].place;
     const struct sm_arch_boot config = {
@@ -291,7 +289,7 @@ int sm_machine_end_fd(const struct sm_machine *m)
 
 bool sm_machine_end_halted(struct sm_machine *m)
 {
-    if (sm_virtio_is_driven(sm_vsock_dev(m->vsock)))
+    if (!m->vsock || sm_virtio_is_driven(sm_vsock_dev(m->vsock)))
         return false;
     sm_machine_finish(m, SM_VM_POWERED_OFF, "the guest halted");
     return true;

@@ -20,29 +20,22 @@
 #include "hypervisor/hypervisor.h"
 
 struct sm_machine;
-struct sm_vsock;       /* devices/vsock/vsock.h */
-struct sm_loop;        /* util/loop.h */
-struct sm_snapshot;    /* snapshot/snapshot.h */
-struct sm_ram;         /* snapshot/page_map.h */
-struct sm_net_backend; /* devices/virtio_net.h */
-struct sm_guest_clock; /* util/guest_wait.h */
-
-/* Makes what the network card is plugged into, on the machine's loop. */
-typedef int sm_machine_network_fn(
-    void *arg, struct sm_loop *loop, struct sm_net_backend **backend, sm_error *err);
+struct sm_vsock;        /* devices/vsock/vsock.h */
+struct sm_loop;         /* util/loop.h */
+struct sm_snapshot;     /* snapshot/snapshot.h */
+struct sm_ram;          /* snapshot/page_map.h */
+struct sm_guest_clock;  /* util/guest_wait.h */
+struct sm_machine_part; /* vmm/parts.h */
 
 struct sm_machine_config {
-    uint64_t memory_bytes;   /* multiple of 2 MiB, at least 32 MiB, at most 64 GiB */
-    unsigned vcpus;          /* 1..16 */
-    const char *kernel;      /* path of a vmlinux or bzImage; boot only */
-    const char *initramfs;   /* path; NULL: none; boot only */
-    const char *rootfs;      /* path of the filesystem image that /dev/pmem0 maps; NULL: none */
-    bool count_instructions; /* of the guest's, that KVM emulates; costs some 20 us */
-    const char *cmdline;     /* appended to the kernel command line; NULL: nothing */
-    uint32_t guest_cid;      /* vsock address; 0: 3 */
-    sm_machine_network_fn *network; /* NULL: no network card */
-    void *network_arg;
-    uint8_t mac[6];       /* of the card; all zero: one that serves */
+    uint64_t memory_bytes;               /* multiple of 2 MiB, at least 32 MiB, at most 64 GiB */
+    unsigned vcpus;                      /* 1..16 */
+    const char *kernel;                  /* path of a vmlinux or bzImage; boot only */
+    const char *initramfs;               /* path; NULL: none; boot only */
+    bool count_instructions;             /* of the guest's, that KVM emulates; costs some 20 us */
+    const char *cmdline;                 /* appended to the kernel command line; NULL: nothing */
+    const struct sm_machine_part *parts; /* vmm/parts.h; borrowed until create has returned */
+    unsigned n_parts;
     size_t console_bytes; /* of the console log that are kept; 0: 256 KiB */
 
     /* Both borrowed, and both only save time. `hv`: shared by several machines, must outlive them; NULL: the
@@ -130,7 +123,7 @@ extern const uint8_t sm_vmm_build_id[SM_VMM_BUILD_ID_BYTES];
 
 /* ---- looking at it ---- */
 
-/* The vsock device (connect to guest ports, listen for the guest's); see devices/vsock/vsock.h. */
+/* The vsock device, NULL if no part is one (connect to guest ports, listen for the guest's); see devices/vsock/vsock.h. */
 struct sm_vsock *sm_machine_vsock(struct sm_machine *machine);
 /* The device thread's event loop. */
 struct sm_loop *sm_machine_loop(struct sm_machine *machine);

@@ -15,13 +15,14 @@
 #include "util/loop.h"
 #include "util/thread.h"
 #include "vmm/machine.h"
+#include "vmm/parts.h"
 
 /* Memory slots. */
-enum { SLOT_RAM, SLOT_ROOTFS = SLOT_RAM + SM_ARCH_MAX_RAM };
-
-#define SM_MACHINE_MAX_DEVICES SM_ARCH_MAX_PLACES
+enum { SLOT_RAM, SLOT_FILES = SLOT_RAM + SM_ARCH_MAX_RAM };
+_Static_assert(SLOT_FILES + SM_MACHINE_MAX_PARTS <= SM_HV_MAX_SLOTS, "a slot for each part's file");
 
 struct sm_machine_device {
+    char role[SM_SNAPSHOT_ROLE_BYTES];
     struct sm_virtio_dev *dev;
     struct sm_machine *machine;
     struct sm_bell irq;
@@ -37,6 +38,13 @@ struct sm_mapping {
     uint8_t *host; /* aligned start in it */
     size_t bytes;
     uint64_t gpa;
+};
+
+/* A part's file, by the part's index. */
+struct sm_machine_file {
+    struct sm_mapping map;
+    int fd; /* -1: there is none */
+    uint64_t bytes;
 };
 
 struct sm_machine_vcpu {
@@ -63,22 +71,21 @@ struct sm_machine {
     /* Set by create, not changed until close. */
     uint64_t memory_bytes;
     unsigned n_vcpus;
-    char *kernel, *initramfs, *rootfs, *cmdline;
-    uint32_t guest_cid;
+    char *kernel, *initramfs, *cmdline;
     bool count_instructions;
     struct sm_hv *hv, *own_hv; /* own_hv: hv if it is ours to close */
     struct sm_hv_vm *vm;
-    struct sm_mapping ram, rootfs_map;
+    struct sm_mapping ram;
     struct sm_guest_memory memory;
     int ram_fd;          /* the snapshot file that RAM is mapped from; -1: anonymous */
     uint64_t ram_offset; /* of RAM in it */
-    int rootfs_fd;       /* of its file; -1: there is none */
-    uint64_t rootfs_bytes;
     struct sm_loop *loop;
     struct sm_bus mmio, pio;
     struct sm_serial *serial;
     struct sm_vsock *vsock;
-    struct sm_machine_device devices[SM_MACHINE_MAX_DEVICES];
+    struct sm_machine_file files[SM_MACHINE_MAX_PARTS]; /* of the parts */
+    unsigned n_files;
+    struct sm_machine_device devices[SM_MACHINE_MAX_PARTS]; /* likewise */
     unsigned n_devices;
     struct sm_machine_vcpu vcpus[SM_MACHINE_MAX_VCPUS];
     struct sm_bell ended; /* rung once */
@@ -105,14 +112,18 @@ int sm_machine_back_ram(struct sm_machine *m, sm_error *err); /* makes it memory
 /* Maps the RAM of a snapshot file over ours, copy-on-write. */
 int sm_machine_map_snapshot(
     struct sm_machine *m, int fd, const struct sm_snapshot *s, sm_error *err);
-int sm_machine_map_rootfs(struct sm_machine *m, sm_error *err);
+/* The files of the parts, one after the other from sm_arch_files_base on. */
+int sm_machine_map_files(
+    struct sm_machine *m, const struct sm_machine_part *parts, unsigned n, sm_error *err);
 /* Puts the mappings into memory slots. */
 int sm_machine_set_slots(struct sm_machine *m, sm_error *err);
-void sm_mapping_release(struct sm_mapping *map);
+void sm_machine_unmap(struct sm_machine *m); /* all of it */
 /* Whether one of the mapped files has become shorter than it was: puts its name into `name`. */
 bool sm_machine_lost_file(const struct sm_machine *m, char *name, size_t size);
 
-/* devices.c: makes all devices and puts them on the buses; connects them to the VM. */
+/* devices.c: whether there can be such a list of parts; makes all devices and puts them on the buses; connects them to the
+ * VM. */
+int sm_machine_check_parts(const struct sm_machine_part *parts, unsigned n, sm_error *err);
 int sm_machine_make_devices(
     struct sm_machine *m, const struct sm_machine_config *config, sm_error *err);
 int sm_machine_attach_devices(struct sm_machine *m, sm_error *err);

@@ -2,8 +2,8 @@
  * The host mappings behind guest-physical memory.
  *
  * RAM is one mapping, whatever pieces the guest sees it in (sm_arch_ram), so the snapshot file holds one
- * range. The root filesystem is mapped from the page cache, read-only, rounded up to what pmem wants;
- * what is behind the end of the file is zero pages of ours, since a touch there would be a SIGBUS.
+ * range. The file of a part (the root filesystem) is mapped from the page cache, read-only, rounded up to what pmem
+ * wants; what is behind the end of the file is zero pages of ours, since a touch there would be a SIGBUS.
  *
  * A file that is cut short under its mapping takes pages away. The guest's access to one ends the machine (KVM_RUN
  * fails, or the guest dies of it) with a sentence. An access of ours (devices, captures, the assist) is a SIGBUS:
@@ -26,6 +26,7 @@
 #include "vmm/machine_internal.h"
 
 #define LARGE_PAGE (2ULL << 20)
+#define FILE_MAX   (1ULL << 40) /* of all files together: what arch.h promises */
 
 /* Reserves `bytes` at a 2 MiB boundary, so that the CPU can map it with large pages. */
 static int reserve(struct sm_mapping *map, size_t bytes, int prot, sm_error *err)
@@ -42,7 +43,7 @@ static int reserve(struct sm_mapping *map, size_t bytes, int prot, sm_error *err
     return 0;
 }
 
-void sm_mapping_release(struct sm_mapping *map)
+static void release(struct sm_mapping *map)
 {
     if (map->reserved)
         munmap(map->reserved, map->reserved_bytes);
@@ -107,31 +108,59 @@ int sm_machine_map_snapshot(
     return 0;
 }
 
-int sm_machine_map_rootfs(struct sm_machine *m, sm_error *err)
+static int map_file(struct sm_machine_file *file, const char *path, uint64_t gpa, sm_error *err)
 {
-    if (!m->rootfs)
-        return 0;
-    auto_fd fd = open(m->rootfs, O_RDONLY | O_CLOEXEC);
+    auto_fd fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return sm_error_errno(err, errno, "cannot open the root filesystem %s", m->rootfs);
+        return sm_error_errno(err, errno, "cannot open %s", path);
     struct stat st;
     if (fstat(fd, &st) < 0)
-        return sm_error_errno(err, errno, "cannot stat the root filesystem %s", m->rootfs);
-    if (!S_ISREG(st.st_mode) || st.st_size < 4096 || st.st_size > (off_t)(1LL << 40))
-        return sm_error_set(err, SM_EINVAL,
-            "the root filesystem %s has %lld bytes or is not a regular file", m->rootfs,
+        return sm_error_errno(err, errno, "cannot stat %s", path);
+    if (!S_ISREG(st.st_mode) || st.st_size < 4096 || st.st_size > (off_t)FILE_MAX)
+        return sm_error_set(err, SM_EINVAL, "%s has %lld bytes or is not a regular file", path,
             (long long)st.st_size);
-    struct sm_mapping *map = &m->rootfs_map;
+    struct sm_mapping *map = &file->map;
     int rc = reserve(map, sm_align_up((uint64_t)st.st_size, LARGE_PAGE), PROT_READ, err);
     if (rc)
         return rc;
     if (mmap(map->host, (size_t)st.st_size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
-        return sm_error_errno(err, errno, "cannot map the root filesystem %s", m->rootfs);
+        return sm_error_errno(err, errno, "cannot map %s", path);
     keep_out(map);
-    map->gpa = sm_arch_files_base();
-    m->rootfs_fd = sm_steal_fd(&fd);
-    m->rootfs_bytes = (uint64_t)st.st_size;
+    map->gpa = gpa;
+    file->fd = sm_steal_fd(&fd);
+    file->bytes = (uint64_t)st.st_size;
     return 0;
+}
+
+int sm_machine_map_files(
+    struct sm_machine *m, const struct sm_machine_part *parts, unsigned n, sm_error *err)
+{
+    uint64_t gpa = sm_arch_files_base(), end = gpa + FILE_MAX;
+    for (unsigned i = 0; i < n; i++) {
+        struct sm_machine_file *file = &m->files[i];
+        file->fd = -1;
+        m->n_files = i + 1;
+        if (!parts[i].file)
+            continue;
+        int rc = map_file(file, parts[i].file, gpa, err);
+        if (!rc && file->map.bytes > end - gpa)
+            rc = sm_error_set(
+                err, SM_ELIMIT, "the files of a machine have more than %llu GiB", FILE_MAX >> 30);
+        if (rc)
+            return sm_error_prefix(err, rc, "device '%s'", parts[i].role);
+        gpa += file->map.bytes;
+    }
+    return 0;
+}
+
+void sm_machine_unmap(struct sm_machine *m)
+{
+    release(&m->ram);
+    sm_close(m->ram_fd);
+    for (unsigned i = 0; i < m->n_files; i++) {
+        release(&m->files[i].map);
+        sm_close(m->files[i].fd);
+    }
 }
 
 static bool is_cut(int fd, uint64_t bytes, char *name, size_t size)
@@ -148,8 +177,10 @@ static bool is_cut(int fd, uint64_t bytes, char *name, size_t size)
 
 bool sm_machine_lost_file(const struct sm_machine *m, char *name, size_t size)
 {
-    return is_cut(m->ram_fd, m->ram_offset + m->ram.bytes, name, size) ||
-           is_cut(m->rootfs_fd, m->rootfs_bytes, name, size);
+    bool cut = is_cut(m->ram_fd, m->ram_offset + m->ram.bytes, name, size);
+    for (unsigned i = 0; i < m->n_files && !cut; i++)
+        cut = is_cut(m->files[i].fd, m->files[i].bytes, name, size);
+    return cut;
 }
 
 int sm_machine_set_slots(struct sm_machine *m, sm_error *err)
@@ -160,8 +191,13 @@ int sm_machine_set_slots(struct sm_machine *m, sm_error *err)
         if (rc)
             return rc;
     }
-    if (!m->rootfs_map.host)
-        return 0;
-    return sm_hv_vm_map(
-        m->vm, SLOT_ROOTFS, m->rootfs_map.gpa, m->rootfs_map.host, m->rootfs_map.bytes, true, err);
+    for (unsigned i = 0; i < m->n_files; i++) {
+        const struct sm_mapping *map = &m->files[i].map;
+        int rc = map->host ? sm_hv_vm_map(
+                                 m->vm, SLOT_FILES + i, map->gpa, map->host, map->bytes, true, err)
+                           : 0;
+        if (rc)
+            return rc;
+    }
+    return 0;
 }

@@ -7,6 +7,8 @@
  * the order: RAM, vCPUs, interrupt controllers, clock, devices; at the end the devices look into their
  * queues, since a kick of the guest may have been under way at capture.
  */
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +27,7 @@ _Static_assert(SM_VMM_BUILD_ID_BYTES == SM_SNAPSHOT_ID_BYTES, "build id fits");
 static void describe_device(const struct sm_machine_device *d, struct sm_snapshot_device *to)
 {
     to->virtio_id = d->dev->ops->id;
+    memcpy(to->role, d->role, sizeof(to->role));
     to->irq = d->place.irq;
     to->window = d->place.window;
     to->features = d->dev->features;
@@ -93,10 +96,45 @@ int sm_machine_save(struct sm_machine *m, struct sm_snapshot **out, sm_error *er
 
 /* ---- load ----------------------------------------------------------------------------------- */
 
-static int refuse(sm_error *err, const char *what)
+static int __attribute__((format(printf, 2, 3))) refuse(sm_error *err, const char *fmt, ...)
 {
+    char how[128];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(how, sizeof(how), fmt, ap);
+    va_end(ap);
     return sm_error_set(err, SM_EUNSUPPORTED,
-        "the snapshot cannot be restored here: it was made %s; make a new one", what);
+        "the snapshot cannot be restored here: it was made %s; make a new one", how);
+}
+
+/* What the snapshot has of a device of ours: the same kind of device, in the same role. NULL: nothing. */
+static const struct sm_snapshot_device *find_device(
+    const struct sm_snapshot *s, const struct sm_machine_device *d)
+{
+    for (uint32_t i = 0; i < s->n_devices; i++) {
+        const struct sm_snapshot_device *there = &s->devices[i];
+        if (there->virtio_id == d->dev->ops->id && !strcmp(there->role, d->role))
+            return there;
+    }
+    return NULL;
+}
+
+/* Each of ours has its counterpart, and none is over: roles are there once. */
+static int check_devices(const struct sm_machine *m, const struct sm_snapshot *s, sm_error *err)
+{
+    for (unsigned i = 0; i < m->n_devices; i++) {
+        const struct sm_machine_device *d = &m->devices[i];
+        const struct sm_snapshot_device *there = find_device(s, d);
+        struct sm_snapshot_device here = {0};
+        if (!there)
+            return refuse(err, "without the device '%s'", d->role);
+        describe_device(d, &here);
+        if (here.irq != there->irq || here.window != there->window ||
+            here.features != there->features ||
+            memcmp(here.config, there->config, sizeof(here.config)))
+            return refuse(err, "with another device '%s'", d->role);
+    }
+    return s->n_devices == m->n_devices ? 0 : refuse(err, "with more devices");
 }
 
 static int check_fits(const struct sm_machine *m, const struct sm_snapshot *s, sm_error *err)
@@ -123,16 +161,7 @@ static int check_fits(const struct sm_machine *m, const struct sm_snapshot *s, s
     }
     if (!same)
         return refuse(err, "with another memory map");
-    same = s->n_devices == m->n_devices;
-    for (unsigned i = 0; same && i < m->n_devices; i++) {
-        struct sm_snapshot_device here = {0};
-        const struct sm_snapshot_device *there = &s->devices[i];
-        describe_device(&m->devices[i], &here);
-        same = here.virtio_id == there->virtio_id && here.irq == there->irq &&
-               here.window == there->window && here.features == there->features &&
-               !memcmp(here.config, there->config, sizeof(here.config));
-    }
-    return same ? 0 : refuse(err, "with other devices or another root filesystem");
+    return check_devices(m, s, err);
 }
 
 void sm_machine_ram(const struct sm_machine *m, struct sm_ram *ram)
@@ -156,11 +185,13 @@ static void wake_devices(void *arg)
 static int load_devices(struct sm_machine *m, const struct sm_snapshot *s, sm_error *err)
 {
     for (unsigned i = 0; i < m->n_devices; i++) {
-        int rc = sm_virtio_load(m->devices[i].dev, &s->devices[i].state, err);
+        const struct sm_machine_device *d = &m->devices[i];
+        int rc = sm_virtio_load(d->dev, &find_device(s, d)->state, err);
         if (rc)
-            return sm_error_prefix(err, rc, "device %s", m->devices[i].dev->ops->name);
+            return sm_error_prefix(err, rc, "device '%s'", d->role);
     }
-    sm_vsock_transport_reset(m->vsock);
+    if (m->vsock)
+        sm_vsock_transport_reset(m->vsock);
     return sm_loop_post(m->loop, wake_devices, m, err); /* when it runs */
 }
 

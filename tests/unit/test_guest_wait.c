@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "guest_code.h"
+#include "machine_parts.h"
 #include "patience.h"
 #include "util/guest_wait.h"
 #include "vmm/machine.h"
@@ -85,7 +86,7 @@ static struct sm_machine *booted(const uint8_t *code, size_t n)
     const struct sm_machine_config config = {.memory_bytes = 64 << 20, .vcpus = 1, .kernel = path};
     struct sm_machine *m;
     sm_error err;
-    if (sm_machine_create(&m, &config, &err) || sm_machine_boot(m, &err))
+    if (make_machine(&m, &config, &err) || sm_machine_boot(m, &err))
         fail_msg("%s", err.message);
     close(fd);
     return m;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "guest_code.h"
+#include "machine_parts.h"
 #include "patience.h"
 #include "snapshot/page_map.h"
 #include "snapshot/reader.h"
@@ -38,7 +39,7 @@ static struct sm_machine *booted(const uint8_t *code, size_t n, unsigned vcpus)
     char path[32];
     int fd = guest_kernel(code, n, path);
     struct sm_machine *m;
-    ok(sm_machine_create(&m,
+    ok(make_machine(&m,
         &(struct sm_machine_config){.memory_bytes = MEMORY, .vcpus = vcpus, .kernel = path}, &err));
     ok(sm_machine_boot(m, &err));
     close(fd);
@@ -280,9 +281,9 @@ static void closes_in_every_state(void **state)
     struct sm_machine *m;
     const struct sm_machine_config config = {.memory_bytes = MEMORY, .vcpus = 2};
     sm_machine_close(NULL);
-    ok(sm_machine_create(&m, &config, &err));
+    ok(make_machine(&m, &config, &err));
     sm_machine_close(m);
-    ok(sm_machine_create(&m, &config, &err));
+    ok(make_machine(&m, &config, &err));
     assert_int_equal(sm_machine_pause(m, &pause, &err), -SM_EINVAL);
     assert_int_equal(sm_machine_boot(m, &err), -SM_EINVAL); /* no kernel */
     sm_machine_close(m);
@@ -298,20 +299,66 @@ static void bad_configurations_are_refused(void **state)
     (void)state;
     struct sm_machine *m = NULL;
     struct sm_machine_config c = {.memory_bytes = MEMORY, .vcpus = 0};
-    assert_int_equal(sm_machine_create(&m, &c, &err), -SM_EINVAL);
+    assert_int_equal(make_machine(&m, &c, &err), -SM_EINVAL);
     c.vcpus = 17;
-    assert_int_equal(sm_machine_create(&m, &c, &err), -SM_EINVAL);
+    assert_int_equal(make_machine(&m, &c, &err), -SM_EINVAL);
     c.vcpus = 1;
     c.memory_bytes = MEMORY + 4096;
-    assert_int_equal(sm_machine_create(&m, &c, &err), -SM_EINVAL);
+    assert_int_equal(make_machine(&m, &c, &err), -SM_EINVAL);
     c.memory_bytes = 2u << 20;
-    assert_int_equal(sm_machine_create(&m, &c, &err), -SM_EINVAL);
+    assert_int_equal(make_machine(&m, &c, &err), -SM_EINVAL);
     c.memory_bytes = MEMORY;
-    c.rootfs = "/nowhere";
+    struct sm_machine_part parts[] = {sm_part_rootfs("/nowhere"), sm_part_rng(), sm_part_rng()};
+    c.parts = parts;
+    c.n_parts = 1;
     assert_int_equal(sm_machine_create(&m, &c, &err), -SM_ENOTFOUND);
-    c.rootfs = "/dev/null";
+    assert_non_null(strstr(err.message, "device 'rootfs'"));
+    parts[0] = sm_part_rootfs("/dev/null");
+    assert_int_equal(sm_machine_create(&m, &c, &err), -SM_EINVAL);
+    parts[0] = sm_part_balloon();
+    c.n_parts = 3;
+    assert_int_equal(sm_machine_create(&m, &c, &err), -SM_EINVAL);
+    assert_non_null(strstr(err.message, "two devices with the role 'rng'"));
+    parts[2].role = "a role that is longer than a role can be";
+    assert_int_equal(sm_machine_create(&m, &c, &err), -SM_EINVAL);
+    parts[2].role = "";
     assert_int_equal(sm_machine_create(&m, &c, &err), -SM_EINVAL);
     assert_null(m);
+}
+
+/* As many as there are interrupts, and one too many; files lie one behind the other. */
+static void a_machine_is_a_list_of_parts(void **state)
+{
+    (void)state;
+    char file[] = "/tmp/sm-test-XXXXXX", roles[19][8];
+    int fd = mkstemp(file);
+    assert_int_equal(ftruncate(fd, (2 << 20) + 4096), 0);
+    struct sm_machine_part parts[19];
+    for (unsigned i = 0; i < 19; i++) {
+        parts[i] = i < 2 ? sm_part_rootfs(file) : sm_part_rng();
+        snprintf(roles[i], sizeof(roles[i]), "part%u", i);
+        parts[i].role = roles[i];
+    }
+    struct sm_machine *m = NULL;
+    struct sm_machine_config c = {.memory_bytes = MEMORY, .vcpus = 1, .parts = parts};
+    ok(sm_machine_create(&m, &c, &err)); /* none at all */
+    assert_null(sm_machine_vsock(m));
+    assert_false(sm_machine_end_halted(m));
+    sm_machine_close(m);
+    c.n_parts = 18;
+    ok(sm_machine_create(&m, &c, &err));
+    assert_int_equal(m->n_devices, 18);
+    assert_int_equal(m->devices[17].place.irq, 23);
+    assert_int_equal(m->devices[0].config[1], 4 << 20);
+    assert_int_equal(m->devices[1].config[0], m->devices[0].config[0] + (4 << 20));
+    sm_machine_close(m);
+    c.n_parts = 19;
+    m = NULL;
+    assert_int_equal(sm_machine_create(&m, &c, &err), -SM_ELIMIT);
+    assert_non_null(strstr(err.message, "device 'part18'"));
+    assert_null(m);
+    close(fd);
+    unlink(file);
 }
 
 /* Maps the first 2 MiB at 4 GiB, with a page directory of its own below the boot tables' PDPT, and writes
@@ -335,7 +382,7 @@ static void memory_beyond_3_gib_goes_on_at_4(void **state)
     struct sm_machine *m;
     struct sm_machine_end end;
     struct sm_ram ram;
-    ok(sm_machine_create(&m,
+    ok(make_machine(&m,
         &(struct sm_machine_config){.memory_bytes = 4ULL << 30, .vcpus = 1, .kernel = path}, &err));
     ok(sm_machine_boot(m, &err));
     ok(sm_machine_wait(m, PATIENCE_MS, &end, &err));
@@ -396,7 +443,7 @@ static int restored(const char *path, bool early, struct sm_machine **out, sm_er
         config.snapshot = s;
         config.snapshot_fd = fd;
     }
-    ok(sm_machine_create(&m, &config, &err));
+    ok(make_machine(&m, &config, &err));
     struct sm_machine_load_times t;
     int rc = sm_machine_load(m, fd, s, &t, why);
     close(fd);
@@ -495,12 +542,41 @@ static void refused(
     struct sm_snapshot *s, int fd, const struct sm_machine_config *config, const char *words)
 {
     struct sm_machine *m;
-    ok(sm_machine_create(&m, config, &err));
+    ok(make_machine(&m, config, &err));
     int rc = sm_machine_load(m, fd, s, NULL, &err);
     if (rc != -SM_EUNSUPPORTED || !strstr(err.message, words))
         fail_msg("%d: \"%s\" lacks \"%s\"", rc, err.message, words);
     assert_true(sm_machine_start(m, &err) < 0);
     sm_machine_close(m);
+}
+
+static void devices_are_matched_by_role(
+    struct sm_snapshot *s, int fd, const struct sm_machine_config *config)
+{
+    s->devices[0].irq++;
+    refused(s, fd, config, "another device 'vsock'");
+    s->devices[0].irq--;
+    s->n_devices--;
+    refused(s, fd, config, "without the device 'balloon'");
+    s->n_devices++;
+    s->devices[1].role[0] ^= 1;
+    refused(s, fd, config, "without the device 'rng'");
+    s->devices[1].role[0] ^= 1;
+    s->devices[1].virtio_id = SM_VIRTIO_ID_BLOCK;
+    refused(s, fd, config, "without the device 'rng'");
+    s->devices[1].virtio_id = SM_VIRTIO_ID_RNG;
+    struct sm_snapshot_device more[4] = {s->devices[2], s->devices[0], s->devices[1]},
+                              *were = s->devices;
+    strcpy(more[3].role, "more");
+    s->devices = more;
+    s->n_devices = 4;
+    refused(s, fd, config, "with more devices");
+    s->n_devices = 3; /* in another order, and with it they are all there */
+    struct sm_machine *m;
+    ok(make_machine(&m, config, &err));
+    ok(sm_machine_load(m, fd, s, NULL, &err));
+    sm_machine_close(m);
+    s->devices = were;
 }
 
 static void what_does_not_fit_is_refused(void **state)
@@ -537,19 +613,14 @@ static void what_does_not_fit_is_refused(void **state)
     s->regions[0].gpa += 4096;
     refused(s, fd, &c, "memory map");
     s->regions[0].gpa -= 4096;
-    s->devices[0].irq++;
-    refused(s, fd, &c, "devices");
-    s->devices[0].irq--;
-    s->n_devices--;
-    refused(s, fd, &c, "devices");
-    s->n_devices++;
+    devices_are_matched_by_role(s, fd, &c);
     s->vcpus[0].gp.n = s->vcpus[0].redist.n = s->vcpus[0].sys.n = 0;
     s->vcpus[0].icc.n = s->vcpus[0].simd.n = 0;
-    ok(sm_machine_create(&m, &c, &err));
+    ok(make_machine(&m, &c, &err));
     assert_int_equal(sm_machine_load(m, fd, s, NULL, &err), -SM_ECORRUPT); /* nothing of the vCPU */
     sm_machine_close(m);
     assert_int_equal(truncate(path, (off_t)s->ram_offset + 4096), 0);
-    ok(sm_machine_create(&m, &c, &err));
+    ok(make_machine(&m, &c, &err));
     assert_int_equal(sm_machine_load(m, fd, s, NULL, &err), -SM_ECORRUPT);
     sm_machine_close(m);
     close(fd);
@@ -569,6 +640,7 @@ int main(void)
         cmocka_unit_test(a_pause_waits_for_a_vcpu_that_is_kept),
         cmocka_unit_test(closes_in_every_state),
         cmocka_unit_test(bad_configurations_are_refused),
+        cmocka_unit_test(a_machine_is_a_list_of_parts),
         cmocka_unit_test(memory_beyond_3_gib_goes_on_at_4),
         cmocka_unit_test(several_machines_at_once),
         cmocka_unit_test(a_restored_machine_goes_on),

@@ -13,6 +13,7 @@
 
 #include "fake_hypervisor.h"
 #include "guest_code.h"
+#include "machine_parts.h"
 #include "patience.h"
 #include "snapshot/page_map.h"
 #include "snapshot/reader.h"
@@ -37,7 +38,7 @@ static struct sm_machine *booted(void)
     char path[32];
     int fd = guest_kernel(code, sizeof(code), path);
     struct sm_machine *m;
-    ok(sm_machine_create(&m,
+    ok(make_machine(&m,
         &(struct sm_machine_config){.memory_bytes = MEMORY, .vcpus = VCPUS, .kernel = path}, &err));
     ok(sm_machine_boot(m, &err));
     close(fd);
@@ -81,7 +82,7 @@ static void each_vcpu_is_touched_by_its_own_thread(void **state)
     ok(sm_snapshot_open(path, &fd, &err));
     ok(sm_snapshot_load_meta(fd, path, &there, &err));
     const struct sm_machine_config config = {.memory_bytes = MEMORY, .vcpus = VCPUS};
-    ok(sm_machine_create(&m, &config, &err));
+    ok(make_machine(&m, &config, &err));
     ok(sm_machine_load(m, fd, there, NULL, &err));
     ok(sm_machine_start(m, &err));
     struct sm_pause again = {0};
@@ -92,7 +93,7 @@ static void each_vcpu_is_touched_by_its_own_thread(void **state)
 
     /* A state that says too little, and a machine that ends while it is asked. */
     sm_vcpu_state_clear(&there->vcpus[1]);
-    ok(sm_machine_create(&m, &config, &err));
+    ok(make_machine(&m, &config, &err));
     assert_int_equal(sm_machine_load(m, fd, there, NULL, &err), -SM_ECORRUPT);
     assert_non_null(strstr(err.message, "too little of vCPU 1"));
     sm_machine_kill(m);

@@ -54,6 +54,52 @@ static void golden_files_survive_both_ways(void **state)
     }
 }
 
+/* Writes the role and reads the file again; rc of the reading, *s if it is 0. Byte `flip` of the roles is made 'x'. */
+static int with_roles(struct sm_snapshot *from, int flip, struct sm_snapshot **s, sm_error *err)
+{
+    uint8_t *file = NULL;
+    uint64_t bytes = 0;
+    assert_int_equal(sm_snapshot_encode(from, 0, &file, &bytes, err), 0);
+    if (flip >= 0) {
+        const uint8_t head[] = {'S', 'M', 'X', 'B', 7, 0, 1, 0};
+        uint8_t *block = memmem(file, bytes, head, sizeof(head));
+        assert_non_null(block);
+        block[16 + flip] = 'x';
+        const uint8_t sum[] = {'S', 'M', 'X', 'B', 6, 0, 1, 0};
+        uint8_t *at = memmem(file, bytes, sum, sizeof(sum));
+        sm_store_le32(at + 16, 0);
+        sm_store_le32(at + 16, sm_crc32c(0, file, bytes));
+    }
+    int rc = sm_snapshot_decode(file, bytes, bytes + from->memory_bytes, s, err);
+    free(file);
+    return rc;
+}
+
+static void devices_keep_their_roles(void **state)
+{
+    (void)state;
+    size_t len;
+    uint8_t *file = golden("x86_64-4cpu", &len);
+    struct sm_snapshot *s = NULL, *again = NULL;
+    sm_error err;
+    assert_int_equal(decode(file, len, &s, &err), 0);
+    assert_true(s->n_devices >= 2);
+    assert_string_equal(s->devices[0].role, ""); /* the file says nothing of them */
+    strcpy(s->devices[1].role, "vol:/data");
+    assert_int_equal(with_roles(s, -1, &again, &err), 0);
+    assert_string_equal(again->devices[0].role, "");
+    assert_string_equal(again->devices[1].role, "vol:/data");
+    sm_snapshot_free(again);
+    again = NULL;
+    assert_int_equal(with_roles(s, 2 * SM_SNAPSHOT_ROLE_BYTES - 1, &again, &err), -SM_ECORRUPT);
+    assert_non_null(strstr(err.message, "role of device 1 is not a text"));
+    strcpy(s->devices[0].role, "vol:/data");
+    assert_int_equal(with_roles(s, -1, &again, &err), -SM_ECORRUPT);
+    assert_non_null(strstr(err.message, "that of another one"));
+    sm_snapshot_free(s);
+    free(file);
+}
+
 static void aarch64_fields_are_where_they_belong(void **state)
 {
     (void)state;
@@ -355,6 +401,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_files_survive_both_ways),
+        cmocka_unit_test(devices_keep_their_roles),
         cmocka_unit_test(aarch64_fields_are_where_they_belong),
         cmocka_unit_test(extension_blocks_are_read),
         cmocka_unit_test(unknown_blocks_are_skipped),
