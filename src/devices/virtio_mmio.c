@@ -68,6 +68,7 @@ static bool features_acceptable(const struct sm_virtio_dev *dev, const uint32_t 
 
 void sm_virtio_broken(struct sm_virtio_dev *dev)
 {
+    sm_loop_check_here(dev->env.loop);
     for (unsigned q = 0; q < dev->ops->n_queues; q++)
         dev->vq[q].broken = true;
     unsigned old = atomic_fetch_or(&dev->status, SM_VIRTIO_STATUS_NEEDS_RESET);
@@ -77,6 +78,7 @@ void sm_virtio_broken(struct sm_virtio_dev *dev)
 
 void sm_virtio_publish(struct sm_virtio_dev *dev, unsigned q)
 {
+    sm_loop_check_here(dev->env.loop);
     if (sm_virtq_publish(&dev->vq[q]))
         raise(dev, SM_VIRTIO_INT_USED);
     if (dev->vq[q].broken)
@@ -85,6 +87,7 @@ void sm_virtio_publish(struct sm_virtio_dev *dev, unsigned q)
 
 void sm_virtio_interrupt(struct sm_virtio_dev *dev)
 {
+    sm_loop_check_here(dev->env.loop);
     raise(dev, SM_VIRTIO_INT_USED);
 }
 
@@ -95,6 +98,7 @@ void sm_virtio_again(struct sm_virtio_dev *dev, unsigned q)
 
 void sm_virtio_serve(struct sm_virtio_dev *dev, unsigned q, sm_virtio_serve_fn *fn)
 {
+    sm_loop_check_here(dev->env.loop);
     struct sm_virtq *vq = &dev->vq[q];
     struct sm_virtq_chain chain;
     unsigned budget = CHAINS_PER_TURN;
@@ -121,6 +125,7 @@ void sm_virtio_config_changed(struct sm_virtio_dev *dev)
 
 static void look_into(struct sm_virtio_dev *dev, unsigned q)
 {
+    sm_loop_check_here(dev->env.loop);
     struct sm_virtq *vq = &dev->vq[q];
     if (!dev->active || !vq->running || vq->broken)
         return;
@@ -524,6 +529,7 @@ int sm_virtio_init(struct sm_virtio_dev *dev, const struct sm_virtio_ops *ops,
 
 void sm_virtio_fini(struct sm_virtio_dev *dev)
 {
+    sm_loop_check_here(dev->env.loop);
     for (unsigned q = 0; q < SM_VIRTIO_MAX_QUEUES; q++) {
         sm_loop_remove(dev->watch[q]);
         dev->watch[q] = NULL;

@@ -917,6 +917,11 @@ static void unknown_history_means_reset(void **state)
     assert_int_equal(vg_event(&f->g), 0);
 }
 
+static void wake_device(void *arg)
+{
+    sm_virtio_wake(arg);
+}
+
 static void connects_wait_for_the_end_of_a_transport_reset(void **state)
 {
     struct fixture *f = *state;
@@ -931,7 +936,7 @@ static void connects_wait_for_the_end_of_a_transport_reset(void **state)
     assert_int_equal(sm_virtio_load(dev, &s, NULL), 0);
     start_connect(&c, f, 52, PATIENCE_MS);
     assert_true(sm_vsock_transport_reset(f->vsock));
-    sm_virtio_wake(dev);
+    sm_loop_run(f->loop, wake_device, dev);
     sm_loop_resume(f->loop);
     int event;
     for (int ms = 0; (event = vg_event(&f->g)) < 0 && ms < PATIENCE_MS; ms++)

@@ -161,6 +161,7 @@ static void begin(struct vsock_connects *all, struct vsock_connect *c)
 
 void sm_vsock_connects_begin(struct vsock_connects *all)
 {
+    sm_loop_check_here(all->loop);
     struct vsock_connect *c;
     while (!all->ended && all->open(all->open_arg) && (c = dequeue(all)))
         begin(all, c);
@@ -175,6 +176,7 @@ static void fail_waiting(struct vsock_connects *all, enum sm_code code, const ch
 
 void sm_vsock_connects_end(struct vsock_connects *all)
 {
+    sm_loop_check_here(all->loop);
     all->ended = true;
     fail_waiting(all, SM_EGUEST, "the guest has ended");
 }
@@ -353,6 +355,7 @@ static void on_tick(void *arg)
 bool sm_vsock_connects_bridge(
     struct vsock_connects *all, int fd, const struct sm_vsock_target *target)
 {
+    sm_loop_check_here(all->loop);
     struct vsock_connect *c = NULL;
     struct vsock_streams *streams = all->streams;
     if (!all->ended && streams->n + all->n_bridges < streams->max &&

@@ -307,6 +307,7 @@ int sm_vsock_listen(
 
 void sm_vsock_accept_any(struct sm_vsock *vsock, sm_vsock_lead_fn *fn, void *arg)
 {
+    sm_loop_check_here(vsock->dev.env.loop);
     vsock->connects.lead = fn;
     vsock->connects.lead_arg = arg;
 }

@@ -33,6 +33,7 @@ struct vsock_stream *sm_vsock_find(
 struct vsock_stream *sm_vsock_stream_create(struct vsock_streams *all, uint32_t host_port,
     uint32_t guest_port, enum vsock_stream_state state, int fd)
 {
+    sm_loop_check_here(all->loop);
     struct vsock_stream *s = all->n < all->max ? calloc(1, sizeof(*s)) : NULL;
     if (!s) {
         sm_close(fd);
@@ -101,6 +102,7 @@ void sm_vsock_stream_answer(struct vsock_stream *s, enum sm_code code, const cha
 
 void sm_vsock_stream_free(struct vsock_stream *s)
 {
+    sm_loop_check_here(s->all->loop);
     sm_vsock_stream_answer(s, SM_ENOTFOUND, "nobody listens there, or the guest is ending");
     unready(s);
     close_socket(s);
@@ -115,6 +117,7 @@ void sm_vsock_stream_free(struct vsock_stream *s)
 
 void sm_vsock_stream_kill(struct vsock_stream *s)
 {
+    sm_loop_check_here(s->all->loop);
     sm_vsock_stream_answer(s, SM_EPROTOCOL, "the guest broke the vsock protocol");
     close_socket(s);
     s->state = STREAM_RESETTING;
@@ -124,6 +127,7 @@ void sm_vsock_stream_kill(struct vsock_stream *s)
 
 void sm_vsock_stream_gone(struct vsock_stream *s)
 {
+    sm_loop_check_here(s->all->loop);
     if (s->guest_eof && s->buf_len > 0) {
         unready(s);
         unhash(s);
@@ -151,6 +155,7 @@ bool sm_vsock_stream_wants(const struct vsock_stream *s)
 
 void sm_vsock_stream_ready(struct vsock_stream *s)
 {
+    sm_loop_check_here(s->all->loop);
     if (s->in_ready || !sm_vsock_stream_wants(s))
         return;
     s->in_ready = true;
@@ -237,6 +242,7 @@ static bool buffer(
 
 bool sm_vsock_stream_feed(struct vsock_stream *s, const struct iovec *iov, unsigned n, size_t len)
 {
+    sm_loop_check_here(s->all->loop);
     size_t done = 0;
     if (s->buf_len == 0 && s->fd >= 0 && !(s->shut & VSOCK_SHUTDOWN_RCV)) {
         struct iovec copy[SM_VIRTQ_MAX_SIZE];
@@ -285,6 +291,7 @@ static void flush(struct vsock_stream *s)
 
 void sm_vsock_stream_guest_shutdown(struct vsock_stream *s, unsigned flags)
 {
+    sm_loop_check_here(s->all->loop);
     if ((flags & VSOCK_SHUTDOWN_RCV) && !s->guest_deaf) {
         s->guest_deaf = true;
         s->readable = false;
@@ -311,6 +318,7 @@ static void host_gone(struct vsock_stream *s)
 
 size_t sm_vsock_stream_fill(struct vsock_stream *s, struct iovec *iov, unsigned n)
 {
+    sm_loop_check_here(s->all->loop);
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
     ssize_t done;
     if (s->first_len > 0) {

@@ -339,6 +339,7 @@ int sm_ports_front_door(struct sm_ports *ports, const char *path, sm_error *err)
 
 void sm_ports_shut_door(struct sm_ports *ports)
 {
+    sm_loop_check_here(ports->loop);
     if (!ports->door)
         return;
     sm_vsock_accept_any(ports->vsock, NULL, NULL);
