@@ -53,7 +53,9 @@ static void must(bool is_so, const char *what)
 /* The contract of hypervisor.h. */
 static void check_thread(const struct sm_hv_vcpu *vcpu, bool state)
 {
+    pthread_mutex_lock(&lock); /* its thread may be about to bind it */
     bool own = vcpu->bound && pthread_equal(vcpu->thread, pthread_self());
+    pthread_mutex_unlock(&lock);
     must(own || (state && fake_hv.any_thread), "a vCPU is used from another thread than its own");
 }
 
