@@ -7,6 +7,8 @@
 #include "cli/image_options.h"
 #include "cli/memory_limit.h"
 #include "cli/options.h"
+#include "cli/print.h"
+#include "cli/values.h"
 #include "cli/progress.h"
 #include "cli/vm_options.h"
 

@@ -5,6 +5,8 @@
 
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "cli/print.h"
+#include "cli/values.h"
 #include "cli/store.h"
 #include "util/bytes.h"
 

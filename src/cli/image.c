@@ -7,6 +7,8 @@
 
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "cli/print.h"
+#include "cli/values.h"
 #include "cli/store.h"
 
 static const struct cli_option ls_options[] = {

@@ -8,6 +8,8 @@
 
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "cli/print.h"
+#include "cli/values.h"
 #include "cli/progress.h"
 #include "cli/store.h"
 #include "util/text.h"

@@ -18,17 +18,10 @@ void cli_policy_rule(struct cli_policy *policy, bool allow, const char *target)
         if (*c == '\n')
             *c = '?';
     }
-    cli_strings_add(&policy->rules, line);
+    cli_list_add(&policy->rules, line);
     policy->allows = policy->allows || allow;
     if (allow && strncmp(target, HOST_LOOPBACK, strlen(HOST_LOOPBACK)) != 0)
         policy->allows_other = true;
-}
-
-/* Without its policy the VM must not start. */
-static _Noreturn void out_of_memory(void)
-{
-    cli_fail("out of memory");
-    exit(CLI_EXIT_FAILURE);
 }
 
 char *cli_policy_text(const struct cli_policy *policy)
@@ -42,11 +35,11 @@ char *cli_policy_text(const struct cli_policy *policy)
         return NULL;
     out = open_memstream(&text, &size);
     if (!out)
-        out_of_memory();
+        cli_no_memory(); /* without its policy the VM must not start */
     fprintf(out, "%s %.100s\n", policy->mode ? "--egress" : "layer", mode);
     for (size_t i = 0; i < policy->rules.count; i++)
         fprintf(out, "%s\n", policy->rules.items[i]);
     if (fclose(out))
-        out_of_memory();
+        cli_no_memory();
     return text;
 }

@@ -2,13 +2,13 @@
 #ifndef SM_CLI_NETWORK_H
 #define SM_CLI_NETWORK_H
 
-#include "cli/options.h"
+#include "cli/lists.h"
 
 struct cli_policy {
     const char *mode;  /* --egress; NULL: not given */
     bool allows;       /* --allow */
     bool allows_other; /* the same with anything but host-loopback */
-    struct cli_strings rules;
+    struct sm_strv rules;
 };
 
 /* One --allow or --deny. */

@@ -1,18 +1,11 @@
-/* Options, their values and their help. See options.h. */
+/* Options and their help. See options.h. */
 #include "cli/options.h"
 
-#include <errno.h>
 #include <getopt.h>
-#include <jansson.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <strings.h>
 #include <string.h>
 
-#include "util/bytes.h"
-#include "util/cleanup.h"
-#include "util/text.h"
+#include "cli/values.h"
 
 #define MAX_OPTIONS 48
 #define HELP_ID     0x7fff
@@ -131,45 +124,6 @@ int cli_take_format(
     return id;
 }
 
-/* A byte sequence that a terminal obeys; JSON must only escape what is below 0x20. Bytes in *length. */
-static unsigned control_of(const char *p, int *length)
-{
-    const unsigned char *c = (const unsigned char *)p;
-    *length = *c == 0xc2 ? 2 : 1;
-    if (*c == 0x7f)
-        return *c;
-    return *c == 0xc2 && c[1] < 0xa0 ? c[1] : 0;
-}
-
-void cli_print_json(const json_t *value)
-{
-    char *text = json_dumps(value, JSON_INDENT(2));
-    int length;
-    for (const char *p = text ? text : ""; *p; p += length) {
-        unsigned control = control_of(p, &length);
-        if (control)
-            printf("\\u%04x", control);
-        else
-            fwrite(p, 1, (size_t)length, stdout);
-    }
-    putchar('\n');
-    free(text);
-}
-
-void cli_print(const char *fmt, ...)
-{
-    char *text;
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vasprintf(&text, fmt, ap);
-    va_end(ap);
-    if (n < 0)
-        return;
-    sm_text_clean(text, true);
-    fputs(text, stdout);
-    free(text);
-}
-
 void cli_print_help(const struct cli_command *command)
 {
     bool root = !*command->name;
@@ -198,170 +152,4 @@ void cli_print_help(const struct cli_command *command)
     }
     if (command->notes)
         printf("\n%s", command->notes);
-}
-
-bool cli_parse_number(const char *text, uint64_t lo, uint64_t hi, uint64_t *value)
-{
-    if (*text < '0' || *text > '9')
-        return false;
-    char *end;
-    errno = 0;
-    unsigned long long v = strtoull(text, &end, 10);
-    if (errno || *end || v < lo || v > hi)
-        return false;
-    *value = v;
-    return true;
-}
-
-bool cli_parse_size(const char *text, uint64_t *bytes)
-{
-    if (*text < '0' || *text > '9')
-        return false;
-    char *end;
-    errno = 0;
-    unsigned long long v = strtoull(text, &end, 10);
-    if (errno)
-        return false;
-    static const struct {
-        const char *suffix;
-        unsigned shift;
-    } units[] = {{"", 0}, {"b", 0}, {"k", 10}, {"kb", 10}, {"kib", 10}, {"m", 20}, {"mb", 20},
-        {"mib", 20}, {"g", 30}, {"gb", 30}, {"gib", 30}, {"t", 40}, {"tb", 40}, {"tib", 40}};
-    for (size_t i = 0; i < SM_ARRAY_LEN(units); i++) {
-        if (strcasecmp(end, units[i].suffix) == 0) {
-            *bytes = (uint64_t)v << units[i].shift;
-            return *bytes >> units[i].shift == v;
-        }
-    }
-    return false;
-}
-
-bool cli_parse_duration_ms(const char *text, int *ms)
-{
-    if ((*text < '0' || *text > '9') && *text != '.')
-        return false;
-    char *end;
-    double v = strtod(text, &end);
-    double factor;
-    if (!*end || strcmp(end, "s") == 0)
-        factor = 1e3;
-    else if (strcmp(end, "ms") == 0)
-        factor = 1;
-    else if (strcmp(end, "m") == 0)
-        factor = 60e3;
-    else if (strcmp(end, "h") == 0)
-        factor = 3600e3;
-    else
-        return false;
-    v *= factor;
-    if (!(v >= 1) || v > 2e9) /* also refuses NaN */
-        return false;
-    *ms = (int)v;
-    return true;
-}
-
-static void *checked(void *p)
-{
-    if (!p) {
-        cli_fail("out of memory");
-        exit(CLI_EXIT_FAILURE);
-    }
-    return p;
-}
-
-void cli_strings_add(struct cli_strings *list, const char *text)
-{
-    list->items = checked(reallocarray(list->items, list->count + 2, sizeof(*list->items)));
-    list->items[list->count++] = checked(strdup(text));
-    list->items[list->count] = NULL;
-}
-
-void cli_strings_free(struct cli_strings *list)
-{
-    for (size_t i = 0; i < list->count; i++)
-        free(list->items[i]);
-    free(list->items);
-    *list = (struct cli_strings){0};
-}
-
-bool cli_env_add(struct cli_strings *env, const char *text)
-{
-    const char *eq = strchr(text, '=');
-    if (!*text || eq == text)
-        return false;
-    if (eq) {
-        cli_strings_add(env, text);
-        return true;
-    }
-    const char *value = getenv(text);
-    if (value) {
-        auto_free char *pair = NULL;
-        if (asprintf(&pair, "%s=%s", text, value) < 0)
-            pair = NULL;
-        cli_strings_add(env, checked(pair));
-    }
-    return true;
-}
-
-/* What keeps a line of an environment file from being one, as docker has it; NULL: nothing. */
-static const char *env_line_fault(const char *line, size_t size)
-{
-    json_t *text = json_stringn(line, size);
-    bool is_utf8 = text && strlen(line) == size;
-    json_decref(text);
-    if (!is_utf8)
-        return "is no text in UTF-8";
-    size_t name = strcspn(line, "=");
-    if (name == 0)
-        return "has no name before the '='";
-    if (strcspn(line, " \t") < name)
-        return "has white space in the variable's name";
-    return NULL;
-}
-
-int cli_env_add_file(struct cli_strings *env, const char *path)
-{
-    static const char bom[] = "\xef\xbb\xbf";
-    auto_file file = fopen(path, "re");
-    if (!file)
-        return cli_fail("cannot read the environment file '%s': %s", path, strerror(errno));
-    auto_free char *line = NULL;
-    size_t size = 0, number = 0;
-    ssize_t n;
-    while ((n = getline(&line, &size, file)) >= 0) {
-        while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r'))
-            line[--n] = '\0';
-        const char *text = line;
-        if (number++ == 0 && strncmp(text, bom, strlen(bom)) == 0)
-            text += strlen(bom);
-        text += strspn(text, " \t");
-        if ((!*text && text == line + n) || *text == '#')
-            continue;
-        const char *fault = env_line_fault(text, (size_t)(line + n - text));
-        if (fault)
-            return cli_fail("line %zu of the environment file '%s' %s", number, path, fault);
-        cli_env_add(env, text);
-    }
-    if (ferror(file))
-        return cli_fail("cannot read the environment file '%s': %s", path, strerror(errno));
-    return CLI_EXIT_OK;
-}
-
-const char *cli_format_size(uint64_t bytes, char buf[32])
-{
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-    double v = (double)bytes;
-    size_t i = 0;
-    for (; v >= 999.5 && i + 1 < SM_ARRAY_LEN(units); i++)
-        v /= 1024;
-    snprintf(buf, 32, i && v < 9.95 ? "%.1f %s" : "%.0f %s", v, units[i]);
-    return buf;
-}
-
-void cli_print_snapshot_stats(const sm_snapshot_stats *stats)
-{
-    char data[32], ram[32];
-    printf("%s of %s of memory; the guest stood still for %.1f ms, writing took %.1f ms\n",
-        cli_format_size(stats->data_bytes, data), cli_format_size(stats->ram_bytes, ram),
-        (double)stats->pause_us / 1e3, (double)stats->write_us / 1e3);
 }

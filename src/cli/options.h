@@ -3,7 +3,6 @@
 #ifndef SM_CLI_OPTIONS_H
 #define SM_CLI_OPTIONS_H
 
-#include <jansson.h>
 #include <stddef.h>
 
 #include "cli/cli.h"
@@ -60,39 +59,5 @@ int cli_take_format(
     {                                                                                              \
         0x1f0, "format", formats, help                                                             \
     }
-
-/* What --format json prints: on standard output, indented, with a line break at the end. Control characters are
- * escaped, also those that JSON lets pass. */
-void cli_print_json(const json_t *value);
-
-/* printf for what others wrote (names, configurations, snapshots): it comes out as text (util/text.h). */
-void cli_print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-/* Whether `text` is a number in lo..hi, or a size such as 256m, 1g, 512MiB (1024-based). */
-bool cli_parse_number(const char *text, uint64_t lo, uint64_t hi, uint64_t *value);
-bool cli_parse_size(const char *text, uint64_t *bytes);
-/* Seconds, with a fraction or with the unit ms, s, m or h. */
-bool cli_parse_duration_ms(const char *text, int *ms);
-
-/* A growing list of strings that ends with NULL; it owns them. */
-struct cli_strings {
-    char **items;
-    size_t count;
-};
-
-void cli_strings_add(struct cli_strings *list, const char *text);
-void cli_strings_free(struct cli_strings *list);
-
-/* --env: "NAME=VALUE", or "NAME" for the value it has here (nothing where it has none). */
-bool cli_env_add(struct cli_strings *env, const char *text);
-/* --env-file, as docker reads it: one per line; empty lines and lines that begin with # are skipped, so is a byte
- * order mark; names with white space in them and what is not UTF-8 are refused. */
-int cli_env_add_file(struct cli_strings *env, const char *path);
-
-/* "1.5 GiB" for people: the units in which memory is asked for. */
-const char *cli_format_size(uint64_t bytes, char buf[32]);
-
-/* One line on stdout about a snapshot that was made. */
-void cli_print_snapshot_stats(const sm_snapshot_stats *stats);
 
 #endif

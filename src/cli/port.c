@@ -8,6 +8,8 @@
 #include "cli/cli.h"
 #include "cli/control.h"
 #include "cli/options.h"
+#include "cli/print.h"
+#include "cli/values.h"
 
 enum { OPT_FORMAT = 256 };
 

@@ -9,7 +9,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "cli/options.h"
+#include "cli/values.h"
 
 enum {
     MAX_BARS = 8,

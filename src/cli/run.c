@@ -14,6 +14,7 @@
 #include "cli/image_options.h"
 #include "cli/memory_limit.h"
 #include "cli/network.h"
+#include "cli/lists.h"
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
@@ -86,8 +87,8 @@ struct run {
     sm_image_options image_options;
     sm_vm_config vm;
     sm_exec_config exec;
-    struct cli_strings env, file_env; /* what -e says goes before what a file says */
-    struct cli_strings entrypoint, publish;
+    struct sm_strv env, file_env; /* what -e says goes before what a file says */
+    struct sm_strv entrypoint, publish;
     struct cli_policy policy;
     char *policy_text;
     int stop_timeout_ms;
@@ -141,14 +142,14 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
         run->exec.cwd = optarg;
         return 0;
     case OPT_ENTRYPOINT:
-        cli_strings_free(&run->entrypoint);
-        cli_strings_add(&run->entrypoint, optarg);
+        sm_strv_clear(&run->entrypoint);
+        cli_list_add(&run->entrypoint, optarg);
         return 0;
     case OPT_TIMING:
         run->timing = run->vm.count_instructions = true;
         return 0;
     case 'p':
-        cli_strings_add(&run->publish, optarg);
+        cli_list_add(&run->publish, optarg);
         return 0;
     case OPT_ALLOW:
     case OPT_DENY:
@@ -392,7 +393,7 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
     if (optind < argc)
         run.exec.args = (const char *const *)(argv + optind);
     for (size_t i = 0; i < run.env.count; i++)
-        cli_strings_add(&run.file_env, run.env.items[i]);
+        cli_list_add(&run.file_env, run.env.items[i]);
     run.exec.env = (const char *const *)run.file_env.items;
     run.vm.publish = (const char *const *)run.publish.items;
     run.vm.egress = run.policy_text = cli_policy_text(&run.policy);
@@ -412,11 +413,11 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
     run.vm.service = sm_exec_is_default(&run.exec);
     status = run_image(&run);
 out:
-    cli_strings_free(&run.env);
-    cli_strings_free(&run.file_env);
-    cli_strings_free(&run.entrypoint);
-    cli_strings_free(&run.publish);
-    cli_strings_free(&run.policy.rules);
+    sm_strv_clear(&run.env);
+    sm_strv_clear(&run.file_env);
+    sm_strv_clear(&run.entrypoint);
+    sm_strv_clear(&run.publish);
+    sm_strv_clear(&run.policy.rules);
     free(run.policy_text);
     return status;
 }

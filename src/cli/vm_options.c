@@ -4,6 +4,7 @@
 #include <getopt.h>
 
 #include "cli/options.h"
+#include "cli/values.h"
 
 #define PAGE         (2ull << 20) /* VMs have whole pages of this size */
 #define LEAST_MEMORY (32ull << 20)

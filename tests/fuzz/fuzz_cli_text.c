@@ -1,7 +1,10 @@
 /* The command line's own parsing: options of a command, numbers, sizes, times, environment files. */
 #include <getopt.h>
+#include <stdarg.h>
 
+#include "cli/lists.h"
 #include "cli/options.h"
+#include "cli/values.h"
 #include "fuzz.h"
 
 /* What options.c needs of message.c. */
@@ -63,13 +66,13 @@ static void read_number(struct fuzz_input *in)
 
 static void read_env_file(struct fuzz_input *in)
 {
-    struct cli_strings env = {0};
+    struct sm_strv env = {0};
     char path[32];
     int fd = fuzz_file(in->data, in->left, path);
     (void)cli_env_add_file(&env, path);
     for (size_t i = 0; i < env.count; i++)
         fuzz_demand(strchr(env.items[i], '=') > env.items[i]);
-    cli_strings_free(&env);
+    sm_strv_clear(&env);
     close(fd);
 }
 

@@ -10,7 +10,9 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "cli/lists.h"
 #include "cli/options.h"
+#include "cli/values.h"
 #include "util/bytes.h"
 
 /* What options.c needs of message.c. */
@@ -165,7 +167,7 @@ static void test_env_file(void **state)
     assert_int_equal(write(fd, text, sizeof(text) - 1), sizeof(text) - 1);
     setenv("SM_TEST_FROM_HOST", "host", 1);
     unsetenv("SM_TEST_UNSET");
-    struct cli_strings env = {0};
+    struct sm_strv env = {0};
     assert_int_equal(cli_env_add_file(&env, path), CLI_EXIT_OK);
     assert_int_equal(env.count, 4);
     assert_string_equal(env.items[0], "A=1");
@@ -175,13 +177,13 @@ static void test_env_file(void **state)
     assert_null(env.items[4]);
     assert_int_equal(write(fd, "=x\n", 3), 3);
     assert_int_equal(cli_env_add_file(&env, path), CLI_EXIT_FAILURE);
-    cli_strings_free(&env);
+    sm_strv_clear(&env);
     close(fd);
     unlink(path);
     assert_int_equal(cli_env_add_file(&env, path), CLI_EXIT_FAILURE);
 }
 
-static int env_file_of(const char *text, size_t size, struct cli_strings *env)
+static int env_file_of(const char *text, size_t size, struct sm_strv *env)
 {
     char path[] = "/tmp/sm-test-env-XXXXXX";
     int fd = mkstemp(path);
@@ -216,17 +218,17 @@ static void test_env_file_as_docker(void **state)
         {"L=\xe4\n", NULL},
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(files); i++) {
-        struct cli_strings env = {0};
+        struct sm_strv env = {0};
         int status = env_file_of(files[i].text, strlen(files[i].text), &env);
         assert_int_equal(status, files[i].first ? CLI_EXIT_OK : CLI_EXIT_FAILURE);
         if (files[i].first)
             assert_string_equal(env.items[0], files[i].first);
-        cli_strings_free(&env);
+        sm_strv_clear(&env);
     }
-    struct cli_strings env = {0};
+    struct sm_strv env = {0};
     assert_int_equal(env_file_of("N=a\0b\n", 6, &env), CLI_EXIT_FAILURE);
     assert_int_equal(env_file_of("\0hidden\n", 8, &env), CLI_EXIT_FAILURE);
-    cli_strings_free(&env);
+    sm_strv_clear(&env);
 }
 
 static void a_setting_goes_where_its_row_says(void **state)
