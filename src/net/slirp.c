@@ -71,10 +71,10 @@ static bool reach(struct sm_slirp *s, int fd)
 
     if ((size_t)fd < s->n_slots)
         return true;
-    grown = reallocarray(s->slots, n, sizeof(*grown));
+    grown = reallocarray(s->slots, n, sizeof(struct sm_slirp_slot *));
     if (!grown)
         return false;
-    memset(grown + s->n_slots, 0, (n - s->n_slots) * sizeof(*grown));
+    memset(grown + s->n_slots, 0, (n - s->n_slots) * sizeof(struct sm_slirp_slot *));
     s->slots = grown;
     s->n_slots = n;
     return true;
