@@ -1,5 +1,6 @@
-/* The network backend of `--network none`: nothing is connected, the link is down, and what the guest sends is lost. The
- * card is there all the same, so that a snapshot of a guest with any network can be restored onto it. */
+/* The network backend of `--network none`: nothing is connected, the link is down, and what the
+ * guest sends is lost. The card is there all the same, so that a snapshot of a guest with any
+ * network can be restored onto it. */
 #ifndef SM_NET_UNPLUGGED_H
 #define SM_NET_UNPLUGGED_H
 

@@ -1,7 +1,7 @@
 /*
- * A machine's parts become devices: each gets its place (register window and interrupt, by its index in the list) and is
- * put on the bus, and later connected to the VM. The order of the list is the order of the windows, of the interrupts and of
- * the snapshot file.
+ * A machine's parts become devices: each gets its place (register window and interrupt, by its
+ * index in the list) and is put on the bus, and later connected to the VM. The order of the list is
+ * the order of the windows, of the interrupts and of the snapshot file.
  */
 #include <string.h>
 

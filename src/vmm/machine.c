@@ -83,7 +83,7 @@ static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_erro
     return sm_machine_attach_devices(m, err);
 }
 
-/* ---- the guest's time -------------------------------------------------------------------------- */
+/* ---- the guest's time ------------------------------------------------------------------------ */
 
 /* What the kernel says of one thread: time on a CPU, time in the queue of one. */
 static bool read_schedstat(int tid, uint64_t *ran_ns, uint64_t *waited_ns)
@@ -127,7 +127,7 @@ static bool is_emulated(void *arg)
     return sm_hv_needs_assist(m->hv, &assisted, NULL) == 0 && assisted;
 }
 
-/* ---- its beginning and end ----------------------------------------------------------------------- */
+/* ---- its beginning and end ------------------------------------------------------------------- */
 
 int sm_machine_create(
     struct sm_machine **out, const struct sm_machine_config *config, sm_error *err)
@@ -185,7 +185,7 @@ void sm_machine_close(struct sm_machine *m)
     free(m);
 }
 
-/* ---- boot -------------------------------------------------------------------------------------- */
+/* ---- boot ------------------------------------------------------------------------------------ */
 
 static int open_file(const char *path, const char *what, int *fd, sm_error *err)
 {
@@ -264,7 +264,7 @@ int sm_machine_boot(struct sm_machine *m, sm_error *err)
     return rc;
 }
 
-/* ---- end --------------------------------------------------------------------------------------- */
+/* ---- end ------------------------------------------------------------------------------------- */
 
 int sm_machine_wait(struct sm_machine *m, int timeout_ms, struct sm_machine_end *end, sm_error *err)
 {
@@ -308,7 +308,7 @@ void sm_machine_kill(struct sm_machine *m)
     pthread_mutex_unlock(&m->control);
 }
 
-/* ---- looking at it ------------------------------------------------------------------------------ */
+/* ---- looking at it --------------------------------------------------------------------------- */
 
 struct sm_vsock *sm_machine_vsock(struct sm_machine *m)
 {

@@ -121,8 +121,8 @@ void sm_machine_unmap(struct sm_machine *m); /* all of it */
 /* Whether one of the mapped files has become shorter than it was: puts its name into `name`. */
 bool sm_machine_lost_file(const struct sm_machine *m, char *name, size_t size);
 
-/* devices.c: whether there can be such a list of parts; makes all devices and puts them on the buses; connects them to the
- * VM. */
+/* devices.c: whether there can be such a list of parts; makes all devices and puts them on the
+ * buses; connects them to the VM. */
 int sm_machine_check_parts(const struct sm_machine_part *parts, unsigned n, sm_error *err);
 int sm_machine_make_devices(
     struct sm_machine *m, const struct sm_machine_config *config, sm_error *err);

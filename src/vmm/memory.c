@@ -1,13 +1,15 @@
 /*
  * The host mappings behind guest-physical memory.
  *
- * RAM is one mapping, whatever pieces the guest sees it in (sm_arch_ram), so the snapshot file holds one
- * range. The file of a part (the root filesystem) is mapped from the page cache, read-only, rounded up to what pmem
- * wants; what is behind the end of the file is zero pages of ours, since a touch there would be a SIGBUS.
+ * RAM is one mapping, whatever pieces the guest sees it in (sm_arch_ram), so the snapshot file
+ * holds one range. The file of a part (the root filesystem) is mapped from the page cache,
+ * read-only, rounded up to what pmem wants; what is behind the end of the file is zero pages of
+ * ours, since a touch there would be a SIGBUS.
  *
- * A file that is cut short under its mapping takes pages away. The guest's access to one ends the machine (KVM_RUN
- * fails, or the guest dies of it) with a sentence. An access of ours (devices, captures, the assist) is a SIGBUS:
- * a handler is the process's, so the library has none; the command has one (cli/lost_file.h).
+ * A file that is cut short under its mapping takes pages away. The guest's access to one ends the
+ * machine (KVM_RUN fails, or the guest dies of it) with a sentence. An access of ours (devices,
+ * captures, the assist) is a SIGBUS: a handler is the process's, so the library has none; the
+ * command has one (cli/lost_file.h).
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,5 @@
-/* The parts that there are: what each is made of. See parts.h; devices.c puts them into a machine. */
+/* The parts that there are: what each is made of. See parts.h; devices.c puts them into a
+ * machine. */
 #include "vmm/parts.h"
 
 #include <string.h>

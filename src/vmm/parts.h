@@ -1,11 +1,11 @@
 /*
- * A machine is a list of parts: what it has beside RAM, vCPUs and platform. The list is made above, in the order in which
- * the guest finds its devices; vmm walks it and chooses where things are: a register window and an interrupt for each
- * (sm_arch_place), an address for what a part maps.
+ * A machine is a list of parts: what it has beside RAM, vCPUs and platform. The list is made above,
+ * in the order in which the guest finds its devices; vmm walks it and chooses where things are: a
+ * register window and an interrupt for each (sm_arch_place), an address for what a part maps.
  *
- * A role says what a part is for in this machine ("rootfs", "vsock", "vol:/data"), once in a list. A restore matches
- * what a snapshot has by device type and role, and the key of a bake has the roles: an optional part is one row of the
- * list, not a new kind of machine.
+ * A role says what a part is for in this machine ("rootfs", "vsock", "vol:/data"), once in a list.
+ * A restore matches what a snapshot has by device type and role, and the key of a bake has the
+ * roles: an optional part is one row of the list, not a new kind of machine.
  */
 #ifndef SM_VMM_PARTS_H
 #define SM_VMM_PARTS_H
@@ -55,7 +55,8 @@ struct sm_machine_part {
     };
 };
 
-/* The parts that there are. Strings and pointers are borrowed until sm_machine_create has returned. */
+/* The parts that there are. Strings and pointers are borrowed until sm_machine_create has
+ * returned. */
 struct sm_machine_part sm_part_rootfs(
     const char *path); /* /dev/pmem0 of the guest, where it comes first */
 struct sm_machine_part sm_part_vsock(uint32_t guest_cid);

@@ -1,11 +1,11 @@
 /*
- * Capture and restore of a machine's state (docs/snapshot-format.md). RAM itself is read by the writers of
- * src/snapshot and mapped here.
+ * Capture and restore of a machine's state (docs/snapshot-format.md). RAM itself is read by the
+ * writers of src/snapshot and mapped here.
  *
- * Capture: the machine is paused, that is, all vCPUs are parked with their last exit completed and the
- * device thread is between two events. Restore goes into a machine whose vCPUs have never run, in
- * the order: RAM, vCPUs, interrupt controllers, clock, devices; at the end the devices look into their
- * queues, since a kick of the guest may have been under way at capture.
+ * Capture: the machine is paused, that is, all vCPUs are parked with their last exit completed and
+ * the device thread is between two events. Restore goes into a machine whose vCPUs have never run,
+ * in the order: RAM, vCPUs, interrupt controllers, clock, devices; at the end the devices look into
+ * their queues, since a kick of the guest may have been under way at capture.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -107,7 +107,8 @@ static int __attribute__((format(printf, 2, 3))) refuse(sm_error *err, const cha
         "the snapshot cannot be restored here: it was made %s; make a new one", how);
 }
 
-/* What the snapshot has of a device of ours: the same kind of device, in the same role. NULL: nothing. */
+/* What the snapshot has of a device of ours: the same kind of device, in the same role. NULL:
+ * nothing. */
 static const struct sm_snapshot_device *find_device(
     const struct sm_snapshot *s, const struct sm_machine_device *d)
 {

@@ -1,7 +1,8 @@
 /*
- * A hostile snapshot whose shape fits: what it says of vCPUs and devices is loaded into a whole machine on a hypervisor without
- * guests (tests/unit/fake_hypervisor.h), which then runs, is captured and ends. Input: the vCPU's lists, the state of each
- * device in turn, then what is in RAM where its queues point.
+ * A hostile snapshot whose shape fits: what it says of vCPUs and devices is loaded into a whole
+ * machine on a hypervisor without guests (tests/unit/fake_hypervisor.h), which then runs, is
+ * captured and ends. Input: the vCPU's lists, the state of each device in turn, then what is in RAM
+ * where its queues point.
  *
  * Refused or not, nothing may fall over, and a machine that was refused does not start.
  */

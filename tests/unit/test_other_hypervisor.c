@@ -1,5 +1,5 @@
-/* vmm on a hypervisor that is as awkward as hypervisor.h allows: vCPUs that belong to one thread each, interrupts that
- * are raised by hand, stores to doorbells that exit. */
+/* vmm on a hypervisor that is as awkward as hypervisor.h allows: vCPUs that belong to one thread
+ * each, interrupts that are raised by hand, stores to doorbells that exit. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -105,7 +105,8 @@ static void each_vcpu_is_touched_by_its_own_thread(void **state)
     unlink(path);
 }
 
-/* The first store of a driver that the device answers with an interrupt: a queue that makes no sense. */
+/* The first store of a driver that the device answers with an interrupt: a queue that makes no
+ * sense. */
 static void interrupts_and_doorbells_take_the_long_way(void **state)
 {
     (void)state;
