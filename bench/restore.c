@@ -1,14 +1,14 @@
 /*
- * What a restore costs, stage by stage, against the floor: the least that the kernel's own calls cost to
- * make such a VM (kvm_floor.h), measured in the same run, turn by turn, so that a noisy machine is noisy
- * for both.
+ * What a restore costs, stage by stage, against the floor: the least that the kernel's own calls
+ * cost to make such a VM (kvm_floor.h), measured in the same run, turn by turn, so that a noisy
+ * machine is noisy for both.
  *
- * Measured is the VMM's part, up to vCPU 0 entering the guest; the floor's first exit is told apart, because
- * when a restored guest first comes out is the guest's affair.
+ * Measured is the VMM's part, up to vCPU 0 entering the guest; the floor's first exit is told
+ * apart, because when a restored guest first comes out is the guest's affair.
  *
  *     cold    open and read the file, make VM, memory, devices, vCPUs, put the state back, run
- *     prefetch  as cold; the pages that the first of all restores touched until the agent's answer are
- *             mapped in (and those it wrote, copied) before the vCPUs run: does that pay?
+ *     prefetch  as cold; the pages that the first of all restores touched until the agent's answer
+ *             are mapped in (and those it wrote, copied) before the vCPUs run: does that pay?
  *     shell   the machine was made before (a pool does that): open, read, map RAM over, state, run
  *
  * Ends are outside of the measured time: closing a VM is done off the hot path, too.
@@ -70,7 +70,7 @@ static char dir[4096] = "/var/tmp", path[4200];
 static struct sm_hv *hv;
 static json_t *rows;
 
-/* ---- making the snapshot ------------------------------------------------------------------------ */
+/* ---- making the snapshot ------------------------------------------------------------------- */
 
 static int greeted[2];
 
@@ -81,7 +81,8 @@ static void agent_connected(void *arg, int fd, uint32_t port)
         bench_die("the agent's greeting", NULL);
 }
 
-/* Non-zero pages of the RAM, copied to memory that is there: what the capture's pause is compared with. */
+/* Non-zero pages of the RAM, copied to memory that is there: what the capture's pause is compared
+ * with. */
 static double memcpy_floor(const struct sm_compact *c, uint64_t pages)
 {
     struct bench_samples t = {0};
@@ -166,7 +167,7 @@ static void make_snapshot(json_t *report)
     sm_machine_close(m);
 }
 
-/* ---- prefetch ----------------------------------------------------------------------------------- */
+/* ---- prefetch ------------------------------------------------------------------------------ */
 
 /* Runs of pages, and whether the guest wrote to them. */
 static struct run {
@@ -175,7 +176,8 @@ static struct run {
 } touched[8192];
 static size_t n_touched;
 
-/* What the guest has touched of its RAM so far: present in our page tables; private means written. */
+/* What the guest has touched of its RAM so far: present in our page tables; private means
+ * written. */
 static void record_touched(struct sm_machine *m)
 {
     struct sm_ram ram;
@@ -212,7 +214,7 @@ static void prefetch(struct sm_machine *m)
             touched[i].written ? POPULATE_WRITE : POPULATE_READ);
 }
 
-/* ---- restoring it ------------------------------------------------------------------------------- */
+/* ---- restoring it -------------------------------------------------------------------------- */
 
 static double us_between(uint64_t from_ns, uint64_t to_ns)
 {
@@ -329,7 +331,7 @@ static void one_restore(struct restore *r, enum way way)
     sm_machine_close(m);
 }
 
-/* ---- the table ---------------------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------------------------- */
 
 static json_t *median(struct bench_samples *samples)
 {

@@ -1,4 +1,5 @@
-/* supermachine image tag|prune|history|save|load: names, garbage, what an image was made by, archives. */
+/* supermachine image tag|prune|history|save|load: names, garbage, what an image was made by,
+ * archives. */
 #include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>

@@ -12,7 +12,8 @@ void cli_policy_rule(struct cli_policy *policy, bool allow, const char *target)
 {
     char line[512];
 
-    /* What is longer, or more than one word, is no target; the library says so, and of which option. */
+    /* What is longer, or more than one word, is no target; the library says so, and of which
+     * option. */
     snprintf(line, sizeof(line), "--%s %.400s", allow ? "allow" : "deny", target);
     for (char *c = line; *c; c++) {
         if (*c == '\n')

@@ -14,8 +14,8 @@ struct cli_policy {
 /* One --allow or --deny. */
 void cli_policy_rule(struct cli_policy *policy, bool allow, const char *target);
 
-/* The text, malloc'ed; NULL: nothing was asked for. Without a mode it is "all", but "none" when something
- * is allowed that "all" allows anyway. */
+/* The text, malloc'ed; NULL: nothing was asked for. Without a mode it is "all", but "none" when
+ * something is allowed that "all" allows anyway. */
 char *cli_policy_text(const struct cli_policy *policy);
 
 #endif

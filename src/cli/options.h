@@ -1,5 +1,5 @@
-/* Options of a command from its table, with getopt_long's rules; they end at the first operand, so that
- * what follows IMAGE belongs to the command in the VM. */
+/* Options of a command from its table, with getopt_long's rules; they end at the first operand, so
+ * that what follows IMAGE belongs to the command in the VM. */
 #ifndef SM_CLI_OPTIONS_H
 #define SM_CLI_OPTIONS_H
 
@@ -49,8 +49,8 @@ struct cli_setting {
 bool cli_take_setting(const struct cli_command *command, const struct cli_setting *table, int id,
     void *into, int *status);
 
-/* For commands that have no other option than --format: takes all options and returns what ended them. `other` is the
- * format beside json, which is printed unless asked otherwise. */
+/* For commands that have no other option than --format: takes all options and returns what ended
+ * them. `other` is the format beside json, which is printed unless asked otherwise. */
 int cli_take_format(
     const struct cli_command *command, int argc, char **argv, const char *other, bool *json);
 

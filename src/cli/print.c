@@ -8,7 +8,8 @@
 #include "cli/values.h"
 #include "util/text.h"
 
-/* A byte sequence that a terminal obeys; JSON must only escape what is below 0x20. Bytes in *length. */
+/* A byte sequence that a terminal obeys; JSON must only escape what is below 0x20. Bytes in
+ * *length. */
 static unsigned control_of(const char *p, int *length)
 {
     const unsigned char *c = (const unsigned char *)p;

@@ -1,6 +1,7 @@
 /*
- * A block of lines that is drawn over itself: a bar for each layer that is under way, and below them what the whole is
- * at. Layers that are here have no bar. The state is global, as the terminal is the process's.
+ * A block of lines that is drawn over itself: a bar for each layer that is under way, and below
+ * them what the whole is at. Layers that are here have no bar. The state is global, as the terminal
+ * is the process's.
  */
 #include "cli/progress.h"
 
@@ -26,7 +27,8 @@ static size_t bar_count;
 static char whole[MAX_LINE];
 static size_t lines_shown;
 
-/* The bar of the layer, in the order of layers, which is made where there is none and room; NULL: it gets none. */
+/* The bar of the layer, in the order of layers, which is made where there is none and room; NULL:
+ * it gets none. */
 static struct bar *find_bar(const sm_progress *p)
 {
     size_t at = 0;

@@ -323,7 +323,8 @@ static int run_image(struct run *run)
     }
     cli_progress_end();
     at.image = now_us();
-    /* Before a bake, which takes its time. What runs in a snapshot of the user's is not known here. */
+    /* Before a bake, which takes its time. What runs in a snapshot of the user's is not known
+     * here. */
     if (!run->vm.snapshot && sm_exec_check(image, &run->exec, &err)) {
         status = cli_fail_error(&err);
         goto out;
@@ -408,7 +409,8 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
         run.exec.entrypoint =
             *run.entrypoint.items[0] ? (const char *const *)run.entrypoint.items : none;
     }
-    /* With nothing else asked for, the image's own command may be running in the snapshot already. */
+    /* With nothing else asked for, the image's own command may be running in the snapshot
+     * already. */
     run.exec.stdin_fd = run.interactive ? SM_FD_STDIN : SM_FD_NULL;
     run.vm.service = sm_exec_is_default(&run.exec);
     status = run_image(&run);

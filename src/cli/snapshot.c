@@ -107,7 +107,7 @@ static const struct cli_command snapshot_verify = {
     .run = verify,
 };
 
-/* ---- those of the store ------------------------------------------------------------------------ */
+/* ---- those of the store -------------------------------------------------------------------- */
 
 static const struct cli_option ls_options[] = {
     CLI_FORMAT_OPTION("table|json", "how to print the list (table)"),
@@ -185,7 +185,7 @@ static const struct cli_command snapshot_rm = {
     .run = rm,
 };
 
-/* ---- a VM that runs ---------------------------------------------------------------------------- */
+/* ---- a VM that runs ------------------------------------------------------------------------ */
 
 static int create(const struct cli_command *self, int argc, char **argv)
 {

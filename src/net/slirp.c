@@ -14,9 +14,9 @@
 #define HOSTNAME "supermachine"
 #define IDLE_MS  1000
 #define STALE_MS 50
-/* What the guest is told to send at most in a TCP segment, with the headers: libslirp rounds its two buffers of 128
- * KiB for each connection up to multiples of that, which here adds 80 bytes (IPv4) or none. With the MTU it would
- * be 64 KiB each. */
+/* What the guest is told to send at most in a TCP segment, with the headers: libslirp rounds its
+ * two buffers of 128 KiB for each connection up to multiples of that, which here adds 80 bytes
+ * (IPv4) or none. With the MTU it would be 64 KiB each. */
 #define MRU (32768 + SM_IPV6_HEADER + 20)
 
 /* One descriptor that libslirp wants polled. Its own allocation: the loop keeps the address. */

@@ -2,11 +2,11 @@
  * What a VM asks of its machine, and all that src/vm knows of it.
  *
  * The machine is in this process today: engine.c, engine_capture.c, engine_net.c and
- * engine_parts.c, the only files of src/vm that include vmm/, call it. The interface is made for one in a process of its own
- * behind a socket: what goes through it are plain values, texts and descriptors (streams, files),
- * never guest memory, a loop or a device; what happens by itself shows as a descriptor that can be
- * polled, or is told as a line. There is one implementation at a time, so these are functions and
- * no table; tests replace them by the linker.
+ * engine_parts.c, the only files of src/vm that include vmm/, call it. The interface is made for
+ * one in a process of its own behind a socket: what goes through it are plain values, texts and
+ * descriptors (streams, files), never guest memory, a loop or a device; what happens by itself
+ * shows as a descriptor that can be polled, or is told as a line. There is one implementation at a
+ * time, so these are functions and no table; tests replace them by the linker.
  *
  * An engine has no machine until boot or restore; before that only what is said so may be asked.
  * Any thread, at the same time; close is the last. Waits are the caller's (util/wait.h).
@@ -37,7 +37,8 @@ void sm_engine_close(struct sm_engine *engine);
 
 /* These need no machine. Guest kernels are emulated on this host: a small VM is run to find out. */
 int sm_engine_is_emulated(struct sm_engine *engine, bool *emulated, sm_error *err);
-/* Adds what a snapshot of this engine's fits only: the CPU's features, the build of the VMM, the roles of the parts. */
+/* Adds what a snapshot of this engine's fits only: the CPU's features, the build of the VMM, the
+ * roles of the parts. */
 void sm_engine_fingerprint(const struct sm_engine *engine, struct sm_fingerprint *f);
 /* Whether there can be such a machine. */
 int sm_engine_check_shape(uint64_t memory_bytes, unsigned vcpus, sm_error *err);

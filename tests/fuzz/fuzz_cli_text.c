@@ -1,4 +1,5 @@
-/* The command line's own parsing: options of a command, numbers, sizes, times, environment files. */
+/* The command line's own parsing: options of a command, numbers, sizes, times, environment
+ * files. */
 #include <getopt.h>
 #include <stdarg.h>
 

@@ -17,9 +17,10 @@
 #define MS   1000000ull
 #define TICK (SM_WAIT_TICK_MS * MS)
 
-/* ---- the account --------------------------------------------------------------------------------- */
+/* ---- the account --------------------------------------------------------------------------- */
 
-/* Ticks until the wait is over, at most `most`: in each the guest runs and waits for so much of it. */
+/* Ticks until the wait is over, at most `most`: in each the guest runs and waits for so much of
+ * it. */
 static unsigned ticks(
     unsigned limit_ms, unsigned slowness, uint64_t ran, uint64_t waited, unsigned most)
 {
@@ -72,7 +73,7 @@ static void time_in_which_we_stood_still_does_not_count(void **state)
     assert_true(w.idle_ns <= 2 * TICK);
 }
 
-/* ---- real guests ----------------------------------------------------------------------------------- */
+/* ---- real guests --------------------------------------------------------------------------- */
 
 GUEST(guest_spins, "1: jmp 1b\n");
 GUEST(guest_halts, "1: hlt\njmp 1b\n");

@@ -1,5 +1,5 @@
-/* Whole machines with guests of a few instructions in place of a kernel: how they end, pause and resume,
- * capture and restore. */
+/* Whole machines with guests of a few instructions in place of a kernel: how they end, pause and
+ * resume, capture and restore. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -46,7 +46,7 @@ static struct sm_machine *booted(const uint8_t *code, size_t n, unsigned vcpus)
     return m;
 }
 
-/* ---- ends ------------------------------------------------------------------------------------- */
+/* ---- ends ---------------------------------------------------------------------------------- */
 
 #define RESET "mov $0xfe, %al\nout %al, $0x64\n1: hlt\njmp 1b\n"
 
@@ -68,7 +68,8 @@ GUEST(guest_panic, PRINT("before\\n[    1.234567] Kernel panic - not syncing: te
 GUEST(guest_triple,
     PRINT("\\033]0;evil\\007so \\302\\233long\\n") "lidt zero(%rip)\nint3\nzero: .quad 0, 0\n");
 
-/* A driver for the first device, up to DRIVER_OK; and what a kernel does with it when it reboots in order. */
+/* A driver for the first device, up to DRIVER_OK; and what a kernel does with it when it reboots in
+ * order. */
 #define DRIVE                                                                                      \
     "mov $0xd0000000, %ebx\n"                                                                      \
     "movl $1, 0x70(%rbx)\n"                                                                        \
@@ -162,7 +163,7 @@ static void console_is_kept(void **state)
     sm_machine_close(m);
 }
 
-/* ---- running ------------------------------------------------------------------------------------ */
+/* ---- running ------------------------------------------------------------------------------- */
 
 /* Counts in memory; a register goes along, and starts with a nonce; each round has an exit. */
 GUEST(guest_count, "rdtsc\n"
@@ -361,8 +362,8 @@ static void a_machine_is_a_list_of_parts(void **state)
     unlink(file);
 }
 
-/* Maps the first 2 MiB at 4 GiB, with a page directory of its own below the boot tables' PDPT, and writes
- * there. */
+/* Maps the first 2 MiB at 4 GiB, with a page directory of its own below the boot tables' PDPT, and
+ * writes there. */
 GUEST(guest_high, "mov $0xa000, %edi\n"
                   "mov $0x10000, %esi\n"
                   "lea 3(%rsi), %rax\n"
@@ -418,7 +419,7 @@ static void several_machines_at_once(void **state)
         pthread_join(threads[i], NULL);
 }
 
-/* ---- capture and restore --------------------------------------------------------------------------- */
+/* ---- capture and restore ------------------------------------------------------------------- */
 
 static void capture(struct sm_machine *m, struct sm_pause *pause, const char *path)
 {

@@ -54,7 +54,8 @@ static void golden_files_survive_both_ways(void **state)
     }
 }
 
-/* Writes the role and reads the file again; rc of the reading, *s if it is 0. Byte `flip` of the roles is made 'x'. */
+/* Writes the role and reads the file again; rc of the reading, *s if it is 0. Byte `flip` of the
+ * roles is made 'x'. */
 static int with_roles(struct sm_snapshot *from, int flip, struct sm_snapshot **s, sm_error *err)
 {
     uint8_t *file = NULL;
