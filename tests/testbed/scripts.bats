@@ -357,6 +357,25 @@ rooms_copy() {
     refused tests/unit/test_wire.c:1 "opens without a comment"
 }
 
+@test "check-rooms: a comment of 101 columns is refused, one of 100 is not, nor a string" {
+    local dashes
+    rooms_copy
+    dashes=$(printf '%094d' 0)
+    plant src/util/strv.c '$' "/* $dashes */"
+    plant src/util/strv.c '$' "const char *sm_long = \"$dashes\";"
+    run "$repo/scripts/check-rooms" "$copy"
+    echo "$output"
+    [ "$status" -eq 0 ]
+    plant src/util/strv.c '$' "/* 0$dashes */"
+    refused "src/util/strv.c:$(wc -l <"$copy/src/util/strv.c")" "a comment of 101 columns; 100 is the most"
+}
+
+@test "check-rooms: an #ifdef for an architecture is refused above it" {
+    rooms_copy
+    plant src/devices/serial.c '$' '#ifdef __aarch64__'
+    refused "src/devices/serial.c:$(wc -l <"$copy/src/devices/serial.c")" "__aarch64__; an #ifdef for an architecture"
+}
+
 @test "check-rooms: a function of 60 lines is refused, one of 59 is not" {
     rooms_copy
     { printf 'void longest(void)\n{\n'; for ((n = 0; n < 56; n++)); do echo '    /* a line */'; done; echo '}'; } >>"$copy/src/util/strv.c"
