@@ -1,4 +1,4 @@
-/* The store's blobs as a source. See stored.h. */
+/* The store's blobs as a source. See store_source.h. */
 #include "builder/store_source.h"
 
 #include <fcntl.h>

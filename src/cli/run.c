@@ -409,9 +409,9 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
         run.exec.entrypoint =
             *run.entrypoint.items[0] ? (const char *const *)run.entrypoint.items : none;
     }
+    run.exec.stdin_fd = run.interactive ? SM_FD_STDIN : SM_FD_NULL;
     /* With nothing else asked for, the image's own command may be running in the snapshot
      * already. */
-    run.exec.stdin_fd = run.interactive ? SM_FD_STDIN : SM_FD_NULL;
     run.vm.service = sm_exec_is_default(&run.exec);
     status = run_image(&run);
 out:

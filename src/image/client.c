@@ -17,6 +17,7 @@
  */
 #include "image/client.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -34,6 +35,10 @@
 #include "util/file.h"
 #include "util/locate.h"
 #include "util/text.h"
+
+#ifndef MFD_NOEXEC_SEAL /* of Linux 6.3 */
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
 
 enum {
     MAX_LINE = 16384,
@@ -264,6 +269,14 @@ static void list_args(struct args *args, const char *program, const struct comma
     add_option(args, "--", c->operand);
 }
 
+/* Hosts may refuse files in memory that could be executed (vm.memfd_noexec=2); kernels before 6.3
+ * know no others. */
+static int make_memory_file(void)
+{
+    int fd = memfd_create("supermachine-image", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+    return fd < 0 && errno == EINVAL ? memfd_create("supermachine-image", MFD_CLOEXEC) : fd;
+}
+
 /* Its standard input. */
 static int make_input(
     const struct command *c, const struct sm_fetch *fetch, int *input, sm_error *err)
@@ -276,7 +289,7 @@ static int make_input(
     int rc = sm_fetch_write(fetch, &line, err);
     if (rc)
         return rc;
-    auto_fd fd = memfd_create("supermachine-image", MFD_CLOEXEC);
+    auto_fd fd = make_memory_file();
     if (fd < 0 || sm_write_all(fd, line, strlen(line)) != 0 || sm_write_all(fd, "\n", 1) != 0 ||
         sm_write_all(fd, password, strlen(password)) != 0 || lseek(fd, 0, SEEK_SET) != 0)
         return sm_error_errno(err, errno, "cannot write what supermachine-image is to read");

@@ -111,9 +111,9 @@ int sm_snapshot_out_open(struct sm_snapshot_out *out, const char *path,
     if (ram_offset == 0 && s.arch != SM_ARCH_UNMARKED &&
         padding(meta, out->ram_offset) < ROOM_FOR_DIFFS)
         out->ram_offset += SM_SNAPSHOT_RAM_ALIGN;
-    if (out->options.fd <= 0)
+    if (!out->options.fd)
         return sm_snapshot_partial_open(&out->file, path, out->options.io, err);
-    out->file = (struct sm_partial){.fd = out->options.fd, .partial = strdup(path)};
+    out->file = (struct sm_partial){.fd = *out->options.fd, .partial = strdup(path)};
     return out->file.partial ? 0 : sm_error_set(err, SM_ENOMEM, "no memory for a path");
 }
 
@@ -121,7 +121,7 @@ int sm_snapshot_out_open(struct sm_snapshot_out *out, const char *path,
 static int commit_file(struct sm_snapshot_out *out, sm_error *err)
 {
     bool no_sync = out->options.no_sync;
-    if (out->options.fd <= 0)
+    if (!out->options.fd)
         return sm_partial_commit(
             &out->file, no_sync ? SM_PARTIAL_NO_SYNC : SM_PARTIAL_SYNC_ALL, err);
     if (!no_sync && out->options.io->sync(out->file.fd))
@@ -201,7 +201,7 @@ int sm_snapshot_out_commit(struct sm_snapshot_out *out, sm_error *err)
 
 void sm_snapshot_out_close(struct sm_snapshot_out *out)
 {
-    if (out->options.fd > 0)
+    if (out->options.fd)
         free(out->file.partial);
     else
         sm_partial_close(&out->file);

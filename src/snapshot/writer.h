@@ -31,9 +31,9 @@ struct sm_snapshot_write_options {
     bool no_sync;  /* do not wait for the disk */
     const struct sm_snapshot_io *io; /* NULL: the real system calls */
     /* An empty file that the caller has opened to read and write: it is written instead of
-     * PATH.partial and gets no name, `path` is for messages; 0: none. For a process that cannot
+     * PATH.partial and gets no name, `path` is for messages; NULL: none. For a process that cannot
      * open files; whole when the writer returns. */
-    int fd;
+    const int *fd;
 };
 
 enum sm_snapshot_method {

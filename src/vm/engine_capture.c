@@ -92,7 +92,7 @@ int sm_engine_capture_resume(struct sm_engine_capture *c, sm_error *err)
 static void write_file(void *arg)
 {
     struct sm_engine_capture *c = arg;
-    const struct sm_snapshot_write_options options = {.ram_sums = true, .fd = c->fd};
+    const struct sm_snapshot_write_options options = {.ram_sums = true, .fd = &c->fd};
     struct sm_snapshot_write_stats stats = {0};
     uint64_t begin = sm_now_ns();
     if (c->base_fd >= 0)

@@ -323,7 +323,6 @@ static unsigned change_here_and_there(uint8_t *p)
     return written;
 }
 
-/* As after a restore: RAM mapped from the base, written here and there. Only that is looked at. */
 /* For who can open no file: the same bytes, and no name of any kind. */
 static void a_file_of_the_caller_s_is_written_and_not_named(void **state)
 {
@@ -339,7 +338,7 @@ static void a_file_of_the_caller_s_is_written_and_not_named(void **state)
     ok(sm_snapshot_save_diff(diff, s, c, base_fd, &fast, NULL, &err));
     for (int i = 0; i < 2; i++) {
         auto_fd fd = open(given, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-        const struct sm_snapshot_write_options options = {.fd = fd};
+        const struct sm_snapshot_write_options options = {.fd = &fd};
         if (i == 0)
             ok(sm_compact_save("no/such/name", s, c0, &options, NULL, &err));
         else
@@ -361,6 +360,7 @@ static void a_file_of_the_caller_s_is_written_and_not_named(void **state)
     sm_snapshot_free(s);
 }
 
+/* As after a restore: RAM mapped from the base, written here and there. Only that is looked at. */
 static void a_delta_of_mapped_ram_looks_at_what_changed(void **state)
 {
     (void)state;

@@ -390,7 +390,7 @@ static bool xcr0_makes_sense(uint64_t v)
 
 /* Such a guest reads the CPUID of the real CPU, which may offer components that KVM does not let
  * guests have: those are left out (the command line tells our kernel not to use them, see
- * vmm/cmdline.c). */
+ * arch/x86_64/cmdline.c). */
 static int do_xsetbv(struct job *j)
 {
     uint64_t v = edx_eax(j) & j->vcpu->vm->hv->cpu->xcr0;
