@@ -206,8 +206,8 @@ SM_API void sm_store_measure(sm_store *store, sm_store_usage *usage);
 
 /* Checks user and password with the registry `host` and keeps them where container tools do
  * (authfile; NULL: the user's auth.json, mode 0600). options (or NULL) gives authfile, tls_ca and
- * insecure_registry. The password goes through a file in memory to the program that uses it. SM_EPERM: they
- * are wrong; SM_ENETWORK. Logout: SM_ENOTFOUND: there are none. */
+ * insecure_registry. The password goes through a file in memory to the program that uses it.
+ * SM_EPERM: they are wrong; SM_ENETWORK. Logout: SM_ENOTFOUND: there are none. */
 SM_API int sm_registry_login(const char *host, const char *user, const char *password,
     const sm_image_options *options, sm_error *err);
 SM_API int sm_registry_logout(const char *host, const sm_image_options *options, sm_error *err);
