@@ -4,8 +4,8 @@
 
 #include "util/strv.h"
 
-/* Ends the program, with a message. */
-_Noreturn void cli_no_memory(void);
+/* Ends the program, with a message. (cppcheck sees no _Noreturn of a prototype.) */
+__attribute__((noreturn)) void cli_no_memory(void);
 
 /* Or cli_no_memory. */
 void cli_list_add(struct sm_strv *list, const char *text);
