@@ -1,4 +1,4 @@
-/* What every VM's machine has. See parts.h. */
+/* What every VM's machine has. See engine_parts.h. */
 #include "vm/engine_parts.h"
 
 #include <string.h>

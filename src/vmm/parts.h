@@ -4,8 +4,9 @@
  * register window and an interrupt for each (sm_arch_place), an address for what a part maps.
  *
  * A role says what a part is for in this machine ("rootfs", "vsock", "vol:/data"), once in a list.
- * A restore matches what a snapshot has by device type and role, and the key of a bake has the
- * roles: an optional part is one row of the list, not a new kind of machine.
+ * A restore matches what a snapshot has by device type and role, so an optional part is one row of
+ * the list, not a new kind of machine. The key of a bake has the roles of what every VM has; an
+ * optional part has to be added to it by who makes the list.
  */
 #ifndef SM_VMM_PARTS_H
 #define SM_VMM_PARTS_H

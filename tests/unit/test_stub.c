@@ -1,4 +1,4 @@
-/* vmm, devices and snapshot as they are, linked to an architecture and a hypervisor that are not
+/* All that is above the seam, as it is, linked to an architecture and a hypervisor that are not
  * there: that it links is half of the test. */
 #include <stdarg.h>
 #include <stddef.h>
