@@ -377,23 +377,19 @@ static int bad_role(struct in *in, uint32_t device, const char *what)
         "the snapshot is malformed: the role of device %" PRIu32 " %s", device, what);
 }
 
-/* Each a text with zeros behind it, and no two the same but those that say nothing. */
+/* Each a text, and no two the same but those that say nothing. */
 static int get_roles(struct in *in, struct sm_snapshot *s)
 {
-    static const char zeros[SM_SNAPSHOT_ROLE_BYTES];
     int rc = need(in, (uint64_t)s->n_devices * SM_SNAPSHOT_ROLE_BYTES, "the devices' roles");
     if (rc)
         return rc;
     for (uint32_t i = 0; i < s->n_devices; i++) {
         char *role = s->devices[i].role;
         memcpy(role, take(in, SM_SNAPSHOT_ROLE_BYTES), SM_SNAPSHOT_ROLE_BYTES);
-        size_t n = strnlen(role, SM_SNAPSHOT_ROLE_BYTES);
-        if (n == SM_SNAPSHOT_ROLE_BYTES || memcmp(role + n, zeros, SM_SNAPSHOT_ROLE_BYTES - n))
+        if (!sm_snapshot_role_is_text(role))
             return bad_role(in, i, "is not a text");
-        for (uint32_t k = 0; n && k < i; k++) {
-            if (!strcmp(role, s->devices[k].role))
-                return bad_role(in, i, "is that of another one, too");
-        }
+        if (sm_snapshot_role_is_taken(s, i))
+            return bad_role(in, i, "is that of another one, too");
     }
     return 0;
 }

@@ -9,9 +9,27 @@
 #include <sys/stat.h>
 
 #include "util/bytes.h"
+#include "util/cleanup.h"
 #include "util/error.h"
+#include "util/text.h"
 
-/* Out of memory shows as a NULL that every jansson call passes on to the root. */
+/* Out of memory shows as a NULL, which json_pack passes on; these two do, too: what cannot hold all
+ * of its values is none. */
+static void append(json_t **array, json_t *value)
+{
+    if (json_array_append_new(*array, value)) {
+        json_decref(*array);
+        *array = NULL;
+    }
+}
+
+static void put(json_t **object, const char *key, json_t *value)
+{
+    if (json_object_set_new(*object, key, value)) {
+        json_decref(*object);
+        *object = NULL;
+    }
+}
 
 static json_t *hex(uint64_t value)
 {
@@ -40,8 +58,7 @@ static json_t *registers(const struct sm_reg_list *list)
 {
     json_t *array = json_array();
     for (uint32_t i = 0; i < list->n; i++)
-        json_array_append_new(
-            array, json_pack("[o, o]", hex(list->v[i].id), hex(list->v[i].value)));
+        append(&array, json_pack("[o, o]", hex(list->v[i].id), hex(list->v[i].value)));
     return array;
 }
 
@@ -49,10 +66,9 @@ static json_t *wide_registers(const struct sm_reg128_list *list)
 {
     json_t *array = json_array();
     for (uint32_t i = 0; i < list->n; i++)
-        json_array_append_new(
-            array, json_pack("[o, o]", hex(list->v[i].id),
-                       json_sprintf("0x%016llx%016llx", (unsigned long long)list->v[i].hi,
-                           (unsigned long long)list->v[i].lo)));
+        append(&array, json_pack("[o, o]", hex(list->v[i].id),
+                           json_sprintf("0x%016llx%016llx", (unsigned long long)list->v[i].hi,
+                               (unsigned long long)list->v[i].lo)));
     return array;
 }
 
@@ -61,7 +77,7 @@ static json_t *vcpus(const struct sm_snapshot *s)
     json_t *array = json_array();
     for (uint32_t i = 0; i < s->n_vcpus; i++) {
         const struct sm_vcpu_state *v = &s->vcpus[i];
-        json_array_append_new(array,
+        append(&array,
             json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "vtimer_offset", hex(v->vtimer_offset),
                 "gp", registers(&v->gp), "simd", wide_registers(&v->simd), "sys",
                 registers(&v->sys), "icc", registers(&v->icc), "redist", registers(&v->redist)));
@@ -74,7 +90,7 @@ static json_t *queues(const struct sm_virtio_state *state)
     json_t *array = json_array();
     for (uint32_t i = 0; i < state->n_queues && i < SM_VIRTIO_MAX_QUEUES; i++) {
         const struct sm_virtq_state *q = &state->queues[i];
-        json_array_append_new(array,
+        append(&array,
             json_pack("{s:i, s:b, s:o, s:o, s:o, s:i, s:i}", "size", q->size, "ready",
                 q->ready != 0, "desc", hex(q->desc), "avail", hex(q->avail), "used", hex(q->used),
                 "last_avail_idx", q->last_avail_idx, "next_used_idx", q->next_used_idx));
@@ -87,7 +103,7 @@ static json_t *devices(const struct sm_snapshot *s)
     json_t *array = json_array();
     for (uint32_t i = 0; i < s->n_devices; i++) {
         const struct sm_snapshot_device *d = &s->devices[i];
-        json_array_append_new(array,
+        append(&array,
             json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "virtio_id",
                 number(d->virtio_id), "role", d->role, "window", hex(d->window), "irq",
                 number(d->irq), "features", hex(d->features), "driver_features",
@@ -103,10 +119,9 @@ static json_t *listeners(const struct sm_snapshot *s)
     json_t *array = json_array();
     for (uint32_t i = 0; i < s->n_listeners; i++) {
         const struct sm_snapshot_listener *l = &s->listeners[i];
-        json_array_append_new(
-            array, json_pack("{s:o, s:o, s:o, s:i, s:i}", "cid", hex(l->cid), "peer_port",
-                       number(l->peer_port), "vm_port", number(l->vm_port), "family", l->family,
-                       "socktype", l->socktype));
+        append(&array, json_pack("{s:o, s:o, s:o, s:i, s:i}", "cid", hex(l->cid), "peer_port",
+                           number(l->peer_port), "vm_port", number(l->vm_port), "family", l->family,
+                           "socktype", l->socktype));
     }
     return array;
 }
@@ -115,10 +130,19 @@ static json_t *regions(const struct sm_snapshot *s)
 {
     json_t *array = json_array();
     for (uint32_t i = 0; i < s->n_regions; i++)
-        json_array_append_new(
-            array, json_pack("{s:o, s:o, s:o}", "gpa", hex(s->regions[i].gpa), "bytes",
-                       number(s->regions[i].size), "offset", hex(s->regions[i].offset)));
+        append(&array, json_pack("{s:o, s:o, s:o}", "gpa", hex(s->regions[i].gpa), "bytes",
+                           number(s->regions[i].size), "offset", hex(s->regions[i].offset)));
     return array;
+}
+
+/* A file may say anything. */
+static json_t *note(const struct sm_snapshot *s)
+{
+    auto_free char *text = s->note ? strdup(s->note) : NULL;
+    if (!text)
+        return s->note ? NULL : json_null();
+    sm_text_clean(text, true);
+    return json_string(text);
 }
 
 static json_t *describe(const struct sm_snapshot *s, const struct stat *st)
@@ -129,19 +153,19 @@ static json_t *describe(const struct sm_snapshot *s, const struct stat *st)
         "memory_bytes", number(s->memory_bytes), "ram_gpa", hex(s->ram_gpa), "ram_offset",
         number(s->ram_offset), "captured_host_ns", hex(s->captured_host_ns), "captured_guest_clock",
         hex(s->captured_guest_clock), "interrupt_controller_bytes", number(s->irqchip_bytes));
-    json_object_set_new(root, "vcpus", vcpus(s));
-    json_object_set_new(root, "devices", devices(s));
-    json_object_set_new(root, "listeners", listeners(s));
+    put(&root, "vcpus", vcpus(s));
+    put(&root, "devices", devices(s));
+    put(&root, "listeners", listeners(s));
     if (s->arch == SM_ARCH_UNMARKED)
         return root;
-    json_object_set_new(root, "build",
+    put(&root, "build",
         json_pack("{s:o, s:o, s:o, s:o}", "kernel", id(s->build.kernel), "agent",
             id(s->build.agent), "vmm", id(s->build.vmm), "rootfs", id(s->build.rootfs)));
-    json_object_set_new(root, "cpu_digest", id(s->cpu_digest));
-    json_object_set_new(root, "regions", regions(s));
-    json_object_set_new(root, "note", s->note ? json_string(s->note) : json_null());
-    json_object_set_new(root, "metadata_checksum", json_boolean(s->checked));
-    json_object_set_new(root, "ram_checksums", number(s->n_ram_sums));
+    put(&root, "cpu_digest", id(s->cpu_digest));
+    put(&root, "regions", regions(s));
+    put(&root, "note", note(s));
+    put(&root, "metadata_checksum", json_boolean(s->checked));
+    put(&root, "ram_checksums", number(s->n_ram_sums));
     return root;
 }
 

@@ -94,10 +94,14 @@ static int check(const struct sm_snapshot *s, sm_error *err)
             return sm_error_set(
                 err, SM_ELIMIT, "vCPU %u has more registers than a snapshot can hold", i);
     }
-    for (uint32_t i = 0; i < s->n_devices; i++)
+    for (uint32_t i = 0; i < s->n_devices; i++) {
         if (s->devices[i].state.n_queues > SM_VIRTIO_MAX_QUEUES)
             return sm_error_set(
                 err, SM_ELIMIT, "device %u has more than %d queues", i, SM_VIRTIO_MAX_QUEUES);
+        if (!sm_snapshot_role_is_text(s->devices[i].role) || sm_snapshot_role_is_taken(s, i))
+            return sm_error_set(
+                err, SM_EINVAL, "the role of device %u is no text, or that of another one", i);
+    }
     if (s->ram_sums && s->n_ram_sums != sm_snapshot_chunks(s->memory_bytes))
         return sm_error_set(err, SM_EINVAL, "%u RAM checksums do not fit %llu bytes of RAM",
             s->n_ram_sums, (unsigned long long)s->memory_bytes);

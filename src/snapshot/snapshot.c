@@ -2,6 +2,7 @@
 #include "snapshot/snapshot.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 void sm_snapshot_free(struct sm_snapshot *s)
 {
@@ -31,4 +32,25 @@ const char *sm_snapshot_arch_name(uint32_t arch)
     default:
         return "unknown";
     }
+}
+
+bool sm_snapshot_role_is_text(const char role[SM_SNAPSHOT_ROLE_BYTES])
+{
+    size_t n = 0;
+    while (n < SM_SNAPSHOT_ROLE_BYTES && role[n] > ' ' && role[n] < 0x7f)
+        n++;
+    if (n == SM_SNAPSHOT_ROLE_BYTES)
+        return false;
+    while (n < SM_SNAPSHOT_ROLE_BYTES && !role[n])
+        n++;
+    return n == SM_SNAPSHOT_ROLE_BYTES;
+}
+
+bool sm_snapshot_role_is_taken(const struct sm_snapshot *s, uint32_t device)
+{
+    const char *role = s->devices[device].role;
+    for (uint32_t i = 0; *role && i < device; i++)
+        if (!strcmp(role, s->devices[i].role))
+            return true;
+    return false;
 }

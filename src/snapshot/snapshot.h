@@ -112,4 +112,9 @@ SM_DEFINE_CLEANUP(struct sm_snapshot *, sm_snapshot_free)
 /* "x86_64", "aarch64", "unmarked (aarch64)" or "unknown". */
 const char *sm_snapshot_arch_name(uint32_t arch);
 
+/* Is it printable ASCII with zeros behind it? */
+bool sm_snapshot_role_is_text(const char role[SM_SNAPSHOT_ROLE_BYTES]);
+/* Has a device before this one the same role? */
+bool sm_snapshot_role_is_taken(const struct sm_snapshot *s, uint32_t device);
+
 #endif

@@ -106,7 +106,7 @@ static void describe(const struct sm_machine *m, struct sm_snapshot *s)
     }
 }
 
-/* It runs, and what it saves can be put back where it came from. */
+/* It runs, stops, and can be saved. */
 static void use(struct sm_machine *m)
 {
     struct sm_pause pause = {0};

@@ -55,8 +55,9 @@ static void golden_files_survive_both_ways(void **state)
 }
 
 /* Writes the role and reads the file again; rc of the reading, *s if it is 0. Byte `flip` of the
- * roles is made 'x'. */
-static int with_roles(struct sm_snapshot *from, int flip, struct sm_snapshot **s, sm_error *err)
+ * roles is made `what`. */
+static int with_roles(
+    struct sm_snapshot *from, int flip, uint8_t what, struct sm_snapshot **s, sm_error *err)
 {
     uint8_t *file = NULL;
     uint64_t bytes = 0;
@@ -65,7 +66,7 @@ static int with_roles(struct sm_snapshot *from, int flip, struct sm_snapshot **s
         const uint8_t head[] = {'S', 'M', 'X', 'B', 7, 0, 1, 0};
         uint8_t *block = memmem(file, bytes, head, sizeof(head));
         assert_non_null(block);
-        block[16 + flip] = 'x';
+        block[16 + flip] = what;
         const uint8_t sum[] = {'S', 'M', 'X', 'B', 6, 0, 1, 0};
         uint8_t *at = memmem(file, bytes, sum, sizeof(sum));
         sm_store_le32(at + 16, 0);
@@ -87,16 +88,27 @@ static void devices_keep_their_roles(void **state)
     assert_true(s->n_devices >= 2);
     assert_string_equal(s->devices[0].role, ""); /* the file says nothing of them */
     strcpy(s->devices[1].role, "vol:/data");
-    assert_int_equal(with_roles(s, -1, &again, &err), 0);
+    assert_int_equal(with_roles(s, -1, 0, &again, &err), 0);
     assert_string_equal(again->devices[0].role, "");
     assert_string_equal(again->devices[1].role, "vol:/data");
     sm_snapshot_free(again);
     again = NULL;
-    assert_int_equal(with_roles(s, 2 * SM_SNAPSHOT_ROLE_BYTES - 1, &again, &err), -SM_ECORRUPT);
+    /* Something behind the zeros; bytes that no text of ours has, and that JSON could not hold. */
+    const int one = SM_SNAPSHOT_ROLE_BYTES;
+    assert_int_equal(with_roles(s, 2 * one - 1, 'x', &again, &err), -SM_ECORRUPT);
     assert_non_null(strstr(err.message, "role of device 1 is not a text"));
-    strcpy(s->devices[0].role, "vol:/data");
-    assert_int_equal(with_roles(s, -1, &again, &err), -SM_ECORRUPT);
+    assert_int_equal(with_roles(s, one, 0xff, &again, &err), -SM_ECORRUPT);
+    assert_non_null(strstr(err.message, "role of device 1 is not a text"));
+    assert_int_equal(with_roles(s, one + 3, '\n', &again, &err), -SM_ECORRUPT);
+    /* Of two devices the same: nobody writes that, and nobody reads it. */
+    strcpy(s->devices[0].role, "vol:/date");
+    assert_int_equal(with_roles(s, 8, 'a', &again, &err), -SM_ECORRUPT);
     assert_non_null(strstr(err.message, "that of another one"));
+    uint8_t *refused = NULL;
+    uint64_t bytes;
+    strcpy(s->devices[0].role, "vol:/data");
+    assert_int_equal(sm_snapshot_encode(s, 0, &refused, &bytes, &err), -SM_EINVAL);
+    assert_null(refused);
     sm_snapshot_free(s);
     free(file);
 }

@@ -336,8 +336,11 @@ static void a_file_of_the_caller_s_is_written_and_not_named(void **state)
     ok(sm_compact_save(base, s, c0, &fast, NULL, &err));
     ok(sm_snapshot_open(base, &base_fd, &err));
     ok(sm_snapshot_save_diff(diff, s, c, base_fd, &fast, NULL, &err));
+    int stdin_fd = dup(0);
     for (int i = 0; i < 2; i++) {
+        close(0); /* a program without standard input: this is a descriptor like any other */
         auto_fd fd = open(given, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        assert_int_equal(fd, 0);
         const struct sm_snapshot_write_options options = {.fd = &fd};
         if (i == 0)
             ok(sm_compact_save("no/such/name", s, c0, &options, NULL, &err));
@@ -347,6 +350,8 @@ static void a_file_of_the_caller_s_is_written_and_not_named(void **state)
         expect_same_file(given, i == 0 ? base : diff);
         sm_snapshot_free(expect_ram(given, i == 0 ? ram : p, BYTES));
     }
+    assert_int_equal(dup2(stdin_fd, 0), 0);
+    close(stdin_fd);
     close(base_fd);
     unlink(base);
     unlink(diff);
