@@ -17,8 +17,8 @@
  * - It returns 0, or a negative enum sm_code and fills *err (which may be NULL). On failure no out
  *   parameter is written and nothing is left behind. Any function may fail with SM_ENOMEM, and one
  *   that touches files with SM_EIO, SM_EPERM, SM_ENOSPC or SM_ELIMIT; what else a caller may want
- *   to tell apart is said at the function. Of a VM whose guest has ended every request fails with
- *   SM_EGUEST.
+ *   to tell apart is said at the function. What needs the guest fails with SM_EGUEST once that has
+ *   ended.
  * - The library never prints, never exits, keeps no global state and installs no signal handler
  *   that replaces one of the caller's (vCPU threads are woken by a signal that only they unblock).
  * - Objects may be used from several threads at once, unless said otherwise; *_close must be the
@@ -471,7 +471,8 @@ typedef struct sm_snapshot_stats {
  * *baked (may be NULL) is false when it was there already, and then stats stay as they are. config,
  * options and stats may be NULL; of config the shape (memory, vCPUs, kernel, initramfs, command
  * line), network, egress, boot timeout and progress are used. Fails as sm_vm_start does; SM_EGUEST
- * also when a warm-up fails; SM_ETIMEOUT when a service does not get to where the wait is for. */
+ * also when a warm-up fails, and as sm_exec_start when there is no such command; SM_ETIMEOUT when a
+ * service does not get to where the wait is for. */
 SM_API int sm_image_bake(sm_image *image, const sm_vm_config *config,
     const sm_bake_options *options, bool *baked, sm_snapshot_stats *stats, sm_error *err);
 
@@ -514,11 +515,11 @@ SM_API int sm_store_prune(sm_store *store, uint64_t max_bytes, uint64_t max_age_
 
 /* All that a snapshot file (SMSNAP v8, of any architecture) says but its RAM, as JSON text; *json
  * is malloc'ed. 64-bit values are strings ("0x..."), sizes and counts are numbers. SM_ENOTFOUND;
- * SM_ECORRUPT: it is no snapshot. */
+ * SM_ECORRUPT: it is no snapshot; SM_EUNSUPPORTED: of another version. */
 SM_API int sm_snapshot_inspect(const char *path, char **json, sm_error *err);
 
 /* Reads the whole file and compares it with its checksums. SM_ECORRUPT: they differ;
- * SM_EUNSUPPORTED: it has none (its structure is sound). */
+ * SM_EUNSUPPORTED: it has none (its structure is sound), or is of another version. */
 SM_API int sm_snapshot_verify(const char *path, sm_error *err);
 
 /* ---- the host ----------------------------------------------------------------------------- */
