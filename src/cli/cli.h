@@ -1,6 +1,6 @@
 /*
- * The command line: every subcommand is one `struct cli_command` in a file of its own, with the
- * table of its options; parsing and help texts both come from that table.
+ * The command line: every subcommand is one `struct cli_command` with the table of its options, in
+ * the file of the command or of its group; parsing and help texts both come from that table.
  */
 #ifndef SM_CLI_CLI_H
 #define SM_CLI_CLI_H
