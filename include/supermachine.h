@@ -301,7 +301,8 @@ typedef struct sm_vm_counters {
 
 /* Starts a VM from `image` and returns when its agent is ready. Before anything of the user's runs,
  * the guest has the host's wall clock, fresh entropy, and a host name and machine id of its own.
- * config may be NULL. SM_EHYPERVISOR or SM_EPERM: KVM cannot be used; SM_EINVAL: what the
+ * (In a snapshot of what ran, processes in control groups that the guest made itself do not wait
+ * for it.) config may be NULL. SM_EHYPERVISOR or SM_EPERM: KVM cannot be used; SM_EINVAL: what the
  * configuration asks for makes no sense; SM_EBUSY: a port is taken; SM_EGUEST: the guest died;
  * SM_ETIMEOUT: its agent was not ready in time; SM_EUNSUPPORTED and SM_ECORRUPT: the snapshot does
  * not fit, or is damaged. */

@@ -1,7 +1,8 @@
 /*
  * What is said first to the agent of a guest that has come up. Before anything of the user's runs
  * the guest gets the host's clock, entropy, a host name and a machine id of its own; if one of
- * these fails, so does the start.
+ * these fails, so does the start. Of a restore that is so for what the freeze reached (struct
+ * sm_wire_freeze): processes in cgroups that the guest made itself run on at once.
  */
 #ifndef SM_VM_AGENT_GREETING_H
 #define SM_VM_AGENT_GREETING_H
