@@ -340,7 +340,6 @@ static int get_mtu(const char *ifname, uint16_t *mtu, sm_error *err)
 int sm_tap_open(const char *ifname, int *out, uint16_t *mtu, sm_error *err)
 {
     auto_fd fd = open(TUN_DEVICE, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-    bool there = if_nametoindex(ifname) != 0;
     struct ifreq req = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
     int header = SM_NET_HDR, little_endian = 1, send_buffer = TAP_SEND_BUFFER, rc;
 
@@ -351,6 +350,7 @@ int sm_tap_open(const char *ifname, int *out, uint16_t *mtu, sm_error *err)
     if (fd < 0)
         return sm_error_errno(err, errno, "cannot open " TUN_DEVICE);
     strncpy(req.ifr_name, ifname, sizeof(req.ifr_name) - 1);
+    bool there = if_nametoindex(ifname) != 0;
     if (ioctl(fd, TUNSETIFF, &req) != 0)
         return cannot_attach(ifname, there, errno, err);
     if (ioctl(fd, TUNSETVNETHDRSZ, &header) != 0 || ioctl(fd, TUNSETVNETLE, &little_endian) != 0 ||
