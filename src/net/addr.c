@@ -53,10 +53,9 @@ static const struct range teredo = {{0x20, 0x01, 0x00, 0x00}, 32};
 static bool prefix_equal(const uint8_t *a, const uint8_t *b, unsigned prefix)
 {
     unsigned bytes = prefix / 8;
-    unsigned bits = prefix % 8;
-
     if (memcmp(a, b, bytes) != 0)
         return false;
+    unsigned bits = prefix % 8;
     return bits == 0 || ((a[bytes] ^ b[bytes]) >> (8 - bits)) == 0;
 }
 
@@ -68,9 +67,8 @@ static bool in_range(const struct sm_ip *ip, const struct range *range)
 struct sm_ip sm_ip_from_v4(uint32_t host_order)
 {
     struct sm_ip ip;
-    uint32_t be = htobe32(host_order);
-
     memcpy(ip.b, v4_mapped, sizeof(v4_mapped));
+    uint32_t be = htobe32(host_order);
     memcpy(ip.b + 12, &be, sizeof(be));
     return ip;
 }
@@ -93,7 +91,6 @@ bool sm_ip_in_prefix(const struct sm_ip *ip, const struct sm_ip *net, unsigned p
 static struct sm_ip v4_at(const uint8_t *p, uint8_t invert)
 {
     struct sm_ip ip;
-
     memcpy(ip.b, v4_mapped, sizeof(v4_mapped));
     for (int i = 0; i < 4; i++)
         ip.b[12 + i] = p[i] ^ invert;
@@ -135,7 +132,6 @@ static enum sm_ip_class classify_v6(const struct sm_ip *ip)
 {
     static const struct sm_ip unspecified = {{0}};
     static const struct sm_ip loopback = {{[15] = 1}};
-
     if (sm_ip_equal(ip, &unspecified) || sm_ip_equal(ip, &loopback))
         return SM_IP_THIS_HOST;
     if (in_range(ip, &nat64))
@@ -151,14 +147,11 @@ static enum sm_ip_class classify_v6(const struct sm_ip *ip)
 
 enum sm_ip_class sm_ip_classify(const struct sm_ip *ip)
 {
-    struct sm_ip inner[2];
-    enum sm_ip_class worst;
-    size_t n;
-
     if (sm_ip_is_v4(ip))
         return classify_v4(ip->b + 12);
-    worst = classify_v6(ip);
-    n = sm_ip_embedded(ip, inner);
+    enum sm_ip_class worst = classify_v6(ip);
+    struct sm_ip inner[2];
+    size_t n = sm_ip_embedded(ip, inner);
     for (size_t i = 0; i < n; i++)
         worst = SM_MAX(worst, classify_v4(inner[i].b + 12));
     return worst;
@@ -167,7 +160,6 @@ enum sm_ip_class sm_ip_classify(const struct sm_ip *ip)
 bool sm_ip_parse(const char *text, struct sm_ip *ip)
 {
     struct in_addr v4;
-
     if (inet_pton(AF_INET, text, &v4) == 1) {
         *ip = sm_ip_from_v4(be32toh(v4.s_addr));
         return true;

@@ -20,11 +20,10 @@ void sm_backlog_init(struct sm_backlog *backlog, size_t max_bytes)
 bool sm_backlog_deliver(struct sm_backlog *backlog, struct sm_virtio_dev *dev,
     const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
 {
-    struct sm_waiting_frame *w;
-
     if (!backlog->first && sm_virtio_net_deliver(dev, hdr, frame, len))
         return true;
-    w = backlog->bytes + len <= backlog->max_bytes ? malloc(sizeof(*w) + len) : NULL;
+    struct sm_waiting_frame *w =
+        backlog->bytes + len <= backlog->max_bytes ? malloc(sizeof(*w) + len) : NULL;
     if (!w)
         return false;
     w->next = NULL;
@@ -40,7 +39,6 @@ bool sm_backlog_deliver(struct sm_backlog *backlog, struct sm_virtio_dev *dev,
 static void drop_first(struct sm_backlog *backlog)
 {
     struct sm_waiting_frame *w = backlog->first;
-
     backlog->first = w->next;
     if (!backlog->first)
         backlog->end = &backlog->first;

@@ -23,7 +23,6 @@ static size_t put_label(char *text, size_t used, const uint8_t *label, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         uint8_t c = label[i];
-
         if (c > ' ' && c < 0x7f && c != '.' && c != '\\') {
             text[used++] = (char)(c >= 'A' && c <= 'Z' ? c + 32 : c);
         } else {
@@ -46,13 +45,10 @@ static bool read_name(const uint8_t *msg, size_t len, size_t *pos, char text[SM_
 {
     size_t at = *pos, limit = *pos, used = 0, octets = 0;
     bool jumped = false;
-
     for (;;) {
-        uint8_t n;
-
         if (at >= len)
             return false;
-        n = msg[at];
+        uint8_t n = msg[at];
         if (n == 0) {
             if (!jumped)
                 *pos = at + 1;
@@ -61,11 +57,9 @@ static bool read_name(const uint8_t *msg, size_t len, size_t *pos, char text[SM_
             return true;
         }
         if ((n & 0xc0) == 0xc0) {
-            size_t to;
-
             if (at + 2 > len)
                 return false;
-            to = sm_load_be16(msg + at) & 0x3fffu;
+            size_t to = sm_load_be16(msg + at) & 0x3fffu;
             if (to >= limit || to < SM_DNS_HEADER)
                 return false;
             if (!jumped)
@@ -94,7 +88,6 @@ struct record {
 static bool read_record(const uint8_t *msg, size_t len, size_t *pos, struct record *r)
 {
     size_t at = *pos;
-
     if (!read_name(msg, len, &at, NULL) || len - at < 10)
         return false;
     r->type = sm_load_be16(msg + at);
@@ -110,10 +103,9 @@ static bool read_record(const uint8_t *msg, size_t len, size_t *pos, struct reco
 
 static bool read_question(const uint8_t *msg, size_t len, struct sm_dns_question *q)
 {
-    size_t pos = SM_DNS_HEADER;
-
     if (len < SM_DNS_HEADER || len > SM_DNS_MAX_MESSAGE || sm_load_be16(msg + 4) != 1)
         return false;
+    size_t pos = SM_DNS_HEADER;
     if (!read_name(msg, len, &pos, q->name) || len - pos < 4)
         return false;
     q->id = sm_load_be16(msg);
@@ -126,18 +118,14 @@ static bool read_question(const uint8_t *msg, size_t len, struct sm_dns_question
 
 bool sm_dns_parse_query(const uint8_t *msg, size_t len, struct sm_dns_question *question)
 {
-    size_t pos;
-    unsigned extra;
-
     if (!read_question(msg, len, question))
         return false;
     if ((sm_load_be16(msg + 2) & (FLAG_QR | FLAG_OPCODE)) != 0 || sm_load_be16(msg + 6) != 0)
         return false;
-    pos = question->end;
-    extra = sm_load_be16(msg + 8) + sm_load_be16(msg + 10);
+    size_t pos = question->end;
+    unsigned extra = sm_load_be16(msg + 8) + sm_load_be16(msg + 10);
     while (extra-- > 0) {
         struct record r;
-
         if (!read_record(msg, len, &pos, &r))
             return false;
         if (r.type == TYPE_OPT)
@@ -150,7 +138,6 @@ bool sm_dns_is_answer(
     const uint8_t *msg, size_t len, uint16_t id, const struct sm_dns_question *question)
 {
     struct sm_dns_question q;
-
     return read_question(msg, len, &q) && (sm_load_be16(msg + 2) & FLAG_QR) && q.id == id &&
            q.type == question->type && q.class == question->class &&
            strcmp(q.name, question->name) == 0;
@@ -161,31 +148,26 @@ bool sm_dns_is_answer(
 static bool walk_hints(const uint8_t *msg, const struct record *r, sm_dns_record_fn *fn, void *arg)
 {
     size_t pos = r->data + 2, end = r->data + r->data_len;
-
     if (r->data_len < 3 || !read_name(msg, end, &pos, NULL))
         return false;
     while (pos < end) {
-        unsigned key, n, step;
-
         if (end - pos < 4)
             return false;
-        key = sm_load_be16(msg + pos);
-        n = sm_load_be16(msg + pos + 2);
+        unsigned key = sm_load_be16(msg + pos);
+        unsigned n = sm_load_be16(msg + pos + 2);
         pos += 4;
         if (end - pos < n)
             return false;
-        step = key == 4 ? 4 : key == 6 ? 16 : 0;
+        unsigned step = key == 4 ? 4 : key == 6 ? 16 : 0;
         if (step && n % step)
             return false;
         for (unsigned i = 0; step && i < n; i += step) {
-            struct sm_dns_record record = {.type = r->type, .ttl = r->ttl};
             struct sm_ip ip;
-
             if (step == 4)
                 ip = sm_ip_from_v4(sm_load_be32(msg + pos + i));
             else
                 memcpy(ip.b, msg + pos + i, 16);
-            record.addr = &ip;
+            struct sm_dns_record record = {.type = r->type, .ttl = r->ttl, .addr = &ip};
             if (!fn(arg, &record))
                 return false;
         }
@@ -201,7 +183,6 @@ static bool walk_record(
     char target[SM_DNS_NAME_TEXT];
     struct sm_ip ip;
     size_t pos = r->data;
-
     switch (r->type) {
     case SM_DNS_TYPE_A:
         if (r->data_len != 4)
@@ -233,16 +214,12 @@ static bool walk_record(
 bool sm_dns_walk(const uint8_t *msg, size_t len, sm_dns_record_fn *fn, void *arg)
 {
     struct sm_dns_question q;
-    size_t pos;
-    unsigned n;
-
     if (!read_question(msg, len, &q))
         return false;
-    pos = q.end;
-    n = sm_load_be16(msg + 6);
+    size_t pos = q.end;
+    unsigned n = sm_load_be16(msg + 6);
     for (unsigned i = 0; i < n; i++) {
         struct record r;
-
         if (!read_record(msg, len, &pos, &r))
             return false;
         if (r.class == SM_DNS_CLASS_IN && !walk_record(msg, len, &r, fn, arg))
@@ -261,7 +238,6 @@ static size_t keep_question(uint8_t *msg, const struct sm_dns_question *q, unsig
 size_t sm_dns_make_error(uint8_t *msg, const struct sm_dns_question *question, unsigned rcode)
 {
     unsigned flags = sm_load_be16(msg + 2) & FLAG_RD;
-
     return keep_question(msg, question, flags | FLAG_QR | FLAG_RA | rcode);
 }
 

@@ -58,7 +58,6 @@ static void deny(
 {
     struct sm_denial denial = {
         .verdict = verdict, .protocol = SM_IP_UDP, .port = SM_NO_PORT, .name = name};
-
     if (addr)
         denial.addr = *addr;
     sm_egress_deny(proxy->egress, &denial, (uint64_t)sm_now_ms());
@@ -69,7 +68,6 @@ static bool check_record(void *arg, const struct sm_dns_record *record)
     struct check *c = arg;
     struct sm_dns_proxy *proxy = c->proxy;
     enum sm_verdict v = SM_VERDICT_ALLOW;
-
     if (record->target)
         v = sm_policy_decide_alias(&proxy->egress->policy, record->target);
     else if (record->addr && sm_own_address_has(proxy->egress->own, record->addr, c->now_ms))
@@ -87,7 +85,6 @@ static bool check_record(void *arg, const struct sm_dns_record *record)
 static bool learn_record(void *arg, const struct sm_dns_record *record)
 {
     struct check *c = arg;
-
     if (record->addr)
         sm_names_learn(&c->proxy->egress->names, record->addr, &c->set, record->ttl, c->now_ms);
     return true;
@@ -97,10 +94,9 @@ static bool learn_record(void *arg, const struct sm_dns_record *record)
 static size_t enforce(
     struct sm_dns_proxy *proxy, const struct sm_dns_question *question, uint8_t *msg, size_t len)
 {
-    struct check c = {.proxy = proxy, .question = question, .now_ms = (uint64_t)sm_now_ms()};
-
     if (proxy->egress->policy.n_layers == 0)
         return len;
+    struct check c = {.proxy = proxy, .question = question, .now_ms = (uint64_t)sm_now_ms()};
     if (!sm_dns_walk(msg, len, check_record, &c))
         return sm_dns_make_error(
             msg, question, c.refused ? SM_DNS_RCODE_NXDOMAIN : SM_DNS_RCODE_SERVFAIL);
@@ -134,7 +130,6 @@ static void finish(struct pending *p, uint8_t *msg, size_t len)
 {
     struct sm_dns_proxy *proxy = p->proxy;
     struct sm_dns_client client = p->client;
-
     len = enforce(proxy, &p->question, msg, len);
     if (len > p->question.udp_size)
         len = sm_dns_truncate(msg, &p->question);
@@ -146,7 +141,6 @@ static void finish(struct pending *p, uint8_t *msg, size_t len)
 static void give_up(struct pending *p)
 {
     size_t len = sm_dns_make_error(p->query, &p->question, SM_DNS_RCODE_SERVFAIL);
-
     sm_store_be16(p->query, p->question.id);
     p->proxy->answer(p->proxy->arg, &p->client, p->query, len);
     drop(p);
@@ -156,11 +150,10 @@ static void ask_next_server(struct pending *p);
 
 static void on_answer(void *arg, uint32_t events)
 {
+    (void)events;
     struct pending *p = arg;
     struct sm_dns_proxy *proxy = p->proxy;
     ssize_t n = recv(p->fd, proxy->buf, sizeof(proxy->buf), MSG_DONTWAIT);
-
-    (void)events;
     if (n < 0) {
         if (errno != EAGAIN && errno != EINTR)
             ask_next_server(p); /* refused, unreachable */
@@ -171,10 +164,9 @@ static void on_answer(void *arg, uint32_t events)
 
 static bool start(struct pending *p, const struct sockaddr_storage *server)
 {
+    p->fd = socket(server->ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     socklen_t len =
         server->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-
-    p->fd = socket(server->ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     return p->fd >= 0 && connect(p->fd, (const struct sockaddr *)server, len) == 0 &&
            send(p->fd, p->query, p->query_len, MSG_NOSIGNAL) >= 0 &&
            sm_loop_add(p->proxy->loop, p->fd, SM_LOOP_IN, on_answer, p, &p->watch, NULL) == 0;
@@ -183,7 +175,6 @@ static bool start(struct pending *p, const struct sockaddr_storage *server)
 static void ask_next_server(struct pending *p)
 {
     struct sm_resolv_conf *conf = &p->proxy->conf;
-
     while (p->tries < SM_DNS_TRIES && conf->n > 0) {
         hang_up(p);
         p->deadline_ms = (uint64_t)sm_now_ms() + SM_DNS_TRY_MS;
@@ -198,7 +189,6 @@ static void on_tick(void *arg)
     struct sm_dns_proxy *proxy = arg;
     uint64_t now = (uint64_t)sm_now_ms();
     struct pending *next;
-
     for (struct pending *p = proxy->pending; p; p = next) {
         next = p->next;
         if (p->deadline_ms <= now)
@@ -214,7 +204,6 @@ static void answer_error(struct sm_dns_proxy *proxy, const struct sm_dns_client 
     const void *msg, const struct sm_dns_question *question, unsigned rcode)
 {
     uint8_t copy[SM_DNS_HEADER + 256 + 4];
-
     if (question->end > sizeof(copy))
         return;
     memcpy(copy, msg, question->end);
@@ -225,18 +214,15 @@ void sm_dns_proxy_ask(
     struct sm_dns_proxy *proxy, const struct sm_dns_client *client, const void *msg, size_t len)
 {
     struct sm_dns_question question;
-    struct pending *p;
-    enum sm_verdict v;
-
     if (len > SM_DNS_MAX_UDP || !sm_dns_parse_query(msg, len, &question))
         return;
-    v = sm_policy_decide_name(&proxy->egress->policy, question.name);
+    enum sm_verdict v = sm_policy_decide_name(&proxy->egress->policy, question.name);
     if (v != SM_VERDICT_ALLOW) {
         deny(proxy, v, question.name, NULL);
         answer_error(proxy, client, msg, &question, SM_DNS_RCODE_NXDOMAIN);
         return;
     }
-    p = proxy->n_pending < SM_DNS_MAX_PENDING ? calloc(1, sizeof(*p) + len) : NULL;
+    struct pending *p = proxy->n_pending < SM_DNS_MAX_PENDING ? calloc(1, sizeof(*p) + len) : NULL;
     if (!p || getrandom(&p->id, sizeof(p->id), 0) != (ssize_t)sizeof(p->id)) {
         free(p);
         answer_error(proxy, client, msg, &question, SM_DNS_RCODE_SERVFAIL);
@@ -272,11 +258,9 @@ int sm_dns_proxy_create(struct sm_loop *loop, struct sm_egress *egress, const ch
 {
     auto_free char *path = strdup(resolv_conf ? resolv_conf : "/etc/resolv.conf");
     auto_free struct sm_dns_proxy *proxy = calloc(1, sizeof(*proxy));
-    int rc;
-
     if (!proxy || !path)
         return sm_error_set(err, SM_ENOMEM, "out of memory for the name server of the guest");
-    rc = sm_loop_timer_create(loop, on_tick, proxy, &proxy->timer, err);
+    int rc = sm_loop_timer_create(loop, on_tick, proxy, &proxy->timer, err);
     if (rc)
         return rc;
     proxy->loop = loop;

@@ -61,9 +61,8 @@ void sm_egress_clear(struct sm_egress *egress)
 
 void sm_egress_deny(struct sm_egress *egress, const struct sm_denial *denial, uint64_t now_ms)
 {
-    struct sm_denial report = *denial;
-
     atomic_fetch_add_explicit(&egress->counters.denied[denial->verdict], 1, memory_order_relaxed);
+    struct sm_denial report = *denial;
     if (egress->denied && sm_rate_take(&egress->reports, now_ms, &report.suppressed))
         egress->denied(egress->denied_arg, &report);
 }
@@ -94,7 +93,6 @@ static enum sm_egress_action deny(
         .port = has_ports(f) ? f->dport : SM_NO_PORT,
         .addr = f->dst,
     };
-
     sm_egress_deny(egress, &denial, now_ms);
     return SM_EGRESS_REJECT;
 }
@@ -137,7 +135,6 @@ static enum sm_egress_action judge_neighbour(struct sm_egress *egress, const str
 {
     bool gateway = sm_ip_equal(&f->dst, &subnet->gateway);
     bool dns = sm_ip_equal(&f->dst, &subnet->dns);
-
     if (!gateway && !dns)
         return unsupported(egress);
     if (is_echo(f))
@@ -146,7 +143,6 @@ static enum sm_egress_action judge_neighbour(struct sm_egress *egress, const str
         return SM_EGRESS_DNS;
     if (gateway && has_ports(f)) {
         enum sm_verdict v = sm_policy_decide_host(&egress->policy, f->dport);
-
         if (v != SM_VERDICT_ALLOW)
             return deny(egress, f, v, now_ms);
         return pass(egress);
@@ -165,10 +161,6 @@ enum sm_verdict sm_egress_decide(struct sm_egress *egress, const struct sm_ip *i
 enum sm_egress_action sm_egress_judge(
     struct sm_egress *egress, const uint8_t *frame, size_t len, uint64_t now_ms, struct sm_frame *f)
 {
-    const struct sm_subnet *subnet;
-    const struct sm_name_set *names;
-    enum sm_verdict v;
-
     sm_frame_parse(frame, len, f);
     if (f->kind == SM_FRAME_BAD)
         return unsupported(egress);
@@ -176,7 +168,7 @@ enum sm_egress_action sm_egress_judge(
         return pass(egress);
     if (is_neighbour_discovery(egress, f))
         return pass(egress);
-    subnet = f->v6 ? &sm_subnet_v6 : &sm_subnet_v4;
+    const struct sm_subnet *subnet = f->v6 ? &sm_subnet_v6 : &sm_subnet_v4;
     if (is_multicast(f) || (f->v6 && is_link_local_v6(&f->dst)))
         return unsupported(egress);
     if (egress->user) {
@@ -189,8 +181,10 @@ enum sm_egress_action sm_egress_judge(
         return pass(egress);
     if (!has_ports(f) && !is_echo(f) && !f->later_fragment)
         return unsupported(egress);
-    names = f->protocol == SM_IP_UDP ? sm_names_touch(&egress->names, &f->dst, now_ms)
-                                     : sm_names_find(&egress->names, &f->dst, now_ms);
-    v = sm_egress_decide(egress, &f->dst, has_ports(f) ? f->dport : SM_NO_PORT, names, now_ms);
+    const struct sm_name_set *names = f->protocol == SM_IP_UDP
+                                          ? sm_names_touch(&egress->names, &f->dst, now_ms)
+                                          : sm_names_find(&egress->names, &f->dst, now_ms);
+    enum sm_verdict v =
+        sm_egress_decide(egress, &f->dst, has_ports(f) ? f->dport : SM_NO_PORT, names, now_ms);
     return v == SM_VERDICT_ALLOW ? pass(egress) : deny(egress, f, v, now_ms);
 }

@@ -36,7 +36,6 @@ static uint32_t segment_end(const struct sm_frame *f, uint32_t seq)
 static size_t bucket_of(const struct sm_ip *peer, uint16_t peer_port, uint16_t guest_port)
 {
     uint64_t h = sm_load_le64(peer->b) * 0x9e3779b97f4a7c15ULL ^ sm_load_le64(peer->b + 8);
-
     h = (h ^ ((uint64_t)peer_port << 16 | guest_port)) * 0xff51afd7ed558ccdULL;
     return (size_t)(h >> 40) % SM_FLOWS_BUCKETS;
 }
@@ -45,7 +44,6 @@ static struct sm_flow *find(const struct sm_flows *flows, bool v6, const struct 
     uint16_t peer_port, uint16_t guest_port)
 {
     struct sm_flow *flow = flows->buckets[bucket_of(peer, peer_port, guest_port)];
-
     while (flow && (flow->guest_port != guest_port || flow->peer_port != peer_port ||
                        flow->v6 != v6 || !sm_ip_equal(&flow->peer, peer)))
         flow = flow->hash_next;
@@ -70,7 +68,6 @@ static struct sm_flow_list *list_of(struct sm_flows *flows, const struct sm_flow
 static void unlist(struct sm_flows *flows, struct sm_flow *flow)
 {
     struct sm_flow_list *list = list_of(flows, flow);
-
     *(flow->newer ? &flow->newer->older : &list->newest) = flow->older;
     *(flow->older ? &flow->older->newer : &list->oldest) = flow->newer;
 }
@@ -78,7 +75,6 @@ static void unlist(struct sm_flows *flows, struct sm_flow *flow)
 static void enlist(struct sm_flows *flows, struct sm_flow *flow)
 {
     struct sm_flow_list *list = list_of(flows, flow);
-
     flow->newer = NULL;
     flow->older = list->newest;
     *(list->newest ? &list->newest->newer : &list->oldest) = flow;
@@ -99,7 +95,6 @@ void sm_flows_insert(struct sm_flows *flows, struct sm_flow *flow, const uint8_t
     const struct sm_frame *syn, int64_t now_ms)
 {
     struct sm_flow **bucket = &flows->buckets[bucket_of(&syn->dst, syn->dport, syn->sport)];
-
     *flow = (struct sm_flow){.hash_next = *bucket,
         .peer = syn->dst,
         .guest_port = syn->sport,
@@ -122,7 +117,6 @@ void sm_flows_remove(struct sm_flows *flows, struct sm_flow *flow)
 {
     struct sm_flow **link =
         &flows->buckets[bucket_of(&flow->peer, flow->peer_port, flow->guest_port)];
-
     while (*link != flow)
         link = &(*link)->hash_next;
     *link = flow->hash_next;
@@ -138,10 +132,9 @@ void sm_flows_remove(struct sm_flows *flows, struct sm_flow *flow)
 bool sm_flows_admit(struct sm_flows *flows, struct sm_flow *flow, const uint8_t *frame,
     const struct sm_frame *f, int64_t now_ms)
 {
+    touch(flows, flow, f->tcp_flags & SM_TCP_FIN, now_ms);
     uint32_t seq = tcp_number(frame, f, SEQ_AT);
     uint32_t end = segment_end(f, seq);
-
-    touch(flows, flow, f->tcp_flags & SM_TCP_FIN, now_ms);
     if (end == seq)
         return true; /* an acknowledgement, a reset: nothing to keep */
     if (!flow->answered)
@@ -160,12 +153,11 @@ bool sm_flows_admit(struct sm_flows *flows, struct sm_flow *flow, const uint8_t 
 void sm_flows_sent(struct sm_flows *flows, struct sm_flow *flow, const uint8_t *frame,
     const struct sm_frame *f, int64_t now_ms)
 {
-    uint32_t seq = tcp_number(frame, f, SEQ_AT);
-
     touch(flows, flow, f->tcp_flags & SM_TCP_FIN, now_ms);
     if (!(f->tcp_flags & SM_TCP_ACK))
         return;
     flow->expected = tcp_number(frame, f, ACK_AT);
+    uint32_t seq = tcp_number(frame, f, SEQ_AT);
     if (!flow->answered) {
         flow->answered = true;
         flow->guest_end = flow->expected;
@@ -183,7 +175,6 @@ void sm_flows_sent(struct sm_flows *flows, struct sm_flow *flow, const uint8_t *
 struct sm_flow *sm_flows_oldest(const struct sm_flow_list *list, int64_t before_ms)
 {
     struct sm_flow *flow = list->oldest;
-
     while (flow && !flow->answered)
         flow = flow->newer;
     return flow && flow->used_ms < before_ms ? flow : NULL;

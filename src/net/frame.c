@@ -20,19 +20,16 @@
 /* Ports, flags and type; false if the header is cut or its lengths do not agree. */
 static bool parse_l4(const uint8_t *frame, size_t at, struct sm_frame *f)
 {
-    size_t have = f->end - at;
-
     if (f->later_fragment) {
         f->payload = at;
         return f->protocol == SM_IP_UDP || f->protocol == SM_IP_ICMP;
     }
+    size_t have = f->end - at;
     switch (f->protocol) {
     case SM_IP_TCP: {
-        size_t header;
-
         if (have < 20 || f->fragment)
             return false;
-        header = (size_t)(frame[at + 12] >> 4) * 4;
+        size_t header = (size_t)(frame[at + 12] >> 4) * 4;
         if (header < 20 || header > have)
             return false;
         f->tcp_flags = frame[at + 13];
@@ -65,15 +62,12 @@ static bool parse_ipv4(const uint8_t *frame, size_t len, struct sm_frame *f)
 {
     const uint8_t *ip = frame + f->l3;
     size_t have = len - f->l3;
-    unsigned fragment;
-    size_t total;
-
     if (have < SM_IPV4_HEADER || ip[0] != 0x45)
         return false;
-    total = sm_load_be16(ip + 2);
+    size_t total = sm_load_be16(ip + 2);
     if (total < SM_IPV4_HEADER || total > have)
         return false;
-    fragment = sm_load_be16(ip + 6);
+    unsigned fragment = sm_load_be16(ip + 6);
     f->later_fragment = (fragment & FRAGMENT_MASK) != 0;
     f->fragment = f->later_fragment || (fragment & MORE_FRAGMENTS);
     f->protocol = ip[9];
@@ -87,11 +81,9 @@ static bool parse_ipv6(const uint8_t *frame, size_t len, struct sm_frame *f)
 {
     const uint8_t *ip = frame + f->l3;
     size_t have = len - f->l3;
-    size_t payload;
-
     if (have < SM_IPV6_HEADER || ip[0] >> 4 != 6)
         return false;
-    payload = sm_load_be16(ip + 4);
+    size_t payload = sm_load_be16(ip + 4);
     if (payload > have - SM_IPV6_HEADER)
         return false;
     f->v6 = true;
@@ -137,13 +129,11 @@ static bool both_v4(const struct sm_ip *a, const struct sm_ip *b)
 static size_t put_headers(uint8_t *out, const uint8_t *dst_mac, const uint8_t *src_mac,
     const struct sm_ip *src, const struct sm_ip *dst, uint8_t protocol, size_t payload)
 {
-    uint8_t *ip = out + SM_ETH_HEADER;
-    bool v4 = both_v4(src, dst);
-    uint16_t sum;
-
     memcpy(out, dst_mac, SM_ETH_ALEN);
     memcpy(out + SM_ETH_ALEN, src_mac, SM_ETH_ALEN);
+    bool v4 = both_v4(src, dst);
     sm_store_be16(out + 12, v4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6);
+    uint8_t *ip = out + SM_ETH_HEADER;
     if (!v4) {
         memset(ip, 0, SM_IPV6_HEADER);
         ip[0] = 0x60;
@@ -161,7 +151,7 @@ static size_t put_headers(uint8_t *out, const uint8_t *dst_mac, const uint8_t *s
     ip[9] = protocol;
     memcpy(ip + 12, src->b + 12, 4);
     memcpy(ip + 16, dst->b + 12, 4);
-    sum = sm_inet_finish(sm_inet_sum(ip, SM_IPV4_HEADER, 0));
+    uint16_t sum = sm_inet_finish(sm_inet_sum(ip, SM_IPV4_HEADER, 0));
     memcpy(ip + 10, &sum, 2);
     return SM_ETH_HEADER + SM_IPV4_HEADER;
 }
@@ -170,12 +160,10 @@ static size_t put_headers(uint8_t *out, const uint8_t *dst_mac, const uint8_t *s
 static uint32_t pseudo_sum(
     const struct sm_ip *src, const struct sm_ip *dst, uint8_t protocol, size_t len)
 {
-    size_t skip = both_v4(src, dst) ? 12 : 0;
     uint8_t tail[4] = {0, protocol};
-    uint32_t sum;
-
     sm_store_be16(tail + 2, len);
-    sum = sm_inet_sum(src->b + skip, 16 - skip, 0);
+    size_t skip = both_v4(src, dst) ? 12 : 0;
+    uint32_t sum = sm_inet_sum(src->b + skip, 16 - skip, 0);
     sum = sm_inet_sum(dst->b + skip, 16 - skip, sum);
     return sm_inet_sum(tail, sizeof(tail), sum);
 }
@@ -184,18 +172,16 @@ size_t sm_frame_make_udp(uint8_t *out, size_t room, const struct sm_udp_packet *
 {
     size_t header = SM_ETH_HEADER + (both_v4(&p->src, &p->dst) ? SM_IPV4_HEADER : SM_IPV6_HEADER);
     size_t udp = 8 + p->len;
-    size_t at;
-    uint16_t sum;
-
     if (p->len > 65000 || room < header + udp)
         return 0;
-    at = put_headers(out, p->dst_mac, p->src_mac, &p->src, &p->dst, SM_IP_UDP, udp);
+    size_t at = put_headers(out, p->dst_mac, p->src_mac, &p->src, &p->dst, SM_IP_UDP, udp);
     sm_store_be16(out + at, p->sport);
     sm_store_be16(out + at + 2, p->dport);
     sm_store_be16(out + at + 4, udp);
     sm_store_be16(out + at + 6, 0);
     memcpy(out + at + 8, p->payload, p->len);
-    sum = sm_inet_finish(sm_inet_sum(out + at, udp, pseudo_sum(&p->src, &p->dst, SM_IP_UDP, udp)));
+    uint16_t sum =
+        sm_inet_finish(sm_inet_sum(out + at, udp, pseudo_sum(&p->src, &p->dst, SM_IP_UDP, udp)));
     if (sum == 0)
         sum = 0xffff;
     memcpy(out + at + 6, &sum, 2);
@@ -207,7 +193,6 @@ size_t sm_frame_answer_arp(uint8_t out[SM_ARP_FRAME], const uint8_t *frame, size
 {
     static const uint8_t request[8] = {0, 1, 0x08, 0, 6, 4, 0, 1}; /* Ethernet, IPv4, "who has" */
     const uint8_t *arp = frame + SM_ETH_HEADER;
-
     if (len < SM_ARP_FRAME || sm_load_be16(frame + 12) != ETHERTYPE_ARP ||
         memcmp(arp, request, sizeof(request)) != 0 || memcmp(arp + 24, ip->b + 12, 4) != 0)
         return 0;
@@ -228,8 +213,6 @@ static size_t make_advertisement(uint8_t out[SM_NEIGHBOUR_FRAME], const uint8_t 
     const struct sm_ip *dst, const uint8_t *mac, const struct sm_ip *ip, uint8_t flags)
 {
     size_t at = put_headers(out, dst_mac, mac, ip, dst, SM_IP_ICMPV6, ADVERTISEMENT);
-    uint16_t sum;
-
     out[SM_ETH_HEADER + 7] = NEIGHBOUR_HOPS;
     memset(out + at, 0, ADVERTISEMENT);
     out[at] = SM_ICMPV6_NA;
@@ -238,7 +221,7 @@ static size_t make_advertisement(uint8_t out[SM_NEIGHBOUR_FRAME], const uint8_t 
     out[at + 24] = 2; /* target link-layer address, one unit of 8 bytes */
     out[at + 25] = 1;
     memcpy(out + at + 26, mac, SM_ETH_ALEN);
-    sum = sm_inet_finish(
+    uint16_t sum = sm_inet_finish(
         sm_inet_sum(out + at, ADVERTISEMENT, pseudo_sum(ip, dst, SM_IP_ICMPV6, ADVERTISEMENT)));
     memcpy(out + at + 2, &sum, 2);
     return at + ADVERTISEMENT;
@@ -248,7 +231,6 @@ size_t sm_frame_answer_ns(uint8_t out[SM_NEIGHBOUR_FRAME], const uint8_t *frame,
     const struct sm_frame *f, const uint8_t *mac, const struct sm_ip *ip)
 {
     static const struct sm_ip unspecified = {{0}};
-
     if (f->kind != SM_FRAME_IP || f->protocol != SM_IP_ICMPV6 || f->icmp_type != SM_ICMPV6_NS ||
         f->end - f->payload < 16 || frame[f->l3 + 7] != NEIGHBOUR_HOPS ||
         memcmp(frame + f->payload, ip->b, 16) != 0 || sm_ip_equal(&f->src, &unspecified))
@@ -259,14 +241,13 @@ size_t sm_frame_answer_ns(uint8_t out[SM_NEIGHBOUR_FRAME], const uint8_t *frame,
 size_t sm_frame_announce(
     uint8_t out[SM_NEIGHBOUR_FRAME], const uint8_t *mac, const struct sm_ip *ip)
 {
-    static const uint8_t request[8] = {0, 1, 0x08, 0, 6, 4, 0, 1};
     static const struct sm_ip all_nodes = {{0xff, 0x02, [15] = 1}};
-
     if (!sm_ip_is_v4(ip))
         return make_advertisement(out, mac, &all_nodes, mac, ip, 0x20);
     memcpy(out, mac, SM_ETH_ALEN);
     memcpy(out + SM_ETH_ALEN, mac, SM_ETH_ALEN);
     sm_store_be16(out + 12, ETHERTYPE_ARP);
+    static const uint8_t request[8] = {0, 1, 0x08, 0, 6, 4, 0, 1};
     memcpy(out + 14, request, sizeof(request));
     memcpy(out + 22, mac, SM_ETH_ALEN);
     memcpy(out + 28, ip->b + 12, 4);
@@ -279,18 +260,16 @@ static size_t make_prohibited(uint8_t *out, const uint8_t *frame, const struct s
 {
     size_t quoted = SM_MIN(f->end - f->l3, 128u);
     uint8_t protocol = f->v6 ? SM_IP_ICMPV6 : SM_IP_ICMP;
-    uint32_t start = 0;
-    uint16_t sum;
-    size_t at;
-
-    at = put_headers(out, frame + SM_ETH_ALEN, frame, &f->dst, &f->src, protocol, 8 + quoted);
+    size_t at =
+        put_headers(out, frame + SM_ETH_ALEN, frame, &f->dst, &f->src, protocol, 8 + quoted);
     memset(out + at, 0, 8);
     out[at] = f->v6 ? 1 : 3;      /* destination unreachable, */
     out[at + 1] = f->v6 ? 1 : 13; /* administratively prohibited */
     memcpy(out + at + 8, frame + f->l3, quoted);
+    uint32_t start = 0;
     if (f->v6)
         start = pseudo_sum(&f->dst, &f->src, protocol, 8 + quoted);
-    sum = sm_inet_finish(sm_inet_sum(out + at, 8 + quoted, start));
+    uint16_t sum = sm_inet_finish(sm_inet_sum(out + at, 8 + quoted, start));
     memcpy(out + at + 2, &sum, 2);
     return at + 8 + quoted;
 }
@@ -299,8 +278,6 @@ size_t sm_frame_make_reset(uint8_t out[SM_RESET_FRAME_MAX], const struct sm_tcp_
 {
     size_t at = put_headers(out, r->dst_mac, r->src_mac, &r->src, &r->dst, SM_IP_TCP, 20);
     uint8_t *reset = out + at;
-    uint16_t sum;
-
     memset(reset, 0, 20);
     sm_store_be16(reset, r->sport);
     sm_store_be16(reset + 2, r->dport);
@@ -308,7 +285,8 @@ size_t sm_frame_make_reset(uint8_t out[SM_RESET_FRAME_MAX], const struct sm_tcp_
     sm_store_be32(reset + 8, r->ack);
     reset[12] = 0x50;
     reset[13] = r->flags;
-    sum = sm_inet_finish(sm_inet_sum(reset, 20, pseudo_sum(&r->src, &r->dst, SM_IP_TCP, 20)));
+    uint16_t sum =
+        sm_inet_finish(sm_inet_sum(reset, 20, pseudo_sum(&r->src, &r->dst, SM_IP_TCP, 20)));
     memcpy(reset + SM_TCP_CHECKSUM, &sum, 2);
     return at + 20;
 }
@@ -317,6 +295,8 @@ size_t sm_frame_make_reset(uint8_t out[SM_RESET_FRAME_MAX], const struct sm_tcp_
  * reset. */
 static size_t refuse_tcp(uint8_t *out, const uint8_t *frame, const struct sm_frame *f)
 {
+    if (f->tcp_flags & SM_TCP_RST)
+        return 0;
     const uint8_t *tcp = frame + f->l3 + (f->v6 ? SM_IPV6_HEADER : SM_IPV4_HEADER);
     struct sm_tcp_reset reset = {.dst_mac = frame + SM_ETH_ALEN,
         .src_mac = frame,
@@ -325,9 +305,6 @@ static size_t refuse_tcp(uint8_t *out, const uint8_t *frame, const struct sm_fra
         .sport = f->dport,
         .dport = f->sport,
         .flags = SM_TCP_RST};
-
-    if (f->tcp_flags & SM_TCP_RST)
-        return 0;
     if (f->tcp_flags & SM_TCP_ACK) {
         reset.seq = sm_load_be32(tcp + 8);
     } else {

@@ -52,21 +52,19 @@ static bool is_ifname(const char *name)
 
 static bool parse_mac(const char *text, uint8_t mac[6])
 {
-    static const uint8_t none[6];
-    char again[18];
-
     if (strlen(text) != 17)
         return false;
     for (int i = 0; i < 6; i++) {
         char *end;
-
         mac[i] = (uint8_t)strtoul(text + 3 * i, &end, 16);
         if (end != text + 3 * i + 2 || *end != (i < 5 ? ':' : '\0'))
             return false;
     }
+    char again[18];
     /* strtoul takes signs and spaces. */
     snprintf(again, sizeof(again), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3],
         mac[4], mac[5]);
+    static const uint8_t none[6];
     return strcasecmp(again, text) == 0 && !(mac[0] & 1) && memcmp(mac, none, sizeof(none)) != 0;
 }
 
@@ -85,13 +83,12 @@ static bool parse_ip(const char *text, bool v6, struct sm_ip *ip)
 
 static bool parse_cidr(char *text, bool v6, struct sm_guest_addr *to)
 {
-    char *slash = strchr(text, '/'), *end;
-    unsigned long prefix;
-
+    char *slash = strchr(text, '/');
     if (!slash || slash[1] < '0' || slash[1] > '9')
         return false;
     *slash = '\0';
-    prefix = strtoul(slash + 1, &end, 10);
+    char *end;
+    unsigned long prefix = strtoul(slash + 1, &end, 10);
     if (*end || prefix < 1 || prefix > (v6 ? 128 : 32) || !parse_ip(text, v6, &to->addr))
         return false;
     to->prefix = (uint8_t)prefix;
@@ -105,12 +102,11 @@ static bool parse_gateway(const char *text, bool v6, struct sm_guest_addr *to)
 
 static bool parse_option(char *word, struct sm_tap_spec *spec)
 {
-    struct sm_guest_net *net = &spec->net;
     char *value = strchr(word, '=');
-
     if (!value)
         return false;
     *value++ = '\0';
+    struct sm_guest_net *net = &spec->net;
     if (strcmp(word, "ip") == 0)
         return parse_cidr(value, false, &net->v4);
     if (strcmp(word, "ip6") == 0)
@@ -150,20 +146,17 @@ static int draw_mac(uint8_t mac[6], sm_error *err)
 
 int sm_tap_spec_parse(const char *text, struct sm_tap_spec *spec, sm_error *err)
 {
-    static const uint8_t no_mac[6];
-    struct sm_tap_spec result = {0};
-    struct sm_guest_net user;
-    char copy[TEXT_MAX], *rest = copy, *word;
-    int rc;
-
+    char copy[TEXT_MAX];
     if (strlen(text) >= sizeof(copy))
         return sm_error_set(err, SM_EINVAL, "the network's options are too long");
     strcpy(copy, text);
-    word = strsep(&rest, ",");
+    char *rest = copy;
+    char *word = strsep(&rest, ",");
     if (!is_ifname(word))
         return sm_error_set(err, SM_EINVAL,
             "'%.100s' is no name of a network interface; write tap:IFNAME, IFNAME of at most %d characters",
             word, IF_NAMESIZE - 1);
+    struct sm_tap_spec result = {0};
     strcpy(result.ifname, word);
     while ((word = strsep(&rest, ",")))
         if (!parse_option(word, &result))
@@ -172,12 +165,14 @@ int sm_tap_spec_parse(const char *text, struct sm_tap_spec *spec, sm_error *err)
                 "there are ip=ADDRESS/LENGTH, gw=ADDRESS, ip6=, gw6=, "
                 "mac=MAC once each and dns=ADDRESS up to %d times",
                 word, SM_GUEST_NET_DNS);
+    struct sm_guest_net user;
     sm_guest_net_user(&user);
     if (!result.net.v4.given && !result.net.v6.given && !result.net.v4.routed)
         result.net.v4 = user.v4;
-    rc = check_gateway(&result.net.v4, 96, "gw", err);
+    int rc = check_gateway(&result.net.v4, 96, "gw", err);
     if (!rc)
         rc = check_gateway(&result.net.v6, 0, "gw6", err);
+    static const uint8_t no_mac[6];
     if (!rc && memcmp(result.net.mac, no_mac, sizeof(no_mac)) == 0)
         rc = draw_mac(result.net.mac, err);
     if (!rc)
@@ -190,12 +185,11 @@ int sm_tap_spec_parse(const char *text, struct sm_tap_spec *spec, sm_error *err)
 static bool ip_of(const struct sockaddr_storage *from, struct sm_ip *ip)
 {
     const struct sockaddr_in *v4 = (const void *)from;
-    const struct sockaddr_in6 *v6 = (const void *)from;
-
     if (from->ss_family == AF_INET) {
         *ip = sm_ip_from_v4(be32toh(v4->sin_addr.s_addr));
         return v4->sin_port == htobe16(53);
     }
+    const struct sockaddr_in6 *v6 = (const void *)from;
     memcpy(ip->b, &v6->sin6_addr, sizeof(ip->b));
     /* A link-local address is one of the host's links. */
     return v6->sin6_port == htobe16(53) && !v6->sin6_scope_id;
@@ -205,12 +199,10 @@ void sm_guest_net_resolvers(struct sm_guest_net *net, const char *path)
 {
     auto_free char *copy = strdup(path);
     struct sm_resolv_conf conf = {.path = copy};
-
     if (copy)
         sm_resolv_conf_refresh(&conf);
     for (size_t i = 0; i < conf.n && net->n_dns < SM_GUEST_NET_DNS; i++) {
         struct sm_ip ip;
-
         if (ip_of(&conf.servers[i], &ip) && is_unicast(&ip))
             net->dns[net->n_dns++] = ip;
     }
@@ -224,7 +216,6 @@ void sm_guest_net_resolv_text(const struct sm_guest_net *net, char text[SM_RESOL
 {
     char addr[SM_IP_TEXT];
     int n = 0;
-
     for (size_t i = 0; i < net->n_dns; i++)
         n += sprintf(text + n, "nameserver %s\n", sm_ip_format(&net->dns[i], addr));
     strcpy(text + n, "options edns0\n");

@@ -20,7 +20,6 @@ void sm_names_clear(struct sm_names *names)
 static size_t first_slot(const struct sm_ip *ip)
 {
     uint64_t h = sm_load_le64(ip->b) * 0x9e3779b97f4a7c15ULL ^ sm_load_le64(ip->b + 8);
-
     h *= 0xff51afd7ed558ccdULL;
     return (size_t)(h >> 40);
 }
@@ -33,18 +32,16 @@ static struct sm_name_entry *slot_at(const struct sm_names *names, size_t i)
 bool sm_names_learn(struct sm_names *names, const struct sm_ip *ip, const struct sm_name_set *set,
     uint32_t ttl_s, uint64_t now_ms)
 {
-    uint64_t ttl = SM_MIN(SM_MAX(ttl_s, SM_NAMES_MIN_TTL_S), SM_NAMES_MAX_TTL_S);
-    uint64_t expires = now_ms + ttl * 1000;
-    uint64_t latest = now_ms + SM_NAMES_MAX_TTL_S * 1000ull;
-    struct sm_name_entry *victim = NULL;
-
     if (!names->slots)
         names->slots = calloc(SM_NAMES_SLOTS, sizeof(*names->slots));
     if (!names->slots)
         return false;
+    uint64_t ttl = SM_MIN(SM_MAX(ttl_s, SM_NAMES_MIN_TTL_S), SM_NAMES_MAX_TTL_S);
+    uint64_t expires = now_ms + ttl * 1000;
+    uint64_t latest = now_ms + SM_NAMES_MAX_TTL_S * 1000ull;
+    struct sm_name_entry *victim = NULL;
     for (size_t i = 0; i < NEIGHBOURHOOD; i++) {
         struct sm_name_entry *e = slot_at(names, first_slot(ip) + i);
-
         if (e->expires_ms && sm_ip_equal(&e->ip, ip)) {
             if (e->expires_ms <= now_ms)
                 e->set = (struct sm_name_set){0};
@@ -69,7 +66,6 @@ static struct sm_name_entry *find(
         return NULL;
     for (size_t i = 0; i < NEIGHBOURHOOD; i++) {
         struct sm_name_entry *e = slot_at(names, first_slot(ip) + i);
-
         if (e->expires_ms > now_ms && sm_ip_equal(&e->ip, ip))
             return e;
     }
@@ -80,7 +76,6 @@ const struct sm_name_set *sm_names_find(
     const struct sm_names *names, const struct sm_ip *ip, uint64_t now_ms)
 {
     const struct sm_name_entry *e = find(names, ip, now_ms);
-
     return e ? &e->set : NULL;
 }
 
@@ -88,7 +83,6 @@ const struct sm_name_set *sm_names_touch(
     struct sm_names *names, const struct sm_ip *ip, uint64_t now_ms)
 {
     struct sm_name_entry *e = find(names, ip, now_ms);
-
     if (!e)
         return NULL;
     e->expires_ms =

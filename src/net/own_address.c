@@ -34,7 +34,6 @@ struct question {
 int sm_own_address_create(struct sm_own_address **out, sm_error *err)
 {
     auto_free struct sm_own_address *own = calloc(1, sizeof(*own));
-
     if (!own)
         return sm_error_set(err, SM_ENOMEM, "out of memory for the addresses of this host");
     own->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
@@ -63,7 +62,6 @@ static bool send_question(struct sm_own_address *own, const struct sm_ip *ip)
         .route = {.rtm_family = v4 ? AF_INET : AF_INET6, .rtm_dst_len = (uint8_t)(8 * len)},
         .attr = {.rta_type = RTA_DST, .rta_len = (uint16_t)(sizeof(q.attr) + len)},
     };
-
     memcpy(q.dst, ip->b + 16 - len, len);
     return send(own->fd, &q, q.header.nlmsg_len, MSG_DONTWAIT) == (ssize_t)q.header.nlmsg_len;
 }
@@ -71,6 +69,8 @@ static bool send_question(struct sm_own_address *own, const struct sm_ip *ip)
 /* The kernel has answered when the question is sent. No route: not ours. */
 static bool is_local(struct sm_own_address *own, const struct sm_ip *ip)
 {
+    if (!send_question(own, ip))
+        return true;
     union {
         struct nlmsghdr header;
         uint8_t bytes[4096];
@@ -78,9 +78,6 @@ static bool is_local(struct sm_own_address *own, const struct sm_ip *ip)
     const struct rtmsg *route = NLMSG_DATA(&answer.header);
     const struct nlmsgerr *error = NLMSG_DATA(&answer.header);
     ssize_t n;
-
-    if (!send_question(own, ip))
-        return true;
     do {
         n = recv(own->fd, &answer, sizeof(answer), MSG_DONTWAIT);
     } while (n >= (ssize_t)sizeof(answer.header) && answer.header.nlmsg_seq != own->seq);
@@ -95,7 +92,6 @@ static bool look_up(struct sm_own_address *own, const struct sm_ip *ip, uint64_t
 {
     uint64_t h = (sm_load_le64(ip->b) ^ sm_load_le64(ip->b + 8)) * 0x9e3779b97f4a7c15ULL;
     size_t i = (size_t)(h >> 40) % SLOTS;
-
     if (own->slots[i].until_ms <= now_ms || !sm_ip_equal(&own->slots[i].ip, ip)) {
         own->slots[i].ip = *ip;
         own->slots[i].own = is_local(own, ip);
@@ -106,12 +102,10 @@ static bool look_up(struct sm_own_address *own, const struct sm_ip *ip, uint64_t
 
 bool sm_own_address_has(struct sm_own_address *own, const struct sm_ip *ip, uint64_t now_ms)
 {
-    struct sm_ip inner[2];
-    size_t n;
-
     if (!own)
         return false;
-    n = sm_ip_embedded(ip, inner);
+    struct sm_ip inner[2];
+    size_t n = sm_ip_embedded(ip, inner);
     for (size_t i = 0; i < n; i++) {
         if (look_up(own, &inner[i], now_ms))
             return true;

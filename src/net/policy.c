@@ -61,10 +61,9 @@ int sm_policy_add_layer(struct sm_policy *policy, enum sm_egress_mode mode, sm_e
 static bool parse_number(const char **p, unsigned max, unsigned *value)
 {
     const char *s = *p;
-    unsigned v = 0;
-
     if (!isdigit((unsigned char)*s))
         return false;
+    unsigned v = 0;
     for (; isdigit((unsigned char)*s); s++) {
         v = v * 10 + (unsigned)(*s - '0');
         if (v > max)
@@ -78,11 +77,10 @@ static bool parse_number(const char **p, unsigned max, unsigned *value)
 /* "80" or "8000-8080" */
 static bool parse_ports(const char *text, struct sm_egress_rule *rule)
 {
-    unsigned lo, hi;
-
+    unsigned lo;
     if (!parse_number(&text, 65535, &lo))
         return false;
-    hi = lo;
+    unsigned hi = lo;
     if (*text == '-') {
         text++;
         if (!parse_number(&text, 65535, &hi))
@@ -99,14 +97,12 @@ static bool parse_ports(const char *text, struct sm_egress_rule *rule)
 static bool parse_net(char *text, struct sm_egress_rule *rule)
 {
     char *slash = strchr(text, '/');
-    unsigned prefix, width;
-
     if (slash)
         *slash = '\0';
     if (!sm_ip_parse(text, &rule->net))
         return false;
-    width = strchr(text, ':') ? 128 : 32;
-    prefix = width;
+    unsigned width = strchr(text, ':') ? 128 : 32;
+    unsigned prefix = width;
     if (slash) {
         const char *p = slash + 1;
         if (!parse_number(&p, width, &prefix) || *p)
@@ -122,22 +118,20 @@ static bool parse_net(char *text, struct sm_egress_rule *rule)
 
 static bool parse_name(const char *text, struct sm_egress_rule *rule)
 {
-    size_t len, label = 0;
-    bool letter = false;
-
     rule->kind = SM_TARGET_NAME;
     if (text[0] == '*' && text[1] == '.') {
         rule->wildcard = true;
         text += 2;
     }
-    len = strlen(text);
+    size_t len = strlen(text);
     if (len > 0 && text[len - 1] == '.')
         len--;
     if (len == 0 || len >= SM_NAME_MAX)
         return false;
+    size_t label = 0;
+    bool letter = false;
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)text[i];
-
         if (c == '.') {
             if (label == 0)
                 return false;
@@ -160,13 +154,12 @@ static bool parse_name(const char *text, struct sm_egress_rule *rule)
 static bool parse_target(const char *target, struct sm_egress_rule *rule)
 {
     char text[SM_NAME_MAX + 16];
-    char *ports = NULL;
     size_t len = strlen(target);
-
     if (len == 0 || len >= sizeof(text))
         return false;
     memcpy(text, target, len + 1);
     rule->port_hi = 65535;
+    char *ports = NULL;
     if (text[0] == '[') {
         char *end = strchr(text, ']');
         if (!end || (end[1] && end[1] != ':'))
@@ -197,14 +190,12 @@ static bool parse_target(const char *target, struct sm_egress_rule *rule)
 
 int sm_policy_add_rule(struct sm_policy *policy, bool allow, const char *target, sm_error *err)
 {
-    struct sm_egress_rule rule = {.allow = allow};
-    struct sm_egress_rule *rules;
-
     if (policy->n_layers == 0)
         return sm_error_set(err, SM_EINVAL, "a network rule needs a mode before it");
     if (policy->n_rules == SM_POLICY_MAX_RULES)
         return sm_error_set(
             err, SM_ELIMIT, "a network policy has at most %d rules", SM_POLICY_MAX_RULES);
+    struct sm_egress_rule rule = {.allow = allow};
     if (!parse_target(target, &rule))
         return sm_error_set(err, SM_EINVAL,
             "'%.200s' is no network target; write ADDRESS[/PREFIX], NAME, "
@@ -212,7 +203,7 @@ int sm_policy_add_rule(struct sm_policy *policy, bool allow, const char *target,
             "IPv6 with ports as [ADDRESS]:PORT",
             target);
     rule.layer = (uint8_t)(policy->n_layers - 1);
-    rules = reallocarray(policy->rules, policy->n_rules + 1, sizeof(*rules));
+    struct sm_egress_rule *rules = reallocarray(policy->rules, policy->n_rules + 1, sizeof(*rules));
     if (!rules)
         return sm_error_set(err, SM_ENOMEM, "out of memory for the network policy");
     rules[policy->n_rules++] = rule;
@@ -240,11 +231,10 @@ static size_t next_of_layer(const struct sm_policy *p, unsigned layer, size_t i)
 static bool same_layer(
     const struct sm_policy *a, unsigned la, const struct sm_policy *b, unsigned lb)
 {
-    size_t i = next_of_layer(a, la, 0);
-    size_t j = next_of_layer(b, lb, 0);
-
     if (a->mode[la] != b->mode[lb])
         return false;
+    size_t i = next_of_layer(a, la, 0);
+    size_t j = next_of_layer(b, lb, 0);
     while (i < a->n_rules && j < b->n_rules && same_rule(&a->rules[i], &b->rules[j])) {
         i = next_of_layer(a, la, i + 1);
         j = next_of_layer(b, lb, j + 1);
@@ -255,7 +245,6 @@ static bool same_layer(
 int sm_policy_narrow(struct sm_policy *policy, const struct sm_policy *other, sm_error *err)
 {
     auto_policy result = {.n_layers = policy->n_layers, .n_rules = policy->n_rules};
-
     memcpy(result.mode, policy->mode, sizeof(result.mode));
     result.rules = calloc(policy->n_rules + other->n_rules + 1, sizeof(*result.rules));
     if (!result.rules)
@@ -264,13 +253,11 @@ int sm_policy_narrow(struct sm_policy *policy, const struct sm_policy *other, sm
         memcpy(result.rules, policy->rules, policy->n_rules * sizeof(*result.rules));
     for (unsigned layer = 0; layer < other->n_layers; layer++) {
         bool known = false;
-        int rc;
-
         for (unsigned l = 0; l < result.n_layers && !known; l++)
             known = same_layer(&result, l, other, layer);
         if (known)
             continue;
-        rc = sm_policy_add_layer(&result, (enum sm_egress_mode)other->mode[layer], err);
+        int rc = sm_policy_add_layer(&result, (enum sm_egress_mode)other->mode[layer], err);
         if (rc)
             return rc;
         for (size_t i = 0; i < other->n_rules; i++) {
@@ -295,16 +282,15 @@ static int parse_line(struct sm_policy *policy, char *line, sm_error *err)
 {
     char *save = NULL;
     const char *word = strtok_r(line, " \t\r", &save);
-    const char *value = strtok_r(NULL, " \t\r", &save);
-    enum sm_egress_mode mode;
-
     if (!word || word[0] == '#')
         return 0;
     if (strncmp(word, OPTION, strlen(OPTION)) == 0)
         word += strlen(OPTION);
+    const char *value = strtok_r(NULL, " \t\r", &save);
     if (!value || strtok_r(NULL, " \t\r", &save))
         return sm_error_set(err, SM_EINVAL, "'%.40s' takes one value", word);
     if (strcmp(word, "layer") == 0 || strcmp(word, "egress") == 0) {
+        enum sm_egress_mode mode;
         if (!sm_egress_mode_parse(value, &mode))
             return sm_error_set(
                 err, SM_EINVAL, "'%.40s' is no mode; it is all, public or none", value);
@@ -317,27 +303,23 @@ static int parse_line(struct sm_policy *policy, char *line, sm_error *err)
 
 int sm_policy_parse(const char *text, size_t len, struct sm_policy *policy, sm_error *err)
 {
-    auto_policy result = {0};
-    auto_free char *copy = NULL;
-    unsigned number = 1;
-
     if (len > SM_POLICY_MAX_TEXT)
         return sm_error_set(err, SM_ELIMIT, "the text of a network policy is longer than %d bytes",
             SM_POLICY_MAX_TEXT);
     if (memchr(text, '\0', len))
         return sm_error_set(err, SM_EINVAL, "the text of a network policy contains a NUL byte");
-    copy = strndup(text, len);
+    auto_free char *copy = strndup(text, len);
     if (!copy)
         return sm_error_set(err, SM_ENOMEM, "out of memory for the network policy");
+    auto_policy result = {0};
+    unsigned number = 1;
     for (char *line = copy, *next; line; line = next, number++) {
-        char option[128];
-        int rc;
-
         next = strchr(line, '\n');
         if (next)
             *next++ = '\0';
+        char option[128];
         snprintf(option, sizeof(option), "%s", line);
-        rc = parse_line(&result, line, err);
+        int rc = parse_line(&result, line, err);
         if (rc && strncmp(option, OPTION, strlen(OPTION)) == 0)
             return sm_error_prefix(err, rc, "%s", option);
         if (rc)
@@ -351,10 +333,8 @@ int sm_policy_parse(const char *text, size_t len, struct sm_policy *policy, sm_e
 /* An item a line, as parsed. */
 static void print_rule(FILE *out, const struct sm_egress_rule *rule)
 {
-    bool ports = rule->port_lo != 0 || rule->port_hi != 65535;
-    char text[SM_IP_TEXT];
-
     fputs(rule->allow ? "allow " : "deny ", out);
+    char text[SM_IP_TEXT];
     switch ((enum sm_target_kind)rule->kind) {
     case SM_TARGET_HOST:
         fputs(HOST_LOOPBACK, out);
@@ -369,6 +349,7 @@ static void print_rule(FILE *out, const struct sm_egress_rule *rule)
             fprintf(out, "[%s/%u]", sm_ip_format(&rule->net, text), rule->prefix);
         break;
     }
+    bool ports = rule->port_lo != 0 || rule->port_hi != 65535;
     if (ports)
         fprintf(out, ":%u-%u", rule->port_lo, rule->port_hi);
     fputc('\n', out);
@@ -379,7 +360,6 @@ int sm_policy_format(const struct sm_policy *policy, char **text, sm_error *err)
     auto_free char *buf = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&buf, &size);
-
     if (!out)
         return sm_error_set(err, SM_ENOMEM, "out of memory for the network policy");
     for (unsigned layer = 0; layer < policy->n_layers; layer++) {

@@ -27,12 +27,11 @@ static bool net_matches(const struct sm_egress_rule *rule, const struct sm_ip *i
 
 static bool name_matches(const struct sm_egress_rule *rule, const char *name)
 {
-    size_t have = strlen(name), want = strlen(rule->name);
-
     if (rule->kind != SM_TARGET_NAME)
         return false;
     if (!rule->wildcard)
         return strcasecmp(name, rule->name) == 0;
+    size_t have = strlen(name), want = strlen(rule->name);
     return have > want + 1 && name[have - want - 1] == '.' &&
            strcasecmp(name + have - want, rule->name) == 0;
 }
@@ -49,17 +48,14 @@ static enum sm_verdict decide_layer(const struct sm_policy *p, unsigned layer,
     struct sm_ip inner[2];
     size_t n_inner = sm_ip_embedded(ip, inner);
     bool by_address = false, by_name = false, has_names = false;
-
     for (size_t i = 0; i < p->n_rules; i++) {
         const struct sm_egress_rule *rule = &p->rules[i];
-        bool match;
-
         if (rule->layer != layer)
             continue;
         has_names = has_names || rule->kind == SM_TARGET_NAME;
         if (!port_matches(rule, port))
             continue;
-        match = net_matches(rule, ip);
+        bool match = net_matches(rule, ip);
         for (size_t k = 0; !rule->allow && k < n_inner; k++)
             match = match || net_matches(rule, &inner[k]);
         if (!rule->allow && (match || in_set(names, i)))
@@ -82,7 +78,6 @@ enum sm_verdict sm_policy_decide(const struct sm_policy *policy, const struct sm
     const struct sm_name_set *names)
 {
     enum sm_ip_class class = sm_ip_classify(ip);
-
     if (class == SM_IP_THIS_HOST)
         return SM_VERDICT_LOOPBACK;
     for (unsigned layer = 0; layer < policy->n_layers; layer++) {
@@ -97,13 +92,11 @@ static enum sm_verdict decide_own_layer(const struct sm_policy *p, unsigned laye
     const struct sm_ip *ip, int port, const struct sm_name_set *names)
 {
     bool opened = false;
-
     for (size_t i = 0; i < p->n_rules; i++) {
         const struct sm_egress_rule *rule = &p->rules[i];
-        bool match = rule->kind == SM_TARGET_HOST || net_matches(rule, ip);
-
         if (rule->layer != layer || !port_matches(rule, port))
             continue;
+        bool match = rule->kind == SM_TARGET_HOST || net_matches(rule, ip);
         if (!rule->allow && (match || in_set(names, i)))
             return SM_VERDICT_RULE;
         /* A range is not meant to open the host that happens to be in it. */
@@ -116,10 +109,9 @@ static enum sm_verdict decide_own_layer(const struct sm_policy *p, unsigned laye
 enum sm_verdict sm_policy_decide_own(const struct sm_policy *policy, const struct sm_ip *ip,
     int port, const struct sm_name_set *names)
 {
-    enum sm_verdict v = policy->n_layers ? SM_VERDICT_ALLOW : SM_VERDICT_OWN;
-
     if (sm_ip_classify(ip) == SM_IP_THIS_HOST)
         return SM_VERDICT_LOOPBACK;
+    enum sm_verdict v = policy->n_layers ? SM_VERDICT_ALLOW : SM_VERDICT_OWN;
     for (unsigned layer = 0; layer < policy->n_layers && v == SM_VERDICT_ALLOW; layer++)
         v = decide_own_layer(policy, layer, ip, port, names);
     return v;
@@ -131,10 +123,8 @@ enum sm_verdict sm_policy_decide_host(const struct sm_policy *policy, int port)
         return SM_VERDICT_LOOPBACK;
     for (unsigned layer = 0; layer < policy->n_layers; layer++) {
         bool allowed = false;
-
         for (size_t i = 0; i < policy->n_rules; i++) {
             const struct sm_egress_rule *rule = &policy->rules[i];
-
             if (rule->layer != layer || rule->kind != SM_TARGET_HOST || !port_matches(rule, port))
                 continue;
             if (!rule->allow)
@@ -160,10 +150,8 @@ enum sm_verdict sm_policy_decide_name(const struct sm_policy *policy, const char
 {
     for (unsigned layer = 0; layer < policy->n_layers; layer++) {
         bool allowed = policy->mode[layer] != SM_EGRESS_NONE;
-
         for (size_t i = 0; i < policy->n_rules; i++) {
             const struct sm_egress_rule *rule = &policy->rules[i];
-
             if (rule->layer != layer || !name_matches(rule, name))
                 continue;
             if (rule->allow)
@@ -181,7 +169,6 @@ enum sm_verdict sm_policy_decide_alias(const struct sm_policy *policy, const cha
 {
     for (size_t i = 0; i < policy->n_rules; i++) {
         const struct sm_egress_rule *rule = &policy->rules[i];
-
         if (!rule->allow && all_ports(rule) && name_matches(rule, name))
             return SM_VERDICT_NAME;
     }
@@ -196,13 +183,11 @@ static bool layer_refuses_answer(
     struct sm_ip inner[2];
     size_t n_inner = sm_ip_embedded(ip, inner);
     bool allowed = false;
-
     for (size_t i = 0; i < p->n_rules; i++) {
         const struct sm_egress_rule *rule = &p->rules[i];
-        bool match = net_matches(rule, ip);
-
         if (rule->layer != layer)
             continue;
+        bool match = net_matches(rule, ip);
         for (size_t k = 0; !rule->allow && k < n_inner; k++)
             match = match || net_matches(rule, &inner[k]);
         if (match && !rule->allow && all_ports(rule))
@@ -215,7 +200,6 @@ static bool layer_refuses_answer(
 enum sm_verdict sm_policy_decide_answer(const struct sm_policy *policy, const struct sm_ip *ip)
 {
     enum sm_ip_class class = sm_ip_classify(ip);
-
     if (policy->n_layers > 0 && class == SM_IP_THIS_HOST)
         return SM_VERDICT_REBIND;
     for (unsigned layer = 0; layer < policy->n_layers; layer++) {
@@ -238,7 +222,6 @@ bool sm_policy_match_names(
     const struct sm_policy *policy, const char *name, struct sm_name_set *set)
 {
     bool any = false;
-
     for (size_t i = 0; i < policy->n_rules; i++) {
         if (name_matches(&policy->rules[i], name)) {
             set->bits[i / 64] |= 1ULL << (i % 64);

@@ -32,7 +32,6 @@ struct sm_datagram {
 static void drop(struct sm_reassembly *r, struct sm_datagram **link)
 {
     struct sm_datagram *d = *link;
-
     *link = d->older;
     r->n--;
     free(d);
@@ -63,10 +62,9 @@ static void expire(struct sm_reassembly *r, int64_t now_ms)
 /* The oldest goes where there are as many as may be. */
 static void make_room(struct sm_reassembly *r)
 {
-    struct sm_datagram **link = &r->newest;
-
     if (r->n < SM_REASSEMBLY_DATAGRAMS)
         return;
+    struct sm_datagram **link = &r->newest;
     while ((*link)->older)
         link = &(*link)->older;
     drop(r, link);
@@ -75,14 +73,13 @@ static void make_room(struct sm_reassembly *r)
 static struct sm_datagram **find(
     struct sm_reassembly *r, const uint8_t id[sizeof(r->newest->id)], int64_t now_ms)
 {
-    struct sm_datagram *d;
-
     for (struct sm_datagram **link = &r->newest; *link; link = &(*link)->older) {
         if (memcmp((*link)->id, id, sizeof((*link)->id)) == 0)
             return link;
     }
     make_room(r);
-    d = malloc(sizeof(*d)); /* not zeroed: a datagram that is whole has been written whole */
+    /* Not zeroed: a datagram that is whole has been written whole. */
+    struct sm_datagram *d = malloc(sizeof(*d));
     if (!d)
         return NULL;
     d->older = r->newest;
@@ -99,10 +96,9 @@ static struct sm_datagram **find(
 /* False: it does not go with the others. */
 static bool put(struct sm_datagram *d, const uint8_t *data, uint32_t at, uint32_t len, bool more)
 {
-    uint32_t first = at / UNIT, end = first + (len + UNIT - 1) / UNIT;
-
     if (len == 0 || at + len > MAX_DATA || (more && len % UNIT) || (!more && d->end))
         return false;
+    uint32_t first = at / UNIT, end = first + (len + UNIT - 1) / UNIT;
     for (uint32_t i = first; i < end; i++) {
         if (d->seen[i / 8] >> (i % 8) & 1)
             return false;
@@ -119,12 +115,10 @@ static bool put(struct sm_datagram *d, const uint8_t *data, uint32_t at, uint32_
 static void finish(struct sm_datagram *d)
 {
     uint8_t *ip = d->frame + SM_ETH_HEADER;
-    uint16_t sum;
-
     sm_store_be16(ip + 2, (uint16_t)(SM_IPV4_HEADER + d->end));
     memset(ip + 6, 0, 2);
     memset(ip + 10, 0, 2);
-    sum = sm_inet_finish(sm_inet_sum(ip, SM_IPV4_HEADER, 0));
+    uint16_t sum = sm_inet_finish(sm_inet_sum(ip, SM_IPV4_HEADER, 0));
     memcpy(ip + 10, &sum, 2);
     d->whole = true;
 }
@@ -133,21 +127,20 @@ uint8_t *sm_reassembly_add(
     struct sm_reassembly *r, const uint8_t *frame, size_t len, int64_t now_ms, size_t *whole)
 {
     const uint8_t *ip = frame + SM_ETH_HEADER;
-    uint16_t total = sm_load_be16(ip + 2), fragment = sm_load_be16(ip + 6);
-    uint32_t at = (fragment & OFFSET_MASK) * UNIT;
-    struct sm_datagram **link, *d;
-    uint8_t id[sizeof(d->id)];
-
+    uint16_t total = sm_load_be16(ip + 2);
     if (ip[0] != 0x45 || total < SM_IPV4_HEADER || total > len - SM_ETH_HEADER)
         return NULL;
+    uint8_t id[sizeof(r->newest->id)];
     memcpy(id, ip + 12, 8);
     memcpy(id + 8, ip + 4, 2);
     id[10] = ip[9];
     expire(r, now_ms);
-    link = find(r, id, now_ms);
+    struct sm_datagram **link = find(r, id, now_ms);
     if (!link)
         return NULL;
-    d = *link;
+    struct sm_datagram *d = *link;
+    uint16_t fragment = sm_load_be16(ip + 6);
+    uint32_t at = (fragment & OFFSET_MASK) * UNIT;
     if (at == 0)
         memcpy(d->frame, frame, HEADERS);
     if (!put(d, frame + HEADERS, at, total - SM_IPV4_HEADER, fragment & MORE_FRAGMENTS)) {

@@ -43,7 +43,6 @@ void sm_slirp_pump_soon(struct sm_slirp *s)
 static void on_event(void *arg, uint32_t events)
 {
     struct sm_slirp_slot *slot = arg;
-
     slot->happened |= events;
     sm_slirp_pump_soon(slot->s);
 }
@@ -66,12 +65,10 @@ static struct sm_slirp_slot *slot_of(const struct sm_slirp *s, int fd)
 /* Room in the table; false: out of memory. */
 static bool reach(struct sm_slirp *s, int fd)
 {
-    size_t n = ((size_t)fd + 64) & ~(size_t)63;
-    struct sm_slirp_slot **grown;
-
     if ((size_t)fd < s->n_slots)
         return true;
-    grown = reallocarray(s->slots, n, sizeof(struct sm_slirp_slot *));
+    size_t n = ((size_t)fd + 64) & ~(size_t)63;
+    struct sm_slirp_slot **grown = reallocarray(s->slots, n, sizeof(struct sm_slirp_slot *));
     if (!grown)
         return false;
     memset(grown + s->n_slots, 0, (n - s->n_slots) * sizeof(struct sm_slirp_slot *));
@@ -83,7 +80,6 @@ static bool reach(struct sm_slirp *s, int fd)
 static struct sm_slirp_slot *make_slot(struct sm_slirp *s, int fd)
 {
     struct sm_slirp_slot *slot = reach(s, fd) ? calloc(1, sizeof(*slot)) : NULL;
-
     if (!slot)
         return NULL;
     *slot = (struct sm_slirp_slot){.s = s, .fd = fd, .next = s->active, .link = &s->active};
@@ -97,16 +93,15 @@ static struct sm_slirp_slot *make_slot(struct sm_slirp *s, int fd)
 /* The index that libslirp keeps is the descriptor itself. */
 static int add_poll(int fd, int events, void *opaque)
 {
-    struct sm_slirp *s = opaque;
-    struct sm_slirp_slot *slot = slot_of(s, fd);
     uint32_t interest = 0;
-
     if (events & SLIRP_POLL_IN)
         interest |= SM_LOOP_IN;
     if (events & SLIRP_POLL_OUT)
         interest |= SM_LOOP_OUT;
     if (events & SLIRP_POLL_PRI)
         interest |= SM_LOOP_PRI;
+    struct sm_slirp *s = opaque;
+    struct sm_slirp_slot *slot = slot_of(s, fd);
     if (!slot)
         slot = make_slot(s, fd);
     if (!slot)
@@ -127,13 +122,11 @@ static int add_poll(int fd, int events, void *opaque)
 static int get_revents(int idx, void *opaque)
 {
     struct sm_slirp_slot *slot = slot_of(opaque, idx);
-    uint32_t happened;
-    int events = 0;
-
     if (!slot)
         return 0;
-    happened = slot->happened;
+    uint32_t happened = slot->happened;
     slot->happened = 0;
+    int events = 0;
     if (happened & SM_LOOP_IN)
         events |= SLIRP_POLL_IN;
     if (happened & SM_LOOP_OUT)
@@ -150,21 +143,19 @@ static int get_revents(int idx, void *opaque)
 static void pump(void *arg)
 {
     struct sm_slirp *s = arg;
-    uint32_t timeout = UINT32_MAX;
-    struct sm_slirp_slot *next;
-    bool has_sockets;
-
     s->pump_soon = false;
     s->pumped_ms = sm_now_ms();
     s->api.pollfds_poll(s->slirp, 0, get_revents, s);
     s->round++;
+    uint32_t timeout = UINT32_MAX;
     s->api.pollfds_fill(s->slirp, &timeout, add_poll, s);
+    struct sm_slirp_slot *next;
     for (struct sm_slirp_slot *slot = s->active; slot; slot = next) {
         next = slot->next;
         if (slot->round != s->round)
             drop_slot(slot);
     }
-    has_sockets = s->user->pumped(s->arg);
+    bool has_sockets = s->user->pumped(s->arg);
     if (!s->pump_soon && (timeout < IDLE_MS || has_sockets))
         sm_loop_timer_arm(s->timer, SM_MAX(timeout, 1u));
 }
@@ -174,16 +165,14 @@ static void pump(void *arg)
 static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
 {
     struct sm_slirp *s = opaque;
-
     s->user->send(s->arg, buf, len);
     return (ssize_t)len;
 }
 
 static void cb_guest_error(const char *message, void *opaque)
 {
-    struct sm_slirp *s = opaque;
-
     (void)message;
+    struct sm_slirp *s = opaque;
     s->user->nonsense(s->arg);
 }
 
@@ -212,7 +201,6 @@ static void cb_timer_mod(void *timer, int64_t expire_ms, void *opaque)
 static void cb_register_fd(int fd, void *opaque)
 {
     struct sm_slirp *s = opaque;
-
     s->user->opened(s->arg, fd);
 }
 
@@ -220,7 +208,6 @@ static void cb_unregister_fd(int fd, void *opaque)
 {
     struct sm_slirp *s = opaque;
     struct sm_slirp_slot *slot = slot_of(s, fd);
-
     if (slot)
         drop_slot(slot);
     s->user->closed(s->arg, fd);
@@ -248,7 +235,6 @@ static const SlirpCb callbacks = {
 static struct in_addr v4_of(const struct sm_ip *ip)
 {
     struct in_addr addr;
-
     memcpy(&addr, ip->b + 12, sizeof(addr));
     return addr;
 }
@@ -256,13 +242,17 @@ static struct in_addr v4_of(const struct sm_ip *ip)
 static struct in6_addr v6_of(const struct sm_ip *ip)
 {
     struct in6_addr addr;
-
     memcpy(&addr, ip->b, sizeof(addr));
     return addr;
 }
 
 int sm_slirp_start(struct sm_slirp *s, bool opens_host, sm_error *err)
 {
+    if (s->slirp)
+        return 0;
+    int rc = sm_slirp_load(&s->api, err);
+    if (rc)
+        return rc;
     SlirpConfig config = {
         .version = 4,
         .in_enabled = true,
@@ -283,13 +273,6 @@ int sm_slirp_start(struct sm_slirp *s, bool opens_host, sm_error *err)
         .disable_dns = true,
         .disable_dhcp = true,
     };
-    int rc;
-
-    if (s->slirp)
-        return 0;
-    rc = sm_slirp_load(&s->api, err);
-    if (rc)
-        return rc;
     s->slirp = s->api.create(&config, &callbacks, s);
     if (!s->slirp)
         return sm_error_set(

@@ -24,7 +24,6 @@ static void silence(void *handle)
 {
     void *symbol = dlsym(handle, "g_log_set_handler");
     log_fn *set_handler;
-
     memcpy(&set_handler, &symbol, sizeof(symbol));
     if (set_handler)
         set_handler("Slirp", UINT_MAX, ignore_log, NULL);
@@ -33,6 +32,10 @@ static void silence(void *handle)
 int sm_slirp_load(struct sm_slirp_api *api, sm_error *err)
 {
     void *handle = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    if (!handle)
+        return sm_error_set(err, SM_ENOTFOUND,
+            "cannot load %s for the guest's network (%s); install libslirp0 or use --network none",
+            LIBRARY, dlerror());
     struct sm_slirp_api loaded = {.handle = handle};
     const struct {
         const char *name;
@@ -45,14 +48,8 @@ int sm_slirp_load(struct sm_slirp_api *api, sm_error *err)
         {"slirp_input", &loaded.input},
         {"slirp_add_unix", &loaded.add_unix},
     };
-
-    if (!handle)
-        return sm_error_set(err, SM_ENOTFOUND,
-            "cannot load %s for the guest's network (%s); install libslirp0 or use --network none",
-            LIBRARY, dlerror());
     for (size_t i = 0; i < SM_ARRAY_LEN(symbols); i++) {
         void *symbol = dlsym(handle, symbols[i].name);
-
         if (!symbol)
             return sm_error_set(err, SM_EUNSUPPORTED,
                 "%s is too old: it has no %s; version 4.7 or later is needed", LIBRARY,

@@ -31,12 +31,10 @@ static void count(atomic_ullong *counter)
 /* NULL: out of memory. */
 static struct sm_known_fd *make_known_fd(struct sm_sockets *s, int fd)
 {
-    size_t n = ((size_t)fd + 64) & ~(size_t)63;
-    struct sm_known_fd *grown;
-
     if ((size_t)fd < s->n_fds)
         return &s->fds[fd];
-    grown = reallocarray(s->fds, n, sizeof(*grown));
+    size_t n = ((size_t)fd + 64) & ~(size_t)63;
+    struct sm_known_fd *grown = reallocarray(s->fds, n, sizeof(*grown));
     if (!grown)
         return NULL;
     memset(grown + s->n_fds, 0, (n - s->n_fds) * sizeof(*grown));
@@ -49,14 +47,12 @@ static void mark_udp_port(struct sm_sockets *s, const struct sm_known_fd *known,
 {
     uint8_t *byte = &s->udp_ports[known->v6][known->port / 8];
     uint8_t bit = (uint8_t)(1u << (known->port % 8));
-
     *byte = used ? *byte | bit : *byte & (uint8_t)~bit;
 }
 
 bool sm_sockets_opened(struct sm_sockets *s, int fd, const uint8_t *frame, const struct sm_frame *f)
 {
     struct sm_known_fd *known = fd >= 0 && f ? make_known_fd(s, fd) : NULL;
-
     if (!known || (f->protocol == SM_IP_TCP && !s->spare))
         return false;
     known->protocol = f->protocol;
@@ -82,7 +78,6 @@ bool sm_sockets_opened(struct sm_sockets *s, int fd, const uint8_t *frame, const
 void sm_sockets_closed(struct sm_sockets *s, int fd)
 {
     struct sm_known_fd *known = fd >= 0 && (size_t)fd < s->n_fds ? &s->fds[fd] : NULL;
-
     if (!known)
         return;
     switch (known->protocol) {
@@ -118,11 +113,9 @@ void sm_sockets_fini(struct sm_sockets *s)
 
 void sm_sockets_sent(struct sm_sockets *s, const uint8_t *frame, size_t len)
 {
-    struct sm_flow *flow;
     struct sm_frame f;
-
     sm_frame_parse(frame, len, &f);
-    flow =
+    struct sm_flow *flow =
         f.kind == SM_FRAME_IP && f.protocol == SM_IP_TCP ? sm_flows_find_to(&s->flows, &f) : NULL;
     if (flow)
         sm_flows_sent(&s->flows, flow, frame, &f, sm_now_ms());
@@ -140,7 +133,6 @@ static bool make_room(struct sm_sockets *s)
 {
     int64_t now = sm_now_ms();
     struct sm_flow *flow = sm_flows_oldest(&s->flows.closing, now - HALF_CLOSED_IDLE_MS);
-
     if (!flow)
         flow = sm_flows_oldest(&s->flows.open, now - OPEN_IDLE_MS);
     if (!flow)
@@ -152,10 +144,8 @@ static bool make_room(struct sm_sockets *s)
 /* May this frame, which may make a new socket, go on? A quarter of them is for TCP alone. */
 static bool may_open(struct sm_sockets *s, const struct sm_frame *f)
 {
-    unsigned open = n_open(s);
     unsigned others = s->max - s->max / 4;
     const struct sm_subnet *subnet = f->v6 ? &sm_subnet_v6 : &sm_subnet_v4;
-
     switch (f->protocol) {
     case SM_IP_TCP:
         if (s->flows.connecting >= SM_FLOWS_CONNECTING)
@@ -174,6 +164,7 @@ static bool may_open(struct sm_sockets *s, const struct sm_frame *f)
             return false;
         break;
     }
+    unsigned open = n_open(s);
     return open < s->max || make_room(s);
 }
 
@@ -181,10 +172,9 @@ static bool may_open(struct sm_sockets *s, const struct sm_frame *f)
  * some. */
 static bool may_connect(struct sm_sockets *s, const uint8_t *frame, const struct sm_frame *f)
 {
-    struct sm_flow *flow = sm_flows_find_from(&s->flows, f);
-
     if (f->payload < f->end)
         return false;
+    struct sm_flow *flow = sm_flows_find_from(&s->flows, f);
     if (flow && sm_flows_is_repeated(flow, frame, f))
         /* libslirp repeats its answer by itself, and must not read the options again */
         return false;
@@ -197,17 +187,14 @@ static bool may_connect(struct sm_sockets *s, const uint8_t *frame, const struct
 
 bool sm_sockets_admit(struct sm_sockets *s, const uint8_t *frame, const struct sm_frame *f)
 {
-    struct sm_flow *flow;
-    bool open;
-
     if (f->protocol == SM_IP_TCP && !(f->tcp_flags & SM_TCP_SYN)) {
-        flow = sm_flows_find_from(&s->flows, f);
+        struct sm_flow *flow = sm_flows_find_from(&s->flows, f);
         if (!flow || sm_flows_admit(&s->flows, flow, frame, f, sm_now_ms()))
             return true;
         count(s->segment_limit);
         return false;
     }
-    open = f->protocol == SM_IP_TCP ? may_connect(s, frame, f) : may_open(s, f);
+    bool open = f->protocol == SM_IP_TCP ? may_connect(s, frame, f) : may_open(s, f);
     if (!open)
         count(s->socket_limit);
     return open;

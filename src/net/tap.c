@@ -101,7 +101,6 @@ static bool receive(struct tap *tap)
         {.iov_base = tap->rx, .iov_len = sizeof(tap->rx)},
     };
     ssize_t n = readv(tap->fd, iov, 2);
-
     if (n <= (ssize_t)sizeof(tap->rx_hdr))
         return false;
     tap->pending = (size_t)n - sizeof(tap->rx_hdr);
@@ -112,7 +111,6 @@ static bool receive(struct tap *tap)
 static void pull(struct tap *tap)
 {
     unsigned n = 0;
-
     while (deliver_pending(tap) && n++ < BATCH && receive(tap))
         ;
     set_interest(tap, (tap->interest & SM_LOOP_OUT) | (tap->pending ? 0 : SM_LOOP_IN));
@@ -135,7 +133,6 @@ static bool transmit(
         {.iov_base = &raw, .iov_len = sizeof(raw)},
         {.iov_base = frame, .iov_len = len},
     };
-
     if (writev(tap->fd, iov, 2) >= 0)
         return true;
     if (errno == EAGAIN) {
@@ -152,7 +149,6 @@ static void reject(struct tap *tap, const uint8_t *frame, const struct sm_frame 
     static const struct virtio_net_hdr_v1 plain;
     uint8_t answer[SM_FRAME_REFUSAL_MAX];
     size_t n = sm_frame_refuse(answer, sizeof(answer), frame, f);
-
     if (n > 0 && tap->pending == 0)
         sm_virtio_net_deliver(tap->base.dev, &plain, answer, n);
 }
@@ -174,10 +170,9 @@ static bool tap_send(
     struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr, uint8_t *frame, size_t len)
 {
     struct tap *tap = tap_of(backend);
-    struct sm_frame f;
-
     if (!tap->judged)
         return transmit(tap, hdr, frame, len);
+    struct sm_frame f;
     switch (sm_egress_judge(&tap->egress, frame, len, (uint64_t)sm_now_ms(), &f)) {
     case SM_EGRESS_PASS:
         if (checksum_is_in_place(hdr, &f))
@@ -203,7 +198,6 @@ static void tap_sent_all(struct sm_net_backend *backend)
 static void on_event(void *arg, uint32_t events)
 {
     struct tap *tap = arg;
-
     if (events & (SM_LOOP_ERR | SM_LOOP_HUP)) { /* the interface was deleted */
         sm_loop_remove(tap->watch);
         tap->watch = NULL;
@@ -224,10 +218,9 @@ static void on_event(void *arg, uint32_t events)
 static void tap_configure(struct sm_net_backend *backend, uint64_t features)
 {
     struct tap *tap = tap_of(backend);
-    unsigned long offload = 0;
-
     tap->features = features;
     tap->pending = 0;
+    unsigned long offload = 0;
     if (features & F(VIRTIO_NET_F_GUEST_CSUM)) {
         offload = TUN_F_CSUM;
         if (features & F(VIRTIO_NET_F_GUEST_TSO4))
@@ -244,7 +237,6 @@ static void tap_configure(struct sm_net_backend *backend, uint64_t features)
 static void tap_destroy(struct sm_net_backend *backend)
 {
     struct tap *tap = tap_of(backend);
-
     sm_loop_remove(tap->watch);
     sm_egress_clear(&tap->egress);
     sm_close(tap->fd);
@@ -254,6 +246,13 @@ static void tap_destroy(struct sm_net_backend *backend)
 int sm_tap_create(struct sm_loop *loop, const struct sm_tap_config *config,
     struct sm_net_backend **backend, sm_error *err)
 {
+    auto_free struct tap *tap = calloc(1, sizeof(*tap));
+    if (!tap)
+        return sm_error_set(err, SM_ENOMEM, "no memory for the tap interface");
+    SM_CLEANUP(sm_own_address_destroy_cleanup) struct sm_own_address *own = NULL;
+    int rc;
+    if (config->policy && (rc = sm_own_address_create(&own, err)))
+        return rc;
     static const struct sm_net_backend_ops ops = {
         .send = tap_send,
         .sent_all = tap_sent_all,
@@ -261,14 +260,6 @@ int sm_tap_create(struct sm_loop *loop, const struct sm_tap_config *config,
         .configure = tap_configure,
         .destroy = tap_destroy,
     };
-    auto_free struct tap *tap = calloc(1, sizeof(*tap));
-    SM_CLEANUP(sm_own_address_destroy_cleanup) struct sm_own_address *own = NULL;
-    int rc;
-
-    if (!tap)
-        return sm_error_set(err, SM_ENOMEM, "no memory for the tap interface");
-    if (config->policy && (rc = sm_own_address_create(&own, err)))
-        return rc;
     /* The card can carry what it can in the user-mode network, so that a snapshot fits both; the
      * interface's own MTU is told to the guest by the agent. */
     tap->base = (struct sm_net_backend){.ops = &ops, .mtu = SM_NET_MTU, .link_up = true};
@@ -329,7 +320,6 @@ static int get_mtu(const char *ifname, uint16_t *mtu, sm_error *err)
 {
     auto_fd fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     struct ifreq req = {0};
-
     strncpy(req.ifr_name, ifname, sizeof(req.ifr_name) - 1);
     if (fd < 0 || ioctl(fd, SIOCGIFMTU, &req) != 0)
         return sm_error_errno(err, errno, "cannot tell the MTU of the interface '%s'", ifname);
@@ -340,23 +330,24 @@ static int get_mtu(const char *ifname, uint16_t *mtu, sm_error *err)
 int sm_tap_open(const char *ifname, int *out, uint16_t *mtu, sm_error *err)
 {
     auto_fd fd = open(TUN_DEVICE, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-    struct ifreq req = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-    int header = SM_NET_HDR, little_endian = 1, send_buffer = TAP_SEND_BUFFER, rc;
-
     if (fd < 0 && (errno == ENOENT || errno == ENXIO || errno == ENODEV))
         return sm_error_set(err, SM_EUNSUPPORTED,
             "this host has no " TUN_DEVICE
             ", so no tap interfaces; load the kernel's module: modprobe tun");
     if (fd < 0)
         return sm_error_errno(err, errno, "cannot open " TUN_DEVICE);
+    struct ifreq req = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
     strncpy(req.ifr_name, ifname, sizeof(req.ifr_name) - 1);
     bool there = if_nametoindex(ifname) != 0;
     if (ioctl(fd, TUNSETIFF, &req) != 0)
         return cannot_attach(ifname, there, errno, err);
+    int header = SM_NET_HDR;
+    int little_endian = 1;
+    int send_buffer = TAP_SEND_BUFFER;
     if (ioctl(fd, TUNSETVNETHDRSZ, &header) != 0 || ioctl(fd, TUNSETVNETLE, &little_endian) != 0 ||
         ioctl(fd, TUNSETSNDBUF, &send_buffer) != 0)
         return sm_error_errno(err, errno, "cannot set up the tap interface '%s'", ifname);
-    rc = get_mtu(ifname, mtu, err);
+    int rc = get_mtu(ifname, mtu, err);
     if (!rc)
         *out = sm_steal_fd(&fd);
     return rc;

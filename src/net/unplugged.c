@@ -29,17 +29,16 @@ static void unplugged_destroy(struct sm_net_backend *backend)
 
 int sm_net_unplugged(void *arg, struct sm_loop *loop, struct sm_net_backend **out, sm_error *err)
 {
+    (void)arg, (void)loop;
+    struct sm_net_backend *backend = calloc(1, sizeof(*backend));
+    if (!backend)
+        return sm_error_set(err, SM_ENOMEM, "no memory for the network device");
     static const struct sm_net_backend_ops ops = {
         .send = unplugged_send,
         .rx_ready = unplugged_rx_ready,
         .configure = unplugged_configure,
         .destroy = unplugged_destroy,
     };
-    struct sm_net_backend *backend = calloc(1, sizeof(*backend));
-
-    (void)arg, (void)loop;
-    if (!backend)
-        return sm_error_set(err, SM_ENOMEM, "no memory for the network device");
     *backend = (struct sm_net_backend){.ops = &ops, .mtu = SM_NET_MTU, .link_up = false};
     *out = backend;
     return 0;

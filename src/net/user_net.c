@@ -59,7 +59,6 @@ static void to_guest(struct user_net *un, const void *frame, size_t len)
         .flags = un->guest_csum ? VIRTIO_NET_HDR_F_DATA_VALID : 0,
         .gso_type = VIRTIO_NET_HDR_GSO_NONE,
     };
-
     if (!sm_backlog_deliver(&un->backlog, un->base.dev, &hdr, frame, len))
         count(&un->counters.backlog_limit);
 }
@@ -75,7 +74,6 @@ static void user_rx_ready(struct sm_net_backend *backend)
 static void on_send(void *arg, const void *frame, size_t len)
 {
     struct user_net *un = arg;
-
     sm_sockets_sent(&un->sockets, frame, len);
     to_guest(un, frame, len);
 }
@@ -84,7 +82,6 @@ static void on_send(void *arg, const void *frame, size_t len)
 static void on_opened(void *arg, int fd)
 {
     struct user_net *un = arg;
-
     if (!sm_sockets_opened(&un->sockets, fd, un->input, un->parsed))
         un->untracked = true;
 }
@@ -92,21 +89,18 @@ static void on_opened(void *arg, int fd)
 static void on_closed(void *arg, int fd)
 {
     struct user_net *un = arg;
-
     sm_sockets_closed(&un->sockets, fd);
 }
 
 static void on_nonsense(void *arg)
 {
     struct user_net *un = arg;
-
     count(&un->egress.counters.unsupported);
 }
 
 static bool on_pumped(void *arg)
 {
     struct user_net *un = arg;
-
     sm_virtio_net_flush(un->base.dev);
     return atomic_load(&un->counters.sockets) > 0;
 }
@@ -123,20 +117,18 @@ static const struct sm_slirp_user slirp_user = {
  * guest's to ARP, which it need not give, would wait in libslirp. */
 static void introduce_guest(struct user_net *un)
 {
-    uint8_t frame[SM_NEIGHBOUR_FRAME];
-
     memcpy(un->known_mac, un->guest_mac, sizeof(un->known_mac));
     un->introduced = true;
+    uint8_t frame[SM_NEIGHBOUR_FRAME];
     sm_slirp_input(&un->slirp, frame, sm_frame_announce(frame, un->guest_mac, &sm_subnet_v4.guest));
     sm_slirp_input(&un->slirp, frame, sm_frame_announce(frame, un->guest_mac, &sm_subnet_v6.guest));
 }
 
 static bool start_slirp(struct user_net *un)
 {
-    sm_error err = {0};
-
     if (un->broken)
         return false;
+    sm_error err = {0};
     un->broken = sm_slirp_start(&un->slirp, sm_policy_opens_host(&un->egress.policy), &err) != 0;
     if (un->broken && un->trouble)
         un->trouble(un->trouble_arg, err.message);
@@ -181,7 +173,6 @@ static void on_dns_answer(
         .len = len,
     };
     size_t n = sm_frame_make_udp(un->answer, sizeof(un->answer), &packet);
-
     if (n > 0)
         to_guest(un, un->answer, n);
     sm_virtio_net_flush(un->base.dev);
@@ -199,7 +190,6 @@ static void end_for_libslirp(struct user_net *un, const struct sm_flow *flow)
         .seq = flow->expected,
         .flags = SM_TCP_RST};
     uint8_t frame[SM_RESET_FRAME_MAX];
-
     sm_slirp_input(&un->slirp, frame, sm_frame_make_reset(frame, &reset));
 }
 
@@ -215,7 +205,6 @@ static void end_for_guest(struct user_net *un, const struct sm_flow *flow)
         .seq = flow->peer_end,
         .flags = SM_TCP_RST};
     uint8_t frame[SM_RESET_FRAME_MAX];
-
     to_guest(un, frame, sm_frame_make_reset(frame, &reset));
 }
 
@@ -231,15 +220,14 @@ static void on_end(void *arg, const struct sm_flow *flow, bool for_guest)
 static bool answer_neighbour(
     struct user_net *un, const uint8_t *frame, size_t len, const struct sm_frame *f)
 {
-    const struct sm_subnet *subnet = f->v6 ? &sm_subnet_v6 : &sm_subnet_v4;
-    const struct sm_ip *const hosts[] = {&subnet->gateway, &subnet->dns};
     bool arp = f->kind == SM_FRAME_ARP;
-    uint8_t reply[SM_NEIGHBOUR_FRAME];
-    size_t n = 0;
-
     if (!arp && (f->protocol != SM_IP_ICMPV6 ||
                     (f->icmp_type != SM_ICMPV6_NS && f->icmp_type != SM_ICMPV6_NA)))
         return false;
+    const struct sm_subnet *subnet = f->v6 ? &sm_subnet_v6 : &sm_subnet_v4;
+    const struct sm_ip *const hosts[] = {&subnet->gateway, &subnet->dns};
+    uint8_t reply[SM_NEIGHBOUR_FRAME];
+    size_t n = 0;
     for (size_t i = 0; i < SM_ARRAY_LEN(hosts) && n == 0; i++)
         n = arp ? sm_frame_answer_arp(reply, frame, len, gateway_mac, hosts[i])
                 : sm_frame_answer_ns(reply, frame, f, gateway_mac, hosts[i]);
@@ -252,7 +240,6 @@ static void reject(struct user_net *un, const uint8_t *frame, const struct sm_fr
 {
     uint8_t answer[SM_FRAME_REFUSAL_MAX];
     size_t n = sm_frame_refuse(answer, sizeof(answer), frame, f);
-
     if (n > 0)
         to_guest(un, answer, n);
 }
@@ -261,8 +248,6 @@ static bool user_send(
     struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr, uint8_t *frame, size_t len)
 {
     struct user_net *un = user_net_of(backend);
-    struct sm_frame f;
-
     sm_net_complete_checksum(hdr, frame, len);
     memcpy(un->guest_mac, frame + SM_ETH_ALEN, SM_ETH_ALEN);
     if (sm_frame_is_fragment(frame, len)) {
@@ -270,6 +255,7 @@ static bool user_send(
         if (!frame)
             return true;
     }
+    struct sm_frame f;
     switch (sm_egress_judge(&un->egress, frame, len, (uint64_t)sm_now_ms(), &f)) {
     case SM_EGRESS_PASS:
         if (!answer_neighbour(un, frame, len, &f) && sm_sockets_admit(&un->sockets, frame, &f))
@@ -277,7 +263,6 @@ static bool user_send(
         break;
     case SM_EGRESS_DNS: {
         struct sm_dns_client client = {.v6 = f.v6, .port = f.sport};
-
         sm_dns_proxy_ask(un->dns, &client, frame + f.payload, f.end - f.payload);
         break;
     }
@@ -313,7 +298,6 @@ static void hang_up(struct user_net *un)
 static void user_configure(struct sm_net_backend *backend, uint64_t features)
 {
     struct user_net *un = user_net_of(backend);
-
     hang_up(un);
     un->guest_csum = features & (1ULL << VIRTIO_NET_F_GUEST_CSUM);
 }
@@ -321,7 +305,6 @@ static void user_configure(struct sm_net_backend *backend, uint64_t features)
 static void user_destroy(struct sm_net_backend *backend)
 {
     struct user_net *un = user_net_of(backend);
-
     hang_up(un);
     sm_dns_proxy_destroy(un->dns);
     sm_slirp_fini(&un->slirp);
@@ -333,6 +316,9 @@ static void user_destroy(struct sm_net_backend *backend)
 int sm_user_net_create(struct sm_loop *loop, const struct sm_user_net_config *config,
     struct sm_net_backend **backend, sm_error *err)
 {
+    auto_free struct user_net *un = calloc(1, sizeof(*un));
+    if (!un)
+        return sm_error_set(err, SM_ENOMEM, "out of memory for the guest's network");
     static const struct sm_net_backend_ops ops = {
         .send = user_send,
         .sent_all = user_sent_all,
@@ -340,13 +326,6 @@ int sm_user_net_create(struct sm_loop *loop, const struct sm_user_net_config *co
         .configure = user_configure,
         .destroy = user_destroy,
     };
-    auto_free struct user_net *un = calloc(1, sizeof(*un));
-    SM_CLEANUP(sm_own_address_destroy_cleanup) struct sm_own_address *own = NULL;
-    struct sm_policy open = {0};
-    int rc;
-
-    if (!un)
-        return sm_error_set(err, SM_ENOMEM, "out of memory for the guest's network");
     un->base = (struct sm_net_backend){
         .ops = &ops,
         .mtu = SM_NET_MTU,
@@ -361,7 +340,8 @@ int sm_user_net_create(struct sm_loop *loop, const struct sm_user_net_config *co
     un->sockets.socket_limit = &un->counters.socket_limit;
     un->sockets.segment_limit = &un->counters.segment_limit;
     sm_backlog_init(&un->backlog, SM_USER_NET_BACKLOG);
-    rc = sm_own_address_create(&own, err);
+    SM_CLEANUP(sm_own_address_destroy_cleanup) struct sm_own_address *own = NULL;
+    int rc = sm_own_address_create(&own, err);
     if (!rc)
         rc = sm_slirp_init(&un->slirp, loop, &slirp_user, un, err);
     if (rc)
@@ -372,6 +352,7 @@ int sm_user_net_create(struct sm_loop *loop, const struct sm_user_net_config *co
         sm_slirp_fini(&un->slirp);
         return rc;
     }
+    struct sm_policy open = {0};
     sm_egress_init(&un->egress, config->policy ? config->policy : &open, true, config->denied,
         config->denied_arg);
     un->egress.own = sm_steal_ptr(&own);
