@@ -47,9 +47,8 @@ static void tick_later(struct door *door)
 /* The slot is free again; returns the socket. */
 static int end_handshake(struct handshake *h)
 {
-    struct door *door = h->door;
-
     sm_loop_remove(sm_steal_ptr(&h->watch));
+    struct door *door = h->door;
     if (door->full)
         sm_loop_modify(door->watch, SM_LOOP_IN);
     door->full = false;
@@ -69,7 +68,6 @@ static bool read_port(const char *at, const char *stop, uint32_t *port)
 {
     uint64_t value = 0;
     bool good = at < stop;
-
     for (; good && at < stop; at++) {
         value = value * 10 + (uint64_t)(*at - '0');
         good = *at >= '0' && *at <= '9' && value <= UINT32_MAX;
@@ -83,14 +81,13 @@ static struct wish read_wish(const char *line, size_t have, bool ended)
 {
     static const char word[] = "CONNECT ", vsock[] = "vsock:";
     const size_t word_len = sizeof(word) - 1, vsock_len = sizeof(vsock) - 1;
-    const char *end = memchr(line, '\n', have), *at = line + word_len, *stop = end;
-    struct wish wish = {.kind = NAMED};
-
     if (memcmp(line, word, SM_MIN(have, word_len)) != 0)
         return (struct wish){.kind = UNNAMED};
+    const char *end = memchr(line, '\n', have);
     if (!end || have < word_len)
         return (struct wish){.kind = ended || have == LINE_BYTES ? UNNAMED : UNKNOWN};
-    wish.len = (size_t)(end - line) + 1;
+    struct wish wish = {.kind = NAMED, .len = (size_t)(end - line) + 1};
+    const char *at = line + word_len, *stop = end;
     if (stop[-1] == '\r')
         stop--;
     if (stop - at > (ptrdiff_t)vsock_len && memcmp(at, vsock, vsock_len) == 0) {
@@ -112,7 +109,6 @@ static struct wish read_wish(const char *line, size_t have, bool ended)
 static uint16_t first_port(const struct sm_ports *ports)
 {
     uint16_t asked = 0, found = 0;
-
     for (const struct port *p = ports->list; p; p = p->next) {
         if (p->spec.protocol == SM_WIRE_PROXY_TCP)
             *(p->spec.found ? &found : &asked) = p->spec.guest_port;
@@ -126,7 +122,6 @@ static void say_ok(int fd, uint32_t host_port)
 {
     char line[LINE_BYTES];
     int n = snprintf(line, sizeof(line), "OK %u\n", host_port);
-
     if (send(fd, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
         shutdown(fd, SHUT_RDWR);
 }
@@ -136,7 +131,6 @@ static void refuse(int fd)
 {
     static const char line[] =
         "ERR that is no port; write CONNECT PORT, from 1 to 65535, or CONNECT vsock:PORT\n";
-
     (void)!send(fd, line, sizeof(line) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     sm_close(fd);
 }
@@ -150,15 +144,14 @@ enum route {
 static enum route find_route(
     struct sm_ports *ports, const struct wish *wish, struct sm_vsock_target *target)
 {
-    bool named = wish->kind == NAMED;
-    uint32_t port = named ? wish->port : first_port(ports);
-
     if (wish->kind == WRONG)
         return NOWHERE;
     if (wish->kind == NAMED_VSOCK) {
         *target = (struct sm_vsock_target){.port = wish->port, .connected = say_ok};
         return THERE;
     }
+    bool named = wish->kind == NAMED;
+    uint32_t port = named ? wish->port : first_port(ports);
     if (!named && !port)
         return NOT_YET;
     if (!port || port > UINT16_MAX)
@@ -182,31 +175,26 @@ enum client {
 
 static void look_at(struct handshake *h, enum client client)
 {
-    struct door *door = h->door;
-    struct sm_vsock_target target = {.port = 0};
     char line[LINE_BYTES];
     ssize_t n = recv(h->fd, line, sizeof(line), MSG_PEEK | MSG_DONTWAIT);
-    size_t have = n > 0 ? (size_t)n : 0;
-    struct wish wish;
-    enum route route;
-    bool taken;
-    int fd;
-
     if ((n < 0 && errno != EAGAIN && errno != EINTR) || (n <= 0 && client == CLIENT_GONE)) {
         sm_close(end_handshake(h));
         return;
     }
-    wish = read_wish(line, have, client >= CLIENT_ENDED);
+    size_t have = n > 0 ? (size_t)n : 0;
+    struct wish wish = read_wish(line, have, client >= CLIENT_ENDED);
     if (wish.kind == UNKNOWN && client == CLIENT_SILENT && have == 0)
         wish.kind = UNNAMED;
     if (wish.kind == UNKNOWN)
         return;
-    route = find_route(door->ports, &wish, &target);
+    struct door *door = h->door;
+    struct sm_vsock_target target = {.port = 0};
+    enum route route = find_route(door->ports, &wish, &target);
     if (route == NOT_YET)
         return;
     target.timeout_ms = (unsigned)SM_MAX(h->deadline_ms - sm_now_ms(), (int64_t)1);
-    fd = end_handshake(h);
-    taken = wish.len == 0 || recv(fd, line, wish.len, MSG_DONTWAIT) == (ssize_t)wish.len;
+    int fd = end_handshake(h);
+    bool taken = wish.len == 0 || recv(fd, line, wish.len, MSG_DONTWAIT) == (ssize_t)wish.len;
     if (route == THERE && taken)
         sm_vsock_bridge(door->ports->vsock, fd, &target);
     else
@@ -222,10 +210,9 @@ static void on_handshake(void *arg, uint32_t events)
 
 static void on_door(void *arg, uint32_t events)
 {
+    (void)events;
     struct door *door = arg;
     struct handshake *h = door->handshakes;
-
-    (void)events;
     while (h < door->handshakes + HANDSHAKES && h->fd >= 0)
         h++;
     if (h == door->handshakes + HANDSHAKES) {
@@ -253,14 +240,12 @@ static void on_door(void *arg, uint32_t events)
 static void on_tick(void *arg)
 {
     struct door *door = arg;
-    int64_t now = sm_now_ms();
-
     door->ticking = false;
     if (!door->full)
         sm_loop_modify(door->watch, SM_LOOP_IN);
+    int64_t now = sm_now_ms();
     for (unsigned i = 0; i < HANDSHAKES; i++) {
         struct handshake *h = &door->handshakes[i];
-
         if (h->fd >= 0 && h->deadline_ms <= now)
             sm_close(end_handshake(h));
         else if (h->fd >= 0 && h->silent_ms <= now)
@@ -285,7 +270,6 @@ static void destroy(struct door *door)
 static int lead_out(void *arg, uint32_t port)
 {
     const struct door *door = arg;
-
     return sm_door_socket_lead_out(&door->socket, port);
 }
 
@@ -301,7 +285,6 @@ static void do_open(void *arg)
     struct request *r = arg;
     struct door *door = r->door;
     struct sm_ports *ports = door->ports;
-
     if (ports->door)
         r->rc =
             sm_error_set(r->err, SM_EEXIST, "the front door is open: %s", ports->door->socket.path);
@@ -322,13 +305,12 @@ static void do_open(void *arg)
 int sm_ports_front_door(struct sm_ports *ports, const char *path, sm_error *err)
 {
     struct door *door = calloc(1, sizeof(*door));
-    struct request r = {.door = door, .err = err};
-
     if (!door)
         return sm_error_set(err, SM_ENOMEM, "out of memory for the front door");
     door->ports = ports;
     for (unsigned i = 0; i < HANDSHAKES; i++)
         door->handshakes[i] = (struct handshake){.door = door, .fd = -1};
+    struct request r = {.door = door, .err = err};
     r.rc = sm_door_socket_open(&door->socket, path, err);
     if (r.rc)
         free(door);

@@ -19,9 +19,8 @@
 
 static socklen_t address_of(const char *path, struct sockaddr_un *addr)
 {
-    size_t len = strlen(path);
-
     *addr = (struct sockaddr_un){.sun_family = AF_UNIX};
+    size_t len = strlen(path);
     memcpy(addr->sun_path, path, len);
     if (*path == '@')
         addr->sun_path[0] = '\0';
@@ -32,13 +31,11 @@ static socklen_t address_of(const char *path, struct sockaddr_un *addr)
 static bool is_private(const char *path)
 {
     char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
-    struct stat st;
-    char *slash;
-
     snprintf(dir, sizeof(dir), "%s", path);
-    slash = strrchr(dir, '/');
+    char *slash = strrchr(dir, '/');
     if (slash)
         slash[slash == dir] = '\0';
+    struct stat st;
     return stat(slash ? dir : ".", &st) == 0 && st.st_uid == geteuid() && !(st.st_mode & 077);
 }
 
@@ -47,7 +44,6 @@ static bool remove_dead(const struct sockaddr_un *addr, socklen_t size)
 {
     struct stat st;
     auto_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
     return fd >= 0 && lstat(addr->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
            connect(fd, (const struct sockaddr *)addr, size) < 0 && errno == ECONNREFUSED &&
            unlink(addr->sun_path) == 0;
@@ -56,15 +52,13 @@ static bool remove_dead(const struct sockaddr_un *addr, socklen_t size)
 /* The socket file gets the mode that the socket has before the bind. */
 static int bind_and_listen(struct sm_door_socket *door, sm_error *err)
 {
+    auto_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || fchmod(fd, 0600) < 0)
+        return sm_error_errno(err, errno, "cannot open the front door %s", door->path);
     struct sockaddr_un addr;
     socklen_t size = address_of(door->path, &addr);
     const struct sockaddr *to = (const struct sockaddr *)&addr;
-    auto_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int rc;
-
-    if (fd < 0 || fchmod(fd, 0600) < 0)
-        return sm_error_errno(err, errno, "cannot open the front door %s", door->path);
-    rc = bind(fd, to, size);
+    int rc = bind(fd, to, size);
     if (rc < 0 && errno == EADDRINUSE && door->is_file && remove_dead(&addr, size))
         rc = bind(fd, to, size);
     if (rc < 0 && errno == EADDRINUSE)
@@ -84,10 +78,8 @@ static int bind_and_listen(struct sm_door_socket *door, sm_error *err)
 
 int sm_door_socket_open(struct sm_door_socket *door, const char *path, sm_error *err)
 {
-    const size_t longest = sizeof(((struct sockaddr_un *)0)->sun_path) - sizeof(LONGEST_BESIDE);
-    int rc;
-
     *door = SM_DOOR_SOCKET_NONE;
+    const size_t longest = sizeof(((struct sockaddr_un *)0)->sun_path) - sizeof(LONGEST_BESIDE);
     if (!*path || strlen(path) > longest)
         return sm_error_set(err, SM_EINVAL,
             "the path of the front door must have 1 to %zu bytes: %s", longest, path);
@@ -96,7 +88,7 @@ int sm_door_socket_open(struct sm_door_socket *door, const char *path, sm_error 
         return sm_error_errno(err, ENOMEM, "cannot open the front door %s", path);
     door->is_file = *path != '@';
     door->leads_out = door->is_file && is_private(path);
-    rc = bind_and_listen(door, err);
+    int rc = bind_and_listen(door, err);
     if (rc)
         sm_door_socket_close(door);
     return rc;
@@ -116,7 +108,6 @@ static bool may_enter(const struct sm_door_socket *door, int fd)
 {
     struct ucred peer;
     socklen_t size = sizeof(peer);
-
     return door->is_file || (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
                                 (peer.uid == geteuid() || peer.uid == 0));
 }
@@ -125,7 +116,6 @@ int sm_door_socket_accept(const struct sm_door_socket *door)
 {
     // cppcheck-suppress nullPointer
     auto_fd fd = accept4(door->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
     if (fd >= 0 && !may_enter(door, fd)) {
         errno = EACCES;
         return -1;
@@ -135,14 +125,12 @@ int sm_door_socket_accept(const struct sm_door_socket *door)
 
 int sm_door_socket_lead_out(const struct sm_door_socket *door, uint32_t n)
 {
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    auto_fd fd = -1;
-
     if (!door->leads_out)
         return -1;
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
     snprintf(
         addr.sun_path, sizeof(addr.sun_path), "%s_%u", door->path, n); /* the length is checked */
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    auto_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0)
         return -1;
     return sm_steal_fd(&fd);

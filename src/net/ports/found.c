@@ -34,12 +34,12 @@ struct sm_listeners {
  * said that it is not. */
 static bool is_offered(const struct sm_wire_socket *s)
 {
-    static const uint8_t zeros[16], mapped[12] = {[10] = 0xff, [11] = 0xff};
-
     if (s->protocol == SM_WIRE_PROXY_UDP && s->port >= SM_LISTENERS_CLIENT_PORTS)
         return false;
     if (s->port == 0 || (s->protocol != SM_WIRE_PROXY_TCP && s->protocol != SM_WIRE_PROXY_UDP))
         return false;
+    static const uint8_t zeros[16];
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
     if (s->family == 6 && memcmp(s->address, mapped, sizeof(mapped)) == 0)
         return memcmp(s->address + 12, zeros, 4) == 0;
     return (s->family == 4 && memcmp(s->address, zeros, 4) == 0) ||
@@ -49,7 +49,6 @@ static bool is_offered(const struct sm_wire_socket *s)
 static int compare(const void *a, const void *b)
 {
     const struct sm_listener *x = a, *y = b;
-
     if (x->protocol != y->protocol)
         return x->protocol < y->protocol ? -1 : 1;
     return x->port < y->port ? -1 : x->port > y->port;
@@ -59,16 +58,15 @@ size_t sm_listeners_pick(
     const struct sm_wire_sockets *sockets, struct sm_listener found[SM_LISTENERS_MAX])
 {
     struct sm_wire_socket s;
-    size_t n = 0, i;
-
+    size_t n = 0;
     for (uint32_t at = 0; n < SM_LISTENERS_MAX && sm_wire_sockets_get(sockets, at, &s); at++) {
-        const struct sm_listener l = {
-            .port = s.port, .protocol = (uint8_t)s.protocol, .family = (uint8_t)s.family};
-
         if (!is_offered(&s))
             continue;
-        for (i = 0; i < n && compare(&found[i], &l) != 0; i++)
-            ;
+        const struct sm_listener l = {
+            .port = s.port, .protocol = (uint8_t)s.protocol, .family = (uint8_t)s.family};
+        size_t i = 0;
+        while (i < n && compare(&found[i], &l) != 0)
+            i++;
         if (i == n)
             found[n++] = l;
     }
@@ -85,23 +83,22 @@ static bool leads_to(const struct sm_port_spec *spec, const struct sm_listener *
 static void adopt(struct sm_listeners *l, const struct sm_listener *set, size_t n)
 {
     struct sm_port_spec specs[2 * SM_PORTS_MAX];
-    size_t have = sm_ports_list(l->ports, specs, SM_ARRAY_LEN(specs)), i;
-
+    size_t have = sm_ports_list(l->ports, specs, SM_ARRAY_LEN(specs));
     for (size_t k = 0; k < have; k++) {
-        for (i = 0; i < n && !leads_to(&specs[k], &set[i]); i++)
-            ;
+        size_t i = 0;
+        while (i < n && !leads_to(&specs[k], &set[i]))
+            i++;
         if (i == n && specs[k].found)
             sm_ports_withdraw(l->ports, &specs[k]);
     }
-    for (i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
+        size_t k = 0;
+        while (k < have && !leads_to(&specs[k], &set[i]))
+            k++;
         struct sm_port_spec spec = {.ip = sm_ip_from_v4(0x7f000001),
             .guest_port = set[i].port,
             .protocol = set[i].protocol,
             .found = true};
-        size_t k;
-
-        for (k = 0; k < have && !leads_to(&specs[k], &set[i]); k++)
-            ;
         /* Without a descriptor for it the service just has no port by itself. */
         if (k == have && sm_ports_publish(l->ports, &spec, NULL) == 0 && l->found)
             l->found(l->found_arg, &spec);
@@ -135,15 +132,14 @@ static void lose_watch(struct sm_listeners *l)
 /* The frame at the front, if it is whole. False: it is none that we take. */
 static bool take_frame(struct sm_listeners *l)
 {
-    struct sm_listener found[SM_LISTENERS_MAX];
     struct sm_wire_frame frame = {.len = 0};
-    struct sm_wire_sockets sockets;
     int rc = sm_wire_parse(l->in, l->len, &frame);
-
     if (rc == 0)
         return SM_WIRE_HEADER + frame.len <= sizeof(l->in);
+    struct sm_wire_sockets sockets;
     if (rc < 0 || !sm_wire_get_sockets(&frame, &sockets))
         return false;
+    struct sm_listener found[SM_LISTENERS_MAX];
     adopt(l, found, sm_listeners_pick(&sockets, found));
     l->len -= SM_WIRE_HEADER + frame.len;
     memmove(l->in, l->in + SM_WIRE_HEADER + frame.len, l->len);
@@ -156,7 +152,6 @@ static void on_agent(void *arg, uint32_t events)
 {
     struct sm_listeners *l = arg;
     ssize_t n = 0;
-
     /* While we rest only the end of the connection comes through. */
     if (!l->waiting)
         n = recv(l->fd, l->in + l->len, sizeof(l->in) - l->len, MSG_DONTWAIT);
@@ -170,14 +165,13 @@ static void on_agent(void *arg, uint32_t events)
 
 static void open_watch(struct sm_listeners *l)
 {
-    struct sm_vsock_target agent = {.port = SM_WIRE_PORT, .first_len = SM_WIRE_HEADER};
     int pair[2];
-
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
         wait_for(l, SM_LISTENERS_RETRY_MS);
         return;
     }
     l->fd = pair[0];
+    struct sm_vsock_target agent = {.port = SM_WIRE_PORT, .first_len = SM_WIRE_HEADER};
     sm_wire_data_header(agent.first, SM_WIRE_WATCH, 0);
     _Static_assert(SM_WIRE_HEADER <= SM_VSOCK_FIRST, "the request fits");
     if (!sm_vsock_bridge(l->vsock, pair[1], &agent) ||
@@ -190,7 +184,6 @@ static void open_watch(struct sm_listeners *l)
 static void on_timer(void *arg)
 {
     struct sm_listeners *l = arg;
-
     l->waiting = false;
     if (l->fd < 0) {
         open_watch(l);
@@ -212,7 +205,6 @@ struct request {
 static void do_set(void *arg)
 {
     const struct request *r = arg;
-
     adopt(r->listeners, r->found, r->n);
 }
 
@@ -220,14 +212,12 @@ void sm_listeners_set(struct sm_listeners *listeners, const struct sm_listener *
 {
     struct request r = {
         .listeners = listeners, .found = found, .n = SM_MIN(n, (size_t)SM_LISTENERS_MAX)};
-
     sm_loop_run(listeners->loop, do_set, &r);
 }
 
 static void do_watch(void *arg)
 {
     struct sm_listeners *l = arg;
-
     if (l->fd < 0 && !l->waiting)
         wait_for(l, SM_LISTENERS_DELAY_MS);
 }
@@ -243,13 +233,11 @@ int sm_listeners_create(struct sm_loop *loop, struct sm_vsock *vsock, struct sm_
     sm_listeners_fn *found, void *arg, struct sm_listeners **out, sm_error *err)
 {
     struct sm_listeners *l = calloc(1, sizeof(*l));
-    int rc;
-
     if (!l)
         return sm_error_set(err, SM_ENOMEM, "out of memory for the VM's listeners");
     *l = (struct sm_listeners){
         .loop = loop, .vsock = vsock, .ports = ports, .found = found, .found_arg = arg, .fd = -1};
-    rc = sm_loop_timer_create(loop, on_timer, l, &l->timer, err);
+    int rc = sm_loop_timer_create(loop, on_timer, l, &l->timer, err);
     if (rc) {
         free(l);
         return rc;
@@ -261,7 +249,6 @@ int sm_listeners_create(struct sm_loop *loop, struct sm_vsock *vsock, struct sm_
 static void do_destroy(void *arg)
 {
     struct sm_listeners *l = arg;
-
     end_watch(l);
     sm_loop_timer_destroy(l->timer);
     free(l);

@@ -38,7 +38,6 @@ static struct end end_of(const struct sockaddr_storage *addr)
     const struct sockaddr_in *v4 = (const void *)addr;
     const struct sockaddr_in6 *v6 = (const void *)addr;
     struct end end = {.port = v4->sin_port};
-
     if (addr->ss_family == AF_INET)
         end.ip[0] = v4->sin_addr.s_addr;
     else
@@ -48,10 +47,9 @@ static struct end end_of(const struct sockaddr_storage *addr)
 
 static bool is_loopback(const struct sockaddr_storage *addr)
 {
-    const struct sockaddr_in6 *v6 = (const void *)addr;
-
     if (addr->ss_family == AF_INET)
         return ntohl(end_of(addr).ip[0]) >> 24 == 127;
+    const struct sockaddr_in6 *v6 = (const void *)addr;
     return addr->ss_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
 }
 
@@ -84,7 +82,6 @@ static struct question make_question(
                 .idiag_dport = dst->port,
                 .idiag_cookie = {INET_DIAG_NOCOOKIE, INET_DIAG_NOCOOKIE}}},
     };
-
     memcpy(q.request.id.idiag_src, src->ip, sizeof(src->ip));
     memcpy(q.request.id.idiag_dst, dst->ip, sizeof(dst->ip));
     return q;
@@ -94,19 +91,18 @@ static struct question make_question(
 static enum answer ask(struct sm_peer_owner *o, uint8_t family, uint8_t protocol,
     const struct end *peer, const struct end *local)
 {
+    if (o->fd < 0)
+        o->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
     struct question q = make_question(family, protocol, peer, local);
+    q.header.nlmsg_seq = ++o->seq;
+    if (o->fd < 0 || send(o->fd, &q, sizeof(q), MSG_DONTWAIT) != sizeof(q))
+        return UNKNOWN;
     union {
         struct nlmsghdr header;
         uint8_t bytes[1024];
     } answer;
     const struct inet_diag_msg *m = NLMSG_DATA(&answer.header);
     ssize_t n;
-
-    if (o->fd < 0)
-        o->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-    q.header.nlmsg_seq = ++o->seq;
-    if (o->fd < 0 || send(o->fd, &q, sizeof(q), MSG_DONTWAIT) != sizeof(q))
-        return UNKNOWN;
     do {
         n = recv(o->fd, &answer, sizeof(answer), MSG_DONTWAIT);
     } while (n >= (ssize_t)sizeof(answer.header) && answer.header.nlmsg_seq != q.header.nlmsg_seq);
@@ -126,7 +122,6 @@ static bool can_tell(struct sm_peer_owner *o, uint8_t family, uint8_t protocol,
     const struct end *peer, const struct end *local)
 {
     enum sm_peer_source *source = &o->source[protocol == TCP];
-
     if (*source == SM_PEER_UNTRIED)
         *source =
             ask(o, family, protocol, local, peer) == NONE ? SM_PEER_IS_LISTED : SM_PEER_IS_TOLD;
@@ -138,7 +133,6 @@ static bool can_tell(struct sm_peer_owner *o, uint8_t family, uint8_t protocol,
 static void format_end(char *text, size_t room, uint8_t family, const struct end *end)
 {
     size_t used = 0;
-
     for (int i = 0; i < (family == AF_INET ? 1 : 4); i++)
         used += (size_t)snprintf(text + used, room - used, "%08X", end->ip[i]);
     snprintf(text + used, room - used, ":%04X", ntohs(end->port));
@@ -153,10 +147,10 @@ struct wanted {
 /* What a line says; NONE: it is another socket's. */
 static enum answer read_line(const struct wanted *w, const char *line)
 {
-    char from[64], to[64];
+    char from[64];
+    char to[64];
     unsigned long inode;
     unsigned uid;
-
     if (sscanf(line, " %*[^:]: %63s %63s %*x %*s %*s %*s %u %*d %lu", from, to, &uid, &inode) != 4)
         return NONE;
     if (strcmp(from, w->from) != 0 && (w->protocol == TCP || strcmp(from, w->any) != 0))
@@ -169,7 +163,6 @@ static enum answer read_line(const struct wanted *w, const char *line)
 static uint64_t thread_ns(void)
 {
     struct timespec t;
-
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
@@ -180,10 +173,8 @@ static enum answer read_list(FILE *in, const struct wanted *w, uint64_t end_ns)
     const char *port = strrchr(w->from, ':');
     enum answer answer = NONE;
     char line[256];
-
     for (unsigned n = 1; fgets(line, sizeof(line), in); n++) {
         enum answer said = strstr(line, port) ? read_line(w, line) : NONE;
-
         if (said == STRANGE || (n % 256 == 0 && thread_ns() >= end_ns))
             return STRANGE;
         if (said == OURS)
@@ -195,7 +186,6 @@ static enum answer read_list(FILE *in, const struct wanted *w, uint64_t end_ns)
 static bool may_list(struct sm_peer_owner *o)
 {
     uint64_t now = sm_now_ns();
-
     o->cost_ns -= SM_MIN(o->cost_ns, (now - o->paid_ns) / LIST_SHARE);
     o->paid_ns = now;
     return o->cost_ns < LIST_MOST_NS;
@@ -204,23 +194,21 @@ static bool may_list(struct sm_peer_owner *o)
 static enum answer search(struct sm_peer_owner *o, uint8_t family, uint8_t protocol,
     const struct end *peer, const struct end *local)
 {
-    const struct end any = {.port = peer->port};
-    struct wanted w = {.protocol = protocol};
     uint64_t begin = thread_ns();
-    enum answer answer;
-    char path[32];
-
     if (!may_list(o))
         return STRANGE;
+    char path[32];
     snprintf(path, sizeof(path), "/proc/thread-self/net/%s%s", protocol == TCP ? "tcp" : "udp",
         family == AF_INET ? "" : "6");
     auto_file in = fopen(path, "re");
     if (!in)
         return STRANGE;
+    struct wanted w = {.protocol = protocol};
     format_end(w.from, sizeof(w.from), family, peer);
+    const struct end any = {.port = peer->port};
     format_end(w.any, sizeof(w.any), family, &any);
     format_end(w.to, sizeof(w.to), family, local);
-    answer = read_list(in, &w, begin + LIST_MOST_NS);
+    enum answer answer = read_list(in, &w, begin + LIST_MOST_NS);
     o->cost_ns += thread_ns() - begin;
     return answer;
 }
@@ -230,12 +218,11 @@ static enum answer search(struct sm_peer_owner *o, uint8_t family, uint8_t proto
 bool sm_peer_owner_is_us(struct sm_peer_owner *o, uint8_t protocol,
     const struct sockaddr_storage *peer, const struct sockaddr_storage *local)
 {
+    if (!is_loopback(peer) || local->ss_family != peer->ss_family)
+        return false;
     struct end p = end_of(peer), l = end_of(local);
     uint8_t family = (uint8_t)peer->ss_family;
     enum answer answer = UNKNOWN;
-
-    if (!is_loopback(peer) || local->ss_family != peer->ss_family)
-        return false;
     if (can_tell(o, family, protocol, &p, &l))
         answer = ask(o, family, protocol, &p, &l);
     if (answer == UNKNOWN)

@@ -23,7 +23,6 @@ static void on_tick(void *arg)
 {
     struct sm_ports *ports = arg;
     bool more = false;
-
     for (struct port *p = ports->list; p; p = p->next) {
         if (p->spec.protocol == SM_WIRE_PROXY_UDP)
             sm_ports_udp_expire(p, false);
@@ -41,18 +40,15 @@ static void let_in(struct port *port, int fd, const struct sockaddr_storage *fro
     struct sm_ports *ports = port->ports;
     struct sockaddr_storage at = {0};
     socklen_t len = sizeof(at);
-    struct sm_vsock_target target;
-    bool stranger;
-    int one = 1;
-
-    stranger = getsockname(fd, (struct sockaddr *)&at, &len) != 0 ||
-               !sm_peer_owner_is_us(&ports->owner, SM_WIRE_PROXY_TCP, from, &at);
+    bool stranger = getsockname(fd, (struct sockaddr *)&at, &len) != 0 ||
+                    !sm_peer_owner_is_us(&ports->owner, SM_WIRE_PROXY_TCP, from, &at);
     if (!sm_ports_may_enter(ports, port, stranger)) {
         sm_close(fd);
         return;
     }
+    int one = 1;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    target = sm_ports_target(
+    struct sm_vsock_target target = sm_ports_target(
         port->spec.guest_port, SM_WIRE_PROXY_TCP | (stranger ? SM_WIRE_PROXY_OUTSIDE : 0));
     if (sm_vsock_bridge(ports->vsock, fd, &target))
         ports->counters.connections++;
@@ -63,14 +59,12 @@ static void let_in(struct port *port, int fd, const struct sockaddr_storage *fro
 
 static void on_connection(void *arg, uint32_t events)
 {
-    struct port *port = arg;
-
     (void)events;
+    struct port *port = arg;
     for (int i = 0; i < ACCEPT_BATCH; i++) {
         struct sockaddr_storage from = {0};
         socklen_t len = sizeof(from);
         int fd = accept4(port->fd, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
         if (fd < 0) {
             if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
                 /* Out of descriptors, most likely: the backlog holds them until there are some. */
@@ -90,20 +84,18 @@ static int open_socket(struct sm_port_spec *spec, int *out, sm_error *err)
     bool tcp = spec->protocol == SM_WIRE_PROXY_TCP;
     struct sockaddr_storage addr;
     socklen_t len = sm_ports_sockaddr(spec, &addr);
-    char text[SM_IP_TEXT];
-    int one = 1;
     auto_fd fd =
         socket(addr.ss_family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
     if (fd < 0)
         return sm_error_errno(err, errno, "cannot make a socket for a published port");
+    int one = 1;
     if (tcp)
         (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
     if (addr.ss_family == AF_INET6)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
     if (bind(fd, (const struct sockaddr *)&addr, len) || (tcp && listen(fd, BACKLOG))) {
         int e = errno;
-
+        char text[SM_IP_TEXT];
         sm_ip_format(&spec->ip, text);
         if (e == EADDRINUSE)
             return sm_error_set(err, SM_EBUSY,
@@ -142,12 +134,11 @@ static void do_publish(void *arg)
     struct request *r = arg;
     struct sm_ports *ports = r->ports;
     struct port *port = r->port;
-    bool tcp = port->spec.protocol == SM_WIRE_PROXY_TCP;
-
     if (ports->n[port->spec.found] == SM_PORTS_MAX) {
         r->rc = sm_error_set(r->err, SM_ELIMIT, "at most %d ports can be published", SM_PORTS_MAX);
         return;
     }
+    bool tcp = port->spec.protocol == SM_WIRE_PROXY_TCP;
     r->rc = sm_loop_add(ports->loop, port->fd, SM_LOOP_IN, tcp ? on_connection : sm_ports_udp_event,
         port, &port->watch, r->err);
     if (r->rc)
@@ -161,20 +152,17 @@ static void do_publish(void *arg)
 int sm_ports_publish(struct sm_ports *ports, struct sm_port_spec *spec, sm_error *err)
 {
     struct sm_port_spec result = *spec;
-    struct request r = {.ports = ports, .err = err};
-    struct port *port;
-    int fd = -1, rc;
-
-    rc = open_socket(&result, &fd, err);
+    int fd = -1;
+    int rc = open_socket(&result, &fd, err);
     if (rc)
         return rc;
-    port = calloc(1, sizeof(*port));
+    struct port *port = calloc(1, sizeof(*port));
     if (!port) {
         sm_close(fd);
         return sm_error_set(err, SM_ENOMEM, "out of memory for a published port");
     }
     *port = (struct port){.ports = ports, .spec = result, .fd = fd};
-    r.port = port;
+    struct request r = {.ports = ports, .port = port, .err = err};
     sm_loop_run(ports->loop, do_publish, &r);
     if (r.rc) {
         close_port(port);
@@ -187,10 +175,8 @@ int sm_ports_publish(struct sm_ports *ports, struct sm_port_spec *spec, sm_error
 static void do_withdraw(void *arg)
 {
     struct request *r = arg;
-
     for (struct port **link = &r->ports->list; *link; link = &(*link)->next) {
         struct port *port = *link;
-
         if (port->spec.host_port == r->specs->host_port &&
             port->spec.protocol == r->specs->protocol &&
             sm_ip_equal(&port->spec.ip, &r->specs->ip)) {
@@ -206,7 +192,6 @@ void sm_ports_withdraw(struct sm_ports *ports, const struct sm_port_spec *spec)
 {
     struct sm_port_spec copy = *spec;
     struct request r = {.ports = ports, .specs = &copy};
-
     sm_loop_run(ports->loop, do_withdraw, &r);
 }
 
@@ -214,7 +199,6 @@ static void do_list(void *arg)
 {
     struct request *r = arg;
     size_t max = r->n;
-
     r->n = 0;
     for (const struct port *p = r->ports->list; p; p = p->next, r->n++) {
         if (r->n < max)
@@ -227,16 +211,14 @@ static void do_list(void *arg)
 size_t sm_ports_list(struct sm_ports *ports, struct sm_port_spec *specs, size_t max)
 {
     struct request r = {.ports = ports, .specs = specs, .n = max};
-
     sm_loop_run(ports->loop, do_list, &r);
     return r.n;
 }
 
 void sm_ports_get_counters(struct sm_ports *ports, struct sm_ports_counters *counters)
 {
-    struct request r = {.ports = ports, .counters = counters};
-
     *counters = (struct sm_ports_counters){0};
+    struct request r = {.ports = ports, .counters = counters};
     sm_loop_run(ports->loop, do_list, &r);
 }
 
@@ -246,8 +228,6 @@ int sm_ports_create(struct sm_loop *loop, struct sm_vsock *vsock, sm_ports_log_f
     void *log_arg, struct sm_ports **out, sm_error *err)
 {
     struct sm_ports *ports = calloc(1, sizeof(*ports));
-    int rc;
-
     if (!ports)
         return sm_error_set(err, SM_ENOMEM, "out of memory for published ports");
     ports->loop = loop;
@@ -256,7 +236,7 @@ int sm_ports_create(struct sm_loop *loop, struct sm_vsock *vsock, sm_ports_log_f
     ports->log = log;
     ports->log_arg = log_arg;
     ports->log_rate = sm_rate_make(LOGGED_A_SECOND, LOGGED_BURST);
-    rc = sm_loop_timer_create(loop, on_tick, ports, &ports->timer, err);
+    int rc = sm_loop_timer_create(loop, on_tick, ports, &ports->timer, err);
     if (rc) {
         free(ports);
         return rc;
@@ -268,11 +248,9 @@ int sm_ports_create(struct sm_loop *loop, struct sm_vsock *vsock, sm_ports_log_f
 static void do_destroy(void *arg)
 {
     struct sm_ports *ports = arg;
-
     sm_ports_shut_door(ports);
     while (ports->list) {
         struct port *port = ports->list;
-
         ports->list = port->next;
         close_port(port);
     }

@@ -7,12 +7,11 @@
 
 static bool parse_port(const char *text, bool may_be_empty, uint16_t *port)
 {
-    unsigned long v = 0;
-
     if (!*text) {
         *port = 0;
         return may_be_empty;
     }
+    unsigned long v = 0;
     for (; *text; text++) {
         if (*text < '0' || *text > '9')
             return false;
@@ -27,9 +26,8 @@ static bool parse_port(const char *text, bool may_be_empty, uint16_t *port)
 /* Cuts "/tcp" or "/udp" off. */
 static bool parse_protocol(char *text, struct sm_port_spec *spec)
 {
-    char *slash = strchr(text, '/');
-
     spec->protocol = 6;
+    char *slash = strchr(text, '/');
     if (!slash)
         return true;
     *slash++ = '\0';
@@ -43,19 +41,17 @@ static bool parse_protocol(char *text, struct sm_port_spec *spec)
 /* Cuts "IP:" off; *rest is what follows. */
 static bool parse_ip(char *text, struct sm_port_spec *spec, char **rest)
 {
-    char *first = strchr(text, ':');
-    char *second = first ? strchr(first + 1, ':') : NULL;
-
     *rest = text;
     if (text[0] == '[') {
         char *end = strchr(text, ']');
-
         if (!end || end[1] != ':')
             return false;
         *end = '\0';
         *rest = end + 2;
         return strchr(text, ':') && sm_ip_parse(text + 1, &spec->ip);
     }
+    char *first = strchr(text, ':');
+    char *second = first ? strchr(first + 1, ':') : NULL;
     if (!second)
         return true;
     *first = '\0';
@@ -65,11 +61,10 @@ static bool parse_ip(char *text, struct sm_port_spec *spec, char **rest)
 
 static bool parse(char *text, struct sm_port_spec *spec)
 {
-    char *ports, *colon;
-
+    char *ports;
     if (!parse_protocol(text, spec) || !parse_ip(text, spec, &ports))
         return false;
-    colon = strchr(ports, ':');
+    char *colon = strchr(ports, ':');
     if (!colon)
         return ports == text && parse_port(ports, false, &spec->guest_port);
     *colon = '\0';
@@ -82,7 +77,6 @@ int sm_port_spec_parse(const char *text, struct sm_port_spec *spec, sm_error *er
     struct sm_port_spec result = {.ip = sm_ip_from_v4(0x7f000001)};
     char copy[128];
     size_t len = strlen(text);
-
     if (len < sizeof(copy)) {
         memcpy(copy, text, len + 1);
         if (parse(copy, &result)) {

@@ -37,7 +37,6 @@ struct udp_session {
 static void close_session(struct port *port, struct udp_session *s)
 {
     struct udp_session **link = &port->sessions;
-
     while (*link != s)
         link = &(*link)->next;
     *link = s->next;
@@ -54,7 +53,6 @@ void sm_ports_udp_expire(struct port *port, bool all)
 {
     int64_t now = sm_now_ms();
     struct udp_session *next;
-
     for (struct udp_session *s = port->sessions; s; s = next) {
         next = s->next;
         if (all || now - s->used_ms > SM_PORTS_IDLE_MS)
@@ -68,10 +66,8 @@ void sm_ports_udp_expire(struct port *port, bool all)
 static bool send_frames(struct udp_session *s)
 {
     size_t at = 0;
-
     while (s->in_len - at >= 2) {
         size_t len = sm_load_le16(s->in + at);
-
         if (s->in_len - at - 2 < len)
             break;
         /* What the network does not take is lost, as datagrams are. */
@@ -86,13 +82,11 @@ static bool send_frames(struct udp_session *s)
 
 static bool read_stream(struct udp_session *s)
 {
-    ssize_t n;
-
     if (!s->in)
         s->in = malloc(FRAME_ROOM);
     if (!s->in)
         return false;
-    n = recv(s->fd, s->in + s->in_len, FRAME_ROOM - s->in_len, MSG_DONTWAIT);
+    ssize_t n = recv(s->fd, s->in + s->in_len, FRAME_ROOM - s->in_len, MSG_DONTWAIT);
     if (n < 0)
         return errno == EAGAIN || errno == EINTR;
     if (n == 0)
@@ -105,7 +99,6 @@ static bool read_stream(struct udp_session *s)
 static bool flush_out(struct udp_session *s)
 {
     ssize_t n = send(s->fd, s->out + s->out_start, s->out_len, MSG_DONTWAIT | MSG_NOSIGNAL);
-
     if (n < 0)
         return errno == EAGAIN || errno == EINTR;
     s->out_start += (size_t)n;
@@ -123,7 +116,6 @@ static void on_stream(void *arg, uint32_t events)
 {
     struct udp_session *s = arg;
     bool alive = true;
-
     if ((events & SM_LOOP_OUT) && s->out)
         alive = flush_out(s);
     if (alive && (events & (SM_LOOP_IN | SM_LOOP_HUP | SM_LOOP_ERR)))
@@ -146,7 +138,6 @@ static struct udp_session *find(
 {
     for (struct udp_session **link = &port->sessions; *link; link = &(*link)->next) {
         struct udp_session *s = *link;
-
         if (same_peer(s, peer, len)) {
             *link = s->next;
             s->next = port->sessions;
@@ -160,17 +151,13 @@ static struct udp_session *find(
 static struct udp_session *open_session(
     struct port *port, const struct sockaddr_storage *peer, socklen_t len, bool stranger)
 {
-    struct sm_ports *ports = port->ports;
-    struct sm_vsock_target target;
-    struct udp_session *s;
-    int pair[2];
-
     if (port->n_sessions == SM_PORTS_SESSIONS ||
         (stranger && port->n_strangers == SM_PORTS_SESSIONS / 4 * 3))
         return NULL;
-    s = calloc(1, sizeof(*s));
+    struct udp_session *s = calloc(1, sizeof(*s));
     if (!s)
         return NULL;
+    int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
         free(s);
         return NULL;
@@ -181,8 +168,9 @@ static struct udp_session *open_session(
         .peer_len = len,
         .stranger = stranger,
         .next = port->sessions};
-    target = sm_ports_target(
+    struct sm_vsock_target target = sm_ports_target(
         port->spec.guest_port, SM_WIRE_PROXY_UDP | (stranger ? SM_WIRE_PROXY_OUTSIDE : 0));
+    struct sm_ports *ports = port->ports;
     if (!sm_vsock_bridge(ports->vsock, pair[1], &target) ||
         sm_loop_add(ports->loop, s->fd, SM_LOOP_IN, on_stream, s, &s->watch, NULL)) {
         sm_close(s->fd);
@@ -201,12 +189,10 @@ static struct udp_session *open_session(
 /* False: dropped. */
 static bool pass_on(struct udp_session *s, const uint8_t *frame, size_t len)
 {
-    ssize_t n;
-
     s->used_ms = sm_now_ms();
     if (s->out)
         return false;
-    n = send(s->fd, frame, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t n = send(s->fd, frame, len, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n <= 0)
         return false;
     if ((size_t)n < len) {
@@ -227,14 +213,13 @@ static struct sockaddr_storage local_end(
     const struct port *port, const struct sockaddr_storage *peer)
 {
     struct sm_port_spec spec = port->spec;
-    struct sockaddr_storage local;
     static const struct sm_ip any6 = {{0}}, loopback6 = {{[15] = 1}};
     struct sm_ip any4 = sm_ip_from_v4(0);
-
     if (peer->ss_family == AF_INET && sm_ip_equal(&spec.ip, &any4))
         spec.ip = sm_ip_from_v4(0x7f000001);
     else if (sm_ip_equal(&spec.ip, &any6))
         spec.ip = loopback6;
+    struct sockaddr_storage local;
     sm_ports_sockaddr(&spec, &local);
     return local;
 }
@@ -245,11 +230,9 @@ static struct udp_session *session_of(
 {
     struct sockaddr_storage local = local_end(port, peer);
     bool stranger = !sm_peer_owner_is_us(&port->ports->owner, SM_WIRE_PROXY_UDP, peer, &local);
-    struct udp_session *s;
-
     if (!sm_ports_may_enter(port->ports, port, stranger))
         return NULL;
-    s = find(port, peer, len);
+    struct udp_session *s = find(port, peer, len);
     if (s && s->stranger != stranger) {
         close_session(port, s);
         s = NULL;
@@ -259,20 +242,17 @@ static struct udp_session *session_of(
 
 void sm_ports_udp_event(void *arg, uint32_t events)
 {
+    (void)events;
     struct port *port = arg;
     struct sm_ports *ports = port->ports;
-
-    (void)events;
     for (int i = 0; i < BATCH; i++) {
         struct sockaddr_storage peer = {0};
         socklen_t len = sizeof(peer);
-        struct udp_session *s;
         ssize_t n = recvfrom(port->fd, ports->datagram + 2, sizeof(ports->datagram) - 2,
             MSG_DONTWAIT, (struct sockaddr *)&peer, &len);
-
         if (n < 0)
             return;
-        s = session_of(port, &peer, len);
+        struct udp_session *s = session_of(port, &peer, len);
         sm_store_le16(ports->datagram, (uint16_t)n);
         if (!s || !pass_on(s, ports->datagram, 2 + (size_t)n))
             ports->counters.datagrams_dropped++;
