@@ -11,7 +11,6 @@
 void cli_policy_rule(struct cli_policy *policy, bool allow, const char *target)
 {
     char line[512];
-
     /* What is longer, or more than one word, is no target; the library says so, and of which
      * option. */
     snprintf(line, sizeof(line), "--%s %.400s", allow ? "allow" : "deny", target);
@@ -27,16 +26,14 @@ void cli_policy_rule(struct cli_policy *policy, bool allow, const char *target)
 
 char *cli_policy_text(const struct cli_policy *policy)
 {
-    const char *mode = policy->mode ? policy->mode : policy->allows_other ? "none" : "all";
-    char *text = NULL;
-    size_t size;
-    FILE *out;
-
     if (!policy->mode && policy->rules.count == 0)
         return NULL;
-    out = open_memstream(&text, &size);
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
     if (!out)
         cli_no_memory(); /* without its policy the VM must not start */
+    const char *mode = policy->mode ? policy->mode : policy->allows_other ? "none" : "all";
     fprintf(out, "%s %.100s\n", policy->mode ? "--egress" : "layer", mode);
     for (size_t i = 0; i < policy->rules.count; i++)
         fprintf(out, "%s\n", policy->rules.items[i]);

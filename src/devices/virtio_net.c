@@ -56,8 +56,6 @@ static void count(atomic_ullong *counter, unsigned long long n)
 static bool header_is_sane(
     const struct sm_virtio_dev *dev, struct virtio_net_hdr_v1 *hdr, size_t len)
 {
-    unsigned gso = hdr->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
-
     hdr->flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
     hdr->num_buffers = 0;
     if (hdr->flags) {
@@ -75,6 +73,7 @@ static bool header_is_sane(
         return false;
     if (!hdr->flags || hdr->gso_size == 0 || hdr->hdr_len > len)
         return false;
+    unsigned gso = hdr->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
     return (gso == VIRTIO_NET_HDR_GSO_TCPV4 && sm_virtio_has(dev, F(VIRTIO_NET_F_HOST_TSO4))) ||
            (gso == VIRTIO_NET_HDR_GSO_TCPV6 && sm_virtio_has(dev, F(VIRTIO_NET_F_HOST_TSO6)));
 }
@@ -94,16 +93,13 @@ static struct virtio_net_hdr_v1 load_header(const uint8_t raw[SM_NET_HDR])
 /* Sends one chain; false: the backend wants it later. What is malformed is dropped. */
 static bool transmit(struct net *net, const struct sm_virtq_chain *chain)
 {
-    struct virtio_net_hdr_v1 hdr;
-    size_t len;
-
     if (chain->readable_bytes < SM_NET_HDR + 14 || chain->readable_bytes > sizeof(net->frame)) {
         count(&net->counters.tx_bad, 1);
         return true;
     }
-    len = sm_iov_read(chain->iov, chain->n_readable, 0, net->frame, sizeof(net->frame));
+    size_t len = sm_iov_read(chain->iov, chain->n_readable, 0, net->frame, sizeof(net->frame));
     len -= SM_NET_HDR;
-    hdr = load_header(net->frame);
+    struct virtio_net_hdr_v1 hdr = load_header(net->frame);
     if (!header_is_sane(&net->dev, &hdr, len)) {
         count(&net->counters.tx_bad, 1);
         return true;
@@ -117,12 +113,11 @@ static bool transmit(struct net *net, const struct sm_virtq_chain *chain)
 
 static void drain_tx(struct net *net)
 {
-    struct sm_virtq *vq = &net->dev.vq[SM_NET_TX];
-    unsigned n = 0;
-
     if (net->tx_stopped)
         return;
+    struct sm_virtq *vq = &net->dev.vq[SM_NET_TX];
     sm_virtq_notify_off(vq);
+    unsigned n = 0;
     for (;;) {
         if (n == BATCH) { /* others have their turn; kicks stay off until then */
             sm_virtio_again(&net->dev, SM_NET_TX);
@@ -149,7 +144,6 @@ static void drain_tx(struct net *net)
 void sm_virtio_net_tx_resume(struct sm_virtio_dev *dev)
 {
     struct net *net = net_of(dev);
-
     if (!net->tx_stopped)
         return;
     net->tx_stopped = false;
@@ -188,15 +182,10 @@ static enum fill fill_buffers(
         uint32_t written;
     } used[SM_NET_MAX_MERGE];
     enum fill result = UNDELIVERABLE;
-    uint8_t raw[SM_NET_HDR];
     size_t done = 0;
     unsigned n = 0;
-
     while (done < len && n < max) {
         struct sm_virtq_chain *chain = n == 0 ? &net->first : &net->chain;
-        size_t skip = n == 0 ? SM_NET_HDR : 0;
-        size_t put;
-
         if (!sm_virtq_pop(vq, chain)) {
             if (vq->running && !vq->broken) {
                 if (sm_virtq_notify_on(vq))
@@ -205,7 +194,8 @@ static enum fill fill_buffers(
             }
             break;
         }
-        put = sm_iov_write(
+        size_t skip = n == 0 ? SM_NET_HDR : 0;
+        size_t put = sm_iov_write(
             sm_virtq_writable(chain), chain->n_writable, skip, frame + done, len - done);
         done += put;
         used[n].head = chain->head;
@@ -222,6 +212,7 @@ static enum fill fill_buffers(
             sm_virtq_unpop(vq);
         return result;
     }
+    uint8_t raw[SM_NET_HDR];
     store_header(raw, hdr, n);
     sm_iov_write(sm_virtq_writable(&net->first), net->first.n_writable, 0, raw, sizeof(raw));
     for (unsigned i = 0; i < n; i++)
@@ -233,10 +224,9 @@ bool sm_virtio_net_deliver(
     struct sm_virtio_dev *dev, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
 {
     struct net *net = net_of(dev);
-    enum fill result = UNDELIVERABLE;
-
     if (net->rx_wanted)
         return false;
+    enum fill result = UNDELIVERABLE;
     if (len > 0 && len <= SM_NET_MAX_FRAME)
         result = fill_buffers(net, hdr, frame, len);
     switch (result) {
@@ -261,12 +251,10 @@ void sm_virtio_net_flush(struct sm_virtio_dev *dev)
 
 void sm_net_complete_checksum(const struct virtio_net_hdr_v1 *hdr, uint8_t *frame, size_t len)
 {
-    uint16_t sum;
-
     if (!(hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM))
         return;
     /* The field holds the sum of the pseudo header; 0 means "none" in UDP and is sent as -0. */
-    sum = sm_inet_finish(sm_inet_sum(frame + hdr->csum_start, len - hdr->csum_start, 0));
+    uint16_t sum = sm_inet_finish(sm_inet_sum(frame + hdr->csum_start, len - hdr->csum_start, 0));
     if (sum == 0)
         sum = 0xffff;
     memcpy(frame + hdr->csum_start + hdr->csum_offset, &sum, sizeof(sum));
@@ -282,7 +270,6 @@ static void net_config_read(struct sm_virtio_dev *dev, unsigned offset, void *bu
 static void configure(struct net *net)
 {
     uint64_t features = net->dev.driver_features[0] | (uint64_t)net->dev.driver_features[1] << 32;
-
     net->backend->ops->configure(net->backend, features & OFFLOADS);
 }
 
@@ -296,7 +283,6 @@ static void net_activate(struct sm_virtio_dev *dev)
 static void net_notify(struct sm_virtio_dev *dev, unsigned q)
 {
     struct net *net = net_of(dev);
-
     if (q == SM_NET_TX) {
         drain_tx(net);
     } else if (net->rx_wanted) {
@@ -309,7 +295,6 @@ static void net_notify(struct sm_virtio_dev *dev, unsigned q)
 static void net_reset(struct sm_virtio_dev *dev)
 {
     struct net *net = net_of(dev);
-
     net->rx_wanted = net->tx_stopped = false;
     net->backend->ops->configure(net->backend, 0);
 }
@@ -324,7 +309,6 @@ static void net_save(struct sm_virtio_dev *dev, uint64_t extra[SM_VIRTIO_EXTRA])
 static void net_load(struct sm_virtio_dev *dev, const uint64_t extra[SM_VIRTIO_EXTRA])
 {
     struct net *net = net_of(dev);
-
     configure(net);
     if (extra[0] != net->backend->link_up)
         sm_virtio_config_changed(dev);
@@ -333,7 +317,6 @@ static void net_load(struct sm_virtio_dev *dev, const uint64_t extra[SM_VIRTIO_E
 static void net_destroy(struct sm_virtio_dev *dev)
 {
     struct net *net = net_of(dev);
-
     sm_virtio_fini(dev);
     net->backend->ops->destroy(net->backend);
     free(net);
@@ -358,10 +341,6 @@ int sm_virtio_net_create(const struct sm_virtio_env *env, const uint8_t mac[6],
     struct sm_net_backend *backend, struct sm_virtio_dev **dev, sm_error *err)
 {
     struct net *net = malloc(sizeof(*net));
-    uint64_t features = F(VIRTIO_NET_F_MAC) | F(VIRTIO_NET_F_STATUS) | F(VIRTIO_NET_F_MTU) |
-                        F(VIRTIO_NET_F_MRG_RXBUF) | OFFLOADS;
-    int rc;
-
     if (!net)
         return sm_error_set(err, SM_ENOMEM, "out of memory for the network device");
     memset(net, 0, offsetof(struct net, sent)); /* scratch is filled before it is read */
@@ -370,7 +349,9 @@ int sm_virtio_net_create(const struct sm_virtio_env *env, const uint8_t mac[6],
     sm_store_le16(net->config.max_queue_pairs, 1);
     sm_store_le16(net->config.mtu, backend->mtu);
     net->backend = backend;
-    rc = sm_virtio_init(&net->dev, &net_ops, env, features, err);
+    uint64_t features = F(VIRTIO_NET_F_MAC) | F(VIRTIO_NET_F_STATUS) | F(VIRTIO_NET_F_MTU) |
+                        F(VIRTIO_NET_F_MRG_RXBUF) | OFFLOADS;
+    int rc = sm_virtio_init(&net->dev, &net_ops, env, features, err);
     if (rc) {
         free(net);
         return rc;

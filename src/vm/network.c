@@ -75,7 +75,6 @@ int sm_vm_network_narrow(struct sm_vm_network *network, const char *saved, sm_er
 {
     auto_policy policy = {0};
     int rc = sm_policy_parse(saved, strlen(saved), &policy, err);
-
     if (!rc)
         rc = sm_policy_narrow(&network->policy, &policy, err);
     if (!rc)
@@ -113,21 +112,19 @@ void sm_vm_network_clear(struct sm_vm_network *network)
 
 static struct sm_wire_bytes ip_bytes(bool given, const struct sm_ip *ip)
 {
-    bool v4 = sm_ip_is_v4(ip);
-
     if (!given)
         return (struct sm_wire_bytes){.data = NULL};
+    bool v4 = sm_ip_is_v4(ip);
     return (struct sm_wire_bytes){.data = ip->b + (v4 ? 12 : 0), .len = v4 ? 4 : 16};
 }
 
 bool sm_vm_network_describe(struct sm_vm_network *network, struct sm_vm_network_text *text,
     struct sm_wire_set_network *message)
 {
-    struct sm_guest_net *net = &text->net;
-
     if (network->mode == SM_NETWORK_NONE || (network->mode == SM_NETWORK_USER && !network->moved))
         return false;
     network->moved = network->mode == SM_NETWORK_TAP;
+    struct sm_guest_net *net = &text->net;
     if (network->moved)
         *net = network->tap.net;
     else
