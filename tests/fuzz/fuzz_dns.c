@@ -10,7 +10,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static bool visit(void *arg, const struct sm_dns_record *record)
 {
     size_t *n = arg;
-
     if (record->target && strlen(record->target) >= SM_DNS_NAME_TEXT)
         abort();
     *n += record->addr ? record->addr->b[15] : record->ttl;
@@ -19,9 +18,7 @@ static bool visit(void *arg, const struct sm_dns_record *record)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct sm_dns_question q;
     size_t sum = 0;
-
     if (size > SM_DNS_MAX_MESSAGE)
         size = SM_DNS_MAX_MESSAGE;
     uint8_t *msg = malloc(size + 1);
@@ -30,6 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     memcpy(msg, data, size);
     (void)sm_dns_walk(msg, size, visit, &sum);
+    struct sm_dns_question q;
     if (sm_dns_parse_query(msg, size, &q)) {
         if (q.end > size)
             abort();

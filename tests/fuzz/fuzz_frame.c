@@ -10,13 +10,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char text[] = "layer public\nallow *.example.com\nallow host-loopback:80\n";
     auto_policy policy = {0};
-    struct sm_egress egress;
-    struct sm_frame f;
-    uint8_t out[SM_FRAME_REFUSAL_MAX];
-
     if (sm_policy_parse(text, sizeof(text) - 1, &policy, NULL))
         abort();
+    struct sm_egress egress;
     sm_egress_init(&egress, &policy, true, NULL, NULL);
+    struct sm_frame f;
+    uint8_t out[SM_FRAME_REFUSAL_MAX];
     switch (sm_egress_judge(&egress, data, size, 1, &f)) {
     case SM_EGRESS_REJECT:
         if (sm_frame_refuse(out, sizeof(out), data, &f) == 0 &&

@@ -16,7 +16,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     auto_free char *second = NULL;
     struct sm_name_set set = {0};
     struct sm_ip ip = {{0}};
-
     if (sm_policy_parse((const char *)data, size, &policy, NULL))
         return 0;
     if (sm_policy_format(&policy, &text, NULL) ||

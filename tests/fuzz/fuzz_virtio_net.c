@@ -70,7 +70,6 @@ static bool checking_send(
 {
     struct checking *c = checking_of(b);
     unsigned gso = hdr->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
-
     if (c->busy)
         return false;
     demand(len >= SM_ETH_HEADER && len <= SM_NET_MAX_FRAME);
@@ -123,8 +122,6 @@ static struct sm_net_backend *make_backend(struct card *c, unsigned kind)
     static const char text[] = "layer none\nallow 192.0.2.0/24\nallow 2001:db8::/32\n";
     auto_policy policy = {0};
     struct sm_net_backend *backend = NULL;
-    int pair[2];
-
     if (kind == 0)
         return make_checking(c);
     if (kind == 1) { /* without a rule nothing reaches a socket of this machine */
@@ -134,6 +131,7 @@ static struct sm_net_backend *make_backend(struct card *c, unsigned kind)
         return backend;
     }
     demand(sm_policy_parse(text, sizeof(text) - 1, &policy, NULL) == 0);
+    int pair[2];
     demand(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
     c->wire = pair[1];
     c->judged = kind == 2;
@@ -149,7 +147,6 @@ static void probe(struct card *c, unsigned features)
         VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
         VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_MRG_RXBUF, 29 /* event idx */};
     uint64_t mask = SM_VIRTIO_F_VERSION_1;
-
     for (unsigned i = 0; i < SM_ARRAY_LEN(bits); i++)
         if (features & (1u << i))
             mask |= 1ULL << bits[i];
@@ -162,13 +159,11 @@ static void probe(struct card *c, unsigned features)
 static void offer(struct card *c, struct input *in, unsigned q)
 {
     unsigned n = 1 + take(in, 1) % 4, head = c->q[q].next_desc % QUEUE;
-
     for (unsigned i = 0; i < n; i++) {
         uint64_t addr = c->area + take(in, 2);
         uint32_t len = take(in, 2), how = take(in, 1);
         unsigned at = (head + i) % QUEUE;
         unsigned flags = (q == SM_NET_RX ? FG_WRITE : 0) | (i + 1 < n ? FG_NEXT : 0);
-
         if (how & 0x80)
             addr ^= (uint64_t)how << 40;
         fg_desc(&c->q[q], at, addr, len, flags ^ (how & 7), (at + 1 + (how >> 3 & 7)) % QUEUE);
@@ -183,7 +178,6 @@ static void to_guest(struct card *c, struct input *in)
     struct virtio_net_hdr_v1 hdr = {
         .flags = (uint8_t)take(in, 1), .gso_type = (uint8_t)take(in, 1)};
     size_t len = 1 + take(in, 2) % 3000;
-
     memcpy(raw, &hdr, sizeof(hdr));
     if (c->wire >= 0)
         (void)!send(c->wire, raw, sizeof(hdr) + len, MSG_DONTWAIT);
@@ -194,14 +188,14 @@ static void to_guest(struct card *c, struct input *in)
 /* What the kernel would send on. */
 static void look_at_wire(struct card *c)
 {
+    struct sm_ip v4;
+    sm_ip_parse("192.0.2.0", &v4);
+    struct sm_ip v6;
+    sm_ip_parse("2001:db8::", &v6);
     static uint8_t raw[SM_NET_HDR + SM_NET_MAX_FRAME];
     struct virtio_net_hdr_v1 hdr;
-    struct sm_ip v4, v6;
     struct sm_frame f;
     ssize_t n;
-
-    sm_ip_parse("192.0.2.0", &v4);
-    sm_ip_parse("2001:db8::", &v6);
     while (c->wire >= 0 && (n = recv(c->wire, raw, sizeof(raw), MSG_DONTWAIT)) > 0) {
         demand((size_t)n >= SM_NET_HDR + SM_ETH_HEADER);
         memcpy(&hdr, raw, sizeof(hdr));
@@ -218,7 +212,6 @@ static void look_at_wire(struct card *c)
 static void save_and_load(struct card *c, struct input *in)
 {
     struct sm_virtio_state state = {0};
-
     sm_virtio_save(c->dev, &state);
     state.extra[0] ^= take(in, 1);
     state.queues[SM_NET_RX].last_avail_idx ^= (uint16_t)take(in, 1);
@@ -228,8 +221,8 @@ static void save_and_load(struct card *c, struct input *in)
 
 static void step(struct card *c, struct input *in)
 {
-    unsigned kind = take(in, 1), at;
-
+    unsigned kind = take(in, 1);
+    unsigned at;
     switch (kind % 10) {
     case 0:
         offer(c, in, SM_NET_TX);
@@ -275,13 +268,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const uint8_t mac[6] = {2, 0, 0, 0, 0, 1};
     struct input in = {data, size};
     struct card c = {.wire = -1};
-    struct sm_net_backend *backend;
-
     fg_init(&c.fg);
     c.area = fg_alloc(&c.fg, AREA);
     c.env = (struct sm_virtio_env){.memory = &c.fg.gm, .irq = fg_bell()};
     demand(sm_loop_create(&c.env.loop, NULL) == 0);
-    backend = make_backend(&c, take(&in, 1) % 4);
+    struct sm_net_backend *backend = make_backend(&c, take(&in, 1) % 4);
     demand(sm_virtio_net_create(&c.env, mac, backend, &c.dev, NULL) == 0);
     probe(&c, take(&in, 1));
     for (unsigned steps = 0; in.left > 0 && steps < 300; steps++)

@@ -15,7 +15,6 @@ static inline bool write_text(const char *path, const char *text)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
     if (fd >= 0)
         close(fd);
     return done;
@@ -23,11 +22,10 @@ static inline bool write_text(const char *path, const char *text)
 
 static inline bool enter_own_network(void)
 {
-    char map[64];
     uid_t uid = geteuid();
-
     if (unshare(uid ? CLONE_NEWUSER | CLONE_NEWNET : CLONE_NEWNET))
         return false;
+    char map[64];
     snprintf(map, sizeof(map), "0 %u 1\n", uid);
     if (uid && !write_text("/proc/self/uid_map", map))
         return false;

@@ -24,7 +24,6 @@ static inline int ports_setup_with(void **state, unsigned max_streams, bool thre
 {
     const struct sm_vsock_config config = {.max_streams = max_streams};
     struct ports_fixture *f = calloc(1, sizeof(*f));
-
     assert_non_null(f);
     fg_init(&f->g.fg);
     assert_int_equal(sm_loop_create(&f->loop, NULL), 0);
@@ -46,7 +45,6 @@ static inline int ports_setup(void **state)
 static inline int ports_teardown(void **state)
 {
     struct ports_fixture *f = *state;
-
     sm_ports_destroy(f->ports);
     sm_virtio_destroy(sm_vsock_dev(f->vsock));
     sm_loop_destroy(f->loop);
@@ -61,7 +59,6 @@ static inline struct vg_packet ports_packet(struct ports_fixture *f)
 {
     int64_t deadline = sm_deadline(PATIENCE_MS);
     struct vg_packet p;
-
     for (;;) {
         if (vg_recv(&f->g, &p)) {
             if (p.op != VG_CREDIT_UPDATE)
@@ -78,12 +75,11 @@ static inline struct vg_packet ports_packet(struct ports_fixture *f)
 static inline struct vg_packet ports_answer(
     struct ports_fixture *f, unsigned port, unsigned protocol)
 {
-    struct vg_packet request = ports_packet(f), first;
-
+    struct vg_packet request = ports_packet(f);
     assert_int_equal(request.op, VG_REQUEST);
     assert_int_equal(request.dst_port, SM_WIRE_PROXY_PORT);
     vg_send(&f->g, request.dst_port, request.src_port, VG_RESPONSE, 0, NULL, 0);
-    first = ports_packet(f);
+    struct vg_packet first = ports_packet(f);
     assert_int_equal(first.op, VG_RW);
     assert_int_equal(first.len, 4);
     assert_int_equal(sm_load_le16(first.data), port);

@@ -30,7 +30,6 @@ static void put16(struct msg *m, unsigned v)
 static struct msg header(unsigned flags, unsigned qd, unsigned an)
 {
     struct msg m = {.len = 0};
-
     put16(&m, 0xbeef);
     put16(&m, flags);
     put16(&m, qd);
@@ -43,7 +42,6 @@ static struct msg header(unsigned flags, unsigned qd, unsigned an)
 static struct msg question(unsigned flags, unsigned an, unsigned type)
 {
     struct msg m = header(flags, 1, an);
-
     put(&m, "\3wWw\7example\3COM", 17);
     put16(&m, type);
     put16(&m, 1);
@@ -70,11 +68,10 @@ static bool count_record(void *arg, const struct sm_dns_record *r)
 
 static void test_query(void **state)
 {
+    (void)state;
     struct msg m = question(0x0100, 0, SM_DNS_TYPE_A);
     struct sm_dns_question q;
     size_t plain = m.len;
-
-    (void)state;
     assert_true(sm_dns_parse_query(m.b, m.len, &q));
     assert_string_equal(q.name, "www.example.com");
     assert_int_equal(q.id, 0xbeef);
@@ -96,13 +93,12 @@ static void test_query(void **state)
 
 static void test_names_are_unambiguous(void **state)
 {
-    struct msg m = header(0, 1, 0);
-    struct sm_dns_question q;
-
     (void)state;
+    struct msg m = header(0, 1, 0);
     put(&m, "\013a.example\\\xff\3com", 17); /* a dot inside of a label */
     put16(&m, 1);
     put16(&m, 1);
+    struct sm_dns_question q;
     assert_true(sm_dns_parse_query(m.b, m.len, &q));
     assert_string_equal(q.name, "a\\046example\\092\\255.com");
     m = header(0, 1, 0);
@@ -115,13 +111,11 @@ static void test_names_are_unambiguous(void **state)
 
 static void test_name_bounds(void **state)
 {
-    struct sm_dns_question q;
-    struct msg m;
-
     (void)state;
-    m = header(0, 1, 0); /* a pointer to itself */
+    struct msg m = header(0, 1, 0); /* a pointer to itself */
     put16(&m, 0xc00c);
     put(&m, "\0\1\0\1", 4);
+    struct sm_dns_question q;
     assert_false(sm_dns_parse_query(m.b, m.len, &q));
     m = header(0, 1, 0); /* forwards */
     put16(&m, 0xc00e);
@@ -150,7 +144,6 @@ struct seen {
 static bool see(void *arg, const struct sm_dns_record *r)
 {
     struct seen *seen = arg;
-
     seen->n++;
     seen->ttl = r->ttl;
     if (r->addr) {
@@ -169,12 +162,11 @@ static bool see(void *arg, const struct sm_dns_record *r)
  * and asked as another. In an answer likewise, where the header is not a place for names. */
 static void test_name_in_the_header(void **state)
 {
-    struct msg m = {.len = 0};
-    struct sm_dns_question q;
-    size_t n = 0;
-
     (void)state;
+    struct msg m = {.len = 0};
+    size_t n = 0;
     put(&m, "\1a\0\0\0\1\0\0\0\0\0\0\xc0\0\0\1\0\1", 18);
+    struct sm_dns_question q;
     assert_false(sm_dns_parse_query(m.b, m.len, &q));
     m = question(0x8180, 1, SM_DNS_TYPE_CNAME);
     record(&m, SM_DNS_TYPE_CNAME, 60, "\1x\xc0\x04", 4);
@@ -184,20 +176,18 @@ static void test_name_in_the_header(void **state)
 
 static void test_answer(void **state)
 {
+    (void)state;
     struct msg query = question(0x0100, 0, SM_DNS_TYPE_A);
     struct msg m = question(0x8180, 4, SM_DNS_TYPE_A);
     struct sm_dns_question q;
     struct seen seen = {0};
     struct sm_ip want = sm_ip_from_v4(0x01020304);
-    size_t whole;
-
-    (void)state;
     assert_true(sm_dns_parse_query(query.b, query.len, &q));
     record(&m, SM_DNS_TYPE_CNAME, 60, "\3cdn\xc0\x10", 6); /* cdn.example.com */
     record(&m, 16, 60, "\2hi", 3);                         /* TXT */
     record(&m, SM_DNS_TYPE_HTTPS, 60, "\0\1\0\0\1\0\3\2h2\0\4\0\4\1\1\1\1", 18);
     record(&m, SM_DNS_TYPE_A, 0x10001, "\1\2\3\4", 4);
-    whole = m.len;
+    size_t whole = m.len;
     assert_true(sm_dns_is_answer(m.b, m.len, 0xbeef, &q));
     assert_false(sm_dns_is_answer(m.b, m.len, 0xbeee, &q));
     assert_false(sm_dns_is_answer(query.b, query.len, 0xbeef, &q));
@@ -215,6 +205,7 @@ static void test_answer(void **state)
 
 static void test_bad_records(void **state)
 {
+    (void)state;
     static const struct {
         unsigned type;
         const char *data;
@@ -230,12 +221,9 @@ static void test_bad_records(void **state)
         {SM_DNS_TYPE_HTTPS, "\0\1\0\0\4", 5},
         {SM_DNS_TYPE_HTTPS, "\0", 1},
     };
-
-    (void)state;
     for (size_t i = 0; i < SM_ARRAY_LEN(bad); i++) {
         struct msg m = question(0x8180, 1, SM_DNS_TYPE_A);
         struct seen seen = {0};
-
         record(&m, bad[i].type, 1, bad[i].data, bad[i].n);
         if (sm_dns_walk(m.b, m.len, see, &seen))
             fail_msg("record %zu was accepted", i);
@@ -244,14 +232,12 @@ static void test_bad_records(void **state)
 
 static void test_error_and_truncation(void **state)
 {
+    (void)state;
     struct msg m = question(0x0100, 0, SM_DNS_TYPE_A);
     struct sm_dns_question q;
     struct seen seen = {0};
-    size_t len;
-
-    (void)state;
     assert_true(sm_dns_parse_query(m.b, m.len, &q));
-    len = sm_dns_make_error(m.b, &q, SM_DNS_RCODE_NXDOMAIN);
+    size_t len = sm_dns_make_error(m.b, &q, SM_DNS_RCODE_NXDOMAIN);
     assert_int_equal(len, q.end);
     assert_memory_equal(m.b + 2, "\x81\x83", 2);
     assert_true(sm_dns_is_answer(m.b, len, 0xbeef, &q));
@@ -274,6 +260,5 @@ int main(void)
         cmocka_unit_test(test_bad_records),
         cmocka_unit_test(test_error_and_truncation),
     };
-
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,7 +22,6 @@ struct packet {
 static struct sm_ip ip(const char *text)
 {
     struct sm_ip out;
-
     if (!sm_ip_parse(text, &out))
         fail_msg("%s does not parse", text);
     return out;
@@ -41,7 +40,6 @@ static struct packet udp(const char *dst, unsigned port)
         .payload = "hello",
         .len = 5};
     struct packet out = {.len = 0};
-
     out.len = sm_frame_make_udp(out.b, sizeof(out.b), &p);
     assert_true(out.len > 0);
     return out;
@@ -53,7 +51,6 @@ static struct packet tcp(const char *dst, unsigned port, unsigned flags)
     struct packet p = udp(dst, port);
     bool v4 = p.b[12] == 8;
     size_t l4 = 14 + (v4 ? 20 : 40);
-
     p.b[v4 ? 23 : 20] = SM_IP_TCP;
     memset(p.b + l4 + 4, 0, 40);
     p.b[l4 + 12] = 0x50;
@@ -70,7 +67,6 @@ static struct packet echo(const char *dst)
 {
     struct packet p = udp(dst, 0);
     bool v4 = p.b[12] == 8;
-
     p.b[v4 ? 23 : 20] = v4 ? SM_IP_ICMP : SM_IP_ICMPV6;
     p.b[14 + (v4 ? 20 : 40)] = v4 ? SM_ICMP_ECHO : SM_ICMPV6_ECHO;
     return p;
@@ -79,10 +75,9 @@ static struct packet echo(const char *dst)
 static struct sm_egress egress_of(const char *text)
 {
     struct sm_policy policy;
-    struct sm_egress e;
-
     if (sm_policy_parse(text, strlen(text), &policy, NULL))
         fail_msg("policy");
+    struct sm_egress e;
     sm_egress_init(&e, &policy, true, NULL, NULL);
     return e;
 }
@@ -90,15 +85,13 @@ static struct sm_egress egress_of(const char *text)
 static enum sm_egress_action judge(struct sm_egress *e, struct packet p)
 {
     struct sm_frame f;
-
     return sm_egress_judge(e, p.b, p.len, 1000, &f);
 }
 
 static void test_transports(void **state)
 {
-    struct sm_egress e = egress_of("layer public\nallow 10.9.0.0/16:80\n");
-
     (void)state;
+    struct sm_egress e = egress_of("layer public\nallow 10.9.0.0/16:80\n");
     assert_int_equal(judge(&e, udp("8.8.8.8", 9)), SM_EGRESS_PASS);
     assert_int_equal(judge(&e, udp("2600::1", 9)), SM_EGRESS_PASS);
     assert_int_equal(judge(&e, udp("192.168.0.1", 9)), SM_EGRESS_REJECT);
@@ -124,11 +117,10 @@ static void test_transports(void **state)
  * IPv4. */
 static void test_mapped_on_the_wire(void **state)
 {
+    (void)state;
     struct sm_egress e = egress_of("layer all\ndeny 8.8.8.8\n");
     struct packet p = udp("2600::1", 80);
     struct sm_ip to = ip("::ffff:127.0.0.1");
-
-    (void)state;
     memcpy(p.b + 14 + 24, to.b, 16);
     assert_int_equal(judge(&e, p), SM_EGRESS_REJECT);
     to = ip("::ffff:8.8.8.8");
@@ -139,14 +131,12 @@ static void test_mapped_on_the_wire(void **state)
 
 static void test_loopback_never(void **state)
 {
+    (void)state;
     static const char *const texts[] = {"", "layer all\n", "layer all\nallow host-loopback\n"};
     static const char *const hosts[] = {"127.0.0.1", "127.9.9.9", "0.0.0.0", "0.1.2.3", "::1",
         "::", "64:ff9b::7f00:1", "2002:7f00:1::", "::7f00:1"};
-
-    (void)state;
     for (size_t t = 0; t < SM_ARRAY_LEN(texts); t++) {
         struct sm_egress e = egress_of(texts[t]);
-
         for (size_t i = 0; i < SM_ARRAY_LEN(hosts); i++) {
             assert_int_equal(judge(&e, tcp(hosts[i], 80, SM_TCP_SYN)), SM_EGRESS_REJECT);
             assert_int_equal(judge(&e, udp(hosts[i], 80)), SM_EGRESS_REJECT);
@@ -158,15 +148,13 @@ static void test_loopback_never(void **state)
 
 static void test_subnet(void **state)
 {
+    (void)state;
     struct sm_egress closed = egress_of("layer all\n");
     struct sm_egress open = egress_of("layer all\nallow host-loopback:80\n");
     static const char *const gateways[] = {"10.0.2.2", "fd73:6d6e:6574::2"};
     static const char *const servers[] = {"10.0.2.3", "fd73:6d6e:6574::3"};
     static const char *const others[] = {
         "10.0.2.4", "10.0.2.15", "10.0.2.255", "10.0.2.0", "fd73:6d6e:6574::4"};
-    struct packet p;
-
-    (void)state;
     for (int i = 0; i < 2; i++) {
         assert_int_equal(judge(&closed, tcp(gateways[i], 80, SM_TCP_SYN)), SM_EGRESS_REJECT);
         assert_int_equal(judge(&open, tcp(gateways[i], 80, SM_TCP_SYN)), SM_EGRESS_PASS);
@@ -182,7 +170,7 @@ static void test_subnet(void **state)
     assert_int_equal(judge(&open, udp("224.0.0.251", 5353)), SM_EGRESS_DROP);
     assert_int_equal(judge(&open, udp("ff02::fb", 5353)), SM_EGRESS_DROP);
     assert_int_equal(judge(&open, udp("fe80::2", 80)), SM_EGRESS_DROP);
-    p = udp("8.8.8.8", 80); /* somebody else's source address */
+    struct packet p = udp("8.8.8.8", 80); /* somebody else's source address */
     p.b[29]++;
     assert_int_equal(judge(&open, p), SM_EGRESS_DROP);
     sm_egress_clear(&closed);
@@ -191,11 +179,9 @@ static void test_subnet(void **state)
 
 static void test_strict_parsing(void **state)
 {
-    struct sm_egress e = egress_of("");
-    struct packet p;
-
     (void)state;
-    p = udp("8.8.8.8", 80);
+    struct sm_egress e = egress_of("");
+    struct packet p = udp("8.8.8.8", 80);
     for (size_t n = 0; n < p.len; n++) {
         struct packet cut = p;
         cut.len = n;
@@ -235,10 +221,9 @@ static void test_strict_parsing(void **state)
 /* In the user-mode network whole datagrams are judged (reassembly.h); on a tap each fragment. */
 static void test_fragments(void **state)
 {
+    (void)state;
     struct sm_egress e = egress_of("layer public\n");
     struct packet p = udp("8.8.8.8", 80);
-
-    (void)state;
     p.b[20] = 0x20;
     assert_int_equal(judge(&e, p), SM_EGRESS_DROP);
     e.user = false;
@@ -254,16 +239,14 @@ static void test_fragments(void **state)
 /* A neighbour solicitation or advertisement is for neighbours. */
 static void test_neighbour_discovery(void **state)
 {
+    (void)state;
     static const char *const near[] = {"fd73:6d6e:6574::2", "fe80::2", "ff02::1:ff00:2"};
     static const char *const far[] = {"::1", "2600::1", "fd00::1", "::ffff:127.0.0.1", "ff05::2"};
     struct sm_egress e = egress_of("layer all\n");
-
-    (void)state;
     for (size_t i = 0; i < SM_ARRAY_LEN(near) + SM_ARRAY_LEN(far); i++) {
         bool is_near = i < SM_ARRAY_LEN(near);
         struct packet p = echo("2600::1");
         struct sm_ip to = ip(is_near ? near[i] : far[i - SM_ARRAY_LEN(near)]);
-
         memcpy(p.b + 14 + 24, to.b, 16);
         for (uint8_t type = SM_ICMPV6_NS; type <= SM_ICMPV6_NA; type++) {
             p.b[54] = type;
@@ -278,20 +261,19 @@ static void test_neighbour_discovery(void **state)
 
 static void test_learned_names(void **state)
 {
+    (void)state;
     struct sm_egress e = egress_of("layer none\nallow *.example.com:443\n");
     struct sm_name_set set = {0};
     struct sm_ip to = ip("93.184.216.34");
     struct packet syn = tcp("93.184.216.34", 443, SM_TCP_SYN);
     struct packet quic = udp("93.184.216.34", 443);
-    struct sm_frame f;
-
-    (void)state;
     assert_int_equal(judge(&e, syn), SM_EGRESS_REJECT);
     assert_true(sm_policy_match_names(&e.policy, "www.example.com", &set));
     assert_true(sm_names_learn(&e.names, &to, &set, 60, 1000));
     assert_int_equal(judge(&e, syn), SM_EGRESS_PASS);
     assert_int_equal(judge(&e, tcp("93.184.216.34", 80, SM_TCP_SYN)), SM_EGRESS_REJECT);
     assert_int_equal(judge(&e, tcp("93.184.216.35", 443, SM_TCP_SYN)), SM_EGRESS_REJECT);
+    struct sm_frame f;
     for (uint64_t t = 1000; t < 3600 * 1000; t += 50000) /* UDP keeps it, for an hour */
         assert_int_equal(sm_egress_judge(&e, quic.b, quic.len, t, &f), SM_EGRESS_PASS);
     assert_int_equal(sm_egress_judge(&e, quic.b, quic.len, 3601001, &f), SM_EGRESS_REJECT);
@@ -307,7 +289,6 @@ struct reports {
 static void report(void *arg, const struct sm_denial *d)
 {
     struct reports *r = arg;
-
     r->n++;
     r->suppressed += d->suppressed;
     assert_int_equal(d->port, 80);
@@ -316,14 +297,13 @@ static void report(void *arg, const struct sm_denial *d)
 
 static void test_reports_are_limited(void **state)
 {
+    (void)state;
     struct reports reports = {0};
     struct sm_policy policy = {0};
     struct sm_egress e;
     struct packet p = tcp("127.0.0.1", 80, SM_TCP_SYN);
-    struct sm_frame f;
-
-    (void)state;
     sm_egress_init(&e, &policy, true, report, &reports);
+    struct sm_frame f;
     for (unsigned i = 0; i < 1000; i++)
         sm_egress_judge(&e, p.b, p.len, 10, &f);
     assert_int_equal(reports.n, 20);
@@ -340,7 +320,6 @@ static void check_sum(const uint8_t *frame, const struct sm_frame *f)
     size_t l4 = f->l3 + (f->v6 ? 40 : 20);
     uint8_t tail[4] = {0, f->protocol, (uint8_t)((f->end - l4) >> 8), (uint8_t)(f->end - l4)};
     uint32_t sum = 0;
-
     if (f->v6)
         sum = sm_inet_sum(frame + f->l3 + 8, 32, sm_inet_sum(tail, 4, 0));
     else if (f->protocol == SM_IP_TCP)
@@ -352,18 +331,16 @@ static void check_sum(const uint8_t *frame, const struct sm_frame *f)
 
 static void test_refusals(void **state)
 {
-    static const char *const hosts[] = {"10.1.1.1", "fd00::1"};
-
     (void)state;
+    static const char *const hosts[] = {"10.1.1.1", "fd00::1"};
     for (int i = 0; i < 4; i++) {
         struct packet p = i & 2 ? tcp(hosts[i & 1], 80, SM_TCP_SYN) : udp(hosts[i & 1], 80);
-        struct sm_frame f, back;
-        uint8_t out[SM_FRAME_REFUSAL_MAX];
-        size_t len;
-
+        struct sm_frame f;
         sm_frame_parse(p.b, p.len, &f);
         assert_int_equal(f.kind, SM_FRAME_IP);
-        len = sm_frame_refuse(out, sizeof(out), p.b, &f);
+        uint8_t out[SM_FRAME_REFUSAL_MAX];
+        size_t len = sm_frame_refuse(out, sizeof(out), p.b, &f);
+        struct sm_frame back;
         sm_frame_parse(out, len, &back);
         assert_int_equal(back.kind, SM_FRAME_IP);
         assert_int_equal(back.end, len);
@@ -382,28 +359,26 @@ static void test_refusals(void **state)
 
 static void test_no_reset_for_a_reset(void **state)
 {
+    (void)state;
     struct packet p = tcp("10.1.1.1", 80, SM_TCP_RST);
     struct sm_frame f;
-    uint8_t out[SM_FRAME_REFUSAL_MAX];
-
-    (void)state;
     sm_frame_parse(p.b, p.len, &f);
+    uint8_t out[SM_FRAME_REFUSAL_MAX];
     assert_int_equal(sm_frame_refuse(out, sizeof(out), p.b, &f), 0);
 }
 
 /* The answer to an IPv6 packet is one, even if it was sent to a v4-mapped address. */
 static void test_refusal_of_mapped(void **state)
 {
+    (void)state;
     struct packet p = udp("2600::1", 80);
     struct sm_ip to = ip("::ffff:127.0.0.1");
-    struct sm_frame f, back;
-    uint8_t out[SM_FRAME_REFUSAL_MAX];
-    size_t len;
-
-    (void)state;
     memcpy(p.b + 14 + 24, to.b, 16);
+    struct sm_frame f;
     sm_frame_parse(p.b, p.len, &f);
-    len = sm_frame_refuse(out, sizeof(out), p.b, &f);
+    uint8_t out[SM_FRAME_REFUSAL_MAX];
+    size_t len = sm_frame_refuse(out, sizeof(out), p.b, &f);
+    struct sm_frame back;
     sm_frame_parse(out, len, &back);
     assert_true(back.kind == SM_FRAME_IP && back.v6);
     check_sum(out, &back);
@@ -425,6 +400,5 @@ int main(void)
         cmocka_unit_test(test_no_reset_for_a_reset),
         cmocka_unit_test(test_refusal_of_mapped),
     };
-
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

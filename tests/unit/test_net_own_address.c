@@ -14,7 +14,6 @@
 static struct sm_ip ip(const char *text)
 {
     struct sm_ip out;
-
     assert_true(sm_ip_parse(text, &out));
     return out;
 }
@@ -22,19 +21,17 @@ static struct sm_ip ip(const char *text)
 static bool has(struct sm_own_address *own, const char *text, uint64_t now_ms)
 {
     struct sm_ip addr = ip(text);
-
     return sm_own_address_has(own, &addr, now_ms);
 }
 
 static void test_addresses(void **state)
 {
+    (void)state;
     static const char *const mine[] = {"127.0.0.1", "127.9.9.9", "::1", "8.8.4.4", "198.51.100.1",
         "192.0.2.77", "2600::7", "64:ff9b::808:404", "2002:808:404::1"};
     static const char *const others[] = {
         "8.8.8.8", "198.51.100.2", "198.51.101.1", "2600::8", "64:ff9b::808:808", "240.0.0.1"};
     struct sm_own_address *own;
-
-    (void)state;
     assert_int_equal(sm_own_address_create(&own, NULL), 0);
     for (size_t i = 0; i < SM_ARRAY_LEN(mine); i++)
         assert_true(has(own, mine[i], 1));
@@ -52,20 +49,19 @@ static void test_addresses(void **state)
 static enum sm_verdict decide(const char *text, const char *address, int port)
 {
     auto_policy policy = {0};
-    struct sm_egress egress;
     struct sm_ip to = ip(address);
-    enum sm_verdict v;
-
     assert_int_equal(sm_policy_parse(text, strlen(text), &policy, NULL), 0);
+    struct sm_egress egress;
     sm_egress_init(&egress, &policy, true, NULL, NULL);
     assert_int_equal(sm_own_address_create(&egress.own, NULL), 0);
-    v = sm_egress_decide(&egress, &to, port, NULL, 1);
+    enum sm_verdict v = sm_egress_decide(&egress, &to, port, NULL, 1);
     sm_egress_clear(&egress);
     return v;
 }
 
 static void test_policy(void **state)
 {
+    (void)state;
     static const struct {
         const char *text, *address;
         int port;
@@ -90,11 +86,8 @@ static void test_policy(void **state)
         {"layer all\nallow 8.8.4.4\nlayer all\n", "8.8.4.4", 80, SM_VERDICT_OWN},
         {"layer all\nallow 127.0.0.1\n", "127.0.0.1", 80, SM_VERDICT_LOOPBACK},
     };
-
-    (void)state;
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
         enum sm_verdict v = decide(cases[i].text, cases[i].address, cases[i].port);
-
         if (v != cases[i].verdict)
             fail_msg("case %zu: %s", i, sm_verdict_text(v));
     }
@@ -106,7 +99,6 @@ int main(void)
         cmocka_unit_test(test_addresses),
         cmocka_unit_test(test_policy),
     };
-
     /* The last but one is what getifaddrs(3) does not list: a range that is local. */
     if (!enter_own_network() ||
         system("ip addr add 8.8.4.4/32 dev lo && ip addr add 198.51.100.1/32 dev lo && "

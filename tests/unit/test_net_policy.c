@@ -15,7 +15,6 @@
 static struct sm_ip ip(const char *text)
 {
     struct sm_ip out;
-
     if (!sm_ip_parse(text, &out))
         fail_msg("%s does not parse", text);
     return out;
@@ -25,7 +24,6 @@ static struct sm_policy policy_of(const char *text)
 {
     struct sm_policy p = {0};
     sm_error err;
-
     if (sm_policy_parse(text, strlen(text), &p, &err))
         fail_msg("%s", err.message);
     return p;
@@ -35,7 +33,6 @@ static void expect(const struct sm_policy *p, const char *addr, int port, enum s
 {
     struct sm_ip a = ip(addr);
     enum sm_verdict got = sm_policy_decide(p, &a, port, NULL);
-
     if (got != want)
         fail_msg("%s port %d: got '%s', want '%s'", addr, port, sm_verdict_text(got),
             sm_verdict_text(want));
@@ -166,7 +163,6 @@ static void test_classes(void **state)
     (void)state;
     for (size_t i = 0; i < SM_ARRAY_LEN(classes); i++) {
         struct sm_ip a = ip(classes[i].addr);
-
         if (sm_ip_classify(&a) != classes[i].class)
             fail_msg(
                 "%s: class %d, want %d", classes[i].addr, sm_ip_classify(&a), classes[i].class);
@@ -175,17 +171,15 @@ static void test_classes(void **state)
 
 static void test_modes(void **state)
 {
+    (void)state;
     struct sm_policy empty = {0};
     auto_policy all = policy_of("layer all\n");
     auto_policy public = policy_of("layer public\n");
     auto_policy none = policy_of("layer none\n");
-
-    (void)state;
     for (size_t i = 0; i < SM_ARRAY_LEN(classes); i++) {
         enum sm_ip_class c = classes[i].class;
         const char *a = classes[i].addr;
         enum sm_verdict loop = SM_VERDICT_LOOPBACK;
-
         expect(&empty, a, 80, c == SM_IP_THIS_HOST ? loop : SM_VERDICT_ALLOW);
         expect(&all, a, 80, c == SM_IP_THIS_HOST ? loop : SM_VERDICT_ALLOW);
         expect(&public, a, 80,
@@ -201,11 +195,10 @@ static void test_modes(void **state)
 
 static void test_rules(void **state)
 {
+    (void)state;
     auto_policy p = policy_of("# comment\nlayer public\nallow 10.1.0.0/16:443\n"
                               "allow 192.168.7.7\ndeny 8.8.8.0/24\ndeny 1.1.1.1:53-853\n"
                               "allow [fd00:1::/32]:80-81\ndeny 10.1.9.0/24\n");
-
-    (void)state;
     expect(&p, "10.1.2.3", 443, SM_VERDICT_ALLOW);
     expect(&p, "10.1.2.3", 80, SM_VERDICT_PRIVATE);
     expect(&p, "10.1.2.3", SM_NO_PORT, SM_VERDICT_PRIVATE);
@@ -229,10 +222,9 @@ static void test_rules(void **state)
 
 static void test_v6_rule_is_not_v4(void **state)
 {
+    (void)state;
     auto_policy p = policy_of("layer none\nallow [::/0]\n");
     auto_policy q = policy_of("layer none\nallow 0.0.0.0/0\n");
-
-    (void)state;
     expect(&p, "2600::1", 80, SM_VERDICT_ALLOW);
     expect(&p, "8.8.8.8", 80, SM_VERDICT_UNLISTED);
     expect(&p, "127.0.0.1", 80, SM_VERDICT_LOOPBACK);
@@ -244,12 +236,11 @@ static void test_v6_rule_is_not_v4(void **state)
 
 static void test_host_loopback(void **state)
 {
+    (void)state;
     struct sm_policy empty = {0};
     auto_policy p = policy_of("layer all\nallow host-loopback:8000-8001\n");
     auto_policy all = policy_of("layer all\nallow host-loopback\ndeny host-loopback:22\n");
     auto_policy other = policy_of("layer all\n");
-
-    (void)state;
     assert_false(sm_policy_opens_host(&empty));
     assert_int_equal(sm_policy_decide_host(&empty, 80), SM_VERDICT_LOOPBACK);
     assert_true(sm_policy_opens_host(&p));
@@ -265,12 +256,11 @@ static void test_host_loopback(void **state)
 
 static void test_names(void **state)
 {
+    (void)state;
     auto_policy p = policy_of("layer none\nallow *.Example.com.:443\nallow db.internal\n"
                               "deny secret.example.com\n");
     struct sm_name_set set = {0};
     struct sm_ip pub = ip("93.184.216.34"), priv = ip("10.0.0.5");
-
-    (void)state;
     assert_true(sm_policy_has_names(&p));
     assert_int_equal(sm_policy_decide_name(&p, "www.EXAMPLE.com"), SM_VERDICT_ALLOW);
     assert_int_equal(sm_policy_decide_name(&p, "a.b.example.com"), SM_VERDICT_ALLOW);
@@ -293,6 +283,7 @@ static void test_names(void **state)
 
 static void test_answers(void **state)
 {
+    (void)state;
     struct sm_policy empty = {0};
     auto_policy all = policy_of("layer all\ndeny 9.9.9.0/24\n");
     auto_policy public = policy_of("layer public\nallow 10.5.0.0/16:443\n");
@@ -311,11 +302,8 @@ static void test_answers(void **state)
         {"::ffff:10.6.0.1", 0, 0, SM_VERDICT_REBIND, SM_VERDICT_REBIND},
         {"fd00::1", 0, 0, SM_VERDICT_REBIND, SM_VERDICT_REBIND},
     };
-
-    (void)state;
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
         struct sm_ip a = ip(cases[i].addr);
-
         assert_int_equal(sm_policy_decide_answer(&empty, &a), cases[i].empty);
         assert_int_equal(sm_policy_decide_answer(&all, &a), cases[i].all);
         assert_int_equal(sm_policy_decide_answer(&public, &a), cases[i].public);
@@ -325,13 +313,12 @@ static void test_answers(void **state)
 
 static void test_layers_only_narrow(void **state)
 {
+    (void)state;
     auto_policy saved = policy_of("layer public\n");
     auto_policy open = policy_of("layer all\nallow 10.0.0.0/8\n");
     auto_policy text2 = {0};
     auto_free char *text = NULL;
     auto_free char *again = NULL;
-
-    (void)state;
     assert_int_equal(sm_policy_narrow(&saved, &open, NULL), 0);
     expect(&saved, "10.0.0.1", 80, SM_VERDICT_PRIVATE);
     expect(&saved, "8.8.8.8", 80, SM_VERDICT_ALLOW);
@@ -346,6 +333,7 @@ static void test_layers_only_narrow(void **state)
 
 static void test_bad_text(void **state)
 {
+    (void)state;
     static const char *const bad[] = {
         "allow 1.2.3.4",
         "layer",
@@ -380,12 +368,9 @@ static void test_bad_text(void **state)
         ("layer all\nlayer all\nlayer all\nlayer all\nlayer all\nlayer all\nlayer all\nlayer all\n"
          "layer all\n"),
     };
-
-    (void)state;
     for (size_t i = 0; i < SM_ARRAY_LEN(bad); i++) {
         struct sm_policy p = {.n_layers = 77};
         sm_error err = {0};
-
         if (sm_policy_parse(bad[i], strlen(bad[i]), &p, &err) == 0)
             fail_msg("accepted: %s", bad[i]);
         assert_int_equal(p.n_layers, 77);
@@ -396,15 +381,13 @@ static void test_bad_text(void **state)
 
 static void test_table(void **state)
 {
+    (void)state;
     struct sm_names names = {0};
     struct sm_name_set one = {{1}}, two = {{2}};
     struct sm_ip a = ip("1.2.3.4");
-    const struct sm_name_set *set;
-
-    (void)state;
     assert_null(sm_names_find(&names, &a, 0));
     assert_true(sm_names_learn(&names, &a, &one, 0, 1000));
-    set = sm_names_find(&names, &a, 1000);
+    const struct sm_name_set *set = sm_names_find(&names, &a, 1000);
     assert_non_null(set);
     assert_int_equal(set->bits[0], 1);
     assert_true(sm_names_learn(&names, &a, &two, 100, 2000));
@@ -426,6 +409,7 @@ static void test_table(void **state)
 /* What the command makes of its options: messages name them. */
 static void test_options_in_messages(void **state)
 {
+    (void)state;
     static const struct {
         const char *text, *message;
     } cases[] = {
@@ -437,8 +421,6 @@ static void test_options_in_messages(void **state)
     };
     struct sm_policy policy;
     sm_error err;
-
-    (void)state;
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
         assert_int_equal(
             sm_policy_parse(cases[i].text, strlen(cases[i].text), &policy, &err), -SM_EINVAL);
@@ -465,6 +447,5 @@ int main(void)
         cmocka_unit_test(test_table),
         cmocka_unit_test(test_options_in_messages),
     };
-
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -54,7 +54,6 @@ static void on_denied(void *arg, const struct sm_denial *d)
 static void offer(struct fixture *f)
 {
     unsigned i = f->offered++ % RX_BUFFERS;
-
     if (!f->rx[i])
         f->rx[i] = fg_alloc(&f->fg, RX_SIZE);
     fg_send(&f->q[SM_NET_RX], 0, 0, f->rx[i], RX_SIZE);
@@ -66,11 +65,11 @@ static struct fixture *start(const char *policy_text, uint64_t features, unsigne
     struct fixture *f = calloc(1, sizeof(*f));
     struct sm_policy policy = {0};
     struct sm_tap_config config = {.denied = on_denied, .denied_arg = f};
-    struct sm_ip link;
-    int pair[2], size = 4096;
-
+    int size = 4096;
     assert_non_null(f);
+    struct sm_ip link;
     assert_true(sm_ip_parse("fd00:1::", &link));
+    int pair[2];
     assert_int_equal(
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
     setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
@@ -107,7 +106,6 @@ static void transmit(
     struct fixture *f, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
 {
     uint64_t gpa = fg_alloc(&f->fg, sizeof(*hdr) + len);
-
     memcpy(fg_ptr(&f->fg, gpa), hdr, sizeof(*hdr));
     memcpy(fg_ptr(&f->fg, gpa) + sizeof(*hdr), frame, len);
     fg_send(&f->q[SM_NET_TX], gpa, (uint32_t)(sizeof(*hdr) + len), 0, 0);
@@ -123,7 +121,6 @@ static void from_wire(
     struct fixture *f, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
 {
     uint8_t packet[8192];
-
     memcpy(packet, hdr, sizeof(*hdr));
     memcpy(packet + sizeof(*hdr), frame, len);
     assert_int_equal(send(f->wire, packet, sizeof(*hdr) + len, 0), sizeof(*hdr) + len);
@@ -132,8 +129,8 @@ static void from_wire(
 /* What the guest has received; 0: nothing. The buffer goes back to the device. */
 static uint32_t received(struct fixture *f, uint8_t to[RX_SIZE])
 {
-    uint32_t id, len;
-
+    uint32_t id;
+    uint32_t len;
     if (!fg_used(&f->q[SM_NET_RX], &id, &len))
         return 0;
     memcpy(to, fg_ptr(&f->fg, f->rx[id % RX_BUFFERS]), len);
@@ -145,6 +142,7 @@ static const struct virtio_net_hdr_v1 plain;
 
 static void headers_and_frames_pass_as_they_are(void **state)
 {
+    (void)state;
     struct fixture *f = start(NULL, UINT64_MAX, RX_BUFFERS);
     const struct virtio_net_hdr_v1 tso = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
         .gso_type = VIRTIO_NET_HDR_GSO_TCPV4 | VIRTIO_NET_HDR_GSO_ECN,
@@ -152,13 +150,12 @@ static void headers_and_frames_pass_as_they_are(void **state)
         .gso_size = MSS,
         .csum_start = 34,
         .csum_offset = 16};
-    struct virtio_net_hdr_v1 hdr;
-    uint8_t frame[3000], packet[8192];
-
-    (void)state;
+    uint8_t frame[3000];
     for (size_t i = 0; i < sizeof(frame); i++)
         frame[i] = (uint8_t)(i * 7);
     transmit(f, &tso, frame, sizeof(frame));
+    struct virtio_net_hdr_v1 hdr;
+    uint8_t packet[8192];
     assert_int_equal(on_wire(f, packet, sizeof(packet)), sizeof(hdr) + sizeof(frame));
     assert_memory_equal(packet, &tso, sizeof(tso));
     assert_memory_equal(packet + sizeof(tso), frame, sizeof(frame));
@@ -177,6 +174,7 @@ static void headers_and_frames_pass_as_they_are(void **state)
 /* Of a driver that takes no offload, frames with one are from before. */
 static void what_the_driver_cannot_take_is_dropped(void **state)
 {
+    (void)state;
     static const struct virtio_net_hdr_v1 bad[] = {
         {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 34, .csum_offset = 16},
         {.gso_type = VIRTIO_NET_HDR_GSO_TCPV4, .gso_size = MSS},
@@ -186,14 +184,13 @@ static void what_the_driver_cannot_take_is_dropped(void **state)
     };
     const struct virtio_net_hdr_v1 valid = {.flags = VIRTIO_NET_HDR_F_DATA_VALID};
     struct fixture *f = start(NULL, SM_VIRTIO_F_VERSION_1, RX_BUFFERS);
-    uint8_t frame[100] = {1}, packet[RX_SIZE];
-
-    (void)state;
+    uint8_t frame[100] = {1};
     for (size_t i = 0; i < SM_ARRAY_LEN(bad); i++)
         from_wire(f, &bad[i], frame, sizeof(frame));
     from_wire(f, &valid, frame, sizeof(frame));
     sm_loop_turn(f->loop);
     assert_int_equal(sm_tap_counters(f->backend)->stale, SM_ARRAY_LEN(bad));
+    uint8_t packet[RX_SIZE];
     assert_int_equal(received(f, packet), sizeof(plain) + sizeof(frame));
     assert_int_equal(packet[0], 0); /* "checksum is valid" was not negotiated either */
     assert_int_equal(received(f, packet), 0);
@@ -202,16 +199,16 @@ static void what_the_driver_cannot_take_is_dropped(void **state)
 
 static void a_guest_without_buffers_gets_everything_later_in_order(void **state)
 {
-    struct fixture *f = start(NULL, UINT64_MAX, 1);
-    uint8_t frame[100] = {0}, packet[RX_SIZE];
-
     (void)state;
+    struct fixture *f = start(NULL, UINT64_MAX, 1);
+    uint8_t frame[100] = {0};
     for (uint8_t i = 0; i < 5; i++) {
         frame[0] = i;
         from_wire(f, &plain, frame, sizeof(frame));
     }
     for (int i = 0; i < 3; i++)
         sm_loop_turn(f->loop); /* it is not asked again and again either */
+    uint8_t packet[RX_SIZE];
     for (uint8_t i = 0; i < 5; i++) {
         assert_int_equal(received(f, packet), sizeof(plain) + sizeof(frame));
         assert_int_equal(packet[sizeof(plain)], i);
@@ -251,10 +248,9 @@ static void a_host_without_room_gets_everything_later_in_order(void **state)
 
 static void a_reset_forgets_the_frame_that_waits(void **state)
 {
-    struct fixture *f = start(NULL, UINT64_MAX, 0);
-    uint8_t frame[100] = {1}, packet[RX_SIZE];
-
     (void)state;
+    struct fixture *f = start(NULL, UINT64_MAX, 0);
+    uint8_t frame[100] = {1};
     from_wire(f, &plain, frame, sizeof(frame));
     sm_loop_turn(f->loop);
     f->offered = 0;
@@ -262,6 +258,7 @@ static void a_reset_forgets_the_frame_that_waits(void **state)
     offer(f);
     f->dev->ops->notify(f->dev, SM_NET_RX);
     sm_loop_turn(f->loop);
+    uint8_t packet[RX_SIZE];
     assert_int_equal(received(f, packet), 0);
     frame[0] = 2;
     from_wire(f, &plain, frame, sizeof(frame));
@@ -273,10 +270,9 @@ static void a_reset_forgets_the_frame_that_waits(void **state)
 
 static void an_interface_that_goes_away_takes_frames_and_gives_none(void **state)
 {
+    (void)state;
     struct fixture *f = start(NULL, UINT64_MAX, 4);
     uint8_t frame[100] = {1};
-
-    (void)state;
     close(f->wire);
     f->wire = -1;
     sm_loop_turn(f->loop);
@@ -297,19 +293,18 @@ static size_t make_udp(uint8_t *to, size_t room, const char *src, const char *ds
         .dport = 80,
         .payload = "0123456789012345",
         .len = 16};
-
     assert_true(sm_ip_parse(src, &p.src) && sm_ip_parse(dst, &p.dst));
     return sm_frame_make_udp(to, room, &p);
 }
 
 static void every_frame_is_judged(void **state)
 {
-    struct fixture *f = start("layer none\nallow 192.0.2.0/24", UINT64_MAX, RX_BUFFERS);
-    uint8_t frame[200], packet[RX_SIZE];
-    size_t len = make_udp(frame, sizeof(frame), "10.9.9.9", "192.0.2.7");
-
     (void)state;
+    struct fixture *f = start("layer none\nallow 192.0.2.0/24", UINT64_MAX, RX_BUFFERS);
+    uint8_t frame[200];
+    size_t len = make_udp(frame, sizeof(frame), "10.9.9.9", "192.0.2.7");
     transmit(f, &plain, frame, len); /* from whatever address */
+    uint8_t packet[RX_SIZE];
     assert_int_equal(on_wire(f, packet, sizeof(packet)), sizeof(plain) + len);
     assert_memory_equal(packet + sizeof(plain), frame, len);
 
@@ -340,15 +335,15 @@ static void every_frame_is_judged(void **state)
 /* The kernel would write the checksum over what was judged, such as the address. */
 static void a_checksum_elsewhere_is_no_way_around(void **state)
 {
+    (void)state;
     static const uint16_t places[][2] = {{14, 16}, {34, 4}, {26, 14}, {34, 16}, {30, 0}, {36, 4}};
     struct fixture *f = start("layer none\nallow 192.0.2.0/24", UINT64_MAX, RX_BUFFERS);
     struct virtio_net_hdr_v1 hdr = {
         .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 34, .csum_offset = 6};
-    uint8_t frame[200], packet[RX_SIZE];
+    uint8_t frame[200];
     size_t len = make_udp(frame, sizeof(frame), "10.0.2.15", "192.0.2.7");
-
-    (void)state;
     transmit(f, &hdr, frame, len);
+    uint8_t packet[RX_SIZE];
     assert_int_equal(on_wire(f, packet, sizeof(packet)), sizeof(plain) + len);
     for (size_t i = 0; i < SM_ARRAY_LEN(places); i++) {
         hdr.csum_start = places[i][0];
@@ -366,18 +361,17 @@ static void a_checksum_elsewhere_is_no_way_around(void **state)
 
 static void neighbours_are_asked_for_and_routers_forward_no_such_thing(void **state)
 {
+    (void)state;
     static const struct {
         const char *dst;
         bool passes;
     } cases[] = {{"ff02::1:ff00:1", true}, {"fe80::1", true}, {"fd00:1::7", true},
         {"2001:db8::1", false}, {"ff05::1", false}, {"fd00:2::1", false}};
     struct fixture *f = start("layer none", UINT64_MAX, RX_BUFFERS);
-    uint8_t frame[200], packet[RX_SIZE];
-
-    (void)state;
+    uint8_t frame[200];
+    uint8_t packet[RX_SIZE];
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
         size_t len = make_udp(frame, sizeof(frame), "fd00:1::15", cases[i].dst);
-
         frame[20] = SM_IP_ICMPV6;
         frame[54] = SM_ICMPV6_NS;
         transmit(f, &plain, frame, len);
@@ -390,15 +384,14 @@ static void neighbours_are_asked_for_and_routers_forward_no_such_thing(void **st
 
 static void words_are_read(void **state)
 {
-    struct sm_tap_spec spec, other;
-    char text[SM_RESOLV_TEXT_MAX + 1];
-    struct sm_ip ip;
-
     (void)state;
+    struct sm_tap_spec spec;
     assert_int_equal(sm_tap_spec_parse("tap0", &spec, NULL), 0);
+    struct sm_tap_spec other;
     assert_int_equal(sm_tap_spec_parse("tap0", &other, NULL), 0);
     assert_string_equal(spec.ifname, "tap0");
     assert_true(spec.net.v4.given && spec.net.v4.routed && !spec.net.v6.given);
+    struct sm_ip ip;
     assert_true(sm_ip_parse("10.0.2.15", &ip) && sm_ip_equal(&ip, &spec.net.v4.addr));
     assert_int_equal(spec.net.v4.prefix, 24);
     assert_int_equal(spec.net.mac[0] & 3, 2); /* one card, locally administered */
@@ -412,6 +405,7 @@ static void words_are_read(void **state)
     assert_int_equal(spec.net.v4.prefix, 16);
     assert_int_equal(spec.net.v6.prefix, 64);
     assert_memory_equal(spec.net.mac, "\6\0\xaa\0\0\x09", 6);
+    char text[SM_RESOLV_TEXT_MAX + 1];
     sm_guest_net_resolv_text(&spec.net, text);
     assert_string_equal(text, "nameserver 10.1.0.1\nnameserver fd00::1\noptions edns0\n");
 
@@ -423,6 +417,7 @@ static void words_are_read(void **state)
 
 static void nonsense_is_refused(void **state)
 {
+    (void)state;
     static const char *const bad[] = {"", ",ip=10.1.2.3/16", "sixteen-letters-", "a/b", "a b",
         "tap%d", "..", ".", "a:b", "t,", "t,ip", "t,ip=", "t,ip=10.1.2.3", "t,ip=10.1.2.3/33",
         "t,ip=10.1.2.3/0", "t,ip=10.1.2.3/1x", "t,ip=127.0.0.1/8", "t,ip=224.0.0.1/8",
@@ -435,12 +430,10 @@ static void nonsense_is_refused(void **state)
         "t,mac=02-00-00-00-00-01", "t,dns=x", "t,dns=127.0.0.1",
         "t,dns=10.0.0.1,dns=10.0.0.2,dns=10.0.0.3,dns=10.0.0.4", "t,mtu=1500"};
     struct sm_tap_spec spec;
-    char text[2000];
-
-    (void)state;
     for (size_t i = 0; i < SM_ARRAY_LEN(bad); i++)
         if (sm_tap_spec_parse(bad[i], &spec, NULL) != -SM_EINVAL)
             fail_msg("'%s' was not refused", bad[i]);
+    char text[2000];
     memset(text, 'x', sizeof(text) - 1);
     text[sizeof(text) - 1] = '\0';
     assert_int_equal(sm_tap_spec_parse(text, &spec, NULL), -SM_EINVAL);
@@ -448,6 +441,7 @@ static void nonsense_is_refused(void **state)
 
 static void name_servers_that_a_guest_can_reach(void **state)
 {
+    (void)state;
     static const struct {
         const char *conf, *text;
     } cases[] = {
@@ -456,17 +450,15 @@ static void name_servers_that_a_guest_can_reach(void **state)
         {"nameserver 127.0.0.53\nnameserver fe80::1%lo\n", "nameserver 10.0.2.2\noptions edns0\n"},
         {"", "nameserver 10.0.2.2\noptions edns0\n"},
     };
-
-    (void)state;
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
-        char path[] = "/tmp/sm-test-resolv-XXXXXX", text[SM_RESOLV_TEXT_MAX + 1];
+        char path[] = "/tmp/sm-test-resolv-XXXXXX";
         int fd = mkstemp(path);
-        struct sm_tap_spec spec;
-
         assert_true(write(fd, cases[i].conf, strlen(cases[i].conf)) >= 0);
         close(fd);
+        struct sm_tap_spec spec;
         assert_int_equal(sm_tap_spec_parse("t", &spec, NULL), 0);
         sm_guest_net_resolvers(&spec.net, path);
+        char text[SM_RESOLV_TEXT_MAX + 1];
         sm_guest_net_resolv_text(&spec.net, text);
         assert_string_equal(text, cases[i].text);
         unlink(path);
@@ -479,7 +471,6 @@ static int make_tap(const char *name, int flags)
 {
     struct ifreq req = {.ifr_flags = (short)flags};
     int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-
     strcpy(req.ifr_name, name);
     if (fd < 0 || ioctl(fd, TUNSETIFF, &req) != 0)
         _exit(10);
@@ -497,13 +488,14 @@ static void use_interfaces(void)
 {
     sm_error err;
     uint16_t mtu = 0;
-    int fd = -1, again = -1, tap, value = 0;
-
+    int fd = -1;
+    int again = -1;
+    int value = 0;
     CHECK(sm_tap_open("sm0", &fd, &mtu, &err) == 0 && mtu == 1500); /* made */
     CHECK(ioctl(fd, TUNGETVNETHDRSZ, &value) == 0 && value == SM_NET_HDR);
     CHECK(sm_tap_open("sm0", &again, &mtu, &err) == -SM_EBUSY && again == -1);
     close(fd);
-    tap = make_tap("sm1", IFF_TAP | IFF_NO_PI);
+    int tap = make_tap("sm1", IFF_TAP | IFF_NO_PI);
     CHECK(ioctl(tap, TUNSETPERSIST, 1) == 0 && ioctl(tap, TUNSETOWNER, 12345) == 0);
     close(tap);
     CHECK(sm_tap_open("sm1", &fd, &mtu, &err) == 0);
@@ -525,19 +517,17 @@ static void use_interfaces(void)
 
 static void interfaces_and_what_is_in_the_way(void **state)
 {
-    int status;
-    pid_t pid;
-
     (void)state;
     if (access("/dev/net/tun", R_OK | W_OK) != 0)
         skip();
-    pid = fork();
+    pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
         if (unshare(CLONE_NEWNET) != 0)
             _exit(11);
         use_interfaces();
     }
+    int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
     if (WIFEXITED(status) && (WEXITSTATUS(status) == 10 || WEXITSTATUS(status) == 11))
         skip(); /* not permitted */
@@ -561,6 +551,5 @@ int main(void)
         cmocka_unit_test(name_servers_that_a_guest_can_reach),
         cmocka_unit_test(interfaces_and_what_is_in_the_way),
     };
-
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,10 +19,9 @@ static void check(
     const char *text, const char *ip, unsigned host, unsigned guest, unsigned protocol)
 {
     struct sm_port_spec spec;
-    char addr[SM_IP_TEXT];
-
     if (sm_port_spec_parse(text, &spec, NULL))
         fail_msg("'%s' was refused", text);
+    char addr[SM_IP_TEXT];
     assert_string_equal(sm_ip_format(&spec.ip, addr), ip);
     assert_int_equal(spec.host_port, host);
     assert_int_equal(spec.guest_port, guest);
@@ -31,11 +30,10 @@ static void check(
 
 static void test_text(void **state)
 {
+    (void)state;
     static const char *const bad[] = {"", "0", "x", "80:", "65536", "80/sctp", "80/", ":", "1:2:3",
         "1.2.3.4", "1.2.3.4:80", "[::1]80", "[::1]:80", "[1.2.3.4]:1:2", "::1:80:80", "-1", "80:0",
         "1.2.3.4:1:2:3", "80 ", "+80"};
-
-    (void)state;
     check("80", "127.0.0.1", 0, 80, 6);
     check("8080:80", "127.0.0.1", 8080, 80, 6);
     check(":80", "127.0.0.1", 0, 80, 6);
@@ -45,7 +43,6 @@ static void test_text(void **state)
     check("[::1]:8080:80", "::1", 8080, 80, 6);
     for (size_t i = 0; i < SM_ARRAY_LEN(bad); i++) {
         struct sm_port_spec spec;
-
         if (sm_port_spec_parse(bad[i], &spec, NULL) == 0)
             fail_msg("'%s' was accepted", bad[i]);
     }
@@ -54,9 +51,8 @@ static void test_text(void **state)
 static struct sm_port_spec publish(struct ports_fixture *f, const char *text)
 {
     struct sm_port_spec spec;
-    sm_error err;
-
     assert_int_equal(sm_port_spec_parse(text, &spec, NULL), 0);
+    sm_error err;
     if (sm_ports_publish(f->ports, &spec, &err))
         fail_msg("%s", err.message);
     assert_true(spec.host_port != 0);
@@ -68,10 +64,8 @@ static int client(const struct sm_port_spec *spec);
 /* A socket belongs to who made it. */
 static int other_users_client(const struct sm_port_spec *spec)
 {
-    int fd;
-
     setfsuid(65534);
-    fd = client(spec);
+    int fd = client(spec);
     setfsuid(0);
     return fd;
 }
@@ -82,7 +76,6 @@ static int client(const struct sm_port_spec *spec)
         .sin_port = htons(spec->host_port),
         .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, (spec->protocol == 6 ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, 0);
-
     assert_true(fd >= 0);
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
@@ -94,16 +87,14 @@ static void test_tcp(void **state)
     struct ports_fixture *f = *state;
     struct sm_port_spec spec = publish(f, "80");
     int fd = client(&spec);
-    struct vg_packet request, p;
-    char buf[16];
-
     assert_int_equal(send(fd, "GET", 3, 0), 3); /* before the guest has answered */
-    request = ports_answer(f, 80, 6);
-    p = ports_packet(f);
+    struct vg_packet request = ports_answer(f, 80, 6);
+    struct vg_packet p = ports_packet(f);
     assert_int_equal(p.op, VG_RW);
     assert_int_equal(p.len, 3);
     assert_memory_equal(p.data, "GET", 3);
     vg_send(&f->g, request.dst_port, request.src_port, VG_RW, 0, "page", 4);
+    char buf[16];
     assert_int_equal(recv(fd, buf, sizeof(buf), 0), 4);
     assert_memory_equal(buf, "page", 4);
 
@@ -124,9 +115,8 @@ static void test_guest_refuses(void **state)
     struct sm_port_spec spec = publish(f, "81");
     int fd = client(&spec);
     struct vg_packet request = ports_packet(f);
-    char c;
-
     vg_send(&f->g, request.dst_port, request.src_port, VG_RST, 0, NULL, 0);
+    char c;
     assert_true(recv(fd, &c, 1, 0) <= 0);
     close(fd);
 }
@@ -136,16 +126,13 @@ static void test_udp(void **state)
     struct ports_fixture *f = *state;
     struct sm_port_spec spec = publish(f, "53/udp");
     int one = client(&spec), two = client(&spec);
-    struct vg_packet first, second, p;
-    char buf[16];
-
     assert_int_equal(send(one, "question", 8, 0), 8);
-    first = ports_answer(f, 53, 17);
-    p = ports_packet(f);
+    struct vg_packet first = ports_answer(f, 53, 17);
+    struct vg_packet p = ports_packet(f);
     assert_int_equal(p.len, 10);
     assert_memory_equal(p.data, "\10\0question", 10);
     assert_int_equal(send(two, "other", 5, 0), 5);
-    second = ports_answer(f, 53, 17);
+    struct vg_packet second = ports_answer(f, 53, 17);
     assert_int_not_equal(first.src_port, second.src_port);
     p = ports_packet(f);
     assert_memory_equal(p.data, "\5\0other", 7);
@@ -154,6 +141,7 @@ static void test_udp(void **state)
     vg_send(&f->g, first.dst_port, first.src_port, VG_RW, 0, "\0a\2\0b", 5);
     vg_send(&f->g, second.dst_port, second.src_port, VG_RW, 0, "\3\0two", 5);
     vg_send(&f->g, first.dst_port, first.src_port, VG_RW, 0, "c", 1);
+    char buf[16];
     assert_int_equal(recv(one, buf, sizeof(buf), 0), 1);
     assert_memory_equal(buf, "a", 1);
     assert_int_equal(recv(one, buf, sizeof(buf), 0), 2);
@@ -169,10 +157,9 @@ static void test_strangers(void **state)
 {
     struct ports_fixture *f = *state;
     struct sm_port_spec tcp = publish(f, "0.0.0.0::80"), udp = publish(f, "53/udp");
-    int fd;
-
     if (geteuid() != 0)
         skip();
+    int fd;
     for (int round = 0; round < 2; round++) {
         fd = other_users_client(&tcp);
         ports_answer(f, 80, 6 | SM_WIRE_PROXY_OUTSIDE);
@@ -195,23 +182,20 @@ static void test_strangers_at_found(void **state)
     struct ports_fixture *f = *state;
     struct sm_port_spec tcp = {.ip = sm_ip_from_v4(0x7f000001), .guest_port = 80, .found = true};
     struct sm_port_spec udp = tcp;
-    struct sm_ports_counters counters;
     int64_t deadline = sm_deadline(PATIENCE_MS);
-    struct vg_packet p;
-    char c;
-    int fd;
-
     if (geteuid() != 0)
         skip();
     tcp.protocol = 6;
     udp.protocol = 17;
     assert_int_equal(sm_ports_publish(f->ports, &tcp, NULL), 0);
     assert_int_equal(sm_ports_publish(f->ports, &udp, NULL), 0);
-    fd = other_users_client(&tcp);
+    int fd = other_users_client(&tcp);
+    char c;
     assert_true(recv(fd, &c, 1, 0) <= 0);
     close(fd);
     fd = other_users_client(&udp);
     assert_int_equal(send(fd, "x", 1, 0), 1);
+    struct sm_ports_counters counters;
     do {
         if (sm_deadline_left(deadline) == 0)
             fail_msg("nobody was sent away");
@@ -220,6 +204,7 @@ static void test_strangers_at_found(void **state)
     } while (counters.strangers < 2);
     usleep(100000);
     close(fd);
+    struct vg_packet p;
     assert_false(vg_recv(&f->g, &p));
     sm_ports_get_counters(f->ports, &counters);
     assert_int_equal(counters.strangers, 2);
@@ -232,7 +217,6 @@ static void test_strangers_at_found(void **state)
 static void come_and_go(void *arg)
 {
     int fd = client(arg);
-
     assert_int_equal(send(fd, "x", 1, 0), 1);
     close(fd);
 }
@@ -245,10 +229,9 @@ static void test_who_is_gone_is_a_stranger(void **state)
     struct sm_port_spec found = {
         .ip = sm_ip_from_v4(0x7f000001), .guest_port = 81, .protocol = 6, .found = true};
     struct sm_ports_counters counters = {0};
-    struct vg_packet p;
-
     assert_int_equal(sm_ports_publish(f->ports, &found, NULL), 0);
     sm_loop_run(f->loop, come_and_go, &found);
+    struct vg_packet p;
     while (counters.strangers == 0) {
         assert_false(vg_recv(&f->g, &p));
         usleep(1000);
@@ -273,7 +256,6 @@ static int setup_few_streams(void **state)
 static void expect_refusal(int fd)
 {
     char c;
-
     assert_true(recv(fd, &c, 1, 0) <= 0);
     close(fd);
 }
@@ -284,10 +266,9 @@ static void test_strangers_leave_room(void **state)
     struct ports_fixture *f = *state;
     struct sm_port_spec spec = publish(f, "80");
     struct vg_packet first = {0};
-    int strangers[STREAMS / 2], owner[STREAMS / 2], next;
-
     if (geteuid() != 0)
         skip();
+    int strangers[STREAMS / 2];
     for (int i = 0; i < STREAMS / 2; i++) {
         strangers[i] = other_users_client(&spec);
         struct vg_packet p = ports_answer(f, 80, 6 | SM_WIRE_PROXY_OUTSIDE);
@@ -295,6 +276,7 @@ static void test_strangers_leave_room(void **state)
             first = p;
     }
     expect_refusal(other_users_client(&spec));
+    int owner[STREAMS / 2];
     for (int i = 0; i < STREAMS / 2; i++) {
         owner[i] = client(&spec);
         ports_answer(f, 80, 6);
@@ -302,7 +284,7 @@ static void test_strangers_leave_room(void **state)
     expect_refusal(client(&spec));
     vg_send(&f->g, first.dst_port, first.src_port, VG_RST, 0, NULL, 0);
     expect_refusal(strangers[0]);
-    next = other_users_client(&spec);
+    int next = other_users_client(&spec);
     ports_answer(f, 80, 6 | SM_WIRE_PROXY_OUTSIDE);
     close(next);
     for (int i = 0; i < STREAMS / 2; i++) {
@@ -316,7 +298,6 @@ static void wait_sessions(struct ports_fixture *f, unsigned sessions, unsigned d
 {
     int64_t deadline = sm_deadline(PATIENCE_MS);
     struct sm_ports_counters c;
-
     do {
         sm_ports_get_counters(f->ports, &c);
         if (sm_deadline_left(deadline) == 0)
@@ -344,7 +325,6 @@ static void test_strangers_sessions(void **state)
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
     for (int i = 0; i < SM_PORTS_SESSIONS + 2; i++) {
         bool stranger = i <= THEIRS;
-
         fd[i] = stranger ? other_users_client(&spec) : client(&spec);
         assert_int_equal(send(fd[i], "x", 1, 0), 1);
         wait_sessions(f,
@@ -358,16 +338,16 @@ static void test_strangers_sessions(void **state)
 static void test_taken_and_withdrawn(void **state)
 {
     struct ports_fixture *f = *state;
-    struct sm_port_spec spec = publish(f, "80"), same = spec, list[4];
+    struct sm_port_spec spec = publish(f, "80");
+    struct sm_port_spec same = spec;
     sm_error err;
-    int fd;
-
     assert_int_equal(sm_ports_publish(f->ports, &same, &err), -SM_EBUSY);
+    struct sm_port_spec list[4];
     assert_int_equal(sm_ports_list(f->ports, list, 4), 1);
     assert_int_equal(list[0].host_port, spec.host_port);
     sm_ports_withdraw(f->ports, &spec);
     assert_int_equal(sm_ports_list(f->ports, list, 4), 0);
-    fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_in to = {.sin_family = AF_INET,
         .sin_port = htons(spec.host_port),
         .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

@@ -28,7 +28,6 @@ static size_t put_records(uint8_t *records, const struct said *said, size_t n)
     for (size_t i = 0; i < n; i++) {
         struct sm_wire_socket s = {
             .protocol = said[i].protocol, .family = said[i].family, .port = said[i].port};
-
         memcpy(s.address, said[i].address, sizeof(s.address));
         sm_wire_socket_store(records + i * SM_WIRE_SOCKET_SIZE, &s);
     }
@@ -37,6 +36,7 @@ static size_t put_records(uint8_t *records, const struct said *said, size_t n)
 
 static void test_pick(void **state)
 {
+    (void)state;
     static const struct said said[] = {
         {UDP, 4, 53, {0}},
         {TCP, 6, 443, {[10] = 0xff, 0xff}},
@@ -58,10 +58,8 @@ static void test_pick(void **state)
     static const uint16_t tcp[] = {80, 443};
     uint8_t records[SM_ARRAY_LEN(said) * SM_WIRE_SOCKET_SIZE];
     struct sm_wire_sockets m = {.records = {.data = records}};
-    struct sm_listener found[SM_LISTENERS_MAX];
-
-    (void)state;
     m.records.len = (uint32_t)put_records(records, said, SM_ARRAY_LEN(said));
+    struct sm_listener found[SM_LISTENERS_MAX];
     assert_int_equal(sm_listeners_pick(&m, found), SM_ARRAY_LEN(tcp) + 1);
     for (size_t i = 0; i < SM_ARRAY_LEN(tcp); i++) {
         assert_int_equal(found[i].port, tcp[i]);
@@ -73,15 +71,14 @@ static void test_pick(void **state)
 
 static void test_pick_bounds(void **state)
 {
+    (void)state;
     static struct said said[SM_LISTENERS_MAX + 10];
     static uint8_t records[sizeof(said) / sizeof(said[0]) * SM_WIRE_SOCKET_SIZE];
     struct sm_wire_sockets m = {.records = {.data = records}};
-    struct sm_listener found[SM_LISTENERS_MAX];
-
-    (void)state;
     for (size_t i = 0; i < SM_ARRAY_LEN(said); i++)
         said[i] = (struct said){.protocol = TCP, .family = 4, .port = (uint16_t)(1 + i)};
     m.records.len = (uint32_t)put_records(records, said, SM_ARRAY_LEN(said));
+    struct sm_listener found[SM_LISTENERS_MAX];
     assert_int_equal(sm_listeners_pick(&m, found), SM_LISTENERS_MAX);
 }
 
@@ -96,7 +93,6 @@ struct watched {
 static int setup_with(void **state, unsigned max_streams)
 {
     struct watched *w = calloc(1, sizeof(*w));
-
     assert_non_null(w);
     assert_int_equal(ports_setup_with((void **)&w->ports, max_streams, true), 0);
     assert_int_equal(sm_listeners_create(w->ports->loop, w->ports->vsock, w->ports->ports, NULL,
@@ -119,7 +115,6 @@ static int setup_one_stream(void **state)
 static int teardown(void **state)
 {
     struct watched *w = *state;
-
     sm_listeners_destroy(w->listeners);
     ports_teardown((void **)&w->ports);
     free(w);
@@ -129,16 +124,15 @@ static int teardown(void **state)
 /* The guest is asked, and takes the connection. */
 static void be_asked(struct watched *w)
 {
-    struct vg_packet request = ports_packet(w->ports), first;
-    struct sm_wire_frame frame;
-
+    struct vg_packet request = ports_packet(w->ports);
     assert_int_equal(request.op, VG_REQUEST);
     assert_int_equal(request.dst_port, SM_WIRE_PORT);
     w->agent_port = request.dst_port;
     w->host_port = request.src_port;
     vg_send(&w->ports->g, w->agent_port, w->host_port, VG_RESPONSE, 0, NULL, 0);
-    first = ports_packet(w->ports);
+    struct vg_packet first = ports_packet(w->ports);
     assert_int_equal(first.op, VG_RW);
+    struct sm_wire_frame frame;
     assert_int_equal(sm_wire_parse(first.data, first.len, &frame), 1);
     assert_int_equal(frame.type, SM_WIRE_WATCH);
 }
@@ -150,10 +144,10 @@ static void send_bytes(struct watched *w, const void *bytes, size_t len)
 
 static void say(struct watched *w, const struct said *said, size_t n)
 {
-    uint8_t records[8 * SM_WIRE_SOCKET_SIZE], bytes[sizeof(records) + 64];
+    uint8_t records[8 * SM_WIRE_SOCKET_SIZE];
+    uint8_t bytes[sizeof(records) + 64];
     struct sm_wire_writer writer = {.buf = bytes, .cap = sizeof(bytes)};
     struct sm_wire_sockets m = {.records = {.data = records}};
-
     m.records.len = (uint32_t)put_records(records, said, n);
     sm_wire_put_sockets(&writer, &m);
     assert_false(writer.failed);
@@ -164,7 +158,6 @@ static void say(struct watched *w, const struct said *said, size_t n)
 static void wait_ports(struct watched *w, size_t n, struct sm_port_spec *specs)
 {
     int64_t deadline = sm_deadline(PATIENCE_MS);
-
     while (sm_ports_list(w->ports->ports, specs, 8) != n) {
         if (sm_deadline_left(deadline) == 0)
             fail_msg("there are no %zu ports", n);
@@ -177,14 +170,14 @@ static void test_found_and_withdrawn(void **state)
     static const struct said first[] = {{TCP, 4, 80, {0}}, {UDP, 4, 53, {0}}, {TCP, 4, 81, {0}}},
                              second[] = {{TCP, 4, 81, {0}}};
     struct watched *w = *state;
-    struct sm_port_spec asked, specs[8];
-
+    struct sm_port_spec asked;
     assert_int_equal(sm_port_spec_parse("81", &asked, NULL), 0);
     assert_int_equal(sm_ports_publish(w->ports->ports, &asked, NULL), 0);
     sm_listeners_watch(w->listeners);
     sm_listeners_watch(w->listeners); /* does not ask twice */
     be_asked(w);
     say(w, first, SM_ARRAY_LEN(first));
+    struct sm_port_spec specs[8];
     wait_ports(w, 3, specs); /* 81 was published, and has no second one */
     assert_true(specs[0].found && specs[0].guest_port == 53 && specs[0].protocol == UDP);
     assert_true(specs[1].found && specs[1].guest_port == 80 && specs[1].host_port != 0);
@@ -197,9 +190,8 @@ static void test_found_and_withdrawn(void **state)
 static void lose_by(struct watched *w, const void *bytes, size_t len)
 {
     static const struct said said[] = {{TCP, 4, 80, {0}}};
-    struct sm_port_spec specs[8];
-
     say(w, said, 1);
+    struct sm_port_spec specs[8];
     wait_ports(w, 1, specs);
     send_bytes(w, bytes, len);
     wait_ports(w, 0, specs);
@@ -211,7 +203,6 @@ static void test_nonsense(void **state)
     static const uint8_t other_type[SM_WIRE_HEADER] = {[4] = SM_WIRE_OK},
                          too_long[SM_WIRE_HEADER] = {0, 0, 1, 0, SM_WIRE_SOCKETS};
     struct watched *w = *state;
-
     sm_listeners_watch(w->listeners);
     be_asked(w);
     lose_by(w, other_type, sizeof(other_type));
@@ -228,14 +219,12 @@ static void test_no_stream_left(void **state)
     struct watched *w = *state;
     struct sm_port_spec spec;
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct vg_packet taken;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
     assert_int_equal(sm_port_spec_parse("80", &spec, NULL), 0);
     assert_int_equal(sm_ports_publish(w->ports->ports, &spec, NULL), 0);
     to.sin_port = htons(spec.host_port);
     assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
-    taken = ports_answer(w->ports, 80, TCP);
+    struct vg_packet taken = ports_answer(w->ports, 80, TCP);
     sm_listeners_watch(w->listeners);
     usleep(2000 * SM_LISTENERS_DELAY_MS);
     vg_send(&w->ports->g, taken.dst_port, taken.src_port, VG_RST, 0, NULL, 0);
@@ -249,7 +238,6 @@ static int enter(const char *path)
 {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
     snprintf(to.sun_path, sizeof(to.sun_path), "%s", path);
     assert_true(fd >= 0);
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
@@ -262,16 +250,14 @@ static void test_front_door(void **state)
     static const struct sm_listener known[] = {
         {.port = 80, .protocol = TCP, .family = 4}, {.port = 90, .protocol = TCP, .family = 4}};
     struct watched *w = *state;
-    struct sm_port_spec asked;
-    char dir[] = "/tmp/sm-listeners-XXXXXX", path[64], said[4];
-    int fd;
-
+    char dir[] = "/tmp/sm-listeners-XXXXXX";
     assert_non_null(mkdtemp(dir));
+    char path[64];
     snprintf(path, sizeof(path), "%s/door", dir);
     assert_int_equal(sm_ports_front_door(w->ports->ports, path, NULL), 0);
 
     /* It speaks before there is a port; once there are, it gets to the first. */
-    fd = enter(path);
+    int fd = enter(path);
     assert_int_equal(send(fd, "GET", 3, 0), 3);
     sm_listeners_set(w->listeners, known, 2);
     ports_answer(w->ports, 80, TCP);
@@ -279,6 +265,7 @@ static void test_front_door(void **state)
     close(fd);
     assert_int_equal(ports_packet(w->ports).op, VG_SHUTDOWN);
 
+    struct sm_port_spec asked;
     /* It says nothing, and one that was asked for is there. */
     assert_int_equal(sm_port_spec_parse("70", &asked, NULL), 0);
     assert_int_equal(sm_ports_publish(w->ports->ports, &asked, NULL), 0);
@@ -296,6 +283,7 @@ static void test_front_door(void **state)
 
     fd = enter(path);
     assert_int_equal(send(fd, "CONNECT 65536\n", 14, 0), 14);
+    char said[4];
     assert_int_equal(recv(fd, said, 4, MSG_WAITALL), 4);
     assert_memory_equal(said, "ERR ", 4);
     close(fd);

@@ -23,7 +23,6 @@ struct pair {
 static void name(int fd, struct sockaddr_storage *addr)
 {
     socklen_t len = sizeof(*addr);
-
     memset(addr, 0, sizeof(*addr));
     assert_int_equal(getsockname(fd, (struct sockaddr *)addr, &len), 0);
 }
@@ -33,7 +32,6 @@ static int bound(int family, int type)
     struct sockaddr_in a4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct sockaddr_in6 a6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
     int fd = socket(family, type | SOCK_CLOEXEC, 0);
-
     assert_true(fd >= 0);
     assert_int_equal(family == AF_INET ? bind(fd, (struct sockaddr *)&a4, sizeof(a4))
                                        : bind(fd, (struct sockaddr *)&a6, sizeof(a6)),
@@ -46,7 +44,6 @@ static struct pair make(int family, int type, unsigned uid, bool connected)
 {
     struct pair p = {.here = bound(family, type)};
     int listener = p.here;
-
     name(p.here, &p.local);
     if (type == SOCK_STREAM)
         assert_int_equal(listen(listener, 1), 0);
@@ -66,14 +63,12 @@ static struct pair make(int family, int type, unsigned uid, bool connected)
 static void check(enum sm_peer_source source)
 {
     struct sm_peer_owner o = SM_PEER_OWNER_INIT;
-
     o.source[0] = o.source[1] = source;
 
     for (int i = 0; i < 12; i++) {
         int family = i % 2 ? AF_INET6 : AF_INET, type = i < 6 ? SOCK_STREAM : SOCK_DGRAM;
         uint8_t protocol = type == SOCK_STREAM ? 6 : 17;
         bool stranger = i % 6 / 2 == 1, connected = type == SOCK_STREAM || i % 6 / 2 == 2;
-
         if (stranger && geteuid() != 0)
             continue;
         struct pair p = make(family, type, stranger ? 65534 : geteuid(), connected);
@@ -105,7 +100,6 @@ static void test_lists_only_without_an_answer(void **state)
     for (int i = 0; i < 2; i++) {
         struct sm_peer_owner o = SM_PEER_OWNER_INIT;
         struct pair p = make(AF_INET, i ? SOCK_STREAM : SOCK_DGRAM, geteuid(), true);
-
         close(p.peer);
         assert_false(sm_peer_owner_is_us(&o, i ? 6 : 17, &p.from, &p.local));
         if (o.source[i] == SM_PEER_IS_TOLD)
@@ -119,10 +113,9 @@ static void test_lists_only_without_an_answer(void **state)
 
 static void test_lists_cost_their_share(void **state)
 {
+    (void)state;
     struct sm_peer_owner o = SM_PEER_OWNER_INIT;
     struct pair p = make(AF_INET, SOCK_STREAM, geteuid(), true);
-
-    (void)state;
     o.source[1] = SM_PEER_IS_LISTED;
     assert_true(sm_peer_owner_is_us(&o, 6, &p.from, &p.local));
     assert_true(o.cost_ns > 0);
@@ -139,11 +132,10 @@ static void test_lists_cost_their_share(void **state)
 /* 0 is a descriptor as any other. */
 static void test_descriptor_0(void **state)
 {
+    (void)state;
     struct sm_peer_owner o = SM_PEER_OWNER_INIT;
     struct pair p = make(AF_INET, SOCK_STREAM, geteuid(), true);
     int kept = fcntl(0, F_DUPFD_CLOEXEC, 3);
-
-    (void)state;
     close(0);
     assert_true(sm_peer_owner_is_us(&o, 6, &p.from, &p.local));
     assert_true(sm_peer_owner_is_us(&o, 6, &p.from, &p.local));
@@ -160,10 +152,9 @@ static void test_descriptor_0(void **state)
 
 static void test_not_loopback(void **state)
 {
+    (void)state;
     struct sm_peer_owner o = SM_PEER_OWNER_INIT;
     struct pair p = make(AF_INET, SOCK_STREAM, geteuid(), true);
-
-    (void)state;
     ((struct sockaddr_in *)(void *)&p.from)->sin_addr.s_addr = htonl(0x0a000001);
     assert_false(sm_peer_owner_is_us(&o, 6, &p.from, &p.local));
     close(p.peer);
@@ -181,6 +172,5 @@ int main(void)
         cmocka_unit_test(test_descriptor_0),
         cmocka_unit_test(test_not_loopback),
     };
-
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,23 +13,24 @@
 
 static void test_udp_to_host(void **state)
 {
-    uint16_t port, closed;
+    (void)state;
+    uint16_t port;
+    uint16_t closed;
     int host = loopback_socket(SOCK_DGRAM, &port), other = loopback_socket(SOCK_DGRAM, &closed);
     char text[64];
-    uint8_t frame[RX_SIZE], buf[64];
-    struct sm_frame parsed;
     struct sockaddr_in from;
     socklen_t from_len = sizeof(from);
     struct pollfd p = {.fd = other, .events = POLLIN};
-
-    (void)state;
     snprintf(text, sizeof(text), "layer all\nallow host-loopback:%u\n", port);
     struct fixture *f = start(text, 0);
     send_udp(f, false, &sm_subnet_v4.gateway, 4000, port, "ping", 4);
     p.fd = host;
     assert_int_equal(poll(&p, 1, PATIENCE_MS), 1);
+    uint8_t buf[64];
     assert_int_equal(recvfrom(host, buf, sizeof(buf), 0, (struct sockaddr *)&from, &from_len), 4);
     assert_int_equal(sendto(host, "pong!", 5, 0, (struct sockaddr *)&from, from_len), 5);
+    uint8_t frame[RX_SIZE];
+    struct sm_frame parsed;
     expect(f, SM_IP_UDP, frame, sizeof(frame), &parsed);
     assert_true(sm_ip_equal(&parsed.src, &sm_subnet_v4.gateway));
     assert_int_equal(parsed.sport, port);
@@ -52,17 +53,17 @@ static void test_udp_to_host(void **state)
 /* A driver that resets the card, as one that is bound anew does, finds the network as it was. */
 static void test_card_is_reset(void **state)
 {
+    (void)state;
     uint16_t port;
     int host = loopback_socket(SOCK_DGRAM, &port);
     char text[64];
-    uint8_t frame[RX_SIZE], buf[64];
-    struct sm_frame parsed;
     struct sockaddr_in from;
     socklen_t from_len = sizeof(from);
-
-    (void)state;
     snprintf(text, sizeof(text), "layer all\nallow host-loopback:%u\n", port);
     struct fixture *f = start(text, 0);
+    uint8_t frame[RX_SIZE];
+    uint8_t buf[64];
+    struct sm_frame parsed;
     for (int i = 0; i < 3; i++) {
         send_udp(f, false, &sm_subnet_v4.gateway, 4000, port, "ping", 4);
         assert_int_equal(
@@ -78,25 +79,25 @@ static void test_card_is_reset(void **state)
 
 static void test_tcp_to_host(void **state)
 {
-    uint16_t port;
-    int host = loopback_socket(SOCK_STREAM, &port), conn;
-    uint8_t frame[RX_SIZE];
-    struct sm_frame parsed;
-    char text[64], buf[16];
-    uint32_t seq = 1000, ack;
-
     (void)state;
+    uint16_t port;
+    int host = loopback_socket(SOCK_STREAM, &port);
+    uint32_t seq = 1000;
     assert_int_equal(listen(host, 4), 0);
+    char text[64];
     snprintf(text, sizeof(text), "layer public\nallow host-loopback:%u\n", port);
     struct fixture *f = start(text, 0);
     send_tcp(f, &sm_subnet_v4.gateway, 5000, port, seq++, 0, SM_TCP_SYN, "");
+    uint8_t frame[RX_SIZE];
+    struct sm_frame parsed;
     expect(f, SM_IP_TCP, frame, sizeof(frame), &parsed);
     assert_int_equal(parsed.tcp_flags & (SM_TCP_SYN | 0x10), SM_TCP_SYN | 0x10);
-    ack = sm_load_be32(frame + 34 + 4) + 1;
+    uint32_t ack = sm_load_be32(frame + 34 + 4) + 1;
     send_tcp(f, &sm_subnet_v4.gateway, 5000, port, seq, ack, 0x18, "hello");
     seq += 5;
-    conn = accept4(host, NULL, NULL, SOCK_CLOEXEC);
+    int conn = accept4(host, NULL, NULL, SOCK_CLOEXEC);
     assert_true(conn >= 0);
+    char buf[16];
     assert_int_equal(recv(conn, buf, sizeof(buf), 0), 5);
     assert_memory_equal(buf, "hello", 5);
     assert_int_equal(send(conn, "world", 5, 0), 5);
@@ -117,19 +118,17 @@ static void test_tcp_to_host(void **state)
 /* A listener on the host's loopback: by none of its names may the guest get there. */
 static void test_loopback_is_closed(void **state)
 {
+    (void)state;
     uint16_t port;
     int host = loopback_socket(SOCK_STREAM, &port);
     static const char *const names[] = {"127.0.0.1", "0.0.0.0", "10.0.2.2"};
-    uint8_t frame[RX_SIZE];
-    struct sm_frame parsed;
     struct pollfd p = {.fd = host, .events = POLLIN};
-
-    (void)state;
     assert_int_equal(listen(host, 4), 0);
     struct fixture *f = start("", 0);
+    uint8_t frame[RX_SIZE];
+    struct sm_frame parsed;
     for (size_t i = 0; i < SM_ARRAY_LEN(names); i++) {
         struct sm_ip ip;
-
         assert_true(sm_ip_parse(names[i], &ip));
         send_tcp(f, &ip, 5000, port, 1, 0, SM_TCP_SYN, "");
         expect(f, SM_IP_TCP, frame, sizeof(frame), &parsed);
@@ -144,14 +143,14 @@ static void test_loopback_is_closed(void **state)
 /* Gateway and name server have an address before libslirp is there. */
 static void test_arp(void **state)
 {
-    uint8_t request[42] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, reply[64];
-
     (void)state;
+    uint8_t request[42] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
     struct fixture *f = start("layer none\n", 0);
     memcpy(request + 6, sm_user_net_mac, 6);
     memcpy(request + 12, "\x08\x06\0\1\x08\0\6\4\0\1", 10);
     memcpy(request + 22, sm_user_net_mac, 6);
     memcpy(request + 28, "\x0a\0\2\x0f\0\0\0\0\0\0\x0a\0\2\2", 14);
+    uint8_t reply[64];
     for (int i = 2; i <= 3; i++) {
         request[41] = (uint8_t)i;
         send_frame(f, request, sizeof(request));
@@ -171,22 +170,21 @@ static void test_arp(void **state)
 
 static void test_ping_gateway(void **state)
 {
-    uint8_t frame[RX_SIZE], echo[14 + 20 + 16] = {0};
-    struct sm_frame parsed;
-    uint16_t sum;
-
     (void)state;
+    uint8_t echo[14 + 20 + 16] = {0};
     struct fixture *f = start("layer none\n", 0);
     memcpy(echo, gateway_mac, 6);
     memcpy(echo + 6, sm_user_net_mac, 6);
     echo[12] = 8;
     memcpy(echo + 14, "\x45\0\0\x24\0\0\0\0\x40\1\0\0\x0a\0\2\x0f\x0a\0\2\2", 20);
-    sum = sm_inet_finish(sm_inet_sum(echo + 14, 20, 0));
+    uint16_t sum = sm_inet_finish(sm_inet_sum(echo + 14, 20, 0));
     memcpy(echo + 24, &sum, 2);
     memcpy(echo + 34, "\x08\0\0\0\0\1\0\1abcdefgh", 16);
     sum = sm_inet_finish(sm_inet_sum(echo + 34, 16, 0));
     memcpy(echo + 36, &sum, 2);
     send_frame(f, echo, sizeof(echo));
+    uint8_t frame[RX_SIZE];
+    struct sm_frame parsed;
     expect(f, SM_IP_ICMP, frame, sizeof(frame), &parsed);
     assert_int_equal(parsed.icmp_type, 0);
     assert_memory_equal(frame + parsed.payload, "abcdefgh", 8);
@@ -198,7 +196,6 @@ static void test_ping_gateway(void **state)
 static size_t make_query(uint8_t *msg, const char *label)
 {
     size_t n = strlen(label);
-
     memcpy(msg, "\xab\xcd\x01\0\0\1\0\0\0\0\0\0", 12);
     msg[12] = (uint8_t)n;
     memcpy(msg + 13, label, n);
@@ -214,7 +211,6 @@ static void resolve(struct fixture *f, const char *label, const uint8_t addr[4],
     socklen_t from_len = sizeof(from);
     struct pollfd p = {.fd = f->resolver, .events = POLLIN};
     ssize_t n;
-
     do { /* after two seconds it is asked again: those of an earlier question are not meant */
         if (poll(&p, 1, PATIENCE_MS) != 1)
             fail_msg("the resolver was not asked for %s", label);
@@ -237,7 +233,6 @@ static void resolve(struct fixture *f, const char *label, const uint8_t addr[4],
 static bool resolver_was_asked(struct fixture *f)
 {
     struct pollfd p = {.fd = f->resolver, .events = POLLIN};
-
     return poll(&p, 1, 150) == 1;
 }
 
@@ -245,7 +240,6 @@ static bool resolver_was_asked(struct fixture *f)
 static unsigned dns_answer(struct fixture *f, bool v6, uint8_t *frame, size_t room)
 {
     struct sm_frame parsed;
-
     expect(f, SM_IP_UDP, frame, room, &parsed);
     assert_true(sm_ip_equal(&parsed.src, v6 ? &sm_subnet_v6.dns : &sm_subnet_v4.dns));
     assert_int_equal(parsed.sport, 53);
@@ -258,16 +252,14 @@ static void ask(struct fixture *f, bool v6, const char *label)
 {
     uint8_t msg[512];
     size_t n = make_query(msg, label);
-
     send_udp(f, v6, v6 ? &sm_subnet_v6.dns : &sm_subnet_v4.dns, 6000, 53, msg, n);
 }
 
 static void test_dns(void **state)
 {
-    uint8_t frame[RX_SIZE];
-
     (void)state;
     struct fixture *f = start("", 0);
+    uint8_t frame[RX_SIZE];
     for (int v6 = 0; v6 < 2; v6++) {
         ask(f, v6, "www");
         resolve(f, "www", (uint8_t[]){10, 1, 2, 3}, 60); /* private is fine without a policy */
@@ -278,13 +270,10 @@ static void test_dns(void **state)
 
 static void test_dns_policy(void **state)
 {
-    uint8_t frame[RX_SIZE];
-    struct sm_frame parsed;
-    struct sm_ip target;
-
     (void)state;
     struct fixture *f = start("layer none\nallow *.example.com:9\ndeny bad.example.com\n", 0);
     ask(f, false, "bad");
+    uint8_t frame[RX_SIZE];
     assert_int_equal(dns_answer(f, false, frame, sizeof(frame)), 3);
     assert_false(resolver_was_asked(f));
     assert_int_equal(f->last, SM_VERDICT_NAME);
@@ -298,10 +287,12 @@ static void test_dns_policy(void **state)
     resolve(f, "rebind2", (uint8_t[]){127, 0, 0, 1}, 60);
     assert_int_equal(dns_answer(f, false, frame, sizeof(frame)), 3);
 
+    struct sm_ip target;
     /* Not known yet: refused. After the answer the same address is let through, on the one port. */
     assert_true(sm_ip_parse("1.1.1.1", &target));
     assert_null(sm_names_find(&sm_user_net_egress(f->backend)->names, &target, 0));
     send_udp(f, false, &target, 7000, 9, "x", 1);
+    struct sm_frame parsed;
     expect(f, SM_IP_ICMP, frame, sizeof(frame), &parsed);
     ask(f, false, "ok");
     resolve(f, "ok", (uint8_t[]){1, 1, 1, 1}, 60);
@@ -315,13 +306,12 @@ static void test_dns_policy(void **state)
 
 static void test_dns_silence_is_bounded(void **state)
 {
-    struct fixture *f = start("", 0);
-    uint8_t frame[RX_SIZE];
-
     (void)state;
+    struct fixture *f = start("", 0);
     close(f->resolver); /* refused at once: SERVFAIL after the tries, not after their time */
     f->resolver = -1;
     ask(f, false, "www");
+    uint8_t frame[RX_SIZE];
     assert_int_equal(dns_answer(f, false, frame, sizeof(frame)), 2);
     stop(f);
 }
@@ -330,11 +320,10 @@ static void test_dns_silence_is_bounded(void **state)
 
 static void test_socket_limit(void **state)
 {
+    (void)state;
     uint16_t port;
     int host = loopback_socket(SOCK_DGRAM, &port);
     char text[64];
-
-    (void)state;
     snprintf(text, sizeof(text), "layer all\nallow host-loopback:%u\n", port);
     struct fixture *f = start(text, 8);
     for (unsigned i = 0; i < 200; i++)
@@ -349,6 +338,7 @@ static void test_socket_limit(void **state)
 
 static void test_backlog_is_bounded(void **state)
 {
+    (void)state;
     uint16_t port;
     int host = loopback_socket(SOCK_DGRAM, &port);
     uint8_t buf[1400] = {0};
@@ -356,15 +346,13 @@ static void test_backlog_is_bounded(void **state)
     struct sockaddr_in from;
     socklen_t from_len = sizeof(from);
     int64_t deadline = sm_deadline(PATIENCE_MS);
-    uint8_t frame[RX_SIZE];
-    struct sm_frame parsed;
-
-    (void)state;
     snprintf(text, sizeof(text), "layer all\nallow host-loopback:%u\n", port);
     struct fixture *f = start(text, 0);
     send_udp(f, false, &sm_subnet_v4.gateway, 4000, port, "x", 1);
     recvfrom(host, buf, sizeof(buf), 0, (struct sockaddr *)&from, &from_len);
     sendto(host, "first", 5, 0, (struct sockaddr *)&from, from_len);
+    uint8_t frame[RX_SIZE];
+    struct sm_frame parsed;
     expect(f, SM_IP_UDP, frame, sizeof(frame), &parsed);
     /* The guest takes nothing more, the host goes on. */
     while (atomic_load(&sm_user_net_counters(f->backend)->backlog_limit) == 0) {
@@ -394,6 +382,5 @@ int main(void)
         cmocka_unit_test(test_socket_limit),
         cmocka_unit_test(test_backlog_is_bounded),
     };
-
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

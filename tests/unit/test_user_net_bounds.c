@@ -42,10 +42,9 @@ static size_t allocated(void)
 static size_t status_kib(const char *name)
 {
     FILE *in = fopen("/proc/self/status", "re");
-    char line[128];
     size_t kib = 0;
-
     assert_non_null(in);
+    char line[128];
     while (fgets(line, sizeof(line), in)) {
         if (strncmp(line, name, strlen(name)) == 0)
             kib = strtoul(line + strlen(name) + 1, NULL, 10);
@@ -58,7 +57,6 @@ static size_t status_kib(const char *name)
 static size_t allocated(void)
 {
     size_t data = status_kib("VmData") << 10, rss = status_kib("VmRSS") << 10;
-
     print_message("         VmRSS %zu KiB, VmData %zu KiB\n", rss >> 10, data >> 10);
     return SM_MAX(data, rss);
 }
@@ -67,7 +65,6 @@ static size_t allocated(void)
 static void assert_bounded(size_t connections)
 {
     size_t now = allocated(), bound = SLACK + connections * CONNECTION;
-
     print_message("         %zu KiB more, the bound is %zu KiB\n",
         now > at_start ? (now - at_start) >> 10 : 0, bound >> 10);
     assert_true(now <= at_start + bound);
@@ -87,10 +84,8 @@ static void do_burst(void *arg)
     static const struct virtio_net_hdr_v1 hdr;
     static uint8_t frame[65536 + 64];
     struct burst *b = arg;
-
     for (unsigned i = 0; i < b->n; i++) {
         size_t len = b->make(b->arg, i, frame);
-
         b->f->backend->ops->send(b->f->backend, &hdr, frame, len);
     }
     b->f->backend->ops->sent_all(b->f->backend);
@@ -100,7 +95,6 @@ static void burst(
     struct fixture *f, unsigned n, size_t (*make)(void *arg, unsigned i, uint8_t *frame), void *arg)
 {
     struct burst b = {.f = f, .n = n, .make = make, .arg = arg};
-
     sm_loop_run(f->loop, do_burst, &b);
 }
 
@@ -115,8 +109,6 @@ struct segment {
 static size_t make_segment(uint8_t *frame, const struct segment *s)
 {
     uint8_t *ip = frame + 14, *tcp = ip + 20, pseudo[12] = {0};
-    uint16_t sum;
-
     memset(frame, 0, 14 + 40);
     memcpy(frame, gateway_mac, 6);
     memcpy(frame + 6, sm_user_net_mac, 6);
@@ -127,7 +119,7 @@ static size_t make_segment(uint8_t *frame, const struct segment *s)
     ip[9] = SM_IP_TCP;
     memcpy(ip + 12, sm_subnet_v4.guest.b + 12, 4);
     memcpy(ip + 16, s->dst.b + 12, 4);
-    sum = sm_inet_finish(sm_inet_sum(ip, 20, 0));
+    uint16_t sum = sm_inet_finish(sm_inet_sum(ip, 20, 0));
     memcpy(ip + 10, &sum, 2);
     sm_store_be16(tcp, s->sport);
     sm_store_be16(tcp + 2, s->dport);
@@ -156,7 +148,6 @@ struct server {
 static struct server serve(void)
 {
     struct server s;
-
     s.fd = loopback_socket(SOCK_STREAM, &s.port);
     assert_int_equal(listen(s.fd, 4096), 0);
     snprintf(s.policy, sizeof(s.policy), "layer all\nallow host-loopback:%u\n", s.port);
@@ -168,15 +159,14 @@ static struct server serve(void)
 static int open_connection(
     struct fixture *f, const struct server *server, uint16_t sport, struct segment *s)
 {
-    uint8_t frame[RX_SIZE];
-    struct sm_frame parsed;
-
     *s = (struct segment){.dst = sm_subnet_v4.gateway,
         .sport = sport,
         .dport = server->port,
         .seq = 1000,
         .flags = SM_TCP_ACK};
     send_tcp(f, &s->dst, sport, server->port, s->seq++, 0, SM_TCP_SYN, "");
+    uint8_t frame[RX_SIZE];
+    struct sm_frame parsed;
     do {
         expect(f, SM_IP_TCP, frame, sizeof(frame), &parsed);
     } while (parsed.dport != sport || !(parsed.tcp_flags & SM_TCP_SYN));
@@ -188,7 +178,6 @@ static int open_connection(
 static size_t gap_of_one(void *arg, unsigned i, uint8_t *frame)
 {
     struct segment s = *(struct segment *)arg;
-
     s.seq += 2 + 2 * (i % 32000);
     s.len = 1;
     return make_segment(frame, &s);
@@ -197,13 +186,12 @@ static size_t gap_of_one(void *arg, unsigned i, uint8_t *frame)
 /* Segments of a byte, the first never sent. */
 static void test_out_of_order(void **state)
 {
+    (void)state;
     struct server server = serve();
     struct fixture *f = start(server.policy, 0);
     struct segment s[8];
     int conn[8];
     char text[8] = "";
-
-    (void)state;
     for (int i = 0; i < 8; i++)
         conn[i] = open_connection(f, &server, (uint16_t)(5000 + i), &s[i]);
     for (int i = 0; i < 8; i++)
@@ -222,10 +210,9 @@ static void test_out_of_order(void **state)
 
 static size_t in_order(void *arg, unsigned i, uint8_t *frame)
 {
+    (void)i;
     struct segment *s = arg;
     size_t len = make_segment(frame, s);
-
-    (void)i;
     s->seq += (uint32_t)s->len;
     return len;
 }
@@ -234,15 +221,14 @@ static size_t in_order(void *arg, unsigned i, uint8_t *frame)
  * its window. */
 static void test_half_around(void **state)
 {
-    static struct sm_flows flows;
+    (void)state;
     struct segment s = {.dst = sm_subnet_v4.gateway, .sport = 5000, .dport = 80};
     struct sm_flow *flow = malloc(sizeof(*flow));
+    s.flags = SM_TCP_SYN;
     uint8_t frame[256];
     struct sm_frame f;
-
-    (void)state;
-    s.flags = SM_TCP_SYN;
     sm_frame_parse(frame, make_segment(frame, &s), &f);
+    static struct sm_flows flows;
     sm_flows_insert(&flows, flow, frame, &f, 0);
     s.flags = SM_TCP_ACK;
     s.ack = 5000;
@@ -262,13 +248,12 @@ static void test_half_around(void **state)
 /* The order comes about by itself: from behind, within what may wait. */
 static void test_reordered(void **state)
 {
+    (void)state;
     struct server server = serve();
     struct fixture *f = start(server.policy, 0);
     struct segment s;
     int conn = open_connection(f, &server, 5000, &s);
     char text[64] = "";
-
-    (void)state;
     for (int round = 0; round < 20; round++) {
         for (int i = 9; i >= 0; i--)
             send_tcp(f, &s.dst, 5000, server.port, s.seq + 2 * (uint32_t)i, s.ack, 0x18,
@@ -292,24 +277,20 @@ static size_t first_fragment(void *arg, unsigned i, uint8_t *frame)
         .dport = 80,
         .payload = data,
         .len = sizeof(data)};
-    size_t len;
-    uint16_t sum;
-
     assert_true(sm_ip_parse(arg, &p.dst));
-    len = sm_frame_make_udp(frame, 2048, &p);
+    size_t len = sm_frame_make_udp(frame, 2048, &p);
     sm_store_be16(frame + 18, (uint16_t)i); /* identification */
     sm_store_be16(frame + 20, 0x2000);
     memset(frame + 24, 0, 2);
-    sum = sm_inet_finish(sm_inet_sum(frame + 14, 20, 0));
+    uint16_t sum = sm_inet_finish(sm_inet_sum(frame + 14, 20, 0));
     memcpy(frame + 24, &sum, 2);
     return len;
 }
 
 static void test_fragments(void **state)
 {
-    struct fixture *f = start("", 0);
-
     (void)state;
+    struct fixture *f = start("", 0);
     burst(f, 3000, first_fragment, (void *)(uintptr_t) "198.51.100.2");
     assert_bounded(0);
     stop(f);
@@ -332,7 +313,6 @@ static void test_silent_guest(void **state)
     struct fixture *f = start(text, 0);
     for (unsigned i = 0; i < PORTS; i++) {
         socklen_t len = sizeof(from[i]);
-
         send_udp(f, false, &sm_subnet_v4.gateway, (uint16_t)(4000 + i), port, "x", 1);
         assert_true(recvfrom(host, buf, sizeof(buf), 0, (struct sockaddr *)&from[i], &len) == 1);
     }
@@ -360,7 +340,6 @@ static size_t syn_with_data(void *arg, unsigned i, uint8_t *frame)
         .seq = 1,
         .flags = SM_TCP_SYN,
         .len = i % 2 ? 65000 : 0};
-
     assert_true(sm_ip_parse(arg, &s.dst));
     return make_segment(frame, &s);
 }
@@ -368,14 +347,11 @@ static size_t syn_with_data(void *arg, unsigned i, uint8_t *frame)
 static size_t big_echo(void *arg, unsigned i, uint8_t *frame)
 {
     struct segment s = {.len = 65000};
-    size_t len;
-    uint16_t sum;
-
     assert_true(sm_ip_parse(arg, &s.dst));
-    len = make_segment(frame, &s);
+    size_t len = make_segment(frame, &s);
     frame[23] = SM_IP_ICMP;
     memset(frame + 24, 0, 2);
-    sum = sm_inet_finish(sm_inet_sum(frame + 14, 20, 0));
+    uint16_t sum = sm_inet_finish(sm_inet_sum(frame + 14, 20, 0));
     memcpy(frame + 24, &sum, 2);
     memset(frame + 34, 0, 8);
     frame[34] = SM_ICMP_ECHO;
@@ -388,12 +364,10 @@ static size_t big_echo(void *arg, unsigned i, uint8_t *frame)
 /* Connections and echo requests that nobody answers: the frame waits with each. */
 static void test_unanswered(void **state)
 {
-    struct fixture *f;
-
     (void)state;
     if (!swallows)
         skip();
-    f = start("", 0);
+    struct fixture *f = start("", 0);
     burst(f, 2000, syn_with_data, (void *)(uintptr_t) "198.51.100.2");
     burst(f, 2000, big_echo, (void *)(uintptr_t) "198.51.100.3");
     assert_true(atomic_load(&sm_user_net_counters(f->backend)->sockets) >= 256);
@@ -443,17 +417,15 @@ static void test_full_connections(void **state)
 /* Peers that have closed, and a guest that does not: these connections end only to make room. */
 static void test_oldest_makes_room(void **state)
 {
+    (void)state;
     struct server server = serve();
     struct fixture *f = start(server.policy, 8);
     uint8_t frame[RX_SIZE];
     struct sm_frame parsed;
     struct segment s[9];
     int64_t begin = sm_now_ms();
-
-    (void)state;
     for (int i = 0; i < 8; i++) {
         int conn = open_connection(f, &server, (uint16_t)(5000 + i), &s[i]);
-
         shutdown(conn, SHUT_WR);
         do {
             expect(f, SM_IP_TCP, frame, sizeof(frame), &parsed);
@@ -478,23 +450,22 @@ static void test_oldest_makes_room(void **state)
 /* UDP alone cannot take all sockets; and what could not be made is not counted as closed. */
 static void test_room_for_tcp(void **state)
 {
+    (void)state;
     struct server server = serve();
     struct fixture *f = start("layer all\nallow host-loopback\n", 8);
-    struct rlimit files, none;
-    struct segment s;
-
-    (void)state;
     for (unsigned i = 0; i < 200; i++)
         send_udp(f, false, &sm_subnet_v4.gateway, (uint16_t)(10000 + i), 9, "x", 1);
     assert_int_equal(atomic_load(&sm_user_net_counters(f->backend)->sockets), 6);
+    struct rlimit files;
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
-    none = files;
+    struct rlimit none = files;
     none.rlim_cur = 3;
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
     for (uint16_t i = 0; i < 3; i++)
         send_tcp(f, &sm_subnet_v4.gateway, 5000 + i, server.port, 1, 0, SM_TCP_SYN, "");
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
     assert_int_equal(atomic_load(&sm_user_net_counters(f->backend)->sockets), 6);
+    struct segment s;
     close(open_connection(f, &server, 6000, &s));
     stop(f);
     close(server.fd);
@@ -505,7 +476,6 @@ static bool make_swallow(void)
 {
     struct ifreq request = {.ifr_name = "swallow", .ifr_flags = IFF_TUN | IFF_NO_PI};
     int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC); /* open until the end */
-
     return fd >= 0 && ioctl(fd, TUNSETIFF, &request) == 0 &&
            write_text("/proc/sys/net/ipv4/ping_group_range", "0 0") &&
            system("ip link set swallow up && ip addr add 198.51.100.1/24 dev swallow") == 0;
@@ -525,7 +495,6 @@ int main(void)
         cmocka_unit_test(test_room_for_tcp),
     };
     struct rlimit files;
-
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = SM_MIN(files.rlim_max, 8192u);
         setrlimit(RLIMIT_NOFILE, &files);

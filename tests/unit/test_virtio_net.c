@@ -42,7 +42,6 @@ static bool fake_send(
     struct sm_net_backend *b, const struct virtio_net_hdr_v1 *hdr, uint8_t *frame, size_t len)
 {
     struct fake_backend *fake = fake_of(b);
-
     if (fake->busy)
         return false;
     fake->sends++;
@@ -88,7 +87,6 @@ static const struct sm_net_backend_ops fake_ops = {
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-
     assert_non_null(f);
     fg_init(&f->fg);
     assert_int_equal(sm_loop_create(&f->loop, NULL), 0);
@@ -104,7 +102,6 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct fixture *f = *state;
-
     sm_virtio_destroy(f->dev);
     sm_loop_destroy(f->loop);
     sm_bell_close(&f->env.irq);
@@ -126,7 +123,6 @@ static void notify(struct fixture *f, unsigned q)
 static uint64_t put(struct fixture *f, const void *hdr, size_t len)
 {
     uint64_t gpa = fg_alloc(&f->fg, SM_NET_HDR + len + 1);
-
     memcpy(fg_ptr(&f->fg, gpa), hdr, SM_NET_HDR);
     for (size_t i = 0; i < len; i++)
         fg_ptr(&f->fg, gpa)[SM_NET_HDR + i] = (uint8_t)i;
@@ -144,7 +140,6 @@ static const uint8_t plain[SM_NET_HDR];
 static void test_config(void **state)
 {
     struct fixture *f = *state;
-
     assert_int_equal(fg_reg(f->dev, 0x100), 0x03020102);
     assert_int_equal(fg_reg(f->dev, 0x104), 0x00010504); /* rest of the MAC, link up */
     assert_int_equal(fg_reg(f->dev, 0x108), 1 | 1400 << 16);
@@ -153,8 +148,6 @@ static void test_config(void **state)
 static void test_transmit(void **state)
 {
     struct fixture *f = *state;
-    uint32_t id;
-
     probe(f, UINT64_MAX, 16);
     assert_int_equal(f->backend->configured, 1);
     transmit(f, plain, 100);
@@ -162,6 +155,7 @@ static void test_transmit(void **state)
     assert_int_equal(f->backend->batches, 1);
     assert_int_equal(f->backend->len, 100);
     assert_int_equal(f->backend->frame[99], 99);
+    uint32_t id;
     assert_true(fg_used(&f->q[SM_NET_TX], &id, NULL));
     assert_int_equal(sm_virtio_net_counters(f->dev)->tx_frames, 1);
 }
@@ -178,7 +172,6 @@ static void test_bad_headers(void **state)
         {1, 9, 54, 0, 100, 0, 34, 0, 16, 0},        /* no such type */
     };
     struct fixture *f = *state;
-
     probe(f, UINT64_MAX, 16);
     for (size_t i = 0; i < SM_ARRAY_LEN(bad); i++)
         transmit(f, bad[i], 100);
@@ -196,7 +189,6 @@ static void test_bad_headers(void **state)
 static void test_no_offload_without_negotiation(void **state)
 {
     struct fixture *f = *state;
-
     probe(f, SM_VIRTIO_F_VERSION_1, 16);
     assert_int_equal(f->backend->features, 0);
     transmit(f, (uint8_t[SM_NET_HDR]){1, 0, 0, 0, 0, 0, 34, 0, 16, 0}, 100);
@@ -207,7 +199,6 @@ static void test_no_offload_without_negotiation(void **state)
 static void test_lengths(void **state)
 {
     struct fixture *f = *state;
-
     probe(f, UINT64_MAX, 16);
     transmit(f, plain, 0);
     transmit(f, plain, 13);
@@ -223,7 +214,6 @@ static void test_lengths(void **state)
 static void test_transmit_pressure(void **state)
 {
     struct fixture *f = *state;
-
     probe(f, UINT64_MAX, 16);
     f->backend->busy = true;
     transmit(f, plain, 60);
@@ -251,13 +241,11 @@ static void test_receive_merged(void **state)
     struct fixture *f = *state;
     const struct virtio_net_hdr_v1 hdr = {.flags = VIRTIO_NET_HDR_F_DATA_VALID};
     uint8_t frame[250];
-    uint64_t gpa[3];
-    uint32_t id, len;
-
     for (size_t i = 0; i < sizeof(frame); i++)
         frame[i] = (uint8_t)i;
     probe(f, UINT64_MAX, 16);
     assert_false(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame)));
+    uint64_t gpa[3];
     offer(f, &gpa[0], 100);
     offer(f, &gpa[1], 100);
     notify(f, SM_NET_RX);
@@ -270,6 +258,8 @@ static void test_receive_merged(void **state)
     notify(f, SM_NET_RX);
     assert_int_equal(f->backend->ready, 2);
     assert_true(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame)));
+    uint32_t id;
+    uint32_t len;
     assert_false(fg_used(&f->q[SM_NET_RX], &id, &len)); /* not shown yet */
     sm_virtio_net_flush(f->dev);
     assert_true(fg_used(&f->q[SM_NET_RX], &id, &len));
@@ -289,16 +279,14 @@ static void test_receive_merged(void **state)
 static void test_answer_while_sending(void **state)
 {
     struct fixture *f = *state;
-    uint64_t gpa[4];
-    uint32_t id;
-    unsigned head;
-
     probe(f, UINT64_MAX, 16);
+    uint64_t gpa[4];
     for (unsigned i = 0; i < 4; i++)
         offer(f, &gpa[i], 100);
     f->backend->answer = 250;
-    head = fg_send(&f->q[SM_NET_TX], put(f, plain, 60), SM_NET_HDR + 60, 0, 0);
+    unsigned head = fg_send(&f->q[SM_NET_TX], put(f, plain, 60), SM_NET_HDR + 60, 0, 0);
     notify(f, SM_NET_TX);
+    uint32_t id;
     assert_true(fg_used(&f->q[SM_NET_TX], &id, NULL));
     assert_int_equal(id, head);
     sm_virtio_net_flush(f->dev);
@@ -312,9 +300,8 @@ static void test_receive_unmerged(void **state)
     struct fixture *f = *state;
     const struct virtio_net_hdr_v1 hdr = {.flags = 0};
     uint8_t frame[250] = {1};
-    uint64_t gpa;
-
     probe(f, SM_VIRTIO_F_VERSION_1, 16);
+    uint64_t gpa;
     offer(f, &gpa, 100);
     offer(f, &gpa, 300);
     assert_true(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame))); /* will never fit */
@@ -330,9 +317,8 @@ static void test_useless_buffers(void **state)
     struct fixture *f = *state;
     const struct virtio_net_hdr_v1 hdr = {.flags = 0};
     uint8_t frame[60] = {1};
-    uint64_t gpa;
-
     probe(f, UINT64_MAX, 16);
+    uint64_t gpa;
     offer(f, &gpa, 12);
     assert_true(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame)));
     assert_int_equal(sm_virtio_net_counters(f->dev)->rx_dropped, 1);
@@ -344,9 +330,8 @@ static void test_tiny_buffers_are_bounded(void **state)
     struct fixture *f = *state;
     const struct virtio_net_hdr_v1 hdr = {.flags = 0};
     uint8_t frame[1000] = {1};
-    uint64_t gpa;
-
     probe(f, UINT64_MAX, 256);
+    uint64_t gpa;
     offer(f, &gpa, 13);
     for (int i = 0; i < 200; i++)
         offer(f, &gpa, 1);
@@ -362,7 +347,6 @@ static void test_save_and_load(void **state)
     struct fixture other = {.fg = f->fg, .loop = f->loop, .env = f->env};
     struct sm_virtio_state saved = {0};
     const uint8_t new_mac[6] = {2, 9, 9, 9, 9, 9};
-
     probe(f, UINT64_MAX, 16);
     transmit(f, plain, 60);
     sm_virtio_save(f->dev, &saved);
@@ -390,7 +374,6 @@ static void test_a_link_that_comes_or_stays(void **state)
 {
     struct fixture *f = *state;
     struct sm_virtio_state saved = {0};
-
     probe(f, UINT64_MAX, 16);
     for (uint64_t had_link = 0; had_link <= 1; had_link++) {
         fg_interrupts(f->dev);
@@ -406,10 +389,9 @@ static void test_a_link_that_comes_or_stays(void **state)
 
 static void test_checksum(void **state)
 {
+    (void)state;
     struct virtio_net_hdr_v1 hdr = {.flags = 1, .csum_start = 1, .csum_offset = 2};
     uint8_t frame[8] = {9, 1, 2, 0, 4, 5, 6, 7};
-
-    (void)state;
     /* 0102 + 0004 + 0506 + 07(00) = 0d0c; not of it: f2f3 */
     sm_net_complete_checksum(&hdr, frame, sizeof(frame));
     assert_memory_equal(frame, "\x09\x01\x02\xf2\xf3\x05\x06\x07", 8);

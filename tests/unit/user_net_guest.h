@@ -42,7 +42,6 @@ struct fixture {
 static inline void on_denied(void *arg, const struct sm_denial *d)
 {
     struct fixture *f = arg;
-
     f->last = d->verdict;
     snprintf(f->last_name, sizeof(f->last_name), "%s", d->name ? d->name : "");
     atomic_fetch_add(&f->reports, 1);
@@ -53,7 +52,6 @@ static inline int loopback_socket(int type, uint16_t *port)
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(addr);
     int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
-
     assert_true(fd >= 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&addr, &len), 0);
@@ -75,14 +73,11 @@ static inline struct fixture *start(const char *policy_text, unsigned max_socket
     struct sm_policy policy = {0};
     struct sm_user_net_config config = {
         .policy = &policy, .denied = on_denied, .denied_arg = f, .max_sockets = max_sockets};
-    FILE *out;
-    int fd;
-
     assert_non_null(f);
     f->resolver = loopback_socket(SOCK_DGRAM, &f->resolver_port);
     strcpy(f->conf, "/tmp/sm-test-resolv-XXXXXX");
-    fd = mkstemp(f->conf);
-    out = fdopen(fd, "w");
+    int fd = mkstemp(f->conf);
+    FILE *out = fdopen(fd, "w");
     assert_non_null(out);
     fprintf(out, "# test\nsearch x\nnameserver [127.0.0.1]:%u\n", f->resolver_port);
     fclose(out);
@@ -113,7 +108,6 @@ static inline void stop(struct fixture *f)
 static inline void send_frame(struct fixture *f, const uint8_t *frame, size_t len)
 {
     int64_t deadline = sm_deadline(PATIENCE_MS);
-
     memset(fg_ptr(&f->fg, f->tx), 0, SM_NET_HDR);
     memcpy(fg_ptr(&f->fg, f->tx) + SM_NET_HDR, frame, len);
     fg_send(&f->q[SM_NET_TX], f->tx, (uint32_t)(SM_NET_HDR + len), 0, 0);
@@ -129,8 +123,8 @@ static inline void send_frame(struct fixture *f, const uint8_t *frame, size_t le
 static inline size_t receive(struct fixture *f, uint8_t *frame, size_t room, int timeout_ms)
 {
     int64_t deadline = sm_deadline(timeout_ms);
-    uint32_t id, len;
-
+    uint32_t id;
+    uint32_t len;
     while (!fg_used(&f->q[SM_NET_RX], &id, &len)) {
         if (sm_deadline_left(deadline) == 0)
             return 0;
@@ -157,7 +151,6 @@ static inline size_t expect(
 {
     for (int i = 0; i < 20; i++) {
         size_t len = receive(f, frame, room, PATIENCE_MS);
-
         if (len == 0)
             fail_msg("no frame of protocol %u came", protocol);
         sm_frame_parse(frame, len, parsed);
@@ -176,9 +169,6 @@ static inline size_t expect(
             return len;
         } else if (parsed->kind == SM_FRAME_IP && parsed->icmp_type == SM_ICMPV6_NS) {
             uint8_t reply[14 + 40 + 32] = {0};
-            uint32_t sum;
-            uint16_t done;
-
             memcpy(reply, frame + 6, 6);
             memcpy(reply + 6, sm_user_net_mac, 6);
             memcpy(reply + 12, "\x86\xdd\x60\0\0\0\0\x20\x3a\xff", 10);
@@ -190,8 +180,8 @@ static inline size_t expect(
             reply[78] = 2;
             reply[79] = 1;
             memcpy(reply + 80, sm_user_net_mac, 6);
-            sum = sm_inet_sum("\0\0\0\x20\0\0\0\x3a", 8, sm_inet_sum(reply + 22, 32, 0));
-            done = sm_inet_finish(sm_inet_sum(reply + 54, 32, sum));
+            uint32_t sum = sm_inet_sum("\0\0\0\x20\0\0\0\x3a", 8, sm_inet_sum(reply + 22, 32, 0));
+            uint16_t done = sm_inet_finish(sm_inet_sum(reply + 54, 32, sum));
             memcpy(reply + 56, &done, 2);
             send_frame(f, reply, sizeof(reply));
         }
@@ -212,7 +202,6 @@ static inline void send_udp(struct fixture *f, bool v6, const struct sm_ip *dst,
         .dport = dport,
         .payload = data,
         .len = len};
-
     send_frame(f, frame, sm_frame_make_udp(frame, sizeof(frame), &p));
 }
 
@@ -223,8 +212,6 @@ static inline void send_tcp(struct fixture *f, const struct sm_ip *dst, uint16_t
     uint8_t frame[256] = {0}, pseudo[12] = {0};
     size_t len = strlen(data), total = 20 + 20 + len;
     uint8_t *ip = frame + 14, *tcp = ip + 20;
-    uint16_t sum;
-
     memcpy(frame, gateway_mac, 6);
     memcpy(frame + 6, sm_user_net_mac, 6);
     frame[12] = 8;
@@ -234,7 +221,7 @@ static inline void send_tcp(struct fixture *f, const struct sm_ip *dst, uint16_t
     ip[9] = SM_IP_TCP;
     memcpy(ip + 12, sm_subnet_v4.guest.b + 12, 4);
     memcpy(ip + 16, dst->b + 12, 4);
-    sum = sm_inet_finish(sm_inet_sum(ip, 20, 0));
+    uint16_t sum = sm_inet_finish(sm_inet_sum(ip, 20, 0));
     memcpy(ip + 10, &sum, 2);
     *(uint16_t *)(void *)tcp = htons(sport);
     *(uint16_t *)(void *)(tcp + 2) = htons(dport);
@@ -257,7 +244,6 @@ static inline void send_tcp(struct fixture *f, const struct sm_ip *dst, uint16_t
 static inline void wait_sockets(struct fixture *f, unsigned want)
 {
     int64_t deadline = sm_deadline(PATIENCE_MS);
-
     while (atomic_load(&sm_user_net_counters(f->backend)->sockets) != want) {
         if (sm_deadline_left(deadline) == 0)
             fail_msg("%u sockets are open, want %u",
