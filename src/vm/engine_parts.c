@@ -1,6 +1,7 @@
 /* What every VM's machine has. See engine_parts.h. */
 #include "vm/engine_parts.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "devices/vsock/vsock.h"
@@ -14,6 +15,7 @@ void sm_engine_parts(struct sm_machine_part parts[SM_ENGINE_PARTS], const char *
     parts[n++] = sm_part_rng();
     parts[n++] = sm_part_balloon();
     parts[n++] = *net;
+    assert(n == SM_ENGINE_PARTS);
 }
 
 void sm_engine_parts_fingerprint(struct sm_fingerprint *f)

@@ -104,7 +104,9 @@ int main(void)
         system("ip addr add 8.8.4.4/32 dev lo && ip addr add 198.51.100.1/32 dev lo && "
                "ip route add local 192.0.2.0/24 dev lo && "
                "ip route add default dev lo && "
-               "ip -6 addr add 2600::7/128 dev lo nodad"))
+               "ip -6 addr add 2600::7/128 dev lo nodad && "
+               /* The kernel makes its route a moment later. */
+               "until ip -6 route get 2600::7 | grep -q ^local; do sleep 0.01; done"))
         return 77; /* skipped */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
