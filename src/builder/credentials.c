@@ -140,10 +140,16 @@ static int decode(const json_t *entry, struct sm_credentials *c, sm_error *err)
     return ok ? 0 : sm_error_set(err, SM_ENOMEM, "out of memory");
 }
 
+/* The credential helper of this registry alone; NULL: there is none. */
+static const char *helper_of(const json_t *root, const char *host)
+{
+    return json_string_value(find_entry(json_object_get(root, "credHelpers"), host));
+}
+
 static int find_in_file(const json_t *root, const char *host, const char *repository,
     struct sm_credentials *c, sm_error *err)
 {
-    const char *helper = json_string_value(find_entry(json_object_get(root, "credHelpers"), host));
+    const char *helper = helper_of(root, host);
     if (helper)
         return sm_helper_get(helper, helper_key(host), c, err);
     const json_t *auths = json_object_get(root, "auths");
@@ -252,8 +258,7 @@ int sm_credentials_store(
     int rc = change_begin(&c, authfile, err);
     if (rc)
         return rc;
-    const char *helper =
-        json_string_value(find_entry(json_object_get(c.root, "credHelpers"), host));
+    const char *helper = helper_of(c.root, host);
     if (helper)
         return sm_helper_store(helper, helper_key(host), user, password, err);
     auto_free char *pair = sm_basic_credentials(user, password);
@@ -273,8 +278,7 @@ int sm_credentials_erase(const char *host, const char *authfile, sm_error *err)
     int rc = change_begin(&c, authfile, err);
     if (rc)
         return rc;
-    const char *helper =
-        json_string_value(find_entry(json_object_get(c.root, "credHelpers"), host));
+    const char *helper = helper_of(c.root, host);
     if (helper)
         return sm_helper_erase(helper, helper_key(host), err);
     json_t *auths = json_object_get(c.root, "auths");

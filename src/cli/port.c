@@ -11,10 +11,8 @@
 #include "cli/print.h"
 #include "cli/values.h"
 
-enum { OPT_FORMAT = 256 };
-
 static const struct cli_option options[] = {
-    {OPT_FORMAT, "format", "text|json", "how to print it (text)"},
+    CLI_FORMAT_OPTION("text|json", "how to print it (text)"),
     {0},
 };
 
@@ -90,14 +88,9 @@ static int main_port(const struct cli_command *self, int argc, char **argv)
 {
     sm_vm_port ports[SM_VM_MAX_PORTS];
     size_t n;
-    bool json = false, udp = false;
+    bool json, udp = false;
     uint16_t wanted = 0;
-    int id;
-    while ((id = cli_next_option(self, argc, argv)) > 0) {
-        json = strcmp(optarg, "json") == 0;
-        if (!json && strcmp(optarg, "text") != 0)
-            return cli_fail_usage(self, "unknown format '%s'", optarg);
-    }
+    int id = cli_take_format(self, argc, argv, "text", &json);
     if (id != CLI_OPTIONS_END)
         return cli_options_exit(id);
     if (optind == argc || argc - optind > 2)

@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 struct fake_hv_rules {
-    bool any_thread, eventfds; /* it is not so awkward */
+    bool any_thread; /* it is not so awkward */
 };
 extern struct fake_hv_rules fake_hv;
 
