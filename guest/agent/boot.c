@@ -147,8 +147,6 @@ static void make_etc(const char *hostname)
 
 void boot(const char *hostname, const char *root)
 {
-    struct rlimit files = {.rlim_cur = OPEN_FILES_SOFT, .rlim_max = OPEN_FILES_HARD};
-
     must_mount("devtmpfs", "dev", "/dev", MS_NOSUID, NULL);
     open_streams();
     must_mount("tmpfs", "root", "/root", 0, "mode=755,size=100%");
@@ -175,7 +173,8 @@ void boot(const char *hostname, const char *root)
     network_up();
     set_kernel("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
     set_kernel("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
-    if (prlimit(0, RLIMIT_NOFILE, &files, NULL) !=
-        0) /* musl's setrlimit brings thread code along */
+    struct rlimit files = {.rlim_cur = OPEN_FILES_SOFT, .rlim_max = OPEN_FILES_HARD};
+    /* musl's setrlimit brings thread code along */
+    if (prlimit(0, RLIMIT_NOFILE, &files, NULL) != 0)
         die("cannot set limits", "", errno);
 }

@@ -158,29 +158,28 @@ static void start(struct spawn *s, const struct sm_wire_exec *m, struct launched
 
 bool launch(struct conn *c, const struct sm_wire_exec *m, struct launched *l)
 {
-    struct user user;
-    struct defaults defaults;
-    struct spawn s = {.argv = argv_store,
-        .envp = envp_store,
-        .cwd = m->cwd,
-        .user = &user,
-        .fds = {-1, -1, -1},
-        .tty = (m->flags & SM_WIRE_EXEC_TTY) != 0};
-    const char *what = "";
-
     *l = (struct launched){.pid = -1, .in = -1, .out = {-1, -1}};
     if (vector(&m->argv, argv_store) == 0 || argv_store[0][0] == 0) {
         conn_error(c, SM_WIRE_E_NOT_FOUND, 0, "no command was given", NULL);
         return false;
     }
+    struct user user;
+    const char *what = "";
     int kind = user_find(m->user, &user, &what);
     if (kind != 0) {
         conn_error(c, (enum sm_wire_error_kind)kind, kind == SM_WIRE_E_INTERNAL ? errno : 0, what,
             " for user \"", m->user, "\"", NULL);
         return false;
     }
+    struct defaults defaults;
     environment(m, user.home, &defaults);
-    s.path = find_env("PATH");
+    struct spawn s = {.argv = argv_store,
+        .envp = envp_store,
+        .path = find_env("PATH"),
+        .cwd = m->cwd,
+        .user = &user,
+        .fds = {-1, -1, -1},
+        .tty = (m->flags & SM_WIRE_EXEC_TTY) != 0};
     start(&s, m, l);
     if (l->pid < 0)
         conn_error(c, s.kind, s.errnum, s.what,

@@ -87,9 +87,8 @@ static void greet_host(void)
 
 int main(void)
 {
-    struct utsname u = {0};
-
     boot(setting("sm_hostname", ""), setting("sm_root", "/dev/pmem0"));
+    struct utsname u = {0};
     (void)uname(&u); /* without a name, then */
     identity_init(draw_nonce(), u.nodename);
     if (requests_init() != 0)

@@ -191,13 +191,12 @@ static int open_netlink(void)
 
 void network_up(void)
 {
-    struct requests r = {.len = 0};
-    struct ifreq card = {.ifr_name = CARD};
     int fd = open_netlink();
-
     if (fd < 0)
         die("cannot open ", "netlink", errno);
+    struct requests r = {.len = 0};
     link_up(&r, LOOPBACK);
+    struct ifreq card = {.ifr_name = CARD};
     if (ioctl(fd, SIOCGIFINDEX, &card) == 0) { /* a machine may have no card */
         no_link_local_address(&r, card.ifr_ifindex);
         link_up(&r, card.ifr_ifindex);
@@ -226,15 +225,14 @@ const uint8_t *system_card_address(bool v6)
 
 int system_set_network(const struct sm_wire_set_network *m, const char **what)
 {
-    struct requests r = {.len = 0};
-    struct ifreq card = {.ifr_name = CARD};
-    int fd = open_netlink();
-
     *what = "cannot set up the network card";
+    int fd = open_netlink();
     if (fd < 0)
         return errno;
+    struct ifreq card = {.ifr_name = CARD};
     int e = ioctl(fd, SIOCGIFINDEX, &card) == 0 ? 0 : errno;
     if (e == 0) {
+        struct requests r = {.len = 0};
         leave(&r, card.ifr_ifindex);
         link_identity(&r, card.ifr_ifindex, m->mac.data, m->mtu);
         settle(&places[0], &m->address4, m->prefix4, &m->gateway4);

@@ -198,7 +198,6 @@ static bool destination(
     const struct link *l, bool v6, struct sockaddr_in *a4, struct sockaddr_in6 *a6)
 {
     const uint8_t *card = l->outside ? system_card_address(v6) : NULL;
-
     if (l->outside && !card)
         return false;
     *a4 = (struct sockaddr_in){.sin_family = AF_INET,
@@ -215,15 +214,13 @@ static bool destination(
 
 static bool begin(struct link *l, bool v6)
 {
-    struct sockaddr_in a4;
-    struct sockaddr_in6 a6;
     struct side *s = &l->side[GUEST];
-    int one = 1;
-
     if (s->source.fd >= 0)
         close(s->source.fd);
     s->source.fd = -1;
     l->tried6 = v6;
+    struct sockaddr_in a4;
+    struct sockaddr_in6 a6;
     if (!destination(l, v6, &a4, &a6))
         return false;
     int type = (l->udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK;
@@ -231,6 +228,7 @@ static bool begin(struct link *l, bool v6)
     s->source = loop_source(fd, link_ready, (unsigned)(l - links) * 2 + GUEST, l->generation);
     if (s->source.fd < 0)
         return false;
+    const int one = 1;
     if (!l->udp)
         (void)setsockopt(s->source.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     const struct sockaddr *to = v6 ? (const struct sockaddr *)&a6 : (const struct sockaddr *)&a4;
@@ -324,11 +322,10 @@ static void update_both(struct link *l)
 static void link_ready(unsigned index, uint32_t generation, uint32_t events)
 {
     struct link *l = &links[index / 2];
-    enum end end = index % 2 ? GUEST : HOST;
-    bool alive = true;
-
     if (l->state == LINK_FREE || l->generation != generation)
         return;
+    enum end end = index % 2 ? GUEST : HOST;
+    bool alive = true;
     if (l->state == LINK_FIRST) {
         alive = read_first(l);
     } else if (l->state == LINK_CONNECTING && end == GUEST) {

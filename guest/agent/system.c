@@ -117,13 +117,11 @@ static int draw_machine_id(void)
 
 int system_init(int etc, const char *hostname, const char **what)
 {
-    struct utsname u;
-    char text[TEXT_MAX];
-
     *what = "cannot open /dev/urandom";
     random_device = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
     if (random_device < 0)
         return errno;
+    struct utsname u;
     if (hostname[0] == 0) {
         *what = "cannot tell the host name";
         if (uname(&u) != 0)
@@ -135,6 +133,7 @@ int system_init(int etc, const char *hostname, const char **what)
             return errno;
     }
     *what = "cannot make hosts, hostname, resolv.conf and machine-id";
+    char text[TEXT_MAX];
     if (create_text(&resolver, etc, "resolv.conf", 0644) != 0 ||
         write_text(&resolver, RESOLV_CONF, sizeof(RESOLV_CONF) - 1) != 0 ||
         create_text(&hosts, etc, "hosts", 0644) != 0 ||

@@ -129,18 +129,18 @@ static bool keep(struct user *u, const char *name, const char *home)
 static int find_passwd(const char *path, const char *who, struct user *u, const char **what)
 {
     struct text t;
-    char *f[7];
-    uint32_t uid = 0, entry_uid, entry_gid;
-    bool numeric = number(who, &uid), found = false;
-
     if (load(path, &t) != 0) {
         unload(&t);
         *what = "cannot read /etc/passwd";
         return SM_WIRE_E_INTERNAL;
     }
     /* A name wins over a number, wherever it stands; of several lines the first. */
+    uint32_t uid = 0;
+    bool numeric = number(who, &uid), found = false;
+    char *f[7];
     for (size_t pos = 0; next_line(&t, &pos, f, 7);) {
         bool named = strcmp(f[0], who) == 0;
+        uint32_t entry_uid, entry_gid;
         if (!number(f[2], &entry_uid) || !number(f[3], &entry_gid) ||
             !(named || (numeric && !found && entry_uid == uid)) || !keep(u, f[0], f[5]))
             continue;
@@ -163,16 +163,16 @@ static int find_passwd(const char *path, const char *who, struct user *u, const 
 static int find_group(const char *path, const char *which, struct user *u, const char **what)
 {
     struct text t;
-    char *f[4];
-    uint32_t gid = 0, entry_gid;
-    bool numeric = which && number(which, &gid), found = false;
-
     if (load(path, &t) != 0) {
         unload(&t);
         *what = "cannot read /etc/group";
         return SM_WIRE_E_INTERNAL;
     }
+    uint32_t gid = 0;
+    bool numeric = which && number(which, &gid), found = false;
+    char *f[4];
     for (size_t pos = 0; !found && next_line(&t, &pos, f, 4);) {
+        uint32_t entry_gid;
         if (!number(f[2], &entry_gid))
             continue;
         if (which && strcmp(f[0], which) == 0) {
