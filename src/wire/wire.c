@@ -9,7 +9,7 @@
 
 #include "util/bytes.h"
 
-enum kind { U16, U32, U64, I32, STRING, BYTES, LIST };
+enum kind { U16, U32, U64, I32, STRING, BYTES, LIST, PROCESS };
 
 struct field {
     uint8_t kind;
@@ -52,6 +52,10 @@ struct field {
     {                                                                                              \
         LIST, CHECKED(s, m, struct sm_wire_list), 0                                                \
     }
+#define F_PROCESS(s, m)                                                                            \
+    {                                                                                              \
+        PROCESS, CHECKED(s, m, struct sm_wire_process), 0                                          \
+    }
 
 static const struct field hello_fields[] = {
     F_U32(hello, version),
@@ -77,6 +81,18 @@ static const struct field exec_fields[] = {
     F_STRING(exec, cwd, SM_WIRE_MAX_PATH),
     F_LIST(exec, argv),
     F_LIST(exec, env),
+    F_PROCESS(exec, process),
+};
+/* What follows its flags where these are not 0. */
+static const struct field process_fields[] = {
+    F_U64(process, bounding),
+    F_U64(process, ambient),
+    F_U32(process, umask),
+    F_I32(process, oom_score_adj),
+    F_BYTES(process, limits, SM_WIRE_MAX_LIMITS *SM_WIRE_LIMIT_SIZE),
+    F_LIST(process, groups),
+    F_LIST(process, sysctls),
+    F_LIST(process, tmpfs),
 };
 static const struct field attach_fields[] = {F_U32(attach, pid)};
 static const struct field started_fields[] = {F_U32(started, pid)};
@@ -298,50 +314,65 @@ static void take_list(struct cursor *c, struct sm_wire_list *out)
     *out = (struct sm_wire_list){.data = (const char *)p, .bytes = bytes, .count = count};
 }
 
+static void take_value(struct cursor *c, const struct field *f, void *structure)
+{
+    void *to = (uint8_t *)structure + f->offset;
+    const uint8_t *p;
+    switch ((enum kind)f->kind) {
+    case U16:
+        if ((p = take(c, 2)))
+            *(uint16_t *)to = sm_load_le16(p);
+        break;
+    case U32:
+        *(uint32_t *)to = take_u32(c);
+        break;
+    case I32:
+        *(int32_t *)to = (int32_t)take_u32(c);
+        break;
+    case U64:
+        if ((p = take(c, 8)))
+            *(uint64_t *)to = sm_load_le64(p);
+        break;
+    case STRING:
+        take_string(c, f->max, to);
+        break;
+    case BYTES: {
+        struct sm_wire_bytes *b = to;
+        b->len = take_u32(c);
+        if (b->len > f->max)
+            c->failed = true;
+        b->data = take(c, b->len);
+        break;
+    }
+    case LIST:
+        take_list(c, to);
+        break;
+    case PROCESS: /* take_process */
+        break;
+    }
+}
+
+static void take_process(struct cursor *c, struct sm_wire_process *p)
+{
+    *p = (struct sm_wire_process){.flags = take_u32(c)};
+    for (size_t i = 0; p->flags != 0 && i < SM_ARRAY_LEN(process_fields); i++)
+        take_value(c, &process_fields[i], p);
+}
+
 bool sm_wire_get(const struct sm_wire_frame *frame, enum sm_wire_type type, void *message)
 {
     const struct message *m = find(frame->type);
     if (!m || frame->type != type || !m->fields)
         return false;
     struct cursor c = {.p = frame->payload, .left = frame->len};
-    for (size_t i = 0; i < m->n_fields; i++) {
+    for (size_t i = 0; i < m->n_fields && !c.failed; i++) {
         const struct field *f = &m->fields[i];
-        void *to = (uint8_t *)message + f->offset;
-        const uint8_t *p;
-        switch ((enum kind)f->kind) {
-        case U16:
-            if ((p = take(&c, 2)))
-                *(uint16_t *)to = sm_load_le16(p);
-            break;
-        case U32:
-            *(uint32_t *)to = take_u32(&c);
-            break;
-        case I32:
-            *(int32_t *)to = (int32_t)take_u32(&c);
-            break;
-        case U64:
-            if ((p = take(&c, 8)))
-                *(uint64_t *)to = sm_load_le64(p);
-            break;
-        case STRING:
-            take_string(&c, f->max, to);
-            break;
-        case BYTES: {
-            struct sm_wire_bytes *b = to;
-            b->len = take_u32(&c);
-            if (b->len > f->max)
-                c.failed = true;
-            b->data = take(&c, b->len);
-            break;
-        }
-        case LIST:
-            take_list(&c, to);
-            break;
-        }
-        if (c.failed)
-            return false;
+        if (f->kind == PROCESS)
+            take_process(&c, (void *)((uint8_t *)message + f->offset));
+        else
+            take_value(&c, f, message);
     }
-    return c.left == 0;
+    return !c.failed && c.left == 0;
 }
 
 bool sm_wire_list_next(const struct sm_wire_list *list, uint32_t *cursor, const char **s)
@@ -362,6 +393,16 @@ bool sm_wire_sockets_get(const struct sm_wire_sockets *m, uint32_t i, struct sm_
     out->protocol = sm_load_le16(p + 2);
     out->port = sm_load_le16(p + 4);
     memcpy(out->address, p + 8, 16);
+    return true;
+}
+
+bool sm_wire_limit_get(const struct sm_wire_process *m, uint32_t i, struct sm_wire_limit *out)
+{
+    if (i >= m->limits.len / SM_WIRE_LIMIT_SIZE)
+        return false;
+    const uint8_t *p = (const uint8_t *)m->limits.data + (size_t)i * SM_WIRE_LIMIT_SIZE;
+    *out = (struct sm_wire_limit){
+        .resource = sm_load_le32(p), .soft = sm_load_le64(p + 4), .hard = sm_load_le64(p + 12)};
     return true;
 }
 
@@ -427,6 +468,49 @@ void sm_wire_data_header(uint8_t header[SM_WIRE_HEADER], enum sm_wire_type type,
     sm_store_le16(header + 6, 0);
 }
 
+static void put_value(struct sm_wire_writer *w, const struct field *f, const void *structure)
+{
+    const void *from = (const uint8_t *)structure + f->offset;
+    uint8_t b[8];
+    switch ((enum kind)f->kind) {
+    case U16:
+        sm_store_le16(b, *(const uint16_t *)from);
+        put_bytes(w, b, 2);
+        break;
+    case U32:
+    case I32:
+        put_u32(w, *(const uint32_t *)from);
+        break;
+    case U64:
+        sm_store_le64(b, *(const uint64_t *)from);
+        put_bytes(w, b, 8);
+        break;
+    case STRING:
+        put_string(w, *(const char *const *)from, f->max);
+        break;
+    case BYTES: {
+        const struct sm_wire_bytes *bytes = from;
+        if (bytes->len > f->max)
+            w->failed = true;
+        put_u32(w, bytes->len);
+        put_bytes(w, bytes->data, bytes->len);
+        break;
+    }
+    case LIST:
+        put_list(w, from);
+        break;
+    case PROCESS: /* put_process */
+        break;
+    }
+}
+
+static void put_process(struct sm_wire_writer *w, const struct sm_wire_process *p)
+{
+    put_u32(w, p->flags);
+    for (size_t i = 0; p->flags != 0 && i < SM_ARRAY_LEN(process_fields); i++)
+        put_value(w, &process_fields[i], p);
+}
+
 /* Header first, fields behind it, then the length is known; a frame that fails is taken back. */
 void sm_wire_put(struct sm_wire_writer *w, enum sm_wire_type type, const void *message)
 {
@@ -436,36 +520,10 @@ void sm_wire_put(struct sm_wire_writer *w, enum sm_wire_type type, const void *m
     put_bytes(w, header, sizeof(header));
     for (size_t i = 0; m && i < m->n_fields; i++) {
         const struct field *f = &m->fields[i];
-        const void *from = (const uint8_t *)message + f->offset;
-        uint8_t b[8];
-        switch ((enum kind)f->kind) {
-        case U16:
-            sm_store_le16(b, *(const uint16_t *)from);
-            put_bytes(w, b, 2);
-            break;
-        case U32:
-        case I32:
-            put_u32(w, *(const uint32_t *)from);
-            break;
-        case U64:
-            sm_store_le64(b, *(const uint64_t *)from);
-            put_bytes(w, b, 8);
-            break;
-        case STRING:
-            put_string(w, *(const char *const *)from, f->max);
-            break;
-        case BYTES: {
-            const struct sm_wire_bytes *bytes = from;
-            if (bytes->len > f->max)
-                w->failed = true;
-            put_u32(w, bytes->len);
-            put_bytes(w, bytes->data, bytes->len);
-            break;
-        }
-        case LIST:
-            put_list(w, from);
-            break;
-        }
+        if (f->kind == PROCESS)
+            put_process(w, (const void *)((const uint8_t *)message + f->offset));
+        else
+            put_value(w, f, message);
     }
     if (!m || (!w->failed && w->len - start - SM_WIRE_HEADER > m->max))
         w->failed = true;
@@ -503,4 +561,11 @@ void sm_wire_socket_store(uint8_t record[SM_WIRE_SOCKET_SIZE], const struct sm_w
     sm_store_le16(record + 4, s->port);
     sm_store_le16(record + 6, 0);
     memcpy(record + 8, s->address, 16);
+}
+
+void sm_wire_limit_store(uint8_t record[SM_WIRE_LIMIT_SIZE], const struct sm_wire_limit *limit)
+{
+    sm_store_le32(record, limit->resource);
+    sm_store_le64(record + 4, limit->soft);
+    sm_store_le64(record + 12, limit->hard);
 }

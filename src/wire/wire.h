@@ -68,7 +68,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SM_WIRE_VERSION    3u
+#define SM_WIRE_VERSION    4u
 #define SM_WIRE_PORT       1024u
 #define SM_WIRE_PROXY_PORT 1025u
 #define SM_WIRE_HEADER     8u     /* bytes of a frame header */
@@ -193,6 +193,41 @@ struct sm_wire_pong {
 #define SM_WIRE_EXEC_STDOUT 0x08u /* STDOUT is wanted; without it stdout is /dev/null */
 #define SM_WIRE_EXEC_STDERR 0x10u /* STDERR is wanted; without it stderr is /dev/null */
 
+/* What of struct sm_wire_process is said. */
+#define SM_WIRE_PROCESS_CAPABILITIES 0x001u
+#define SM_WIRE_PROCESS_UMASK        0x002u
+#define SM_WIRE_PROCESS_OOM_SCORE    0x004u
+#define SM_WIRE_PROCESS_LIMITS       0x008u
+#define SM_WIRE_PROCESS_GROUPS       0x010u
+#define SM_WIRE_PROCESS_SYSCTLS      0x020u
+#define SM_WIRE_PROCESS_TMPFS        0x040u
+/* These say all by themselves. */
+#define SM_WIRE_PROCESS_NO_NEW_PRIVS 0x080u
+#define SM_WIRE_PROCESS_READ_ONLY    0x100u /* its / */
+/* What of /proc and /sys is hidden from others is there for it. */
+#define SM_WIRE_PROCESS_PRIVILEGED 0x200u
+
+/* The attributes of a command's process that are not as a container engine gives them where nothing
+ * is said. All zero: none, and nothing but the flags is in the frame. */
+struct sm_wire_process {
+    uint32_t flags;
+    uint64_t bounding; /* bit N: capability N is in the bounding set; root has those */
+    uint64_t ambient;  /* another user than root has these, and so has what it starts */
+    uint32_t umask;
+    int32_t oom_score_adj;
+    struct sm_wire_bytes limits; /* records, see sm_wire_limit_get */
+    struct sm_wire_list groups;  /* names or gids, beside those that the user has */
+    struct sm_wire_list sysctls; /* "a.b.c=value", for the whole guest */
+    struct sm_wire_list tmpfs;   /* "DIR[:OPTION,...]": mounted for the command; DIR is made */
+};
+
+#define SM_WIRE_LIMIT_SIZE 20u
+#define SM_WIRE_MAX_LIMITS 16u /* Linux has as many */
+struct sm_wire_limit {
+    uint32_t resource;   /* RLIMIT_* of Linux */
+    uint64_t soft, hard; /* UINT64_MAX: none */
+};
+
 struct sm_wire_exec {
     uint32_t flags;
     uint32_t timeout_ms; /* wall clock from start; 0: none. Then the process group gets SIGTERM */
@@ -204,6 +239,7 @@ struct sm_wire_exec {
     struct sm_wire_list argv; /* at least one; argv[0] is looked up in the PATH of env */
     struct sm_wire_list
         env; /* PATH, HOME, HOSTNAME (and TERM with a terminal) are added if missing */
+    struct sm_wire_process process;
 };
 
 struct sm_wire_attach {
@@ -358,6 +394,9 @@ bool sm_wire_list_next(const struct sm_wire_list *list, uint32_t *cursor, const 
 /* Socket number i, false when there are no more. */
 bool sm_wire_sockets_get(const struct sm_wire_sockets *m, uint32_t i, struct sm_wire_socket *out);
 
+/* Limit number i, false when there are no more. */
+bool sm_wire_limit_get(const struct sm_wire_process *m, uint32_t i, struct sm_wire_limit *out);
+
 /* ---- frames out --------------------------------------------------------------------------- */
 
 /* Whole frames are appended to buf; the first one that does not fit or cannot be encoded (a string
@@ -382,6 +421,9 @@ void sm_wire_data_header(uint8_t header[SM_WIRE_HEADER], enum sm_wire_type type,
 
 /* One record of struct sm_wire_sockets. */
 void sm_wire_socket_store(uint8_t record[SM_WIRE_SOCKET_SIZE], const struct sm_wire_socket *s);
+
+/* One record of struct sm_wire_process. */
+void sm_wire_limit_store(uint8_t record[SM_WIRE_LIMIT_SIZE], const struct sm_wire_limit *limit);
 
 /* For each message with fields, in its type:
  *   void sm_wire_put_NAME(struct sm_wire_writer *, const struct sm_wire_NAME *);

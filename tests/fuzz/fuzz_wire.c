@@ -27,12 +27,18 @@ static void check(const struct sm_wire_frame *f)
 {
     union message m;
     struct sm_wire_socket s;
+    struct sm_wire_limit l;
     enum sm_wire_type type = (enum sm_wire_type)f->type;
     if (!sm_wire_get(f, type, &m))
         return;
     if (type == SM_WIRE_EXEC) {
         check_list(&m.exec.argv);
         check_list(&m.exec.env);
+        check_list(&m.exec.process.groups);
+        check_list(&m.exec.process.sysctls);
+        check_list(&m.exec.process.tmpfs);
+        for (uint32_t i = 0; sm_wire_limit_get(&m.exec.process, i, &l); i++)
+            ;
     }
     for (uint32_t i = 0; type == SM_WIRE_SOCKETS && sm_wire_sockets_get(&m.sockets, i, &s); i++)
         ;

@@ -36,7 +36,16 @@ static const void *const examples[] = {
         .user = "app:staff",
         .cwd = "/srv",
         .argv = {.strv = example_argv},
-        .env = {.data = "A=1\0B=", .bytes = 7, .count = 2}},
+        .env = {.data = "A=1\0B=", .bytes = 7, .count = 2},
+        .process = {.flags = 0x7f,
+            .bounding = UINT64_MAX - 1,
+            .ambient = 38,
+            .umask = 39,
+            .oom_score_adj = -40,
+            .limits = {some_bytes, 2 * SM_WIRE_LIMIT_SIZE},
+            .groups = {.data = "staff\0007", .bytes = 8, .count = 2},
+            .sysctls = {.data = "a.b=c", .bytes = 6, .count = 1},
+            .tmpfs = {.data = "/t", .bytes = 3, .count = 1}}},
     [SM_WIRE_ATTACH] = &(const struct sm_wire_attach){10},
     [SM_WIRE_WRITE_FILE] = &(const struct sm_wire_write_file){"/a/b", 0644, 11, 12, 13},
     [SM_WIRE_READ_FILE] = &(const struct sm_wire_read_file){"/a/c", 14},
@@ -114,6 +123,62 @@ static void exec_comes_back(void **state)
         assert_string_equal(s, env[i]);
     }
     assert_false(sm_wire_list_next(&m.env, &cursor, &s));
+}
+
+static void attributes_of_the_process_come_back(void **state)
+{
+    uint8_t buf[512];
+    struct sm_wire_frame f;
+    struct sm_wire_exec m;
+    size_t len = example(SM_WIRE_EXEC, buf, sizeof(buf));
+    assert_int_equal(sm_wire_parse(buf, len, &f), 1);
+    assert_true(sm_wire_get_exec(&f, &m));
+    assert_int_equal(m.process.flags, 0x7f);
+    assert_true(m.process.bounding == UINT64_MAX - 1);
+    assert_int_equal(m.process.ambient, 38);
+    assert_int_equal(m.process.umask, 39);
+    assert_int_equal(m.process.oom_score_adj, -40);
+    assert_int_equal(m.process.groups.count, 2);
+    assert_string_equal(m.process.groups.data, "staff");
+    assert_string_equal(m.process.sysctls.data, "a.b=c");
+    assert_string_equal(m.process.tmpfs.data, "/t");
+}
+
+static void limits_are_records(void **state)
+{
+    uint8_t records[2 * SM_WIRE_LIMIT_SIZE];
+    struct sm_wire_limit in = {.resource = 7, .soft = 1024, .hard = UINT64_MAX}, out;
+    sm_wire_limit_store(records, &in);
+    in.resource = 8;
+    sm_wire_limit_store(records + SM_WIRE_LIMIT_SIZE, &in);
+    struct sm_wire_process m = {.limits = {records, sizeof(records)}};
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_true(sm_wire_limit_get(&m, i, &out));
+        assert_int_equal(out.resource, 7 + i);
+        assert_int_equal(out.soft, 1024);
+        assert_true(out.hard == UINT64_MAX);
+    }
+    assert_false(sm_wire_limit_get(&m, 2, &out));
+}
+
+/* The usual command pays four bytes for what it does not ask for. */
+static void default_attributes_are_a_flags_word(void **state)
+{
+    uint8_t buf[256];
+    struct sm_wire_frame f;
+    struct sm_wire_exec m = {.argv = {.strv = example_argv}};
+    struct sm_wire_writer w = {.buf = buf, .cap = sizeof(buf)};
+    sm_wire_put_exec(&w, &m);
+    size_t bare = w.len;
+    m.process.bounding = 1; /* nothing says that it counts */
+    sm_wire_put_exec(&w, &m);
+    assert_false(w.failed);
+    assert_int_equal(w.len, 2 * bare);
+    assert_memory_equal(buf + bare - 4, "\0\0\0\0", 4);
+    memset(&m, 0xff, sizeof(m));
+    assert_int_equal(sm_wire_parse(buf + bare, bare, &f), 1);
+    assert_true(sm_wire_get_exec(&f, &m));
+    assert_memory_equal(&m.process, &(struct sm_wire_process){0}, sizeof(m.process));
 }
 
 static void numbers_and_bytes_come_back(void **state)
@@ -360,6 +425,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exec_comes_back),
+        cmocka_unit_test(attributes_of_the_process_come_back),
+        cmocka_unit_test(limits_are_records),
+        cmocka_unit_test(default_attributes_are_a_flags_word),
         cmocka_unit_test(numbers_and_bytes_come_back),
         cmocka_unit_test(all_come_back),
         cmocka_unit_test(every_cut_is_refused),
