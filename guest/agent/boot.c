@@ -17,6 +17,7 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,9 +35,9 @@
 #define DEVICE_POLL_NS 5000000
 #define DEVICE_POLLS   2000
 
-/* What a container's processes may raise their soft limit of open files to. */
-#define OPEN_FILES_SOFT 1024
-#define OPEN_FILES_HARD 524288
+/* podman's limits, soft and hard ones. */
+#define OPEN_FILES 1048576
+#define PROCESSES  32768
 
 static void must_mkdir(const char *path)
 {
@@ -145,6 +146,19 @@ static void make_etc(const char *hostname)
     close(dir);
 }
 
+/* What is inherited from us: limits as podman's and root's own group. */
+static void start_with(void)
+{
+    static const struct rlimit files = {OPEN_FILES, OPEN_FILES}, processes = {PROCESSES, PROCESSES};
+    static const gid_t root = 0;
+    /* musl's functions bring thread code along */
+    if (prlimit(0, RLIMIT_NOFILE, &files, NULL) != 0 ||
+        prlimit(0, RLIMIT_NPROC, &processes, NULL) != 0)
+        die("cannot set limits", "", errno);
+    if (syscall(SYS_setgroups, 1, &root) != 0)
+        die("cannot set groups", "", errno);
+}
+
 void boot(const char *hostname, const char *root)
 {
     must_mount("devtmpfs", "dev", "/dev", MS_NOSUID, NULL);
@@ -173,8 +187,5 @@ void boot(const char *hostname, const char *root)
     network_up();
     set_kernel("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
     set_kernel("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
-    struct rlimit files = {.rlim_cur = OPEN_FILES_SOFT, .rlim_max = OPEN_FILES_HARD};
-    /* musl's setrlimit brings thread code along */
-    if (prlimit(0, RLIMIT_NOFILE, &files, NULL) != 0)
-        die("cannot set limits", "", errno);
+    start_with();
 }

@@ -71,9 +71,10 @@ static int change_directory(const char *path)
     return errno == ENOENT && make_directory(path) == 0 ? chdir(path) : -1;
 }
 
+/* The agent itself is root in root's group alone. */
 static int become(const struct user *u)
 {
-    if (u->uid == 0 && u->gid == 0 && u->n_groups == 0)
+    if (u->uid == 0 && u->gid == 0 && u->n_groups == 1)
         return 0;
     return syscall(SYS_setgroups, u->n_groups, u->groups) != 0 ||
                    syscall(SYS_setgid, u->gid) != 0 || syscall(SYS_setuid, u->uid) != 0

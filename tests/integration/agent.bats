@@ -38,7 +38,7 @@ load helper
         grep -c "^0::" /proc/self/cgroup; ls /sys/fs/cgroup/cgroup.controllers'
     echo "$output $stderr"
     [ "$status" -eq 0 ]
-    [ "$output" = $'box\n1\n1\n1024\n524288\n0\n4\nthrough\na b\n1\n/sys/fs/cgroup/cgroup.controllers' ]
+    [ "$output" = $'box\n1\n1\n1048576\n1048576\n0\n4\nthrough\na b\n1\n/sys/fs/cgroup/cgroup.controllers' ]
 }
 
 @test "every run has a machine id and random numbers of its own" {

@@ -688,7 +688,7 @@ static void users(void **state)
         {"app:77", "1000", "77", "77", "/home/app"},
         {"4242", "4242", "0", "0", "/"},
         {"4242:4343", "4242", "4343", "4343", "/"},
-        {"5", "77", "78", "78", "/home/five"}, /* a name that looks like a number */
+        {"5", "5", "0", "0", "/"}, /* a name that looks like a number is none */
         {"last", "1002", "1002", "1002 50", "/home/last"},
     };
     if (getuid() != 0)
