@@ -18,6 +18,7 @@
 #include "util/bytes.h"
 #include "util/error.h"
 #include "util/file.h"
+#include "util/text.h"
 
 enum {
     MAX_MEMBERS = 20000,

@@ -137,7 +137,7 @@ static int chain(struct sm_plan *plan, sm_error *err)
 int sm_plan_config(const char *data, size_t size, struct sm_plan *plan, sm_error *err)
 {
     auto_json *root = NULL;
-    int rc = sm_json_parse(data, size, "the image's config", &root, err);
+    int rc = sm_json_parse_config(data, size, &root, err);
     if (rc)
         return rc;
     const char *os = sm_json_string(root, "os"), *arch = sm_json_string(root, "architecture"),

@@ -110,10 +110,9 @@ static int inspect(const struct cli_command *self, int argc, char **argv)
             status = cli_fail_error(&err);
             break;
         }
-        json_t *config = json_loads(sm_image_config(image), 0, NULL);
         json_array_append_new(all, json_pack("{s:s, s:s, s:s, s:o}", "reference", argv[i], "digest",
                                        sm_image_digest(image), "rootfs", sm_image_rootfs(image),
-                                       "config", config ? config : json_null()));
+                                       "config", cli_image_json(image)));
         sm_image_close(image);
     }
     if (!status)

@@ -119,7 +119,7 @@ static int history(const struct cli_command *self, int argc, char **argv)
     sm_image_options how = {.pull = SM_PULL_NEVER};
     int rc = sm_image_open(store, argv[optind], &how, &image, &err);
     if (rc == 0) {
-        json_t *config = json_loads(sm_image_config(image), 0, NULL);
+        json_t *config = cli_image_json(image);
         json_t *list = json_object_get(config, "history");
         if (json && list)
             cli_print_json(list);

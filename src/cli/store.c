@@ -15,6 +15,14 @@ sm_store *cli_open_store(void)
     return store;
 }
 
+json_t *cli_image_json(const sm_image *image)
+{
+    json_t *config = json_loads(sm_image_config(image), JSON_ALLOW_NUL, NULL);
+    if (!config)
+        config = json_loads(sm_image_config(image), JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, NULL);
+    return config ? config : json_null();
+}
+
 int cli_remove_each(const struct cli_command *self, int argc, char **argv, const char *question,
     int (*remove_one)(sm_store *store, const char *name, sm_error *err))
 {

@@ -7,6 +7,9 @@
 enum {
     MAX_DEPTH = 32,
     MAX_VALUES = 200000, /* a value costs jansson up to some 100 bytes */
+    /* A configuration as a string: each of its bytes is two at most, since control characters in it
+     * can only be white space. */
+    MAX_RECORD_SIZE = 2 * SM_JSON_MAX_SIZE + (64 << 10),
 };
 
 /* Counts what opens, separates and nests outside of strings. */
@@ -41,15 +44,15 @@ static int measure(const char *data, size_t size, const char *what, sm_error *er
     return 0;
 }
 
-int sm_json_parse(const char *data, size_t size, const char *what, json_t **object, sm_error *err)
+/* `flags` of jansson's. */
+static int parse(
+    const char *data, size_t size, const char *what, size_t flags, json_t **object, sm_error *err)
 {
-    if (size > SM_JSON_MAX_SIZE)
-        return sm_error_set(err, SM_ELIMIT, "%s is larger than %u bytes", what, SM_JSON_MAX_SIZE);
     int rc = measure(data, size, what, err);
     if (rc)
         return rc;
     json_error_t why;
-    json_t *root = json_loadb(data, size, JSON_REJECT_DUPLICATES, &why);
+    json_t *root = json_loadb(data, size, flags, &why);
     if (!root)
         return sm_error_set(
             err, SM_ECORRUPT, "%s is not valid JSON: line %d: %s", what, why.line, why.text);
@@ -61,12 +64,41 @@ int sm_json_parse(const char *data, size_t size, const char *what, json_t **obje
     return 0;
 }
 
+static int too_large(const char *what, sm_error *err)
+{
+    return sm_error_set(err, SM_ELIMIT, "%s is larger than %u bytes", what, SM_JSON_MAX_SIZE);
+}
+
+int sm_json_parse(const char *data, size_t size, const char *what, json_t **object, sm_error *err)
+{
+    return size > SM_JSON_MAX_SIZE ? too_large(what, err)
+                                   : parse(data, size, what, JSON_REJECT_DUPLICATES, object, err);
+}
+
+int sm_json_parse_config(const char *data, size_t size, json_t **object, sm_error *err)
+{
+    static const char what[] = "the image's configuration";
+    return size > SM_JSON_MAX_SIZE
+               ? too_large(what, err)
+               : parse(data, size, what,
+                     JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, object,
+                     err);
+}
+
 int sm_json_load_at(int dirfd, const char *path, json_t **object, sm_error *err)
 {
     auto_free char *data = NULL;
     size_t size;
     int rc = sm_read_file_at(dirfd, path, SM_JSON_MAX_SIZE, &data, &size, err);
     return rc ? rc : sm_json_parse(data, size, path, object, err);
+}
+
+int sm_json_load_record_at(int dirfd, const char *path, json_t **object, sm_error *err)
+{
+    auto_free char *data = NULL;
+    size_t size;
+    int rc = sm_read_file_at(dirfd, path, MAX_RECORD_SIZE, &data, &size, err);
+    return rc ? rc : parse(data, size, path, JSON_REJECT_DUPLICATES, object, err);
 }
 
 const char *sm_json_string(const json_t *object, const char *key)

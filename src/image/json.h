@@ -20,7 +20,13 @@ static inline void sm_json_decref_cleanup(json_t **p)
 /* Parses an object. `what` names the document in errors. */
 int sm_json_parse(const char *data, size_t size, const char *what, json_t **object, sm_error *err);
 
+/* An image's configuration, most of which nobody here reads: strings may hold NUL (a label is what
+ * its writer likes), and all numbers are reals, so that none is too large. */
+int sm_json_parse_config(const char *data, size_t size, json_t **object, sm_error *err);
+
 int sm_json_load_at(int dirfd, const char *path, json_t **object, sm_error *err);
+/* A record of ours, which has a whole configuration in it as a string. */
+int sm_json_load_record_at(int dirfd, const char *path, json_t **object, sm_error *err);
 
 /* The string member, or NULL where there is none or it is of another type. */
 const char *sm_json_string(const json_t *object, const char *key);

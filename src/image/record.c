@@ -48,7 +48,7 @@ static int read_record(
     char name[SM_STORE_NAME_MAX];
     sm_store_image_name(digest, name);
     auto_json *record = NULL;
-    int rc = sm_json_load_at(store->fd, name, &record, err);
+    int rc = sm_json_load_record_at(store->fd, name, &record, err);
     if (rc == -SM_ENOTFOUND)
         return sm_error_set(err, SM_ENOTFOUND, "the store has no image %s", digest);
     if (rc)

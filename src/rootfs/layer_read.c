@@ -13,6 +13,7 @@
 #include "rootfs/rootfs_internal.h"
 #include "util/bytes.h"
 #include "util/error.h"
+#include "util/text.h"
 
 enum {
     MAX_XATTRS = 3900,  /* bytes of all of a file's: they must fit into one block */

@@ -189,30 +189,6 @@ void sm_tree_set_inode(struct sm_tree *tree, struct sm_node *node, struct sm_ino
 
 /* ---- paths --------------------------------------------------------------------------------- */
 
-bool sm_path_clean(char *path)
-{
-    bool inside = true;
-    char *out = path;
-    const char *in = path;
-    while (*in) {
-        size_t n = strcspn(in, "/");
-        const char *next = in[n] ? in + n + 1 : in + n;
-        if (n == 2 && in[0] == '.' && in[1] == '.') {
-            inside = inside && out > path;
-            while (out > path && *--out != '/')
-                ;
-        } else if (n > 0 && !(n == 1 && in[0] == '.')) {
-            if (out > path)
-                *out++ = '/';
-            memmove(out, in, n);
-            out += n;
-        }
-        in = next;
-    }
-    *out = '\0';
-    return inside;
-}
-
 /* What is still to be walked: the rest of the path, with the targets of links put in front. */
 struct walk {
     struct sm_tree *tree;

@@ -85,10 +85,6 @@ void sm_inode_put(struct sm_tree *tree, struct sm_inode *inode);
 struct sm_node *sm_tree_child(
     const struct sm_tree *tree, const struct sm_node *dir, const char *name, size_t len);
 
-/* Makes "a//./b/../c" into "a/c" in place; a leading "/" is dropped, and so is "..", where it would
- * climb out of the root: false then. */
-bool sm_path_clean(char *path);
-
 /* The directory that holds the last component of a clean path, symbolic links on the way followed;
  * *name is that component ("" for the root itself). What is missing is made (mode 0755, root's)
  * when `make`, else *dir is NULL. */

@@ -2,6 +2,7 @@
 #include "util/text.h"
 
 #include <stddef.h>
+#include <string.h>
 
 static bool follows(unsigned char c)
 {
@@ -48,4 +49,28 @@ void sm_text_clean(char *text, bool lines)
         }
     }
     *to = '\0';
+}
+
+bool sm_path_clean(char *path)
+{
+    bool inside = true;
+    char *out = path;
+    const char *in = path;
+    while (*in) {
+        size_t n = strcspn(in, "/");
+        const char *next = in[n] ? in + n + 1 : in + n;
+        if (n == 2 && in[0] == '.' && in[1] == '.') {
+            inside = inside && out > path;
+            while (out > path && *--out != '/')
+                ;
+        } else if (n > 0 && !(n == 1 && in[0] == '.')) {
+            if (out > path)
+                *out++ = '/';
+            memmove(out, in, n);
+            out += n;
+        }
+        in = next;
+    }
+    *out = '\0';
+    return inside;
 }

@@ -14,4 +14,8 @@
  * newline; otherwise the text ends up as one line. */
 void sm_text_clean(char *text, bool lines);
 
+/* Makes a path "a//./b/../c" into "a/c" in place; a leading "/" is dropped, and so is "..", where
+ * it would climb out of the root: false then. */
+bool sm_path_clean(char *path);
+
 #endif

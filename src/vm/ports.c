@@ -30,15 +30,23 @@ static int publish_exposed(sm_vm *vm, const char *port, sm_error *err)
     return rc ? sm_error_prefix(err, rc, "the image's exposed ports") : 0;
 }
 
+static int publish_all_exposed(sm_vm *vm, sm_error *err)
+{
+    auto_strv ports = {0};
+    int rc = sm_oci_exposed_ports(&vm->image->config, &ports, err);
+    for (size_t i = 0; i < ports.count && !rc; i++)
+        rc = publish_exposed(vm, ports.items[i], err);
+    return rc;
+}
+
 int sm_vm_open_ports(sm_vm *vm, const struct sm_vm_network_config *config, sm_error *err)
 {
-    const struct sm_strv *exposed = &vm->image->config.exposed;
     const struct sm_vm_network *network = &vm->network;
     int rc = sm_engine_open_ports(vm->engine, err);
     for (const char *const *port = config->publish; port && *port && !rc; port++)
         rc = sm_vm_add_port(vm, *port, err);
-    for (size_t i = 0; i < exposed->count && config->publish_exposed && !rc; i++)
-        rc = publish_exposed(vm, exposed->items[i], err);
+    if (!rc && config->publish_exposed)
+        rc = publish_all_exposed(vm, err);
     if (!rc && !config->no_found_ports && network->mode != SM_NETWORK_NONE)
         rc = sm_engine_find_ports(vm->engine, network->known, network->n_known, err);
     if (!rc && config->door)

@@ -1,9 +1,11 @@
 /* What is run, according to image config and caller; the expected values are podman's behaviour. */
+#include <regex.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -101,6 +103,174 @@ static void test_env(void **state)
     sm_oci_config_clear(&c);
 }
 
+/* A config by the value of one key, as podman 4.3 and docker read it; where they differ, or refuse
+ * what others write, ours is the mildest that means one thing. */
+static const struct shape {
+    const char *key, *value;
+    const char *refused; /* words of the error, or NULL */
+    const char *text;    /* the directory, the user; the argv and the environment as one text */
+    int signal;
+} shapes[] = {
+    {"StopSignal", "\"15\"", NULL, NULL, SIGTERM},
+    {"StopSignal", "3", NULL, NULL, SIGQUIT},
+    {"StopSignal", "3.5", NULL, NULL, SIGTERM},
+    {"StopSignal", "1e300", NULL, NULL, SIGTERM},
+    {"StopSignal", "-3", NULL, NULL, SIGTERM},
+    {"StopSignal", "\"RTMIN+3\"", NULL, NULL, 37},
+    {"StopSignal", "\"SIGRTMIN+3\"", NULL, NULL, 37},
+    {"StopSignal", "\"sigquit\"", NULL, NULL, SIGQUIT},
+    {"StopSignal", "\"QUIT\"", NULL, NULL, SIGQUIT},
+    {"StopSignal", "\"SIGNOTHING\"", NULL, NULL, SIGTERM},
+    {"StopSignal", "\"0\"", NULL, NULL, SIGTERM},
+    {"StopSignal", "\"99\"", NULL, NULL, SIGTERM},
+    {"StopSignal", "99", NULL, NULL, SIGTERM},
+    {"StopSignal", "\"\"", NULL, NULL, SIGTERM},
+    {"StopSignal", "null", NULL, NULL, SIGTERM},
+    {"StopSignal", "{}", "StopSignal .* is no string", NULL, 0},
+    {"WorkingDir", "\"\"", NULL, "", 0},
+    {"WorkingDir", "null", NULL, "", 0},
+    {"WorkingDir", "\"/\"", NULL, "/", 0},
+    {"WorkingDir", "\".\"", NULL, "/", 0},
+    {"WorkingDir", "\"app\"", NULL, "/app", 0},
+    {"WorkingDir", "\"./app/\"", NULL, "/app", 0},
+    {"WorkingDir", "\"/a/../b\"", NULL, "/b", 0},
+    {"WorkingDir", "\"../../etc\"", NULL, "/etc", 0},
+    {"WorkingDir", "\"//usr//bin/\"", NULL, "/usr/bin", 0},
+    {"WorkingDir", "\"/a\\u0000b\"", "WorkingDir .* has a NUL", NULL, 0},
+    {"WorkingDir", "[]", "WorkingDir .* is no string", NULL, 0},
+    {"Env", "null", NULL, "", 0},
+    {"Env", "[]", NULL, "", 0},
+    {"Env", "[\"A\"]", NULL, "", 0},
+    {"Env", "[\"PATH\",\"B=\"]", NULL, "B=|", 0},
+    {"Env", "[\"PATH=\"]", NULL, "PATH=|", 0},
+    {"Env", "[\"A=1\",\"B=x=y\",\"A=2\"]", NULL, "A=2|B=x=y|", 0},
+    {"Env", "\"A=1\"", NULL, "A=1|", 0},
+    {"Env", "[\"=x\"]", "variable without a name: '=x'", NULL, 0},
+    {"Env", "[\"\"]", "variable without a name: ''", NULL, 0},
+    {"Env", "[null]", "Env .* an entry that is no string", NULL, 0},
+    {"Env", "[\"A=b\\u0000c\"]", "Env .* an entry with a NUL", NULL, 0},
+    {"Env", "{\"A\":\"1\"}", "Env .* is no list", NULL, 0},
+    {"Entrypoint", "null", NULL, "cmd|", 0},
+    {"Entrypoint", "[]", NULL, "cmd|", 0},
+    {"Entrypoint", "\"\"", NULL, "cmd|", 0},
+    {"Entrypoint", "[\"\"]", NULL, "cmd|", 0},
+    {"Entrypoint", "\"sh\"", NULL, "sh|cmd|", 0},
+    {"Entrypoint", "\"sh -c\"", NULL, "sh -c|cmd|", 0},
+    {"Entrypoint", "[\"a\",\"\"]", NULL, "a||cmd|", 0},
+    {"Entrypoint", "{}", "Entrypoint .* is no list", NULL, 0},
+    {"Entrypoint", "[\"a\\u0000b\"]", "Entrypoint .* an entry with a NUL", NULL, 0},
+    {"User", "null", NULL, "", 0},
+    {"User", "\":1000\"", NULL, ":1000", 0},
+    {"User", "\"1000:\"", NULL, "1000:", 0},
+    {"User", "\"0x10\"", NULL, "0x10", 0},
+    {"User", "\"4294967295\"", NULL, "4294967295", 0},
+    {"User", "\"-1\"", NULL, "-1", 0},
+    {"User", "1000", "User .* is no string", NULL, 0},
+    {"ExposedPorts", "null", NULL, "", 0},
+    {"ExposedPorts", "{}", NULL, "", 0},
+    {"ExposedPorts", "{\"80\":{}}", NULL, "80/tcp|", 0},
+    {"ExposedPorts", "{\"80/TCP\":null}", NULL, "80/tcp|", 0},
+    {"ExposedPorts", "{\"53/udp\":{}}", NULL, "53/udp|", 0},
+    {"ExposedPorts", "{\"65534-65535/udp\":{}}", NULL, "65534/udp|65535/udp|", 0},
+    {"ExposedPorts", "{\"80/sctp\":{}}", "'80/sctp', which is no port", NULL, 0},
+    {"ExposedPorts", "{\"\":{}}", "'', which is no port", NULL, 0},
+    {"ExposedPorts", "{\"http\":{}}", "'http', which is no port", NULL, 0},
+    {"ExposedPorts", "{\"0\":{}}", "'0', which is no port", NULL, 0},
+    {"ExposedPorts", "{\"8010-8000\":{}}", "'8010-8000', which is no port", NULL, 0},
+    {"ExposedPorts", "{\"1-65536\":{}}", "'1-65536', which is no port", NULL, 0},
+    {"ExposedPorts", "{\"1-\":{}}", "'1-', which is no port", NULL, 0},
+    {"ExposedPorts", "{\"-1\":{}}", "'-1', which is no port", NULL, 0},
+    {"ExposedPorts", "{\"1-5000\":{}}", "exposes more than 4096 ports", NULL, 0},
+    {"ExposedPorts", "{\"1-4000\":{},\"1-99/udp\":{}}", "exposes more than 4096 ports", NULL, 0},
+    {"ExposedPorts", "[\"80/tcp\"]", "ExposedPorts .* is no object", NULL, 0},
+    /* nobody looks at these */
+    {"Healthcheck", "{\"Test\":[\"CMD-SHELL\",\"true\"],\"Interval\":1e9}", NULL, "", 0},
+    {"Volumes", "{\"/vol\":{}}", NULL, "", 0},
+    {"OnBuild", "[\"RUN false\"]", NULL, "", 0},
+    {"Labels", "{\"a\":\"x\\u0000y\"}", NULL, "", 0},
+    {"Memory", "18446744073709551616", NULL, "", 0},
+    {"Whatever", "{\"x\":[1,2]}", NULL, "", 0},
+};
+
+static void join(const struct sm_strv *v, char *text, size_t size)
+{
+    *text = '\0';
+    for (size_t i = 0; i < v->count; i++) {
+        size_t n = strlen(text);
+        snprintf(text + n, size - n, "%s|", v->items[i]);
+    }
+}
+
+static void show(const struct shape *s, const struct sm_oci_config *c, char *text, size_t size)
+{
+    struct sm_strv argv = {0}, ports = {0};
+    *text = '\0';
+    if (strcmp(s->key, "WorkingDir") == 0) {
+        snprintf(text, size, "%s", c->working_dir);
+    } else if (strcmp(s->key, "User") == 0) {
+        snprintf(text, size, "%s", c->user);
+    } else if (strcmp(s->key, "Env") == 0) {
+        join(&c->env, text, size);
+    } else if (strcmp(s->key, "Entrypoint") == 0) {
+        assert_int_equal(sm_command_argv(c, &(sm_exec_config){0}, &argv, NULL), 0);
+        join(&argv, text, size);
+    } else if (strcmp(s->key, "ExposedPorts") == 0) {
+        assert_int_equal(sm_oci_exposed_ports(c, &ports, NULL), 0);
+        join(&ports, text, size);
+    }
+    sm_strv_clear(&argv);
+    sm_strv_clear(&ports);
+}
+
+static void assert_refused(const struct shape *s, int rc, const sm_error *err)
+{
+    regex_t words;
+    if (rc == 0)
+        fail_msg("%s: %s was taken", s->key, s->value);
+    assert_int_equal(regcomp(&words, s->refused, REG_EXTENDED | REG_NOSUB), 0);
+    if (regexec(&words, err->message, 0, NULL, 0) != 0)
+        fail_msg("%s: %s: %s", s->key, s->value, err->message);
+    regfree(&words);
+}
+
+static void test_every_shape(void **state)
+{
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        const struct shape *s = &shapes[i];
+        struct sm_oci_config c;
+        struct sm_strv ports = {0};
+        sm_error err = {0};
+        char json[200], text[200];
+        snprintf(
+            json, sizeof(json), "{\"config\":{\"Cmd\":[\"cmd\"],\"%s\":%s}}", s->key, s->value);
+        int rc = sm_oci_config_parse(&c, json, &err);
+        if (rc == 0 && s->refused) /* only who asks for the ports is told */
+            rc = sm_oci_exposed_ports(&c, &ports, &err);
+        if (s->refused) {
+            assert_refused(s, rc, &err);
+        } else if (rc != 0) {
+            fail_msg("%s: %s: %s", s->key, s->value, err.message);
+        } else if (s->signal) {
+            assert_int_equal(c.stop_signal, s->signal);
+        } else {
+            show(s, &c, text, sizeof(text));
+            assert_string_equal(text, s->text);
+        }
+        sm_strv_clear(&ports);
+        sm_oci_config_clear(&c);
+    }
+}
+
+static void test_no_config_at_all(void **state)
+{
+    struct sm_oci_config c;
+    sm_error err;
+    assert_int_equal(sm_oci_config_parse(&c, "{\"config\":null}", NULL), 0);
+    sm_oci_config_clear(&c);
+    assert_int_equal(sm_oci_config_parse(&c, "{\"config\":[1]}", &err), -SM_ECORRUPT);
+    assert_non_null(strstr(err.message, "config in the image's configuration is no object"));
+}
+
 /* Which streams there are for output does not matter; anything else does. */
 static void test_nothing_asked_for(void **state)
 {
@@ -168,6 +338,8 @@ int main(void)
         cmocka_unit_test(test_argv),
         cmocka_unit_test(test_nothing_to_run),
         cmocka_unit_test(test_env),
+        cmocka_unit_test(test_every_shape),
+        cmocka_unit_test(test_no_config_at_all),
         cmocka_unit_test(test_nothing_asked_for),
         cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_signals),
