@@ -90,21 +90,30 @@ static int keep_blobs(struct loader *l, struct sm_source *source, const struct s
     return rc;
 }
 
-/* Makes image number i. */
+/* Makes one image; `which` is a name of the archive, "" where it has no other. */
 static int load_one(
-    struct loader *l, const char *transport, size_t i, char digest[SM_DIGEST_LEN + 1])
+    struct loader *l, const char *transport, const char *which, char digest[SM_DIGEST_LEN + 1])
 {
     auto_free char *reference = NULL;
     auto_free char *streamed = NULL;
-    if (asprintf(&reference, "%s:%s:@%zu", transport, l->path, i) < 0)
+    if (asprintf(&reference, "%s:%s%s", transport, l->path, which) < 0)
         reference = NULL;
-    if (asprintf(&streamed, "%s:-:@%zu", transport, i) < 0)
+    if (asprintf(&streamed, "%s:-%s", transport, which) < 0)
         streamed = NULL;
     if (!reference || !streamed)
         return sm_error_set(l->err, SM_ENOMEM, "out of memory");
     struct sm_make_options options = *l->options;
     options.source = l->streamed ? streamed : NULL;
     return sm_make_image(l->store, reference, &options, digest, l->err);
+}
+
+/* Image number i. */
+static int load_number(
+    struct loader *l, const char *transport, size_t i, char digest[SM_DIGEST_LEN + 1])
+{
+    char which[32];
+    snprintf(which, sizeof(which), ":@%zu", i);
+    return load_one(l, transport, which, digest);
 }
 
 /* Names like "latest", which say nothing without the layout they are in, are none. */
@@ -118,34 +127,49 @@ static int name_it(struct loader *l, const char *name, const char *digest)
     return full ? sm_store_put_tag(l->store, ref, digest, l->err) : 0;
 }
 
-static int load_oci(struct loader *l, struct sm_source *source, const json_t *index)
+/* Keeps what was made of an entry, and names it. */
+static int keep_image(struct loader *l, struct sm_source *source, const struct sm_descriptor *top,
+    const struct sm_platform *platform, const char *name, const char *digest)
 {
-    struct sm_platform platform;
+    int rc = keep_blobs(l, source, top, platform);
+    return rc ? rc : name_it(l, name, digest);
+}
+
+static int load_each(struct loader *l, struct sm_source *source, const json_t *index,
+    const struct sm_platform *platform)
+{
     size_t i;
     json_t *entry;
-    auto_fd held = -1;
-    int rc = sm_platform_parse(l->options->fetch.platform, &platform, l->err);
-    if (rc == 0)
-        rc = sm_store_hold_blobs(l->store, &held, l->err);
     json_array_foreach(json_object_get(index, "manifests"), i, entry)
     {
         char digest[SM_DIGEST_LEN + 1];
         struct sm_descriptor top;
+        int rc = sm_descriptor_parse(entry, "an entry of index.json", &top, l->err);
         if (rc == 0)
-            rc = sm_descriptor_parse(entry, "an entry of index.json", &top, l->err);
+            rc = load_number(l, "oci-archive", i, digest);
         if (rc == 0)
-            rc = load_one(l, "oci-archive", i, digest);
-        if (rc == 0)
-            rc = keep_blobs(l, source, &top, &platform);
-        if (rc == 0)
-            rc = name_it(l,
-                sm_json_string(
-                    json_object_get(entry, "annotations"), "org.opencontainers.image.ref.name"),
-                digest);
+            rc = keep_image(l, source, &top, platform, sm_descriptor_name(entry), digest);
         if (rc)
             return rc;
     }
-    return rc;
+    return 0;
+}
+
+static int load_oci(struct loader *l, struct sm_source *source, const json_t *index)
+{
+    struct sm_platform platform;
+    struct sm_descriptor top;
+    char digest[SM_DIGEST_LEN + 1];
+    auto_fd held = -1;
+    int rc = sm_platform_parse(l->options->fetch.platform, &platform, l->err);
+    if (rc == 0)
+        rc = sm_store_hold_blobs(l->store, &held, l->err);
+    if (rc || !sm_layout_is_one_image(index))
+        return rc ? rc : load_each(l, source, index, &platform);
+    rc = sm_layout_choose(index, NULL, &platform, &top, l->err);
+    if (rc == 0)
+        rc = load_one(l, "oci-archive", "", digest);
+    return rc ? rc : keep_image(l, source, &top, &platform, NULL, digest);
 }
 
 static int load_docker(struct loader *l, const json_t *manifest)
@@ -158,7 +182,7 @@ static int load_docker(struct loader *l, const json_t *manifest)
         char digest[SM_DIGEST_LEN + 1];
         const json_t *tags = json_object_get(entry, "RepoTags");
         if (rc == 0)
-            rc = load_one(l, "docker-archive", i, digest);
+            rc = load_number(l, "docker-archive", i, digest);
         if (rc == 0 && json_array_size(tags) == 0)
             rc = name_it(l, NULL, digest);
         json_array_foreach(tags, j, tag) if (rc == 0) rc =

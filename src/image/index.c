@@ -38,14 +38,9 @@ int sm_descriptor_parse(
         copy_part(d->platform.os, sm_json_string(platform, "os"));
         copy_part(d->platform.arch, sm_json_string(platform, "architecture"));
         copy_part(d->platform.variant, sm_json_string(platform, "variant"));
+        d->wants_features = json_array_size(json_object_get(platform, "os.features")) > 0;
     }
     return 0;
-}
-
-bool sm_descriptor_is_index(const struct sm_descriptor *d)
-{
-    return strcmp(d->media_type, SM_MT_OCI_INDEX) == 0 ||
-           strcmp(d->media_type, SM_MT_DOCKER_LIST) == 0;
 }
 
 /* arm64 has been v8 from the start, and says so or not. */
@@ -84,14 +79,50 @@ static void append(char *text, size_t size, const char *word)
         snprintf(text + n, size - n, "%s%s", n ? ", " : "", word);
 }
 
+/* What is known of an index when all of its entries were looked at. */
+struct choice {
+    const struct sm_platform *wanted;
+    struct sm_descriptor best, nameless; /* nameless: tells no platform */
+    unsigned fits;                       /* how well best does; 0: nothing does */
+    unsigned n_nameless;                 /* 2: several */
+    char have[200];
+};
+
+/* What BuildKit puts beside an image (attestations) has a platform of this name. */
+static bool is_no_image(const struct sm_descriptor *d)
+{
+    return d->has_platform && strcmp(d->platform.os, "unknown") == 0;
+}
+
+static void weigh(struct choice *c, const struct sm_descriptor *d)
+{
+    char text[SM_PLATFORM_TEXT];
+    if (!d->has_platform) {
+        if (c->n_nameless == 0 || strcmp(c->nameless.digest, d->digest) != 0)
+            c->n_nameless = c->n_nameless ? 2 : 1;
+        c->nameless = *d;
+        return;
+    }
+    sm_platform_format(&d->platform, text);
+    if (!is_no_image(d))
+        append(c->have, sizeof(c->have), text);
+    if (!sm_platform_fits(c->wanted, &d->platform))
+        return;
+    /* A feature that is asked for is one that we may not have. */
+    bool exact = strcmp(variant_of(c->wanted), variant_of(&d->platform)) == 0;
+    unsigned fits = d->wants_features ? 1U + exact : 3U + exact;
+    if (fits > c->fits)
+        c->best = *d;
+    c->fits = SM_MAX(c->fits, fits);
+}
+
 int sm_index_choose_platform(const json_t *index, const struct sm_platform *platform,
     struct sm_descriptor *out, sm_error *err)
 {
     const json_t *list = manifests_of(index, err);
     if (!list)
         return err ? -(int)err->code : -SM_ECORRUPT;
-    char have[200] = "";
-    bool found = false;
+    struct choice c = {.wanted = platform};
     size_t i;
     json_t *entry;
     json_array_foreach(list, i, entry)
@@ -100,42 +131,41 @@ int sm_index_choose_platform(const json_t *index, const struct sm_platform *plat
         int rc = sm_descriptor_parse(entry, "a manifest of the index", &d, err);
         if (rc)
             return rc;
-        if (!d.has_platform)
-            continue;
-        char text[SM_PLATFORM_TEXT];
-        sm_platform_format(&d.platform, text);
-        if (strcmp(d.platform.os, "unknown") != 0)
-            append(have, sizeof(have), text);
-        if (!sm_platform_fits(platform, &d.platform))
-            continue;
-        bool exact = strcmp(variant_of(platform), variant_of(&d.platform)) == 0;
-        if (!found || exact)
-            *out = d;
-        found = true;
-        if (exact)
-            return 0;
+        weigh(&c, &d);
     }
-    if (found)
+    if (c.fits || c.n_nameless == 1) {
+        *out = c.fits ? c.best : c.nameless; /* whose config tells whether it fits */
         return 0;
+    }
     char text[SM_PLATFORM_TEXT];
     sm_platform_format(platform, text);
+    if (c.n_nameless)
+        return sm_error_set(err, SM_EINVAL,
+            "the index has none for %s, and several that tell no platform: name one by its digest",
+            text);
     return sm_error_set(err, SM_ENOTFOUND, "the image is not there for %s, but for: %s", text,
-        *have ? have : "no platform at all");
+        *c.have ? c.have : "no platform at all");
 }
 
-static const char *name_of(const json_t *entry)
+const char *sm_descriptor_name(const json_t *entry)
 {
     return sm_json_string(
         json_object_get(entry, "annotations"), "org.opencontainers.image.ref.name");
 }
 
-static bool one_image_for_many_platforms(const json_t *list)
+bool sm_layout_is_one_image(const json_t *index)
 {
-    size_t i;
+    size_t i, images = 0, nameless = 0;
     json_t *entry;
-    json_array_foreach(list, i, entry) if (name_of(entry) || !json_is_object(json_object_get(
-                                                                 entry, "platform"))) return false;
-    return true;
+    json_array_foreach(json_object_get(index, "manifests"), i, entry)
+    {
+        struct sm_descriptor d;
+        if (sm_descriptor_name(entry) || sm_descriptor_parse(entry, "", &d, NULL) != 0)
+            return false;
+        images += !is_no_image(&d);
+        nameless += !d.has_platform;
+    }
+    return images > 0 && (nameless == 0 || images == 1);
 }
 
 int sm_layout_choose(const json_t *index, const char *name, const struct sm_platform *platform,
@@ -155,7 +185,7 @@ int sm_layout_choose(const json_t *index, const char *name, const struct sm_plat
             match = json_array_get(list, n);
     } else if (!name && count == 1) {
         match = json_array_get(list, 0);
-    } else if (!name && one_image_for_many_platforms(list)) {
+    } else if (!name && sm_layout_is_one_image(index)) {
         return sm_index_choose_platform(index, platform, d, err);
     }
     char have[300] = "";
@@ -163,7 +193,7 @@ int sm_layout_choose(const json_t *index, const char *name, const struct sm_plat
     json_t *entry;
     json_array_foreach(list, i, entry)
     {
-        const char *its = name_of(entry);
+        const char *its = sm_descriptor_name(entry);
         if (!match && name && its && strcmp(its, name) == 0)
             match = entry;
         append(have, sizeof(have), its ? its : "(no name)");

@@ -21,6 +21,7 @@ struct sm_descriptor {
     char media_type[128]; /* "" where it is not told */
     bool is_manifest;     /* a manifest or index, whatever its type says */
     bool has_platform;
+    bool wants_features; /* "os.features": what must be there, whatever it is */
     struct sm_platform platform;
 };
 
@@ -28,15 +29,21 @@ struct sm_descriptor {
 int sm_descriptor_parse(
     const json_t *object, const char *what, struct sm_descriptor *d, sm_error *err);
 
-bool sm_descriptor_is_index(const struct sm_descriptor *d);
+/* The name of an entry of a layout's index.json (org.opencontainers.image.ref.name), or NULL. */
+const char *sm_descriptor_name(const json_t *entry);
 
-/* The entry of an index that fits the platform best. SM_ENOTFOUND lists those that there are. */
+/* The entry of an index that fits the platform best: its variant, too, and no feature of an
+ * operating system that is asked for. Where none fits, the only one that tells no platform, whose
+ * config must. SM_ENOTFOUND lists those that there are. */
 int sm_index_choose_platform(const json_t *index, const struct sm_platform *platform,
     struct sm_descriptor *d, sm_error *err);
 
+/* Whether the entries of a layout's index.json are one image, as those of an index are: without
+ * names, and with platforms, unless one has only attestations beside it. */
+bool sm_layout_is_one_image(const json_t *index);
+
 /* The entry of a layout's index.json that is meant by `name` (org.opencontainers.image.ref.name, or
- * "@N" for the Nth); NULL: the only one, or, when all entries are one image for several platforms,
- * the platform's. */
+ * "@N" for the Nth); NULL: the only one, or, when all entries are one image, the platform's. */
 int sm_layout_choose(const json_t *index, const char *name, const struct sm_platform *platform,
     struct sm_descriptor *d, sm_error *err);
 

@@ -93,6 +93,62 @@ l.image("single-arm", [l.layer([("f", "arm64")])], arch="arm64")'
     refused "no image \"none\", but: multi, single-arm" "oci:$BATS_TEST_TMPDIR/layout:none"
 }
 
+# chosen FILE REFERENCE...: the image that is built is the one that has FILE.
+chosen() {
+    rm -rf "$BATS_TEST_TMPDIR/store"
+    built "${@:2}"
+    "$SM_BUILD/tests/unit/ext4-dump" "$rootfs" | grep -q "^/$1 "
+}
+
+@test "indexes as BuildKit and others write them" {
+    local common='
+def image(name, arch="amd64", platform={}, **more):
+    d = l.manifest([l.layer([("f", name)])], arch=arch, **more)
+    if platform is None: del d["platform"]
+    else: d["platform"].update(platform)
+    return d
+attestation = dict(l.manifest([l.layer([("f", "att")])], arch="unknown", os_name="unknown"),
+    annotations={"vnd.docker.reference.type": "attestation-manifest"})
+def nameless(d): return {k: v for k, v in d.items() if k != "platform"}
+' layout=oci:$BATS_TEST_TMPDIR/layout
+    layout "$common"'
+l.add(l.index([image("alone", platform=None)]), "alone")
+l.add(l.index([attestation, image("beside", platform=None), attestation]), "attested")
+l.add(l.index([image("other", "arm64"), image("this", platform=None)]), "other")
+l.add(l.index([image("twice", platform=None)] * 2), "twice")
+l.add(l.index([l.index([l.index([image("nested")])])]), "nested")
+l.add(l.index([image("v3", platform={"variant": "v3"}), image("base"), attestation]), "variant")
+l.add(l.index([image("v3", platform={"variant": "v3"})]), "only-v3")
+l.add(l.index([image("erofs", platform={"os.features": ["erofs"]}), image("plain")]), "features")
+l.add(l.index([image("erofs", platform={"os.features": ["erofs"]}), image("v2", platform={"variant": "v2"})]), "both")
+l.add(l.index([image("arm", "arm64", platform=None)]), "unfit")
+l.add(l.index([image("a", platform=None), image("b", platform=None)]), "several")
+l.add(l.index([attestation]), "nothing")
+l.add(l.index([]), "empty")'
+    chosen alone "$layout:alone"
+    chosen beside "$layout:attested"
+    chosen this "$layout:other"
+    chosen twice "$layout:twice"
+    chosen nested "$layout:nested"
+    chosen base "$layout:variant"
+    chosen v3 "$layout:only-v3"
+    chosen plain "$layout:features"
+    chosen v2 "$layout:both"
+    rm -rf "$store"
+    refused "the image is for linux/arm64, not for linux/amd64" "$layout:unfit"
+    refused "none for linux/amd64, and several that tell no platform" "$layout:several"
+    refused "not there for linux/amd64, but for: no platform at all" "$layout:nothing"
+    refused "not there for linux/amd64, but for: no platform at all" "$layout:empty"
+    # an index.json that is the index itself
+    layout "$common"'l.add(image("beside", platform=None)); l.add(attestation)'
+    chosen beside "$layout"
+    tar -C "$BATS_TEST_TMPDIR/layout" -cf "$BATS_TEST_TMPDIR/whole.tar" .
+    supermachine-image load --store "$store" "$BATS_TEST_TMPDIR/whole.tar" | tail -n 1 | jq -e '.result.loaded | startswith("sha256:")'
+    layout "$common"'l.add(image("a", platform=None)); l.add(image("b"))'
+    rm -rf "$store"
+    refused "holds 2 images, say which one" "$layout"
+}
+
 @test "damage is found and named" {
     layout 'l.image("a", [l.layer([("f", "x", bytes(100000))], "gzip"), l.layer([("f", "y", os.urandom(100000))], "gzip")])'
     local blobs=$BATS_TEST_TMPDIR/layout/blobs/sha256 big
@@ -286,6 +342,25 @@ print(at - 1)' "$rootfs")
     # and removal takes the seal along
     supermachine image rm "$digest"
     [ -z "$(find "$XDG_DATA_HOME/supermachine/seals" -type f)" ]
+}
+
+@test "a configuration of 4 MiB, of which nobody reads the most, and labels with NUL" {
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    layout '
+def image(name, size):
+    d = {"Cmd": ["/bin/sh"], "Labels": {"nul": "x\0y", "quotes": ""}, "Memory": 2 ** 64, "Shell": ["/bin/false"]}
+    def text(): return json.dumps({"architecture": "amd64", "os": "linux", "config": d,
+                                   "rootfs": {"type": "layers", "diff_ids": [a[1]]}})
+    d["Labels"]["quotes"] = chr(34) * ((size - len(text())) // 2)
+    d["Labels"]["quotes"] += "x" * (size - len(text()))
+    c = l.blob(text().encode(), "application/vnd.oci.image.config.v1+json")
+    l.add(l.json({"schemaVersion": 2, "config": c, "layers": [a[0]]}, "application/vnd.oci.image.manifest.v1+json"), name)
+a = l.layer([("f", "x")])
+image("most", 4 << 20)
+image("more", (4 << 20) + 1)'
+    supermachine image inspect "oci:$BATS_TEST_TMPDIR/layout:most" >"$BATS_TEST_TMPDIR/said"
+    jq -e '.[0].config.config.Labels | .nul == "x\u0000y" and (.quotes | length) > 2000000' "$BATS_TEST_TMPDIR/said"
+    fails_with 125 "config is larger than 4194304 bytes" supermachine image inspect "oci:$BATS_TEST_TMPDIR/layout:more"
 }
 
 @test "an image that names no command, where none is given, is told before anything is booted" {
