@@ -276,19 +276,19 @@ struct process {
 /* Runs argv to its end, and reads what it writes to its standard output, or error. */
 static void run_process(struct process *p, const char *const argv[], int stream)
 {
-    int fds[2], status, rc;
-    size_t len = 0;
-    ssize_t n;
-    pid_t pid;
+    int fds[2];
     posix_spawn_file_actions_t actions;
     if (pipe2(fds, O_CLOEXEC) || posix_spawn_file_actions_init(&actions) ||
         posix_spawn_file_actions_adddup2(&actions, fds[1], stream))
         die("pipe", strerror(errno));
-    rc = posix_spawn(&pid, argv[0], &actions, NULL, (char *const *)(uintptr_t)argv, environ);
+    pid_t pid;
+    int rc = posix_spawn(&pid, argv[0], &actions, NULL, (char *const *)(uintptr_t)argv, environ);
     if (rc)
         die(argv[0], strerror(rc));
     posix_spawn_file_actions_destroy(&actions);
     close(fds[1]);
+    size_t len = 0;
+    ssize_t n;
     while ((n = read(fds[0], p->text + len, sizeof(p->text) - 1 - len)) > 0) {
         if (!len)
             p->first_byte = now();
@@ -296,6 +296,7 @@ static void run_process(struct process *p, const char *const argv[], int stream)
     }
     p->text[len] = '\0';
     close(fds[0]);
+    int status;
     if (waitpid(pid, &status, 0) != pid || status)
         die(argv[0], "failed, see above");
     p->gone = now();

@@ -43,17 +43,16 @@ static struct memory measure(void)
 
 static int hold(sm_image *image, sm_vm **vms, int n, sm_error *err)
 {
-    struct memory first, last;
     int rc = sm_vm_start(image, NULL, &vms[0], err);
     if (rc)
         return rc;
-    first = measure();
+    struct memory first = measure();
     for (int i = 1; i < n; i++) {
         rc = sm_vm_start(image, NULL, &vms[i], err);
         if (rc)
             return rc;
     }
-    last = measure();
+    struct memory last = measure();
     printf("%d idle VMs in one process, for each after the first:\n", n);
     printf("  more of the process (Pss)            %8ld KiB\n", (last.pss - first.pss) / (n - 1));
     printf("  less for others (MemAvailable)       %8ld KiB\n",

@@ -84,10 +84,9 @@ static void answer(int fd)
         char what, pad[7];
         uint64_t bytes;
     } request;
-    ssize_t n;
-
     if (recv(fd, &request, sizeof(request), MSG_WAITALL) != sizeof(request))
         return;
+    ssize_t n;
     switch (request.what) {
     case SINK:
         request.bytes = drain(fd);
@@ -111,7 +110,6 @@ static int serve(int port)
 {
     struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     int fd = socket(AF_INET, SOCK_STREAM, 0);
-
     signal(SIGPIPE, SIG_IGN);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
     if (bind(fd, (struct sockaddr *)&any, sizeof(any)) || listen(fd, 16))
@@ -137,7 +135,6 @@ static int ask(char what, uint64_t bytes)
         uint64_t bytes;
     } request = {.what = what, .bytes = bytes};
     int fd = socket(AF_INET, SOCK_STREAM, 0);
-
     if (fd < 0 || connect(fd, (struct sockaddr *)&server, sizeof(server)))
         die("connect");
     no_delay(fd);
@@ -156,10 +153,9 @@ static double stream_out(uint64_t bytes)
 {
     double begin = now();
     int fd = ask(SINK, 0);
-    uint64_t echo[2] = {0};
-
     send_bytes(fd, bytes);
     shutdown(fd, SHUT_WR);
+    uint64_t echo[2] = {0};
     if (recv(fd, echo, sizeof(echo), MSG_WAITALL) != sizeof(echo) || echo[1] != bytes)
         die("the server did not get everything");
     close(fd);
@@ -170,7 +166,6 @@ static double stream_in(uint64_t bytes)
 {
     double begin = now();
     int fd = ask(SOURCE, bytes);
-
     if (drain(fd) != bytes)
         die("the server did not send everything");
     close(fd);
@@ -180,21 +175,18 @@ static double stream_in(uint64_t bytes)
 static double echo_us(int rounds)
 {
     int fd = ask(ECHO, 0);
-    double begin;
-
     round_trip(fd);
-    begin = now();
+    double begin = now();
     for (int i = 0; i < rounds; i++)
         round_trip(fd);
-    begin = now() - begin;
+    double seconds = now() - begin;
     close(fd);
-    return begin * 1e6 / rounds;
+    return seconds * 1e6 / rounds;
 }
 
 static double connect_us(int rounds)
 {
     double begin = now();
-
     for (int i = 0; i < rounds; i++) {
         int fd = ask(ECHO, 0);
         round_trip(fd);
@@ -205,21 +197,19 @@ static double connect_us(int rounds)
 
 static int measure(char **argv)
 {
-    uint64_t bytes = strtoull(argv[3], NULL, 10) << 20;
-    int rounds = atoi(argv[4]), fd;
-    char line[200];
-    double out, in, echo, connects;
-
     server.sin_port = htons((uint16_t)atoi(argv[2]));
     if (inet_pton(AF_INET, argv[1], &server.sin_addr) != 1)
         die(argv[1]);
-    out = stream_out(bytes);
-    in = stream_in(bytes);
-    echo = echo_us(rounds);
-    connects = connect_us(rounds / 10 + 1);
+    uint64_t bytes = strtoull(argv[3], NULL, 10) << 20;
+    double out = stream_out(bytes);
+    double in = stream_in(bytes);
+    int rounds = atoi(argv[4]);
+    double echo = echo_us(rounds);
+    double connects = connect_us(rounds / 10 + 1);
+    char line[200];
     snprintf(line, sizeof(line), "%s %.3f %.3f %.1f %.1f", argv[0], out, in, echo, connects);
     printf("%s\n", line);
-    fd = ask(PRINT, 0);
+    int fd = ask(PRINT, 0);
     send_all(fd, line, strlen(line));
     close(fd);
     return 0;

@@ -40,17 +40,16 @@ static int run(sm_vm *vm, const char *const *argv, sm_exec_result *result, sm_er
 
 int main(int argc, char **argv)
 {
+    if (argc < 3) {
+        fprintf(stderr, "usage: run-command IMAGE COMMAND [ARG...]\n");
+        return 2;
+    }
     sm_error err;
     sm_store *store = NULL;
     sm_image *image = NULL;
     sm_vm *vm = NULL;
     sm_exec_result result;
     int status = 1;
-
-    if (argc < 3) {
-        fprintf(stderr, "usage: run-command IMAGE COMMAND [ARG...]\n");
-        return 2;
-    }
     if (sm_store_open(&store, NULL, &err) || sm_image_open(store, argv[1], NULL, &image, &err) ||
         sm_vm_start(image, NULL, &vm, &err) ||
         run(vm, (const char *const *)argv + 2, &result, &err)) {

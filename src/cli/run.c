@@ -310,7 +310,6 @@ static int run_image(struct run *run)
     struct cli_control *control = NULL;
     struct stamps at = {.start = now_us()};
     int status;
-
     if (!cli_signals_start())
         return cli_fail("cannot set up signals");
     raise_file_limit();

@@ -87,7 +87,6 @@ int sm_snapshot_parallel(const struct sm_snapshot_io *io, unsigned threads, size
     struct pool pool = {.task = task, .arg = arg, .n = n};
     struct sm_thread others[MAX_THREADS];
     unsigned started = 0;
-
     while (started + 1 < threads && started + 1 < n && started < MAX_THREADS &&
            io->thread(&others[started], "writer", work, &pool, 0, NULL) == 0)
         started++;

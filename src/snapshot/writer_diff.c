@@ -107,25 +107,24 @@ static int diff_slab(void *arg, size_t i, sm_error *err)
     uint64_t next = 0;             /* of the copy */
     uint64_t run = 0, n_run = 0;   /* copied pages to write: from `run`, so many */
     uint64_t hole = 0, n_hole = 0; /* pages to punch */
-    int rc;
     for (uint64_t page = slab->first; page <= slab->end; page++) {
         bool last = page == slab->end;
         bool have = !last && next < slab->n && slab->index[next] == page;
         bool in_base = !last && sm_page_bit(d->base_data, page);
         const uint8_t *base = d->base + page * SM_SNAPSHOT_PAGE;
         const uint8_t *now = slab->data + next * SM_SNAPSHOT_PAGE;
-
         bool write = have && !(in_base && memcmp(now, base, SM_SNAPSHOT_PAGE) == 0);
         bool punch = !have && in_base && is_zero_now(d->c, page) && !sm_snapshot_page_is_zero(base);
         if (n_run && !write) {
-            rc = sm_snapshot_out_ram(&d->out, (uint64_t)slab->index[run] * SM_SNAPSHOT_PAGE,
+            int rc = sm_snapshot_out_ram(&d->out, (uint64_t)slab->index[run] * SM_SNAPSHOT_PAGE,
                 slab->data + run * SM_SNAPSHOT_PAGE, n_run * SM_SNAPSHOT_PAGE, err);
             if (rc)
                 return rc;
             n_run = 0;
         }
         if (n_hole && !punch) {
-            if ((rc = make_hole(d, hole, hole + n_hole, err)))
+            int rc = make_hole(d, hole, hole + n_hole, err);
+            if (rc)
                 return rc;
             n_hole = 0;
         }

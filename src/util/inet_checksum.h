@@ -12,14 +12,13 @@ static inline uint32_t sm_inet_sum(const void *data, size_t len, uint32_t sum)
 {
     const uint8_t *p = data;
     uint64_t total = sum;
-    uint16_t word;
-
     for (; len >= 2; len -= 2, p += 2) {
+        uint16_t word;
         memcpy(&word, p, sizeof(word));
         total += word;
     }
     if (len) {
-        word = 0;
+        uint16_t word = 0;
         memcpy(&word, p, 1);
         total += word;
     }

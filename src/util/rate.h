@@ -22,7 +22,6 @@ static inline struct sm_rate sm_rate_make(uint32_t per_second, uint32_t burst)
 static inline bool sm_rate_take(struct sm_rate *rate, uint64_t now_ms, uint64_t *suppressed)
 {
     uint64_t earned = (now_ms - rate->refilled_ms) * rate->per_second / 1000;
-
     if (earned > 0) {
         rate->tokens = SM_MIN(rate->tokens + earned, (uint64_t)rate->burst);
         rate->refilled_ms = now_ms;

@@ -103,7 +103,6 @@ int system_set_identity(const char *hostname, const char *machine_id, const char
 const uint8_t *system_card_address(bool v6)
 {
     static const uint8_t loopback[16] = {[15] = 1}, loopback4[4] = {127, 0, 0, 1};
-
     return v6 ? loopback : loopback4;
 }
 

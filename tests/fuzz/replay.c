@@ -30,7 +30,6 @@ static uint64_t next(void)
 static void run(const uint8_t *data, size_t size)
 {
     uint8_t *exact = malloc(size ? size : 1);
-
     if (!exact)
         abort();
     memcpy(exact, data, size);
@@ -41,10 +40,8 @@ static void run(const uint8_t *data, size_t size)
 static size_t mutate(uint8_t *data, size_t size, size_t room)
 {
     static const uint8_t odd[] = {0x00, 0xff, 0x7f, 0x80, 0x01, 0xc0, '\n', ' '};
-
     for (uint64_t n = 1 + next() % 4; n > 0 && size > 0; n--) {
         size_t at = next() % size;
-
         switch (next() % 5) {
         case 0:
             data[at] ^= (uint8_t)(1u << (next() % 8));
@@ -77,18 +74,16 @@ static int replay(const char *path, unsigned long mutations)
 {
     static uint8_t seed[MAX_SEED], work[MAX_SEED];
     FILE *in = fopen(path, "rb");
-    size_t size, step;
-
     if (!in) {
         perror(path);
         return 1;
     }
-    size = fread(seed, 1, sizeof(seed), in);
+    size_t size = fread(seed, 1, sizeof(seed), in);
     fclose(in);
     run(seed, size);
     if (mutations == 0)
         return 0;
-    step = size / 512 + 1;
+    size_t step = size / 512 + 1;
     for (size_t cut = 0; cut < size; cut += step)
         run(seed, cut);
     for (unsigned long i = 0; i < mutations; i++) {
@@ -100,21 +95,19 @@ static int replay(const char *path, unsigned long mutations)
 
 static int replay_all(const char *path, unsigned long mutations)
 {
-    struct dirent **names;
     struct stat st;
-    int n, rc = 0;
-
     if (stat(path, &st) || !S_ISDIR(st.st_mode))
         return replay(path, mutations);
-    n = scandir(path, &names, NULL, alphasort);
+    struct dirent **names;
+    int n = scandir(path, &names, NULL, alphasort);
     if (n < 0) {
         perror(path);
         return 1;
     }
+    int rc = 0;
     for (int i = 0; i < n; i++) {
-        char file[4096];
-
         if (names[i]->d_name[0] != '.') {
+            char file[4096];
             snprintf(file, sizeof(file), "%s/%s", path, names[i]->d_name);
             rc |= replay(file, mutations);
         }
@@ -128,7 +121,6 @@ int main(int argc, char **argv)
 {
     unsigned long mutations = 20000;
     int rc = 0, seeds = 0;
-
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-n") == 0 && i + 1 < argc) {
             mutations = strtoul(argv[++i], NULL, 10);

@@ -101,7 +101,6 @@ int system_set_identity(const char *hostname, const char *machine_id, const char
 const uint8_t *system_card_address(bool v6)
 {
     static const uint8_t address[4] = {127, 7, 7, 7};
-
     return v6 ? NULL : address;
 }
 
@@ -419,16 +418,15 @@ static void feed(struct peer *p, struct run *r, size_t *sent, uint64_t *window, 
 
 void run_streams(struct peer *p, struct run *r)
 {
-    struct sm_wire_frame f;
-    size_t sent = 0;
-    uint64_t window = SM_WIRE_STDIN_WINDOW;
-    bool eof = false;
-
     r->out = calloc(1, 1);
     r->err = calloc(1, 1);
     peer_expect(p, SM_WIRE_STARTED, NULL);
+    size_t sent = 0;
+    uint64_t window = SM_WIRE_STDIN_WINDOW;
+    bool eof = false;
     for (;;) {
         feed(p, r, &sent, &window, &eof);
+        struct sm_wire_frame f;
         assert_true(peer_next(p, &f));
         if (f.type == SM_WIRE_STDOUT) {
             append(&r->out, &r->out_len, &f);

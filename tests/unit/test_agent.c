@@ -170,13 +170,11 @@ static void a_network_is_set_before_the_restore(void **state)
         .address4 = {seed, 4},
         .prefix4 = 24,
         .resolv_conf = "nameserver 10.0.2.3\n"};
-    struct sm_wire_set_network bad[4] = {good, good, good, good};
-    struct peer *p = peer_open(t);
     uint8_t buf[2048];
     struct sm_wire_writer w = {.buf = buf, .cap = sizeof(buf)};
-
     sm_wire_put_set_network(&w, &good);
     sm_wire_put_restore(&w, &good_restore);
+    struct peer *p = peer_open(t);
     peer_send(p, buf, w.len);
     peer_expect(p, SM_WIRE_OK, NULL);
     peer_expect(p, SM_WIRE_OK, NULL);
@@ -184,6 +182,7 @@ static void a_network_is_set_before_the_restore(void **state)
     assert_int_equal(t->system->mtu, 1500);
 
     t->system->calls = 0;
+    struct sm_wire_set_network bad[4] = {good, good, good, good};
     bad[0].mac.len = 5;
     bad[1].address4.len = 3;
     bad[2].prefix4 = 33;

@@ -17,19 +17,18 @@
 
 static int service(int type, bool v6, uint16_t *port)
 {
-    struct sockaddr_in a4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct sockaddr_in6 a6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-    socklen_t len = sizeof(a6);
     int fd = socket(v6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC, 0);
-
     assert_true(fd >= 0);
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+    struct sockaddr_in a4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in6 a6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
     if (v6)
         assert_int_equal(bind(fd, (struct sockaddr *)&a6, sizeof(a6)), 0);
     else
         assert_int_equal(bind(fd, (struct sockaddr *)&a4, sizeof(a4)), 0);
     if (type == SOCK_STREAM)
         assert_int_equal(listen(fd, 64), 0);
+    socklen_t len = sizeof(a6);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&a6, &len), 0);
     *port = ntohs(a6.sin6_port); /* at the same place in both */
     return fd;
@@ -37,9 +36,8 @@ static int service(int type, bool v6, uint16_t *port)
 
 static int host(struct agent_test *t, uint16_t port, uint16_t protocol)
 {
-    uint8_t first[SM_WIRE_PROXY_FIRST];
     int fd = proxy_open(t);
-
+    uint8_t first[SM_WIRE_PROXY_FIRST];
     sm_store_le16(first, port);
     sm_store_le16(first + 2, protocol);
     assert_int_equal(send(fd, first, sizeof(first), 0), sizeof(first));
@@ -50,7 +48,6 @@ static void expect_bytes(int fd, const char *want)
 {
     char buf[256];
     size_t n = strlen(want);
-
     assert_int_equal(recv(fd, buf, n, MSG_WAITALL), n);
     assert_memory_equal(buf, want, n);
 }
@@ -67,7 +64,6 @@ static void test_tcp_on(struct agent_test *t, bool v6)
     int listener = service(SOCK_STREAM, v6, &port);
     int fd = host(t, port, SM_WIRE_PROXY_TCP);
     int guest = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-
     assert_true(guest >= 0);
     assert_int_equal(send(fd, "question", 8, 0), 8);
     expect_bytes(guest, "question");
@@ -85,12 +81,11 @@ static void test_says_ok(void **state)
 {
     for (int v6 = 0; v6 < 2; v6++) {
         uint16_t port;
-        char want[32];
         int listener = service(SOCK_STREAM, v6, &port);
         int fd = host(*state, port, SM_WIRE_PROXY_TCP | SM_WIRE_PROXY_SAY_OK);
         int guest = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-
         assert_int_equal(send(guest, "hello", 5, 0), 5);
+        char want[32];
         snprintf(want, sizeof(want), "OK %u\nhello", port);
         expect_bytes(fd, want);
         close(guest);
@@ -117,24 +112,23 @@ static void test_tcp_v6(void **state)
  * loopback's. */
 static void test_outside(void **state)
 {
-    struct sockaddr_in any = {.sin_family = AF_INET}, from;
-    socklen_t len = sizeof(any);
     uint16_t port;
-    int loopback = service(SOCK_STREAM, false, &port), loopback6, guest;
+    int loopback = service(SOCK_STREAM, false, &port);
     int fd = host(*state, port, SM_WIRE_PROXY_TCP | SM_WIRE_PROXY_OUTSIDE);
-
     expect_end(fd);
     close(fd);
-    loopback6 = service(SOCK_STREAM, true, &port);
+    int loopback6 = service(SOCK_STREAM, true, &port);
     fd = host(*state, port, SM_WIRE_PROXY_TCP | SM_WIRE_PROXY_OUTSIDE);
     expect_end(fd);
     close(fd);
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in any = {.sin_family = AF_INET}, from;
+    socklen_t len = sizeof(any);
     assert_int_equal(bind(listener, (struct sockaddr *)&any, sizeof(any)), 0);
     assert_int_equal(listen(listener, 4), 0);
     assert_int_equal(getsockname(listener, (struct sockaddr *)&any, &len), 0);
     fd = host(*state, ntohs(any.sin_port), SM_WIRE_PROXY_TCP | SM_WIRE_PROXY_OUTSIDE);
-    guest = accept4(listener, (struct sockaddr *)&from, &len, SOCK_CLOEXEC);
+    int guest = accept4(listener, (struct sockaddr *)&from, &len, SOCK_CLOEXEC);
     assert_true(guest >= 0);
     assert_int_equal(ntohl(from.sin_addr.s_addr), 0x7f070707);
     assert_int_equal(send(guest, "hello", 5, 0), 5);
@@ -158,10 +152,8 @@ static void test_nobody_listens(void **state)
 {
     uint16_t port;
     int gone = service(SOCK_STREAM, false, &port);
-    int fd;
-
     close(gone);
-    fd = host(*state, port, SM_WIRE_PROXY_TCP);
+    int fd = host(*state, port, SM_WIRE_PROXY_TCP);
     expect_end(fd);
     close(fd);
     fd = host(*state, 80, 99); /* no such protocol */
@@ -180,16 +172,14 @@ static void test_pressure(void **state)
     int listener = service(SOCK_STREAM, false, &port);
     int fd = host(*state, port, SM_WIRE_PROXY_TCP);
     int guest = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    assert_true(guest >= 0);
     struct {
         int fd;
         size_t sent, got;
     } ends[2] = {{.fd = fd}, {.fd = guest}};
     static uint8_t chunk[65536];
-
-    assert_true(guest >= 0);
     while (ends[0].got < BYTES || ends[1].got < BYTES) {
         struct pollfd p[2];
-
         for (int i = 0; i < 2; i++)
             p[i] = (struct pollfd){.fd = ends[i].fd,
                 .events = (short)((ends[i].sent < BYTES ? POLLOUT : 0) |
@@ -227,14 +217,12 @@ static void test_many(void **state)
 {
     enum { N = 700 }; /* more than 1024 descriptors in the agent */
     struct rlimit files;
-
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
     files.rlim_cur = SM_MIN(files.rlim_max, (rlim_t)4096);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
     uint16_t port;
     int listener = service(SOCK_STREAM, false, &port);
     int fds[N], guests[N];
-
     for (int i = 0; i < N; i++) {
         fds[i] = host(*state, port, SM_WIRE_PROXY_TCP);
         guests[i] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
@@ -259,11 +247,10 @@ static void test_udp(void **state)
     uint16_t port;
     int guest = service(SOCK_DGRAM, false, &port);
     int fd = host(*state, port, SM_WIRE_PROXY_UDP);
+    assert_int_equal(send(fd, "\3\0one\3", 6, 0), 6);
     struct sockaddr_in from;
     socklen_t len = sizeof(from);
     char buf[64];
-
-    assert_int_equal(send(fd, "\3\0one\3", 6, 0), 6);
     assert_int_equal(recvfrom(guest, buf, sizeof(buf), 0, (struct sockaddr *)&from, &len), 3);
     assert_memory_equal(buf, "one", 3);
     assert_int_equal(send(fd, "\0two", 4, 0), 4);

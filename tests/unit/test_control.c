@@ -176,9 +176,9 @@ static void descriptors_that_run_out_do_not_end_it(void **state)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     snprintf(address.sun_path, sizeof(address.sun_path), "%s/supermachine/web", runtime);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    struct rlimit before, none;
+    struct rlimit before;
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
-    none = before;
+    struct rlimit none = before;
     int next = dup(fd);
     none.rlim_cur = (rlim_t)next;
     close(next);

@@ -311,9 +311,9 @@ static void a_seal_that_cannot_be_opened_is_no_damage(void **state)
     put_image(1, "oci:/nowhere:1");
     auto_free char *path = put_rootfs(1);
     auto_fd fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct rlimit before, none;
+    struct rlimit before;
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
-    none = before;
+    struct rlimit none = before;
     none.rlim_cur = (rlim_t)fd;
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
     int rc = sm_seal_check(store->images, path, fd, SM_SEAL_GLANCE, &err);

@@ -166,12 +166,11 @@ struct sm_insn sm_insn_decode(const uint8_t *bytes, size_t n)
     struct cursor c = {.bytes = bytes, .n = n};
     struct sm_insn insn = {.base = -1, .index = -1};
     struct prefixes p = {0};
-    enum sm_insn_op op = SM_INSN_UNKNOWN;
     uint8_t opcode = read_prefixes(&c, &p, &insn);
-    bool plain = !p.operand16 && !p.rep && !p.repne;
-
     insn.wide = p.rex & 8;
     insn.operand_bytes = insn.wide ? 8 : p.operand16 ? 2 : 4;
+    enum sm_insn_op op = SM_INSN_UNKNOWN;
+    bool plain = !p.operand16 && !p.rep && !p.repne;
     if (opcode == 0xcc) {
         op = SM_INSN_INT3;
     } else if (opcode == 0x9b) {

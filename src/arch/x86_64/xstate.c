@@ -71,12 +71,11 @@ static void add_extended(const struct sm_xstate_layout *layout, uint64_t wanted,
 void sm_xstate_plan_save(const struct sm_xstate_layout *layout, enum sm_insn_op op, uint64_t rfbm,
     const uint8_t *host_area, struct sm_xstate_plan *plan)
 {
-    uint64_t in_use = sm_load_le64(host_area + SM_XSTATE_LEGACY_BYTES);
-    uint32_t mxcsr = sm_load_le32(host_area + MXCSR_OFFSET);
     bool compacted = op == SM_INSN_XSAVEC || op == SM_INSN_XSAVES;
-
     rfbm &= layout->components;
     *plan = (struct sm_xstate_plan){.compacted = compacted};
+    uint64_t in_use = sm_load_le64(host_area + SM_XSTATE_LEGACY_BYTES);
+    uint32_t mxcsr = sm_load_le32(host_area + MXCSR_OFFSET);
     if (compacted && mxcsr != MXCSR_INITIAL)
         in_use |= SSE; /* here MXCSR belongs to the SSE component */
     plan->bv = in_use & rfbm;
@@ -109,7 +108,6 @@ bool sm_xstate_plan_restore(const struct sm_xstate_layout *layout, enum sm_insn_
 {
     uint64_t bv = sm_load_le64(header), xcomp = sm_load_le64(header + 8);
     bool compacted = xcomp & SM_XSTATE_COMPACTED;
-
     *plan = (struct sm_xstate_plan){.compacted = compacted};
     if (compacted) {
         uint64_t present = xcomp & ~SM_XSTATE_COMPACTED;
@@ -135,14 +133,13 @@ bool sm_xstate_plan_restore(const struct sm_xstate_layout *layout, enum sm_insn_
 bool sm_xstate_finish_restore(uint64_t rfbm, uint64_t in_use_before, uint32_t mxcsr_before,
     const struct sm_xstate_plan *plan, uint8_t *host_area)
 {
-    uint64_t in_use = (in_use_before & ~rfbm) | plan->bv;
     uint32_t mxcsr = sm_load_le32(host_area + MXCSR_OFFSET);
-    uint32_t mask = sm_load_le32(host_area + MXCSR_OFFSET + 4);
-
     if (plan->compacted)
         mxcsr = plan->bv & SSE ? mxcsr : rfbm & SSE ? MXCSR_INITIAL : mxcsr_before;
+    uint32_t mask = sm_load_le32(host_area + MXCSR_OFFSET + 4);
     if (mxcsr & ~(mask ? mask : 0xffbfu))
         return false;
+    uint64_t in_use = (in_use_before & ~rfbm) | plan->bv;
     if (mxcsr != MXCSR_INITIAL && !(in_use & SSE)) {
         memset(host_area + XMM_OFFSET, 0, XMM_BYTES); /* registers initial, MXCSR not */
         in_use |= SSE;

@@ -310,18 +310,14 @@ static int settle(struct sm_hv_vcpu *vcpu, sm_error *err)
 
 static int save(struct sm_hv_vcpu *vcpu, struct sm_vcpu_state *state, sm_error *err)
 {
-    struct kvm_mp_state mp;
-    struct kvm_regs regs;
-    struct kvm_sregs sregs;
-    struct kvm_xcrs xcrs;
-    struct kvm_debugregs debug;
-    struct kvm_vcpu_events events;
     int rc = settle(vcpu, err);
-
     if (rc)
         return rc;
+    struct kvm_mp_state mp;
     if (ioctl(vcpu->fd, KVM_GET_MP_STATE, &mp) < 0)
         return cannot_get(vcpu, "MP state", err);
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
     if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
         return cannot_get(vcpu, "registers", err);
     if ((rc = save_fields(regs_fields, SM_ARRAY_LEN(regs_fields), &regs, &state->gp, err)) ||
@@ -329,13 +325,16 @@ static int save(struct sm_hv_vcpu *vcpu, struct sm_vcpu_state *state, sm_error *
         (rc = save_fields(sregs_fields, SM_ARRAY_LEN(sregs_fields), &sregs, &state->gp, err)) ||
         (rc = save_xsave(vcpu, state, err)))
         return rc;
+    struct kvm_xcrs xcrs;
     if (ioctl(vcpu->fd, KVM_GET_XCRS, &xcrs) < 0)
         return cannot_get(vcpu, "XCR0", err);
+    struct kvm_debugregs debug;
     if (ioctl(vcpu->fd, KVM_GET_DEBUGREGS, &debug) < 0)
         return cannot_get(vcpu, "debug registers", err);
     if ((rc = save_lapic(vcpu, state, err)) || (rc = save_msrs(vcpu, state, err)))
         return rc;
     keep_timer_armed(state);
+    struct kvm_vcpu_events events;
     if (ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) < 0)
         return cannot_get(vcpu, "pending events", err);
     uint64_t xcr0 = xcrs.nr_xcrs ? xcrs.xcrs[0].value : 1;
