@@ -386,6 +386,20 @@ rooms_copy() {
     refused "src/util/strv.c:$(grep -n -B1 '^void longest' "$copy/src/util/strv.c" | sed -n '1s/-.*//p')" "longest has 60 lines"
 }
 
+@test "check-rooms: a variable that is declared above where it is first used is refused" {
+    local end
+    rooms_copy
+    end=$(wc -l <"$copy/src/util/strv.c")
+    plant src/util/strv.c '$' 'void sm_declared(void)\n{\n    int one, two;\n    use(\&two);\n    one = two;\n}'
+    refused "src/util/strv.c:$((end + 3))" "one gets its value further down"
+    sed -i 's/^    one = two;/    if (two)\n        one = two;\n    int three = two;\n\n    use(\&three);/' "$copy/src/util/strv.c"
+    run "$repo/scripts/check-rooms" "$copy"
+    echo "$output"
+    [ "$status" -eq 0 ]
+    sed -i 's/^    int one, two;/&\n    char *three = look(1,\n        2);\n/' "$copy/src/util/strv.c"
+    refused "src/util/strv.c:$((end + 3))" "a list of declarations, then an empty line"
+}
+
 @test "check-rooms: a circle inside a room is refused, of calls and of headers" {
     rooms_copy
     plant src/util/crc32c.c '$' 'int sm_first(void)\n{\n    return sm_second();\n}'
