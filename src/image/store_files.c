@@ -5,13 +5,12 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/random.h>
-#include <time.h>
 
 #include "image/json.h"
 #include "util/error.h"
 #include "util/file.h"
+#include "util/lock.h"
 
 enum { LOCK_POLL_MS = 5 };
 
@@ -122,13 +121,11 @@ int sm_store_write_digest(
 
 int sm_store_flock(int fd, int operation, int timeout_ms, sm_error *err)
 {
-    for (int waited = 0;; waited += LOCK_POLL_MS) {
-        if (flock(fd, operation | LOCK_NB) == 0)
-            return 0;
-        if (errno != EWOULDBLOCK && errno != EINTR)
-            return sm_error_errno(err, errno, "cannot lock a file of the store");
-        if (timeout_ms >= 0 && waited >= timeout_ms)
+    int64_t deadline = sm_deadline(timeout_ms);
+    int rc;
+    while ((rc = sm_lock_try(fd, operation)) == SM_LOCK_TAKEN) {
+        if (!sm_lock_again(deadline, LOCK_POLL_MS))
             return sm_error_set(err, SM_EBUSY, "the image is in use by somebody else");
-        nanosleep(&(struct timespec){.tv_nsec = LOCK_POLL_MS * 1000000L}, NULL);
     }
+    return rc ? sm_error_errno(err, errno, "cannot lock a file of the store") : 0;
 }

@@ -4,13 +4,12 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "util/bytes.h"
-#include "util/clock.h"
 #include "util/error.h"
 #include "util/file.h"
+#include "util/lock.h"
 
 #define SUFFIX         ".snap"
 #define LOCK_SUFFIX    ".lock"
@@ -110,7 +109,7 @@ int sm_snapshot_cache_find(
 
 /* ---- locks --------------------------------------------------------------------------------- */
 
-/* 0: locked; 1: somebody else has it. The lock file is only removed by who holds it: who has waited
+/* As sm_lock_try. The lock file is only removed by who holds it: who has waited
  * checks that the file it locked is still the one of that name. */
 static int try_lock(
     struct sm_snapshot_cache *cache, const struct name *name, int *fd, sm_error *err)
@@ -118,15 +117,15 @@ static int try_lock(
     auto_fd f = openat(cache->fd, name->text, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (f < 0)
         return sm_error_errno(err, errno, "cannot make %s/%s", cache->dir, name->text);
-    if (flock(f, LOCK_EX | LOCK_NB)) {
-        if (errno == EWOULDBLOCK || errno == EINTR)
-            return 1;
+    int rc = sm_lock_try(f, LOCK_EX);
+    if (rc < 0)
         return sm_error_errno(err, errno, "cannot lock %s/%s", cache->dir, name->text);
-    }
+    if (rc)
+        return rc;
     struct stat mine, there;
     if (fstat(f, &mine) || fstatat(cache->fd, name->text, &there, AT_SYMLINK_NOFOLLOW) ||
         mine.st_ino != there.st_ino)
-        return 1; /* pruned meanwhile: again */
+        return SM_LOCK_TAKEN; /* pruned meanwhile: again */
     *fd = sm_steal_fd(&f);
     return 0;
 }
@@ -142,13 +141,10 @@ int sm_snapshot_cache_lock(struct sm_snapshot_cache *cache, const char *key, int
     if (rc)
         return rc;
     int64_t deadline = sm_deadline(timeout_ms);
-    while ((rc = try_lock(cache, &lock->name, &lock->fd, err)) == 1) {
-        int left = sm_deadline_left(deadline);
-        if (left == 0)
+    while ((rc = try_lock(cache, &lock->name, &lock->fd, err)) == SM_LOCK_TAKEN) {
+        if (!sm_lock_again(deadline, LOCK_POLL_MS))
             return sm_error_set(
                 err, SM_EBUSY, "somebody else has been making the snapshot %s for too long", key);
-        long ms = left < 0 ? LOCK_POLL_MS : SM_MIN(left, LOCK_POLL_MS);
-        nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
     }
     if (rc)
         return rc;
@@ -299,7 +295,7 @@ static bool remove_idle(struct pruning *p, const char *key, bool all)
     if (!make_name(key, PARTIAL_SUFFIX, &name, NULL)) {
         /* a writer that did not take the key's lock still holds its own on the file */
         auto_fd partial = openat(dir, name.text, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-        if (partial >= 0 && !flock(partial, LOCK_EX | LOCK_NB) && unlinkat(dir, name.text, 0))
+        if (partial >= 0 && !sm_lock_try(partial, LOCK_EX) && unlinkat(dir, name.text, 0))
             cannot(p, name.text);
     }
     if (unlinkat(dir, lock_name.text, 0))

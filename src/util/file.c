@@ -5,12 +5,10 @@
 #include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 
-#include "util/clock.h"
 #include "util/error.h"
+#include "util/lock.h"
 
 #define POLL_MS 5
 #define AGAIN   1 /* it went or changed while it was looked at */
@@ -62,10 +60,11 @@ static int try_open(struct sm_partial *p, bool resume, sm_error *err)
         return sm_error_errno(err, errno, "cannot look at %s", p->partial);
     if (found && (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || st.st_nlink > 1))
         return in_the_way(p, err);
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0)
-        return errno == EWOULDBLOCK
-                   ? sm_error_set(err, SM_EBUSY, "%s is being written by somebody else", p->name)
-                   : sm_error_errno(err, errno, "cannot lock %s", p->partial);
+    int rc = sm_lock_try(fd, LOCK_EX);
+    if (rc == SM_LOCK_TAKEN)
+        return sm_error_set(err, SM_EBUSY, "%s is being written by somebody else", p->name);
+    if (rc)
+        return sm_error_errno(err, errno, "cannot lock %s", p->partial);
     if (!leads_to(p->dir, p->partial, &st))
         return AGAIN;
     if (found && (!resume || (st.st_mode & 077) != 0)) {
@@ -94,11 +93,8 @@ int sm_partial_open(struct sm_partial *p, int dir, const char *name,
         made.partial = NULL;
     int rc = made.name && made.partial ? AGAIN : sm_error_set(err, SM_ENOMEM, "out of memory");
     int64_t deadline = sm_deadline(o->wait_ms);
-    while (rc == AGAIN || (rc == -SM_EBUSY && sm_deadline_left(deadline) > 0)) {
-        if (rc == -SM_EBUSY)
-            nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000L}, NULL);
+    while (rc == AGAIN || (rc == -SM_EBUSY && sm_lock_again(deadline, POLL_MS)))
         rc = try_open(&made, o->resume, err);
-    }
     if (rc) {
         free(made.name);
         free(made.partial);

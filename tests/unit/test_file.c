@@ -19,6 +19,7 @@
 #include "patience.h"
 #include "util/bytes.h"
 #include "util/file.h"
+#include "util/lock.h"
 
 #define STRANGER 65534
 
@@ -230,6 +231,27 @@ static void one_that_is_read_only_is_waited_for_and_replaced(void **state)
     expect_text("x", "second");
 }
 
+/* The interval is an hour: it is the deadline that ends the sleep. */
+static void a_lock_is_tried_until_the_deadline(void **state)
+{
+    enum { HOUR_MS = 3600 * 1000 };
+    auto_fd one = openat(dir_fd, "x", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    auto_fd other = openat(dir_fd, "x", O_RDWR | O_CLOEXEC);
+    assert_int_equal(sm_lock_try(one, LOCK_SH), 0);
+    assert_int_equal(sm_lock_try(other, LOCK_SH), 0);
+    assert_int_equal(sm_lock_try(other, LOCK_EX), SM_LOCK_TAKEN);
+    assert_int_equal(sm_lock_try(-1, LOCK_EX), -1);
+    assert_false(sm_lock_again(sm_deadline(0), HOUR_MS));
+    assert_true(sm_lock_again(SM_NO_DEADLINE, 1));
+    int64_t deadline = sm_deadline(20);
+    unsigned tries = 0;
+    do
+        tries++;
+    while (sm_lock_try(other, LOCK_EX) == SM_LOCK_TAKEN && sm_lock_again(deadline, HOUR_MS));
+    assert_int_equal(sm_deadline_left(deadline), 0);
+    assert_in_range(tries, 1, 2); /* one on a machine that had no time for us until it was over */
+}
+
 /* A lease makes an open that does not wait fail: nobody has to remove anything for that. */
 static void what_cannot_be_opened_is_not_always_in_the_way(void **state)
 {
@@ -398,6 +420,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_file_appears_when_it_is_whole, set_up, tear_down),
         cmocka_unit_test_setup_teardown(leftovers_are_made_anew_or_gone_on_with, set_up, tear_down),
         cmocka_unit_test_setup_teardown(of_two_writers_one_works, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_lock_is_tried_until_the_deadline, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_others_planted_is_left_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(
             one_that_is_read_only_is_waited_for_and_replaced, set_up, tear_down),
