@@ -120,7 +120,21 @@ static const struct sm_snapshot_device *find_device(
     return NULL;
 }
 
-/* Each of ours has its counterpart, and none is over: roles are there once. */
+/* What the snapshot has, and the machine has not. NULL: nothing. */
+static const struct sm_snapshot_device *find_other(
+    const struct sm_machine *m, const struct sm_snapshot *s)
+{
+    for (uint32_t i = 0; i < s->n_devices; i++) {
+        unsigned k = 0;
+        while (k < m->n_devices && find_device(s, &m->devices[k]) != &s->devices[i])
+            k++;
+        if (k == m->n_devices)
+            return &s->devices[i];
+    }
+    return NULL;
+}
+
+/* Each of ours has its counterpart, and none is over. */
 static int check_devices(const struct sm_machine *m, const struct sm_snapshot *s, sm_error *err)
 {
     for (unsigned i = 0; i < m->n_devices; i++) {
@@ -135,7 +149,8 @@ static int check_devices(const struct sm_machine *m, const struct sm_snapshot *s
             memcmp(here.config, there->config, sizeof(here.config)))
             return refuse(err, "with another device '%s'", d->role);
     }
-    return s->n_devices == m->n_devices ? 0 : refuse(err, "with more devices");
+    const struct sm_snapshot_device *other = find_other(m, s);
+    return other ? refuse(err, "with a device '%s' that is not here", other->role) : 0;
 }
 
 static int check_fits(const struct sm_machine *m, const struct sm_snapshot *s, sm_error *err)

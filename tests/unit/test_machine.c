@@ -571,7 +571,7 @@ static void devices_are_matched_by_role(
     strcpy(more[3].role, "more");
     s->devices = more;
     s->n_devices = 4;
-    refused(s, fd, config, "with more devices");
+    refused(s, fd, config, "with a device 'more' that is not here");
     s->n_devices = 3; /* in another order, and with it they are all there */
     struct sm_machine *m;
     ok(make_machine(&m, config, &err));

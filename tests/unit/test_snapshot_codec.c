@@ -9,7 +9,7 @@
 #include "util/crc32c.h"
 #include "util/bytes.h"
 
-static const char *const all[] = {"aarch64-1cpu", "aarch64-2cpu", "x86_64-4cpu"};
+static const char *const all[] = {"aarch64-1cpu", "aarch64-2cpu", "x86_64-4cpu", "x86_64-roles"};
 
 static size_t meta_bytes(const uint8_t *file)
 {
@@ -75,6 +75,30 @@ static int with_roles(
     int rc = sm_snapshot_decode(file, bytes, bytes + from->memory_bytes, s, err);
     free(file);
     return rc;
+}
+
+/* The block is an extension: who wrote before there was one said nothing of roles. */
+static void roles_are_read_where_they_are_told(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *file, *roles[3];
+    } rows[] = {
+        {"x86_64-4cpu", {"", "", ""}},
+        {"aarch64-2cpu", {"", "", ""}},
+        {"x86_64-roles", {"", "vol:/the-longest-role-there-is!", "vsock"}},
+    };
+    for (size_t i = 0; i < SM_ARRAY_LEN(rows); i++) {
+        size_t len;
+        uint8_t *file = golden(rows[i].file, &len);
+        struct sm_snapshot *s = NULL;
+        assert_int_equal(decode(file, len, &s, NULL), 0);
+        assert_int_equal(s->n_devices, SM_ARRAY_LEN(rows[i].roles));
+        for (size_t k = 0; k < SM_ARRAY_LEN(rows[i].roles); k++)
+            assert_string_equal(s->devices[k].role, rows[i].roles[k]);
+        sm_snapshot_free(s);
+        free(file);
+    }
 }
 
 static void devices_keep_their_roles(void **state)
@@ -414,6 +438,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_files_survive_both_ways),
+        cmocka_unit_test(roles_are_read_where_they_are_told),
         cmocka_unit_test(devices_keep_their_roles),
         cmocka_unit_test(aarch64_fields_are_where_they_belong),
         cmocka_unit_test(extension_blocks_are_read),

@@ -59,6 +59,10 @@ static void our_own_file_tells_its_builds_and_note(void **state)
     assert_int_equal(strspn(string_of(json_object_get(root, "build"), "agent"), "2"), 64);
     assert_true(json_is_true(json_object_get(root, "metadata_checksum")));
     json_decref(root);
+    root = inspect("x86_64-roles");
+    json_t *vsock = json_array_get(json_object_get(root, "devices"), 2);
+    assert_string_equal(string_of(vsock, "role"), "vsock");
+    json_decref(root);
 }
 
 static void damage_is_found_by_verify(void **state)
