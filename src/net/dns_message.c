@@ -143,6 +143,13 @@ bool sm_dns_is_answer(
            strcmp(q.name, question->name) == 0;
 }
 
+bool sm_dns_is_failure(const uint8_t *msg)
+{
+    unsigned rcode = msg[3] & 15;
+    return rcode == SM_DNS_RCODE_SERVFAIL || rcode == SM_DNS_RCODE_NOTIMP ||
+           rcode == SM_DNS_RCODE_REFUSED;
+}
+
 /* RFC 9460: priority, target, then parameters key, length, value; keys 4 and 6 are address
  * hints. */
 static bool walk_hints(const uint8_t *msg, const struct record *r, sm_dns_record_fn *fn, void *arg)

@@ -26,6 +26,8 @@
 
 #define SM_DNS_RCODE_SERVFAIL 2
 #define SM_DNS_RCODE_NXDOMAIN 3
+#define SM_DNS_RCODE_NOTIMP   4
+#define SM_DNS_RCODE_REFUSED  5
 
 struct sm_dns_question {
     uint16_t id;
@@ -42,6 +44,9 @@ bool sm_dns_parse_query(const uint8_t *msg, size_t len, struct sm_dns_question *
 /* Does `msg` answer the question (response bit, id, question section)? */
 bool sm_dns_is_answer(
     const uint8_t *msg, size_t len, uint16_t id, const struct sm_dns_question *question);
+
+/* Is this answer one that says its server cannot help: SERVFAIL, NOTIMP, REFUSED? */
+bool sm_dns_is_failure(const uint8_t *msg);
 
 /* Called for each record of the answer section; addr only for A and AAAA, target for CNAME and
  * DNAME. Returning false ends the walk. */

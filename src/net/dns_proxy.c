@@ -1,6 +1,7 @@
-/* The guest's name server: questions under way, each with a socket, a number and a deadline of its
- * own. See dns_proxy.h. An answer is walked twice, first to judge all of it, then to learn from it:
- * nothing is learned of one that is refused. One timer serves all deadlines. */
+/* The guest's name server: questions under way, each with a number and a deadline of its own and a
+ * socket for each resolver that was asked. See dns_proxy.h. An answer is walked twice, first to
+ * judge all of it, then to learn from it: nothing is learned of one that is refused. One timer
+ * serves all deadlines. */
 #include "net/dns_proxy.h"
 
 #include <errno.h>
@@ -17,15 +18,23 @@
 
 #define TICK_MS 250
 
+/* A question as one resolver was asked it. */
+struct attempt {
+    struct pending *pending;
+    struct sm_loop_watch *watch;
+    int fd;          /* -1: it has answered, or cannot be reached */
+    unsigned server; /* its place in resolv.conf */
+};
+
 struct pending {
     struct sm_dns_proxy *proxy;
     struct pending *next, **link;
     struct sm_dns_client client;
-    struct sm_loop_watch *watch;
-    int fd;
     uint16_t id; /* of the question that we sent */
-    unsigned tries;
-    uint64_t deadline_ms;
+    struct attempt attempts[SM_DNS_TRIES];
+    unsigned tries;    /* so many attempts were made */
+    unsigned answered; /* a bit for each server that has answered, and could not help */
+    uint64_t began_ms, deadline_ms;
     struct sm_dns_question question;
     size_t query_len;
     uint8_t query[];
@@ -34,7 +43,10 @@ struct pending {
 struct sm_dns_proxy {
     struct sm_loop *loop;
     struct sm_egress *egress;
+    char *path;
     struct sm_resolv_conf conf;
+    unsigned preferred; /* who is asked first */
+    uint64_t preferred_until_ms;
     sm_dns_answer_fn *answer;
     void *arg;
     struct sm_loop_timer *timer;
@@ -107,17 +119,18 @@ static size_t enforce(
 
 /* ---- questions under way ------------------------------------------------------------------- */
 
-static void hang_up(struct pending *p)
+static void hang_up(struct attempt *a)
 {
-    sm_loop_remove(p->watch);
-    p->watch = NULL;
-    sm_close(p->fd);
-    p->fd = -1;
+    sm_loop_remove(a->watch);
+    a->watch = NULL;
+    sm_close(a->fd);
+    a->fd = -1;
 }
 
 static void drop(struct pending *p)
 {
-    hang_up(p);
+    for (unsigned i = 0; i < p->tries; i++)
+        hang_up(&p->attempts[i]);
     *p->link = p->next;
     if (p->next)
         p->next->link = p->link;
@@ -146,42 +159,94 @@ static void give_up(struct pending *p)
     drop(p);
 }
 
-static void ask_next_server(struct pending *p);
+/* Who did not say a word while another one helped is asked after that one, for a while. Who has
+ * answered, and could not help, is the first still: others may not know what he knows. */
+static void prefer(const struct pending *p, unsigned server)
+{
+    struct sm_dns_proxy *proxy = p->proxy;
+    unsigned first = p->attempts[0].server;
+    if (server == first || p->answered & 1u << first)
+        return;
+    proxy->preferred = server;
+    proxy->preferred_until_ms = (uint64_t)sm_now_ms() + SM_DNS_PREFER_MS;
+}
+
+static bool is_asked(const struct pending *p)
+{
+    for (unsigned i = 0; i < p->tries; i++)
+        if (p->attempts[i].fd >= 0)
+            return true;
+    return false;
+}
+
+static bool ask_next_server(struct pending *p);
 
 static void on_answer(void *arg, uint32_t events)
 {
     (void)events;
-    struct pending *p = arg;
+    struct attempt *a = arg;
+    struct pending *p = a->pending;
     struct sm_dns_proxy *proxy = p->proxy;
-    ssize_t n = recv(p->fd, proxy->buf, sizeof(proxy->buf), MSG_DONTWAIT);
-    if (n < 0) {
-        if (errno != EAGAIN && errno != EINTR)
-            ask_next_server(p); /* refused, unreachable */
-    } else if (sm_dns_is_answer(proxy->buf, (size_t)n, p->id, &p->question)) {
-        finish(p, proxy->buf, (size_t)n);
+    ssize_t n = recv(a->fd, proxy->buf, sizeof(proxy->buf), MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n < 0) { /* refused, unreachable */
+        hang_up(a);
+        if (!ask_next_server(p) && !is_asked(p))
+            give_up(p);
+        return;
     }
-}
-
-static bool start(struct pending *p, const struct sockaddr_storage *server)
-{
-    p->fd = socket(server->ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    socklen_t len =
-        server->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-    return p->fd >= 0 && connect(p->fd, (const struct sockaddr *)server, len) == 0 &&
-           send(p->fd, p->query, p->query_len, MSG_NOSIGNAL) >= 0 &&
-           sm_loop_add(p->proxy->loop, p->fd, SM_LOOP_IN, on_answer, p, &p->watch, NULL) == 0;
-}
-
-static void ask_next_server(struct pending *p)
-{
-    struct sm_resolv_conf *conf = &p->proxy->conf;
-    while (p->tries < SM_DNS_TRIES && conf->n > 0) {
-        hang_up(p);
-        p->deadline_ms = (uint64_t)sm_now_ms() + SM_DNS_TRY_MS;
-        if (start(p, &conf->servers[p->tries++ % conf->n]))
+    if (!sm_dns_is_answer(proxy->buf, (size_t)n, p->id, &p->question))
+        return;
+    if (!sm_dns_is_failure(proxy->buf)) {
+        prefer(p, a->server);
+    } else {
+        hang_up(a);
+        p->answered |= 1u << a->server;
+        if (ask_next_server(p) || is_asked(p))
             return;
     }
-    give_up(p);
+    finish(p, proxy->buf, (size_t)n);
+}
+
+static bool start(struct attempt *a, const struct sockaddr_storage *server)
+{
+    const struct pending *p = a->pending;
+    a->fd = socket(server->ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    socklen_t len =
+        server->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    return a->fd >= 0 && connect(a->fd, (const struct sockaddr *)server, len) == 0 &&
+           send(a->fd, p->query, p->query_len, MSG_NOSIGNAL) >= 0 &&
+           sm_loop_add(p->proxy->loop, a->fd, SM_LOOP_IN, on_answer, a, &a->watch, NULL) == 0;
+}
+
+/* The next one in turn that has not answered yet; those that were asked may answer still. False:
+ * there is none to ask. */
+static bool ask_next_server(struct pending *p)
+{
+    const struct sm_resolv_conf *conf = &p->proxy->conf;
+    unsigned first = p->tries ? p->attempts[0].server : p->proxy->preferred;
+    while (p->tries < SM_DNS_TRIES && conf->n > 0) {
+        struct attempt *a = &p->attempts[p->tries];
+        *a = (struct attempt){
+            .pending = p, .fd = -1, .server = (first + p->tries) % (unsigned)conf->n};
+        p->tries++;
+        p->deadline_ms = (uint64_t)sm_now_ms() + SM_DNS_TRY_MS;
+        if (!(p->answered & 1u << a->server) && start(a, &conf->servers[a->server]))
+            return true;
+        hang_up(a);
+    }
+    return false;
+}
+
+/* The time of the last attempt is over, or that of all. */
+static void on_deadline(struct pending *p, uint64_t now)
+{
+    if (ask_next_server(p))
+        return;
+    p->deadline_ms = p->began_ms + SM_DNS_GIVE_UP_MS;
+    if (p->deadline_ms <= now || !is_asked(p))
+        give_up(p);
 }
 
 static void on_tick(void *arg)
@@ -192,7 +257,7 @@ static void on_tick(void *arg)
     for (struct pending *p = proxy->pending; p; p = next) {
         next = p->next;
         if (p->deadline_ms <= now)
-            ask_next_server(p);
+            on_deadline(p, now);
     }
     if (proxy->pending)
         sm_loop_timer_arm(proxy->timer, TICK_MS);
@@ -231,7 +296,7 @@ void sm_dns_proxy_ask(
     p->proxy = proxy;
     p->client = *client;
     p->question = question;
-    p->fd = -1;
+    p->began_ms = (uint64_t)sm_now_ms();
     p->query_len = len;
     memcpy(p->query, msg, len);
     sm_store_be16(p->query, p->id);
@@ -243,8 +308,10 @@ void sm_dns_proxy_ask(
         sm_loop_timer_arm(proxy->timer, TICK_MS);
     proxy->pending = p;
     proxy->n_pending++;
-    sm_resolv_conf_refresh(&proxy->conf);
-    ask_next_server(p);
+    if (sm_resolv_conf_refresh(&proxy->conf) || p->began_ms >= proxy->preferred_until_ms)
+        proxy->preferred = 0;
+    if (!ask_next_server(p))
+        give_up(p);
 }
 
 void sm_dns_proxy_reset(struct sm_dns_proxy *proxy)
@@ -267,7 +334,7 @@ int sm_dns_proxy_create(struct sm_loop *loop, struct sm_egress *egress, const ch
     proxy->egress = egress;
     proxy->answer = answer;
     proxy->arg = arg;
-    proxy->conf.path = sm_steal_ptr(&path);
+    proxy->conf.path = proxy->path = sm_steal_ptr(&path);
     *out = sm_steal_ptr(&proxy);
     return 0;
 }
@@ -278,6 +345,6 @@ void sm_dns_proxy_destroy(struct sm_dns_proxy *proxy)
         return;
     sm_dns_proxy_reset(proxy);
     sm_loop_timer_destroy(proxy->timer);
-    free(proxy->conf.path);
+    free(proxy->path);
     free(proxy);
 }

@@ -7,9 +7,11 @@
  * rebinding), and addresses of names that rules speak of are learned for as long as their TTL says.
  *
  * Each question goes out from a socket of its own, connected to the resolver, with a fresh random
- * id: answers can be neither spoofed from aside nor mixed up. Questions under way are bounded in
- * number and time; resolv.conf is read again when it has changed. By UDP alone: an answer of more
- * than SM_DNS_MAX_UDP bytes comes cut, with the flag that says so.
+ * id: answers can be neither spoofed from aside nor mixed up. One that is silent for SM_DNS_TRY_MS,
+ * cannot be reached or answers that it cannot help (SERVFAIL, NOTIMP, REFUSED) is followed by the
+ * next; the first answer that helps is taken, and the last where none does. Questions under way are
+ * bounded in number and time; resolv.conf is read again when it has changed. By UDP alone: an
+ * answer of more than SM_DNS_MAX_UDP bytes comes cut, with the flag that says so.
  */
 #ifndef SM_NET_DNS_PROXY_H
 #define SM_NET_DNS_PROXY_H
@@ -19,8 +21,10 @@
 #include "util/loop.h"
 
 #define SM_DNS_MAX_PENDING 256
-#define SM_DNS_TRY_MS      2000 /* before the next resolver is asked */
-#define SM_DNS_TRIES       3
+#define SM_DNS_TRY_MS      1000  /* before the next resolver is asked, too */
+#define SM_DNS_TRIES       3     /* of all resolvers together */
+#define SM_DNS_GIVE_UP_MS  4500  /* a guest's own patience is 5 s, as a rule */
+#define SM_DNS_PREFER_MS   60000 /* the resolver that answered for one that was silent */
 
 /* Who asked; handed back with the answer. */
 struct sm_dns_client {

@@ -1,11 +1,11 @@
-/* Reads resolv.conf(5) as glibc does, of which only `nameserver` counts here: three of them, a zone
- * behind %, and, for tests, [ADDRESS]:PORT. See resolv_conf.h. */
+/* Reads resolv.conf(5) as glibc does: three name servers, a zone behind % and, for tests,
+ * [ADDRESS]:PORT; of `search` and `domain` the last line counts, of `options` each one. See
+ * resolv_conf.h. */
 #include "net/resolv_conf.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <net/if.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,6 +14,7 @@
 #include "util/cleanup.h"
 
 #define MAX_FILE 65536
+#define BLANK    " \t\r"
 
 static bool parse_server(char *text, struct sockaddr_storage *out)
 {
@@ -46,19 +47,59 @@ static bool parse_server(char *text, struct sockaddr_storage *out)
     return true;
 }
 
+static bool is_word(const char *word)
+{
+    for (; *word; word++)
+        if (*word <= ' ' || *word > '~')
+            return false;
+    return true;
+}
+
+/* Appends the words that fit. */
+static void add_words(char words[SM_RESOLV_WORDS + 1], const char *value, char **rest)
+{
+    size_t len = strlen(words);
+    for (; value; value = strtok_r(NULL, BLANK, rest)) {
+        size_t n = strlen(value);
+        /* the root: what systemd writes for none */
+        if (!is_word(value) || strcmp(value, ".") == 0 || len + (len > 0) + n > SM_RESOLV_WORDS)
+            continue;
+        if (len > 0)
+            words[len++] = ' ';
+        memcpy(words + len, value, n + 1);
+        len += n;
+    }
+}
+
+static void parse_line(struct sm_resolv_conf *conf, char *line)
+{
+    char *rest = NULL;
+    const char *key = strtok_r(line, BLANK, &rest);
+    char *value = strtok_r(NULL, BLANK, &rest);
+    if (!key || !value)
+        return;
+    if (strcmp(key, "nameserver") == 0) {
+        if (conf->n < SM_RESOLV_MAX && parse_server(value, &conf->servers[conf->n]))
+            conf->n++;
+    } else if (strcmp(key, "search") == 0) {
+        conf->search[0] = '\0';
+        add_words(conf->search, value, &rest);
+    } else if (strcmp(key, "domain") == 0) {
+        char none[] = "", *end = none; /* one domain */
+        conf->search[0] = '\0';
+        add_words(conf->search, value, &end);
+    } else if (strcmp(key, "options") == 0) {
+        add_words(conf->options, value, &rest);
+    }
+}
+
 void sm_resolv_conf_parse(struct sm_resolv_conf *conf, char *text)
 {
     conf->n = 0;
+    conf->search[0] = conf->options[0] = '\0';
     char *save = NULL;
-    for (char *line = strtok_r(text, "\n", &save); line && conf->n < SM_RESOLV_MAX;
-         line = strtok_r(NULL, "\n", &save)) {
-        char *words = NULL;
-        const char *key = strtok_r(line, " \t\r", &words);
-        char *value = strtok_r(NULL, " \t\r", &words);
-        if (key && value && strcmp(key, "nameserver") == 0 &&
-            parse_server(value, &conf->servers[conf->n]))
-            conf->n++;
-    }
+    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+        parse_line(conf, line);
     if (conf->n == 0) {
         static const char loopback[] = "127.0.0.1";
         char copy[sizeof(loopback)];
@@ -67,19 +108,20 @@ void sm_resolv_conf_parse(struct sm_resolv_conf *conf, char *text)
     }
 }
 
-void sm_resolv_conf_refresh(struct sm_resolv_conf *conf)
+bool sm_resolv_conf_refresh(struct sm_resolv_conf *conf)
 {
     struct stat st = {0};
     if (stat(conf->path, &st) == 0 && conf->n > 0 && st.st_ino == conf->inode &&
         st.st_mtim.tv_sec == conf->mtime.tv_sec && st.st_mtim.tv_nsec == conf->mtime.tv_nsec)
-        return;
+        return false;
     conf->mtime = st.st_mtim;
     conf->inode = st.st_ino;
     auto_free char *text = calloc(1, MAX_FILE + 1);
     if (!text)
-        return;
+        return false;
     auto_fd fd = open(conf->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     ssize_t n = fd >= 0 ? read(fd, text, MAX_FILE) : 0;
     text[n > 0 ? n : 0] = '\0';
     sm_resolv_conf_parse(conf, text);
+    return true;
 }

@@ -1,26 +1,33 @@
-/* The name servers of a resolv.conf(5), read again when the file has changed. */
+/* A resolv.conf(5): its name servers, search domains and options, read again when the file has
+ * changed. */
 #ifndef SM_NET_RESOLV_CONF_H
 #define SM_NET_RESOLV_CONF_H
 
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/socket.h>
 #include <time.h>
 
 #define SM_RESOLV_MAX 3
+#define SM_RESOLV_WORDS                                                                            \
+    255 /* characters of the search domains, and of the options: what musl reads */
 
 struct sm_resolv_conf {
-    char *path;
+    const char *path;
     struct timespec mtime;
     ino_t inode;
     size_t n;
     struct sockaddr_storage servers[SM_RESOLV_MAX];
+    /* Words with a space between them; domains and options that do not fit are left out. */
+    char search[SM_RESOLV_WORDS + 1], options[SM_RESOLV_WORDS + 1];
 };
 
-/* Brings servers up to date. Without file or name server it is 127.0.0.1, as resolvers do. */
-void sm_resolv_conf_refresh(struct sm_resolv_conf *conf);
+/* Brings it up to date. Without file or name server it is 127.0.0.1, as resolvers do. True: it was
+ * read. */
+bool sm_resolv_conf_refresh(struct sm_resolv_conf *conf);
 
-/* Reads the text; conf->n and conf->servers are replaced. */
+/* Reads the text; all but the file's name and times is replaced. */
 void sm_resolv_conf_parse(struct sm_resolv_conf *conf, char *text);
 
 #endif
