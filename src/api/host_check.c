@@ -1,9 +1,11 @@
 /* sm_host_check: what this host lacks for running microVMs. */
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/statvfs.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -137,6 +139,18 @@ static void check_memory(struct report *r)
         (double)left / 1e9);
 }
 
+/* What the user-mode network needs for a guest's echo requests. */
+static void check_ping(struct report *r)
+{
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_ICMP);
+    if (fd >= 0 || errno != EACCES)
+        sm_close(fd);
+    else
+        add(r, "ping", SM_CHECK_WARNING,
+            "sysctl -w net.ipv4.ping_group_range='0 2147483647', or do without",
+            "guests cannot ping beyond their gateway: this host's ping_group_range leaves you out");
+}
+
 enum sm_check_status sm_host_check(const char *store_dir, sm_check_fn *fn, void *arg)
 {
     struct report r = {.fn = fn, .arg = arg};
@@ -146,5 +160,6 @@ enum sm_check_status sm_host_check(const char *store_dir, sm_check_fn *fn, void 
     check_file(&r, "image builder", "supermachine-image", "SUPERMACHINE_LIBEXEC_DIR", "");
     check_store(&r, store_dir);
     check_memory(&r);
+    check_ping(&r);
     return r.worst;
 }

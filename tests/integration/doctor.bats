@@ -15,6 +15,14 @@ load helper
     fi
 }
 
+@test "doctor says that guests cannot ping where this host's users cannot" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root for a network namespace, where nobody can at first"
+    run unshare --net supermachine doctor
+    grep -A 1 '^warning *ping ' <<<"$output" | grep -q 'ping_group_range='
+    run unshare --net sh -c 'echo 0 2147483647 >/proc/sys/net/ipv4/ping_group_range; supermachine doctor'
+    ! grep -q ' ping ' <<<"$output"
+}
+
 @test "doctor says what is missing and what to do, and ends with 125" {
     [ "$(id -u)" -eq 0 ] || skip "needs root to hide /dev/kvm"
     SUPERMACHINE_GUEST_DIR=$BATS_TEST_TMPDIR run unshare --mount sh -c 'mount -t tmpfs none /dev && exec supermachine doctor'
