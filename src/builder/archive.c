@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "builder/legacy.h"
 #include "image/json.h"
 #include "rootfs/tree.h"
 #include "util/bytes.h"
@@ -295,14 +296,36 @@ static int read_root(
     return sm_json_parse(wrapped, (size_t)n, name, root, err);
 }
 
-static int open_archive(struct sm_imgstore *store, const char *path, const char *name,
-    const char *wrap, struct sm_source **source, json_t **root, sm_error *err)
+/* manifest.json, or what it would be where there is only what came before it. */
+static int read_manifest(struct tar_source *tar, json_t **manifest, sm_error *err)
+{
+    auto_json *repositories = NULL;
+    if (find_member(tar, "manifest.json") || !find_member(tar, "repositories"))
+        return read_root(tar, "manifest.json", "manifest", manifest, err);
+    int rc = read_root(tar, "repositories", NULL, &repositories, err);
+    return rc ? rc : sm_legacy_manifest(&tar->source, repositories, manifest, err);
+}
+
+static int read_index(struct tar_source *tar, json_t **index, sm_error *err)
+{
+    return read_root(tar, "index.json", NULL, index, err);
+}
+
+typedef int read_fn(struct tar_source *tar, json_t **root, sm_error *err);
+
+/* read NULL: what there is, told in *is_oci. */
+static int open_archive(struct sm_imgstore *store, const char *path, read_fn *read, bool *is_oci,
+    struct sm_source **source, json_t **root, sm_error *err)
 {
     struct tar_source *tar = NULL;
     int rc = open_tar(store, path, &tar, err);
     if (rc)
         return sm_error_prefix(err, rc, "archive %s", path);
-    rc = read_root(tar, name, wrap, root, err);
+    if (!read) {
+        *is_oci = find_member(tar, "index.json") != NULL;
+        read = *is_oci ? read_index : read_manifest;
+    }
+    rc = read(tar, root, err);
     if (rc) {
         free_tar(&tar->source);
         return sm_error_prefix(err, rc, "archive %s", path);
@@ -314,11 +337,17 @@ static int open_archive(struct sm_imgstore *store, const char *path, const char 
 int sm_oci_archive_open(struct sm_imgstore *store, const char *path, struct sm_source **source,
     json_t **index, sm_error *err)
 {
-    return open_archive(store, path, "index.json", NULL, source, index, err);
+    return open_archive(store, path, read_index, NULL, source, index, err);
 }
 
 int sm_docker_archive_open(struct sm_imgstore *store, const char *path, struct sm_source **source,
     json_t **manifest, sm_error *err)
 {
-    return open_archive(store, path, "manifest.json", "manifest", source, manifest, err);
+    return open_archive(store, path, read_manifest, NULL, source, manifest, err);
+}
+
+int sm_any_archive_open(struct sm_imgstore *store, const char *path, struct sm_source **source,
+    json_t **root, bool *is_oci, sm_error *err)
+{
+    return open_archive(store, path, NULL, is_oci, source, root, err);
 }

@@ -16,8 +16,13 @@ int sm_compression_of(const unsigned char magic[SM_MAGIC_BYTES]);
 int sm_oci_archive_open(struct sm_imgstore *store, const char *path, struct sm_source **source,
     json_t **index, sm_error *err);
 
-/* *manifest is the object of manifest.json: {"manifest": [...]}. */
+/* *manifest is the object of manifest.json: {"manifest": [...]}; of an archive that is older than
+ * those, what it would be (legacy.h). */
 int sm_docker_archive_open(struct sm_imgstore *store, const char *path, struct sm_source **source,
     json_t **manifest, sm_error *err);
+
+/* What it is; *root is then as for that one. What has both (docker's of today) is a layout. */
+int sm_any_archive_open(struct sm_imgstore *store, const char *path, struct sm_source **source,
+    json_t **root, bool *is_oci, sm_error *err);
 
 #endif

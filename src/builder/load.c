@@ -11,6 +11,7 @@
 #include "builder/archive.h"
 #include "builder/blobs.h"
 #include "builder/plan.h"
+#include "builder/stream.h"
 #include "image/json.h"
 #include "image/store_files.h"
 #include "image/tags.h"
@@ -18,11 +19,8 @@
 #include "util/file.h"
 
 enum {
-    COPY_SIZE = 256 << 10,
     WAIT_STEP_MS = 500, /* after each it is told what is waited for */
 };
-
-#define MAX_STREAM (64ull << 30)
 
 struct loader {
     struct sm_imgstore *store;
@@ -135,6 +133,14 @@ static int keep_image(struct loader *l, struct sm_source *source, const struct s
     return rc ? rc : name_it(l, name, digest);
 }
 
+/* Docker's full name is in an annotation of containerd's, beside one that is the tag alone. */
+static const char *name_of(const json_t *entry)
+{
+    const char *full =
+        sm_json_string(json_object_get(entry, "annotations"), "io.containerd.image.name");
+    return full ? full : sm_descriptor_name(entry);
+}
+
 static int load_each(struct loader *l, struct sm_source *source, const json_t *index,
     const struct sm_platform *platform)
 {
@@ -148,7 +154,7 @@ static int load_each(struct loader *l, struct sm_source *source, const json_t *i
         if (rc == 0)
             rc = load_number(l, "oci-archive", i, digest);
         if (rc == 0)
-            rc = keep_image(l, source, &top, platform, sm_descriptor_name(entry), digest);
+            rc = keep_image(l, source, &top, platform, name_of(entry), digest);
         if (rc)
             return rc;
     }
@@ -195,40 +201,18 @@ static int load_all(struct loader *l)
 {
     auto_source source = NULL;
     auto_json *root = NULL;
-    int rc = sm_oci_archive_open(l->store, l->path, &source, &root, l->err);
-    if (rc == 0)
-        return load_oci(l, source, root);
-    if (rc == -SM_ECORRUPT &&
-        sm_docker_archive_open(l->store, l->path, &source, &root, l->err) == 0)
-        return load_docker(l, root);
-    return rc;
+    bool is_oci;
+    int rc = sm_any_archive_open(l->store, l->path, &source, &root, &is_oci, l->err);
+    if (rc)
+        return rc;
+    return is_oci ? load_oci(l, source, root) : load_docker(l, root);
 }
 
-/* An archive is read here and there, so what comes from a stream is kept in the store's tmp/
- * meanwhile. */
 static int load_stream(struct loader *l, int stream)
 {
     auto_partial file = SM_PARTIAL_NONE;
-    auto_free char *buf = malloc(COPY_SIZE);
     auto_free char *path = NULL;
-    int rc = buf ? sm_store_open_tmp(l->store, &file, l->err)
-                 : sm_error_set(l->err, SM_ENOMEM, "out of memory");
-    uint64_t total = 0;
-    ssize_t n = 1;
-    while (rc == 0 && n != 0) {
-        n = read(stream, buf, COPY_SIZE);
-        if (n < 0 && errno != EINTR)
-            rc = sm_error_errno(l->err, errno, "cannot read the archive");
-        else if (n > 0 && (total += (uint64_t)n) > MAX_STREAM)
-            rc = sm_error_set(
-                l->err, SM_ELIMIT, "the archive is larger than %llu GiB", MAX_STREAM >> 30);
-        else if (n > 0 && sm_write_all(file.fd, buf, (size_t)n) != 0)
-            rc = sm_error_errno(l->err, errno, "cannot write into the store %s", l->store->path);
-    }
-    if (rc == 0 && asprintf(&path, "%s/%s", l->store->path, file.partial) < 0) {
-        path = NULL;
-        rc = sm_error_set(l->err, SM_ENOMEM, "out of memory");
-    }
+    int rc = sm_store_keep_stream(l->store, stream, &file, &path, l->err);
     l->path = path;
     l->streamed = true;
     return rc ? rc : load_all(l);

@@ -220,7 +220,8 @@ static int with_store(const struct job *job, json_t **result, sm_error *err)
     struct sm_imgstore *store = NULL;
     char digest[SM_DIGEST_LEN + 1];
     auto_free char *loaded = NULL;
-    const struct sm_make_options how = {.fetch = job->fetch, .progress = report};
+    const struct sm_make_options how = {
+        .fetch = job->fetch, .progress = report, .stream = SM_BUILDER_STREAM};
     int rc = sm_imgstore_open(&store, job->store_dir, err);
     if (rc == 0 && job->verb == BUILD) {
         rc = sm_make_image(store, job->operand, &how, digest, err);

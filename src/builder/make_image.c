@@ -19,6 +19,7 @@
 #include "builder/plan.h"
 #include "builder/registry.h"
 #include "builder/store_source.h"
+#include "builder/stream.h"
 #include "builder/unpack.h"
 #include "image/find.h"
 #include "image/json.h"
@@ -104,9 +105,35 @@ static int plan_registry(struct build *b)
     return rc ? rc : sm_plan_oci(b->source, &top, &b->platform, &b->plan, b->err);
 }
 
+static int plan_archive(struct build *b, const char *path)
+{
+    auto_json *root = NULL;
+    int rc;
+    if (b->ref->kind == SM_REF_OCI_ARCHIVE) {
+        rc = sm_oci_archive_open(b->store, path, &b->source, &root, b->err);
+        return rc ? rc : plan_layout(b, root);
+    }
+    rc = sm_docker_archive_open(b->store, path, &b->source, &root, b->err);
+    return rc ? rc : sm_plan_docker(b->source, root, b->ref->name, &b->platform, &b->plan, b->err);
+}
+
+/* The source has the file open; it needs no name. */
+static int plan_stream(struct build *b)
+{
+    auto_partial file = SM_PARTIAL_NONE;
+    auto_free char *path = NULL;
+    if (b->again || !b->options->stream)
+        return sm_error_set(b->err, SM_ENOTFOUND,
+            "it came over the standard input, and is not kept: give the archive again");
+    int rc = sm_store_keep_stream(b->store, b->options->stream, &file, &path, b->err);
+    return rc ? rc : plan_archive(b, path);
+}
+
 static int plan_local(struct build *b)
 {
     auto_json *root = NULL;
+    if (sm_reference_is_stream(b->ref))
+        return plan_stream(b);
     b->path = realpath(b->ref->path, NULL);
     if (!b->path)
         return sm_error_errno(b->err, errno, "cannot open %s", b->ref->path);
@@ -116,14 +143,7 @@ static int plan_local(struct build *b)
         return rc ? rc : plan_layout(b, root);
     }
     rc = sm_store_stamp(b->path, &b->stamp, b->err);
-    if (rc)
-        return rc;
-    if (b->ref->kind == SM_REF_OCI_ARCHIVE) {
-        rc = sm_oci_archive_open(b->store, b->path, &b->source, &root, b->err);
-        return rc ? rc : plan_layout(b, root);
-    }
-    rc = sm_docker_archive_open(b->store, b->path, &b->source, &root, b->err);
-    return rc ? rc : sm_plan_docker(b->source, root, b->ref->name, &b->platform, &b->plan, b->err);
+    return rc ? rc : plan_archive(b, b->path);
 }
 
 /* The reference becomes the one that the image came from; a registry is asked by the digest, since

@@ -10,6 +10,7 @@ struct sm_make_options {
     struct sm_fetch fetch;
     /* what to record as its origin, where the reference will lead nowhere; NULL: the reference */
     const char *source;
+    int stream;               /* where an archive whose path is "-" is read; 0: nowhere */
     sm_progress_fn *progress; /* NULL: silent */
     void *progress_arg;
 };

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "builder/digest.h"
+#include "builder/legacy.h"
 #include "image/json.h"
 #include "image/reference.h"
 #include "util/bytes.h"
@@ -163,19 +164,25 @@ int sm_plan_config(const char *data, size_t size, struct sm_plan *plan, sm_error
     return chain(plan, err);
 }
 
-static int take_config(struct sm_source *source, const struct sm_descriptor *d, const char *name,
-    const struct sm_platform *wanted, struct sm_plan *plan, sm_error *err)
+/* Whether the config that the plan has is of an image for the platform. */
+static int check_config(
+    size_t size, const struct sm_platform *wanted, struct sm_plan *plan, sm_error *err)
 {
-    size_t size;
-    int rc = sm_source_read(source, d, name, "the image's config", &plan->config, &size, err);
-    if (rc == 0)
-        rc = sm_plan_config(plan->config, size, plan, err);
+    int rc = sm_plan_config(plan->config, size, plan, err);
     if (rc || sm_platform_fits(wanted, &plan->platform))
         return rc;
     char want[SM_PLATFORM_TEXT], have[SM_PLATFORM_TEXT];
     sm_platform_format(wanted, want);
     sm_platform_format(&plan->platform, have);
     return sm_error_set(err, SM_EUNSUPPORTED, "the image is for %s, not for %s", have, want);
+}
+
+static int take_config(struct sm_source *source, const struct sm_descriptor *d, const char *name,
+    const struct sm_platform *wanted, struct sm_plan *plan, sm_error *err)
+{
+    size_t size;
+    int rc = sm_source_read(source, d, name, "the image's config", &plan->config, &size, err);
+    return rc ? rc : check_config(size, wanted, plan, err);
 }
 
 /* ---- from the top down ----------------------------------------------------------------------- */
@@ -282,7 +289,8 @@ static int plan_docker(struct sm_source *source, const json_t *manifest, const c
     const json_t *image = choose_image(json_object_get(manifest, "manifest"), name, &why);
     if (!image)
         return sm_error_set(err, why.code, "%s", why.message);
-    const char *config = sm_json_string(image, "Config");
+    const char *legacy = sm_json_string(image, "LegacyConfig");
+    const char *config = legacy ? legacy : sm_json_string(image, "Config");
     const json_t *layers = json_object_get(image, "Layers");
     if (!config || !json_is_array(layers))
         return sm_error_set(err, SM_ECORRUPT, "manifest.json names no config or no layers");
@@ -294,8 +302,11 @@ static int plan_docker(struct sm_source *source, const json_t *manifest, const c
             rc = sm_error_set(err, SM_ECORRUPT, "manifest.json does not name layer %zu", i + 1);
     }
     struct sm_descriptor none = {0};
+    if (rc == 0 && legacy)
+        rc = sm_legacy_config(source, legacy, plan, err);
     if (rc == 0)
-        rc = take_config(source, &none, config, platform, plan, err);
+        rc = legacy ? check_config(strlen(plan->config), platform, plan, err)
+                    : take_config(source, &none, config, platform, plan, err);
     if (rc == 0)
         rc = sm_digest_of(plan->config, strlen(plan->config), plan->digest, err);
     if (rc)

@@ -428,7 +428,8 @@ const struct cli_command cli_run = {
     .synopsis = "IMAGE [COMMAND [ARG...]]",
     .summary = "Run a command in a new microVM.",
     .notes =
-        "IMAGE is oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], an image of\n"
+        "IMAGE is oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF] (FILE may be -: the\n"
+        "standard input, which the command then finds at its end), an image of\n"
         "'supermachine image ls', or a registry's [HOST/]NAME[:TAG][@DIGEST]. Without COMMAND the\n"
         "image's own command is run.\n"
         "\n"

@@ -240,7 +240,7 @@ static int finish(pid_t pid, const struct lines *lines, sm_error *err)
 /* What differs between the commands. */
 struct command {
     const char *verb, *store, *user, *output, *operand, *password;
-    bool loads; /* the operand is a file */
+    bool reads_stream; /* our standard input */
 };
 
 struct args {
@@ -300,7 +300,7 @@ static int make_input(
 /* Which of our descriptors the program is to have; -1: none. */
 static int stream_of(const struct command *c)
 {
-    if (c->loads && strcmp(c->operand, "-") == 0)
+    if (c->reads_stream)
         return STDIN_FILENO;
     return c->output && strcmp(c->output, "-") == 0 ? STDOUT_FILENO : -1;
 }
@@ -309,6 +309,8 @@ static int stream_of(const struct command *c)
 static int open_stream(const struct command *c, int *stream, sm_error *err)
 {
     int fd = stream_of(c);
+    if (fd == STDIN_FILENO && isatty(fd))
+        return sm_error_set(err, SM_EINVAL, "the standard input is a terminal and no archive");
     *stream = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, SM_BUILDER_STREAM + 1);
     return fd < 0 || *stream >= 0 ? 0
                                   : sm_error_errno(err, errno, "cannot use the standard %s",
@@ -388,8 +390,12 @@ int sm_builder_build(struct sm_imgstore *store, const char *reference,
     auto_free struct lines *lines = lines_new(err);
     if (!lines)
         return -SM_ENOMEM;
-    const struct command c = {
-        .verb = "build", .store = sm_imgstore_path(store), .operand = reference};
+    auto_reference ref = NULL;
+    const struct command c = {.verb = "build",
+        .store = sm_imgstore_path(store),
+        .operand = reference,
+        .reads_stream =
+            sm_reference_parse(reference, &ref, NULL) == 0 && sm_reference_is_stream(ref)};
     int rc = run(&c, options, lines, err);
     if (rc == 0 && !*lines->digest)
         return sm_error_set(err, SM_EPROTOCOL, "supermachine-image gave no digest");
@@ -403,8 +409,10 @@ int sm_builder_load(struct sm_imgstore *store, const char *path,
     auto_free struct lines *lines = lines_new(err);
     if (!lines)
         return -SM_ENOMEM;
-    const struct command c = {
-        .verb = "load", .store = sm_imgstore_path(store), .operand = path, .loads = true};
+    const struct command c = {.verb = "load",
+        .store = sm_imgstore_path(store),
+        .operand = path,
+        .reads_stream = strcmp(path, "-") == 0};
     int rc = run(&c, options, lines, err);
     if (rc)
         return rc;

@@ -84,6 +84,9 @@ static int find_layout(const struct search *s)
 
 static int find_archive(const struct search *s)
 {
+    if (sm_reference_is_stream(s->ref))
+        return sm_error_set(
+            s->err, SM_ENOTFOUND, "what is in an archive is not known before it is read");
     auto_free char *path = realpath(s->ref->path, NULL);
     if (!path)
         return sm_error_errno(s->err, errno, "cannot open the archive %s", s->ref->path);

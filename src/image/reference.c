@@ -311,6 +311,12 @@ int sm_reference_parse(const char *text, struct sm_reference **out, sm_error *er
     return rc;
 }
 
+bool sm_reference_is_stream(const struct sm_reference *ref)
+{
+    return (ref->kind == SM_REF_OCI_ARCHIVE || ref->kind == SM_REF_DOCKER_ARCHIVE) &&
+           strcmp(ref->path, "-") == 0;
+}
+
 char *sm_reference_format(const struct sm_reference *ref)
 {
     char *text = NULL;

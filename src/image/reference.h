@@ -4,6 +4,7 @@
  *   oci:DIR[:REF]             OCI layout directory; REF is its org.opencontainers.image.ref.name
  *   oci-archive:FILE[:REF]    the same in a tar file
  *   docker-archive:FILE[:REF] what `docker save` writes; REF is one of its RepoTags, or @INDEX
+ *                             FILE of both may be "-", the standard input
  *   sha256:HEX                digest of an image in the store
  *   [docker://]NAME[:TAG][@sha256:HEX]  a registry's, read as container tools read it: without a
  *                             host it is docker.io's, without a namespace there it is library/
@@ -47,6 +48,9 @@ int sm_reference_parse(const char *text, struct sm_reference **ref, sm_error *er
 void sm_reference_free(struct sm_reference *ref);
 SM_DEFINE_CLEANUP(struct sm_reference *, sm_reference_free)
 #define auto_reference SM_CLEANUP(sm_reference_free_cleanup) struct sm_reference *
+
+/* Whether the archive comes over the standard input: its path is "-". */
+bool sm_reference_is_stream(const struct sm_reference *ref);
 
 /* The full name without transport: "docker.io/library/alpine:latest", "oci:/dir:ref" with the path
  * as given. Malloc'ed; NULL when out of memory. */

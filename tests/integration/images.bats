@@ -75,6 +75,80 @@ l.image("latest", [l.layer([
     [ "$(find "$BATS_TEST_TMPDIR/store/rootfs" -type f | wc -l)" -eq 1 ]
 }
 
+# archives: one of every age in archives/, and one layout of the same layers.
+archives() {
+    mkdir "$BATS_TEST_TMPDIR/archives"
+    layout '
+layers = [tar([("d", "etc"), ("f", "etc/a", b"1" * 3000)]), tar([("f", "b", b"2")]), tar([]), tar([("f", "b", b"2")])]
+config = {"Cmd": ["/b"], "Labels": {"a": "x\0y"}}
+for age in DOCKER_AGES:
+    docker_archive(os.environ["BATS_TEST_TMPDIR"] + "/archives/" + age + ".tar", layers, config, "team/app:1.0", age)
+l.image("latest", [l.layer(d) for d in layers], config=config)'
+}
+
+@test "docker-archives of every age, packed by each packer, from a file and from standard input" {
+    local archive packers=('gzip -n' 'zstd -q' 'xz -0' 'bzip2 -1' cat) n=0 packed
+    archives
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    built "oci:$BATS_TEST_TMPDIR/layout"
+    cp "$rootfs" "$BATS_TEST_TMPDIR/same"
+    for archive in "$BATS_TEST_TMPDIR"/archives/*.tar; do
+        echo "$archive"
+        rm -rf "$store" "$XDG_DATA_HOME"
+        built "docker-archive:$archive:team/app:1.0"
+        cmp "$rootfs" "$BATS_TEST_TMPDIR/same"
+        packed=$archive.packed
+        ${packers[n++ % 5]} <"$archive" >"$packed"
+        rm -rf "$store"
+        built "docker-archive:$packed"
+        cmp "$rootfs" "$BATS_TEST_TMPDIR/same"
+        supermachine image inspect docker-archive:- <"$packed" | jq -e '.[0].config.config.Cmd == ["/b"]'
+        supermachine image ls | grep '^docker-archive:- '
+        [ "$(supermachine image load -q <"$packed")" = docker.io/team/app:1.0 ]
+        cmp "$XDG_DATA_HOME"/supermachine/rootfs/*.ext4 "$BATS_TEST_TMPDIR/same"
+    done
+    [ "$n" -eq 6 ]
+    tar -C "$BATS_TEST_TMPDIR/layout" -c . | supermachine image inspect oci-archive:-:latest | jq -e '.[0].reference == "oci-archive:-:latest"'
+    [ -z "$(find "$XDG_DATA_HOME" -name '*.partial')" ]
+    # what was read once is not there for another time
+    truncate -s 0 "$XDG_DATA_HOME"/supermachine/rootfs/*.ext4
+    rm -rf "$XDG_DATA_HOME/supermachine/blobs"
+    fails_with 125 "came over the standard input, and is not kept: give the archive again" supermachine image inspect \
+        "$(supermachine image ls --format json | jq -r '.[] | select(.source | startswith("oci-archive:-")) | .digest')"
+    fails_with 125 "archive .*: " supermachine image inspect docker-archive:- </dev/null
+}
+
+@test "archives from before manifest.json that lie" {
+    archives
+    local dir=$BATS_TEST_TMPDIR/v1 id top
+    mkdir "$dir"
+    tar -C "$dir" -xf "$BATS_TEST_TMPDIR/archives/v1.tar"
+    top=$(jq -r '.[][]' "$dir/repositories")
+    # lie WORDS: what is in $dir is refused
+    lie() {
+        tar -C "$dir" -cf "$BATS_TEST_TMPDIR/lie.tar" .
+        refused "$1" "docker-archive:$BATS_TEST_TMPDIR/lie.tar"
+    }
+    cp "$dir/$top/json" "$BATS_TEST_TMPDIR/json"
+    jq -c --arg id "$top" '.parent = $id' "$BATS_TEST_TMPDIR/json" >"$dir/$top/json"
+    lie "more than 1000 layers"
+    jq -c '.parent = "../../etc"' "$BATS_TEST_TMPDIR/json" >"$dir/$top/json"
+    lie "names no valid parent"
+    jq -c '.parent = "none"' "$BATS_TEST_TMPDIR/json" >"$dir/$top/json"
+    lie "the archive has no none/json"
+    jq -c '.os = "windows"' "$BATS_TEST_TMPDIR/json" >"$dir/$top/json"
+    lie "is for windows/amd64, not for linux/amd64"
+    cp "$BATS_TEST_TMPDIR/json" "$dir/$top/json"
+    gzip -c "$dir/$top/layer.tar" >"$BATS_TEST_TMPDIR/gz" && mv "$BATS_TEST_TMPDIR/gz" "$dir/$top/layer.tar"
+    lie "layer 4 of 4 unpacks to .*, but the image's config says"
+    rm "$dir/$top/layer.tar"
+    lie "has no $top/layer.tar"
+    for id in '{}' '{"a": 1}' '{"a": {"b": "../x"}}' '{"a": {"b": ""}}' '[]'; do
+        echo "$id" >"$dir/repositories"
+        lie "repositories (names no|is not a JSON object)"
+    done
+}
+
 @test "an index gives the host's platform, --platform another, and what is not there is named" {
     layout '
 a = l.manifest([l.layer([("f", "amd64")])])

@@ -99,3 +99,55 @@ class Layout:
             f.write('{"imageLayoutVersion": "1.0.0"}')
         with open(self.path + "/index.json", "w", encoding="ascii") as f:
             json.dump({"schemaVersion": 2, "manifests": self.manifests}, f)
+
+
+DOCKER_AGES = ["v1", "1.10", "links", "25", "podman", "packed"]
+
+
+def docker_archive(path, layers, config, name, age):
+    """A docker-archive as it was written at some time: before 1.10 ("v1"), then with a manifest.json, with links where a layer is
+    there twice ("links"), as a layout since 25; by podman, and by builders that leave the layers packed. layers: tars."""
+    members = []
+    def add(member, data):
+        members.append(("f", member, data if isinstance(data, bytes) else json.dumps(data).encode()))
+    ids = [hashlib.sha256(b"%d" % i).hexdigest() for i in range(len(layers))]
+    base = {"architecture": "amd64", "os": "linux", "config": config}
+    whole = json.dumps({**base, "rootfs": {"type": "layers", "diff_ids": [digest(d) for d in layers]}}).encode()
+    hexed = [digest(d)[7:] for d in layers]
+    image = {"Config": digest(whole)[7:] + ".json", "RepoTags": [name]}
+    if age in ("v1", "1.10", "links"):
+        image["Layers"] = [i + "/layer.tar" for i in ids]
+        for i, data in enumerate(layers):
+            members.append(("d", ids[i] + "/"))
+            add(ids[i] + "/VERSION", b"1.0")
+            add(ids[i] + "/json", {"id": ids[i], **({"parent": ids[i - 1]} if i else {}), **(base if i + 1 == len(layers) else {})})
+            if age == "links" and data in layers[:i]:
+                members.append(("l", ids[i] + "/layer.tar", "../" + ids[layers.index(data)] + "/layer.tar"))
+            else:
+                add(ids[i] + "/layer.tar", data)
+        repository, tag = name.rsplit(":", 1)
+        add("repositories", {repository: {tag: ids[-1]}})
+    elif age == "25":
+        image = {**image, "Config": "blobs/sha256/" + digest(whole)[7:], "Layers": ["blobs/sha256/" + h for h in hexed]}
+        layer = "application/vnd.oci.image.layer.v1.tar"
+        manifest = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                               "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(whole),
+                                          "size": len(whole)},
+                               "layers": [{"mediaType": layer, "digest": digest(d), "size": len(d)} for d in layers]}).encode()
+        for data in [whole, manifest, *dict.fromkeys(layers)]:
+            add("blobs/sha256/" + digest(data)[7:], data)
+        add("oci-layout", {"imageLayoutVersion": "1.0.0"})
+        add("index.json", {"schemaVersion": 2, "manifests": [
+            {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest(manifest), "size": len(manifest),
+             "annotations": {"io.containerd.image.name": "docker.io/" + name, "org.opencontainers.image.ref.name": name.split(":")[1]}}]})
+    else:
+        packed = [compress(d, "gzip" if age == "packed" else None) for d in layers]
+        image["Layers"] = [h + (".tar.gz" if age == "packed" else ".tar") for h in hexed]
+        for member, data in dict(zip(image["Layers"], packed)).items():
+            add(member, data)
+    if age != "v1":
+        add("manifest.json", [image])
+        if age != "25":
+            add(image["Config"], whole)
+    with open(path, "wb") as f:
+        f.write(tar(members))
