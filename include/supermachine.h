@@ -131,8 +131,8 @@ typedef struct sm_image_options {
 /* Makes the image `reference` ready to run: finds it in the store, or gets it and builds its root
  * filesystem. References: "oci:DIR[:REF]", "oci-archive:FILE[:REF]", "docker-archive:FILE[:REF]",
  * where FILE may be "-", the standard input of this process; a registry's
- * "[HOST/]NAME[:TAG][@DIGEST]", read as container tools do; the digest or unique digest prefix of an
- * image in the store. SM_ENOTFOUND: there is no such image; SM_EINVAL: no such reference;
+ * "[HOST/]NAME[:TAG][@DIGEST]", read as container tools do; the digest or unique digest prefix of
+ * an image in the store. SM_ENOTFOUND: there is no such image; SM_EINVAL: no such reference;
  * SM_ENETWORK and SM_EPROTOCOL: a registry's fault; SM_ECORRUPT: the image's; SM_EUNSUPPORTED: of
  * another platform, or of a kind that is not known; SM_ECANCELLED. The image stays in the store at
  * least until it is closed. */

@@ -64,6 +64,17 @@ static int bad(struct reader *r, enum sm_code code, const char *path, const char
     return sm_error_set(r->err, code, "the layer's entry %.200s %s", path, why);
 }
 
+/* trusted.overlay.* is where an overlay keeps notes; an image's would be taken for them. */
+static bool keeps_xattr(const char *name)
+{
+    static const char *const known[] = {"user.", "trusted.", "security.", "system.posix_acl_"};
+    static const char overlay[] = "trusted.overlay.";
+    bool keep = false;
+    for (size_t i = 0; name && i < SM_ARRAY_LEN(known); i++)
+        keep = keep || strncmp(name, known[i], strlen(known[i])) == 0;
+    return keep && strncmp(name, overlay, strlen(overlay)) != 0;
+}
+
 static int read_xattrs(struct reader *r, struct sm_inode *inode, const char *path)
 {
     size_t total = 0;
@@ -72,11 +83,7 @@ static int read_xattrs(struct reader *r, struct sm_inode *inode, const char *pat
     size_t size;
     archive_entry_xattr_reset(r->entry);
     while (archive_entry_xattr_next(r->entry, &name, &value, &size) == ARCHIVE_OK) {
-        static const char *const known[] = {"user.", "trusted.", "security.", "system.posix_acl_"};
-        bool keep = false;
-        for (size_t i = 0; name && i < SM_ARRAY_LEN(known); i++)
-            keep = keep || strncmp(name, known[i], strlen(known[i])) == 0;
-        if (!keep)
+        if (!keeps_xattr(name))
             continue;
         size_t len = strlen(name);
         if (len > SM_TREE_MAX_NAME || size > MAX_XATTRS || total > MAX_XATTRS)

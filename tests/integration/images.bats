@@ -52,6 +52,128 @@ l.image("latest", [l.layer([
     grep -q '^/masked [^ ]* 0*606 ' "$BATS_TEST_TMPDIR/ours" || { cat "$BATS_TEST_TMPDIR/ours"; false; }
 }
 
+@test "layers with odd ends: frames, members, headers of packers, nothing, no end" {
+    layout '
+whole = tar([("f", "a", b"1" * 700), ("f", "b", os.urandom(3000))])
+half = len(whole) // 2
+def zstd(d): return compress(d, "zstd")
+def named(d): # FEXTRA, FNAME, FCOMMENT
+    raw = compress(d, "gzip")
+    return raw[:3] + bytes([4 | 8 | 16]) + raw[4:10] + b"\4\0abcd" + b"name\0" + b"comment\0" + raw[10:]
+skip = b"\x50\x2a\x4d\x18" + (300).to_bytes(4, "little") + bytes(300)
+def add(name, packed, data, kind="tar"):
+    d = l.blob(packed, "application/vnd.oci.image.layer.v1." + kind)
+    l.image(name, [(d, digest(data))])
+add("frames", zstd(whole[:half]) + zstd(whole[half:]), whole, "tar+zstd")
+add("skippable", skip + zstd(whole[:half]) + skip + zstd(whole[half:]) + skip, whole, "tar+zstd")
+add("members", compress(whole[:half], "gzip") + compress(whole[half:], "gzip"), whole, "tar+gzip")
+add("named", named(whole), whole, "tar+gzip")
+add("wrong-type", compress(whole, "gzip"), whole, "tar+zstd")
+end = whole[:512 + 1024 + 512 + 3072]
+add("no-blocks", end, end)
+add("one-block", end + bytes(512), end + bytes(512))
+for name, data in [("nothing", b""), ("zeros", bytes(1024)), ("tape", bytes(10240))]:
+    add(name, data, data)
+    add(name + "-gzip", compress(data, "gzip"), data, "tar+gzip")
+    add(name + "-zstd", zstd(data), data, "tar+zstd")
+add("garbage", compress(whole, "gzip") + b"trailing garbage", whole, "tar+gzip")
+add("zgarbage", zstd(whole) + b"trailing garbage", whole, "tar+zstd")'
+    local name layout=oci:$BATS_TEST_TMPDIR/layout
+    built "$layout:frames"
+    [ "$("$SM_BUILD/tests/unit/ext4-dump" "$rootfs" | grep -c '^/[ab] file ')" -eq 2 ]
+    cp "$rootfs" "$BATS_TEST_TMPDIR/same"
+    for name in skippable members named wrong-type garbage; do
+        echo "$name"
+        rm -rf "$store"
+        built "$layout:$name"
+        cmp "$rootfs" "$BATS_TEST_TMPDIR/same"
+    done
+    for name in no-blocks one-block; do
+        built "$layout:$name"
+        [ "$("$SM_BUILD/tests/unit/ext4-dump" "$rootfs" | grep -c '^/[ab] file ')" -eq 2 ]
+    done
+    for name in nothing zeros tape; do
+        for name in "$name" "$name-gzip" "$name-zstd"; do
+            built "$layout:$name"
+            [ "$("$SM_BUILD/tests/unit/ext4-dump" "$rootfs" | wc -l)" -eq 1 ]
+        done
+    done
+    rm -rf "$store"
+    refused "layer 1 of 1(: the layer cannot be decompressed| unpacks to )" "$layout:zgarbage"
+}
+
+@test "names that are not UTF-8, long ones, and those with odd characters: bytes as they are" {
+    layout '
+latin = "caf\udce9"
+names = [latin, "line\nbreak", "back\\slash", "-rf", " ", "*", "x" * 255, "/".join(["d" * 39] * 100), "\u00e9"]
+def raw_pax(kind, **records): # a header without hdrcharset
+    body = b""
+    for key, value in records.items():
+        line = b" " + key.encode() + b"=" + value + b"\n"
+        n = len(line)
+        n += len(str(n + len(str(n))))
+        body += str(n).encode() + line
+    head = tarfile.TarInfo("pax")
+    head.type, head.size = b"x", len(body)
+    info = tarfile.TarInfo("short")
+    info.type, info.linkname = kind, "short-target"
+    return head.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512) + info.tobuf(tarfile.USTAR_FORMAT)
+def members(form):
+    parents = ["/".join(["d" * 39] * i) for i in range(1, 100)] if form != tarfile.USTAR_FORMAT else []
+    return [("d", n) for n in parents] + [("f", n, b"x") for n in names if form != tarfile.USTAR_FORMAT or len(n) < 100] + [
+        ("l", "link-" + str(i), n) for i, n in enumerate(names) if form != tarfile.USTAR_FORMAT or len(n) < 100] + [("h", "hard", latin)]
+for name, form in ("ustar", tarfile.USTAR_FORMAT), ("gnu", tarfile.GNU_FORMAT), ("pax", tarfile.PAX_FORMAT):
+    l.image(name, [l.layer(tar(members(form), form))])
+l.image("raw", [l.layer(raw_pax(b"0", path=b"caf\xe9") + raw_pax(b"2", path=b"link", linkpath=b"caf\xe9") + bytes(1024))])'
+    local name
+    for name in ustar gnu pax raw; do
+        echo "$name"
+        built "oci:$BATS_TEST_TMPDIR/layout:$name"
+        same_as_umoci "$BATS_TEST_TMPDIR/layout:$name"
+        LC_ALL=C grep -aq $'^/caf\xe9 file' "$BATS_TEST_TMPDIR/ours"
+    done
+}
+
+@test "capabilities, setuid, ACLs and attributes as umoci has them; overlay's own are no business of an image" {
+    layout '
+caps = "SCHILY.xattr.security.capability"
+acl = "SCHILY.xattr.system.posix_acl_access"
+def entry(tag, perm, who=0xffffffff): return tag.to_bytes(2, "little") + perm.to_bytes(2, "little") + who.to_bytes(4, "little")
+access = (2).to_bytes(4, "little") + entry(1, 6) + entry(2, 6, 1000) + entry(4, 4) + entry(16, 6) + entry(32, 4)
+def text(b): return b.decode("utf-8", "surrogateescape")
+l.image("latest", [l.layer([
+    ("f", "ping", b"x", {"mode": 0o755, "pax_headers": {caps: text(bytes.fromhex("0100000200200000000000000000000000000000"))}}),
+    ("f", "su", b"x", {"mode": 0o4755}),
+    ("f", "user", b"x", {"pax_headers": {"SCHILY.xattr.user.large": "v" * 3800}})])])
+l.image("acl", [l.layer([("f", "acl", b"x", {"mode": 0o664, "pax_headers": {acl: text(access)}})])])
+l.image("overlay", [l.layer([("d", "d", None, {"pax_headers": {"SCHILY.xattr.trusted.overlay.opaque": "y"}}),
+    ("f", "d/f", b"x", {"pax_headers": {"SCHILY.xattr.trusted.overlay.redirect": "/etc", "SCHILY.xattr.user.overlay.whiteout": "y"}})])])
+l.image("large", [l.layer([("f", "large", b"x", {"pax_headers": {"SCHILY.xattr.user.large": "v" * 4000}})])])'
+    built "oci:$BATS_TEST_TMPDIR/layout:latest"
+    same_as_umoci "$BATS_TEST_TMPDIR/layout:latest"
+    grep -q '^/ping .* xattr:security.capability=0100000200200000000000000000000000000000$' "$BATS_TEST_TMPDIR/ours"
+    grep -q '^/su file 0*4755 ' "$BATS_TEST_TMPDIR/ours"
+    built "oci:$BATS_TEST_TMPDIR/layout:acl" # on the disk it has ext4's form: version 1, and no id where there is none
+    "$SM_BUILD/tests/unit/ext4-dump" "$rootfs" |
+        grep -q '^/acl .* xattr:system.posix_acl_access=010000000100060002000600e8030000040004001000060020000400$'
+    built "oci:$BATS_TEST_TMPDIR/layout:overlay"
+    "$SM_BUILD/tests/unit/ext4-dump" "$rootfs" >"$BATS_TEST_TMPDIR/overlay"
+    run ! grep -q 'trusted.overlay' "$BATS_TEST_TMPDIR/overlay"
+    rm -rf "$store"
+    refused "large.* 3900" "oci:$BATS_TEST_TMPDIR/layout:large"
+}
+
+@test "127 layers of one file, and 20,000 files of which each takes a block" {
+    layout '
+l.image("layers", [l.layer([("f", "f%d" % i, b"%d" % i)]) for i in range(127)])
+l.image("files", [l.layer([("f", "d%d/f%d" % (i % 200, i), b"x") for i in range(20000)], "gzip")])'
+    built "oci:$BATS_TEST_TMPDIR/layout:layers"
+    [ "$("$SM_BUILD/tests/unit/ext4-dump" "$rootfs" | grep -c '^/f[0-9]* file ')" -eq 127 ]
+    built "oci:$BATS_TEST_TMPDIR/layout:files"
+    [ "$("$SM_BUILD/tests/unit/ext4-dump" "$rootfs" | grep -c '^/d[0-9]*/f[0-9]* file ')" -eq 20000 ]
+    PATH=$PATH:/sbin:/usr/sbin e2fsck -fn "$rootfs"
+}
+
 @test "the same layers give the same bytes, whoever packed them" {
     built "$busybox"
     cp "$rootfs" "$BATS_TEST_TMPDIR/first"
