@@ -24,9 +24,11 @@
 /* LOCK_SH or LOCK_EX. 0; SM_LOCK_TAKEN; -1: errno. */
 static inline int sm_lock_try(int fd, int how)
 {
-    if (flock(fd, how | LOCK_NB) == 0)
-        return 0;
-    return errno == EWOULDBLOCK || errno == EINTR ? SM_LOCK_TAKEN : -1;
+    int rc;
+    do
+        rc = flock(fd, how | LOCK_NB);
+    while (rc != 0 && errno == EINTR); /* a signal says nothing of who has it */
+    return rc == 0 ? 0 : errno == EWOULDBLOCK ? SM_LOCK_TAKEN : -1;
 }
 
 /* Sleeps until the next try is due, the last one at the deadline. False: that is over. */
