@@ -78,11 +78,12 @@ int sm_json_parse(const char *data, size_t size, const char *what, json_t **obje
 int sm_json_parse_config(const char *data, size_t size, json_t **object, sm_error *err)
 {
     static const char what[] = "the image's configuration";
-    return size > SM_JSON_MAX_SIZE
-               ? too_large(what, err)
-               : parse(data, size, what,
-                     JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, object,
-                     err);
+    const size_t flags = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL;
+    if (size > SM_JSON_MAX_SIZE)
+        return too_large(what, err);
+    if (parse(data, size, what, flags, object, NULL) == 0)
+        return 0;
+    return parse(data, size, what, flags | JSON_DECODE_INT_AS_REAL, object, err);
 }
 
 int sm_json_load_at(int dirfd, const char *path, json_t **object, sm_error *err)

@@ -21,7 +21,8 @@ static inline void sm_json_decref_cleanup(json_t **p)
 int sm_json_parse(const char *data, size_t size, const char *what, json_t **object, sm_error *err);
 
 /* An image's configuration, most of which nobody here reads: strings may hold NUL (a label is what
- * its writer likes), and all numbers are reals, so that none is too large. */
+ * its writer likes). Where an integer is too large for 64 bits all numbers are reals (a number that
+ * is too large for those, too, is refused); otherwise what is read is written as it was. */
 int sm_json_parse_config(const char *data, size_t size, json_t **object, sm_error *err);
 
 int sm_json_load_at(int dirfd, const char *path, json_t **object, sm_error *err);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "image/json.h"
 #include "vm/command.h"
 
 #define LIST(...) ((const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
@@ -54,6 +55,28 @@ static void test_fields(void **state)
     sm_oci_config_clear(&c);
     assert_int_equal(sm_oci_config_parse(&c, "{\"config\":{\"Cmd\":null,\"User\":null}}", NULL), 0);
     sm_oci_config_clear(&c);
+}
+
+/* A number that nobody here reads is written as it was, as long as there is one that is not too
+ * large for that. */
+static void test_numbers(void **state)
+{
+    static const struct {
+        const char *json, *written; /* NULL: it is refused */
+    } cases[] = {
+        {"{\"Memory\":0,\"a\":9223372036854775807}", "{\"Memory\":0,\"a\":9223372036854775807}"},
+        {"{\"Memory\":0,\"a\":9223372036854775808}",
+            "{\"Memory\":0.0,\"a\":9.2233720368547758e18}"},
+        {"{\"a\":1e400}", NULL},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        auto_json *root = NULL;
+        int rc = sm_json_parse_config(cases[i].json, strlen(cases[i].json), &root, NULL);
+        assert_int_equal(rc, cases[i].written ? 0 : -SM_ECORRUPT);
+        auto_free char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+        if (cases[i].written)
+            assert_string_equal(text, cases[i].written);
+    }
 }
 
 static void test_argv(void **state)
@@ -335,6 +358,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_argv),
         cmocka_unit_test(test_nothing_to_run),
         cmocka_unit_test(test_env),
