@@ -38,7 +38,7 @@ struct member {
 struct tar_source {
     struct sm_source source;
     int fd;
-    struct member *members;
+    struct member *members; /* by name, those of one name as they come */
     size_t count;
 };
 
@@ -58,11 +58,18 @@ static void free_tar(struct sm_source *source)
 static const struct member *find_member(const struct tar_source *tar, const char *name)
 {
     for (int links = 0; links < MAX_LINKS; links++) {
-        const struct member *found = NULL;
-        for (size_t i = tar->count; i > 0 && !found; i--)
-            if (strcmp(tar->members[i - 1].name, name) == 0)
-                found = &tar->members[i - 1];
-        if (!found || !found->link)
+        size_t first = 0, end = tar->count; /* what comes after the name is from end on */
+        while (first < end) {
+            size_t middle = (first + end) / 2;
+            if (strcmp(tar->members[middle].name, name) <= 0)
+                first = middle + 1;
+            else
+                end = middle;
+        }
+        const struct member *found = end > 0 ? &tar->members[end - 1] : NULL;
+        if (!found || strcmp(found->name, name) != 0)
+            return NULL;
+        if (!found->link)
             return found;
         name = found->link;
     }
@@ -154,6 +161,13 @@ static int add_member(
     return 0;
 }
 
+static int compare_members(const void *a, const void *b)
+{
+    const struct member *x = a, *y = b;
+    int names = strcmp(x->name, y->name);
+    return names ? names : (x->offset > y->offset) - (x->offset < y->offset);
+}
+
 static int index_tar(struct tar_source *tar, sm_error *err)
 {
     struct archive *a = archive_read_new();
@@ -182,6 +196,8 @@ static int index_tar(struct tar_source *tar, sm_error *err)
                 tar->members[i].offset + tar->members[i].size > (uint64_t)st.st_size)
                 return sm_error_set(
                     err, SM_ECORRUPT, "it is cut off in %.200s", tar->members[i].name);
+    if (tar->count > 0)
+        qsort(tar->members, tar->count, sizeof(*tar->members), compare_members);
     return rc;
 }
 
@@ -300,10 +316,18 @@ static int read_root(
 static int read_manifest(struct tar_source *tar, json_t **manifest, sm_error *err)
 {
     auto_json *repositories = NULL;
-    if (find_member(tar, "manifest.json") || !find_member(tar, "repositories"))
-        return read_root(tar, "manifest.json", "manifest", manifest, err);
-    int rc = read_root(tar, "repositories", NULL, &repositories, err);
-    return rc ? rc : sm_legacy_manifest(&tar->source, repositories, manifest, err);
+    if (!find_member(tar, "manifest.json") && find_member(tar, "repositories")) {
+        int rc = read_root(tar, "repositories", NULL, &repositories, err);
+        return rc ? rc : sm_legacy_manifest(&tar->source, repositories, manifest, err);
+    }
+    int rc = read_root(tar, "manifest.json", "manifest", manifest, err);
+    if (rc)
+        return rc;
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(*manifest, "manifest"), i, entry)(void)
+        json_object_del(entry, SM_LEGACY_CONFIG); /* which only we say */
+    return 0;
 }
 
 static int read_index(struct tar_source *tar, json_t **index, sm_error *err)

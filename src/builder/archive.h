@@ -12,7 +12,7 @@
 #define SM_MAGIC_BYTES 6
 int sm_compression_of(const unsigned char magic[SM_MAGIC_BYTES]);
 
-/* *index is the layout's index.json. */
+/* *index is the layout's index.json. What these make is the caller's, also *manifest and *root. */
 int sm_oci_archive_open(struct sm_imgstore *store, const char *path, struct sm_source **source,
     json_t **index, sm_error *err);
 

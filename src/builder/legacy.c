@@ -10,7 +10,8 @@
 #include "util/error.h"
 
 enum {
-    MAX_READ = 10000, /* layers of all images, each as often as an image has it */
+    MAX_READ = 10000,         /* layers of all images, each as often as an image has it */
+    MAX_READ_SIZE = 16 << 20, /* their JSONs, 1 or 2 KiB each */
     MAX_ID = 128,
     READ_SIZE = 128 << 10,
 };
@@ -20,13 +21,13 @@ static int no_memory(sm_error *err)
     return sm_error_set(err, SM_ENOMEM, "out of memory");
 }
 
-static int read_json(struct sm_source *source, const char *name, json_t **object, sm_error *err)
+static int read_json(
+    struct sm_source *source, const char *name, json_t **object, size_t *size, sm_error *err)
 {
     auto_free char *data = NULL;
-    size_t size;
     const struct sm_descriptor none = {0};
-    int rc = sm_source_read(source, &none, name, name, &data, &size, err);
-    return rc ? rc : sm_json_parse_config(data, size, object, err);
+    int rc = sm_source_read(source, &none, name, name, &data, size, err);
+    return rc ? rc : sm_json_parse_config(data, *size, object, err);
 }
 
 static bool id_is_valid(const char *id)
@@ -38,7 +39,7 @@ static bool id_is_valid(const char *id)
 struct legacy {
     struct sm_source *source;
     json_t *images;
-    size_t read; /* JSONs of layers */
+    size_t read, read_size; /* JSONs of layers */
     sm_error *err;
 };
 
@@ -55,9 +56,14 @@ static int list_layers(struct legacy *l, const char *top, json_t *layers)
                 "an image of the archive has more than %d layers, or all of them more than %d",
                 SM_MAX_LAYERS, MAX_READ);
         snprintf(name, sizeof(name), "%s/json", id);
-        int rc = read_json(l->source, name, &layer, err);
+        size_t size;
+        int rc = read_json(l->source, name, &layer, &size, err);
         if (rc)
             return rc;
+        l->read_size += size;
+        if (l->read_size > MAX_READ_SIZE)
+            return sm_error_set(err, SM_ELIMIT, "the JSONs of the layers have more than %d MiB",
+                MAX_READ_SIZE >> 20);
         snprintf(name, sizeof(name), "%s/layer.tar", id);
         if (json_array_insert_new(layers, 0, json_string(name)) != 0)
             return no_memory(err);
@@ -74,7 +80,7 @@ static json_t *find_image(json_t *images, const char *config)
     size_t i;
     json_t *image;
     json_array_foreach(images, i,
-        image) if (strcmp(sm_json_string(image, "LegacyConfig"), config) == 0) return image;
+        image) if (strcmp(sm_json_string(image, SM_LEGACY_CONFIG), config) == 0) return image;
     return NULL;
 }
 
@@ -86,11 +92,14 @@ static int add_image(struct legacy *l, const char *id, json_t **image)
     *image = find_image(l->images, config);
     if (*image)
         return 0;
+    if (json_array_size(l->images) == SM_MAX_IMAGES)
+        return sm_error_set(
+            l->err, SM_ELIMIT, "the archive has more than %d images", SM_MAX_IMAGES);
     auto_json *layers = json_array();
     int rc = layers ? list_layers(l, id, layers) : no_memory(l->err);
     if (rc)
         return rc;
-    *image = json_pack("{s:s, s:[], s:O}", "LegacyConfig", config, "RepoTags", "Layers", layers);
+    *image = json_pack("{s:s, s:[], s:O}", SM_LEGACY_CONFIG, config, "RepoTags", "Layers", layers);
     return json_array_append_new(l->images, *image) == 0 ? 0 : no_memory(l->err);
 }
 
@@ -107,7 +116,9 @@ static int add_tags(struct legacy *l, const char *repository, json_t *tags)
         int rc = add_image(l, json_string_value(id), &image);
         if (rc)
             return rc;
-        snprintf(name, sizeof(name), "%.400s:%.150s", repository, tag);
+        if (snprintf(name, sizeof(name), "%s:%s", repository, tag) >= (int)sizeof(name))
+            return sm_error_set(l->err, SM_ECORRUPT,
+                "repositories has a name of more than %zu bytes", sizeof(name) - 1);
         if (json_array_append_new(json_object_get(image, "RepoTags"), json_string(name)) != 0)
             return no_memory(l->err);
     }
@@ -168,7 +179,8 @@ int sm_legacy_config(
     auto_json *top = NULL;
     auto_json *ids = json_array();
     auto_json *made = json_object();
-    int rc = read_json(source, name, &top, err);
+    size_t size;
+    int rc = read_json(source, name, &top, &size, err);
     for (size_t i = 0; rc == 0 && i < plan->layer_count; i++) {
         char digest[SM_DIGEST_LEN + 1];
         rc = sum_layer(source, plan->layers[i].name, digest, err);

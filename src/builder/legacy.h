@@ -9,9 +9,12 @@
 
 #include "builder/plan.h"
 
-/* Makes of `repositories` what manifest.json would be, {"manifest": [...]}: an image for each
- * topmost layer, with its names in RepoTags, its layers in Layers, and the topmost one's JSON in
- * LegacyConfig (where a manifest.json has Config). */
+/* Where a manifest.json has Config: the name of the topmost layer's JSON. */
+#define SM_LEGACY_CONFIG "LegacyConfig"
+
+/* Makes of `repositories` what manifest.json would be, {"manifest": [...]}, for the caller to
+ * release: an image for each topmost layer, SM_MAX_IMAGES at most (SM_ELIMIT), with its names in
+ * RepoTags, its layers in Layers, and SM_LEGACY_CONFIG. */
 int sm_legacy_manifest(
     struct sm_source *source, json_t *repositories, json_t **manifest, sm_error *err);
 

@@ -151,6 +151,8 @@ static int load_each(struct loader *l, struct sm_source *source, const json_t *i
         char digest[SM_DIGEST_LEN + 1];
         struct sm_descriptor top;
         int rc = sm_descriptor_parse(entry, "an entry of index.json", &top, l->err);
+        if (rc == 0 && sm_descriptor_is_no_image(&top) && !name_of(entry))
+            continue;
         if (rc == 0)
             rc = load_number(l, "oci-archive", i, digest);
         if (rc == 0)
@@ -159,6 +161,20 @@ static int load_each(struct loader *l, struct sm_source *source, const json_t *i
             return rc;
     }
     return 0;
+}
+
+/* The name of a layout that is one image, which docker gives it without one of the layout's. */
+static const char *name_of_one(const json_t *index, const struct sm_descriptor *top)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(index, "manifests"), i, entry)
+    {
+        const char *digest = sm_json_string(entry, "digest");
+        if (digest && strcmp(digest, top->digest) == 0)
+            return name_of(entry);
+    }
+    return NULL;
 }
 
 static int load_oci(struct loader *l, struct sm_source *source, const json_t *index)
@@ -175,7 +191,7 @@ static int load_oci(struct loader *l, struct sm_source *source, const json_t *in
     rc = sm_layout_choose(index, NULL, &platform, &top, l->err);
     if (rc == 0)
         rc = load_one(l, "oci-archive", "", digest);
-    return rc ? rc : keep_image(l, source, &top, &platform, NULL, digest);
+    return rc ? rc : keep_image(l, source, &top, &platform, name_of_one(index, &top), digest);
 }
 
 static int load_docker(struct loader *l, const json_t *manifest)
@@ -205,6 +221,9 @@ static int load_all(struct loader *l)
     int rc = sm_any_archive_open(l->store, l->path, &source, &root, &is_oci, l->err);
     if (rc)
         return rc;
+    if (json_array_size(json_object_get(root, is_oci ? "manifests" : "manifest")) > SM_MAX_IMAGES)
+        return sm_error_set(
+            l->err, SM_ELIMIT, "the archive has more than %d images", SM_MAX_IMAGES);
     return is_oci ? load_oci(l, source, root) : load_docker(l, root);
 }
 

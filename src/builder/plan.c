@@ -289,7 +289,7 @@ static int plan_docker(struct sm_source *source, const json_t *manifest, const c
     const json_t *image = choose_image(json_object_get(manifest, "manifest"), name, &why);
     if (!image)
         return sm_error_set(err, why.code, "%s", why.message);
-    const char *legacy = sm_json_string(image, "LegacyConfig");
+    const char *legacy = sm_json_string(image, SM_LEGACY_CONFIG);
     const char *config = legacy ? legacy : sm_json_string(image, "Config");
     const json_t *layers = json_object_get(image, "Layers");
     if (!config || !json_is_array(layers))

@@ -88,8 +88,7 @@ struct choice {
     char have[200];
 };
 
-/* What BuildKit puts beside an image (attestations) has a platform of this name. */
-static bool is_no_image(const struct sm_descriptor *d)
+bool sm_descriptor_is_no_image(const struct sm_descriptor *d)
 {
     return d->has_platform && strcmp(d->platform.os, "unknown") == 0;
 }
@@ -104,7 +103,7 @@ static void weigh(struct choice *c, const struct sm_descriptor *d)
         return;
     }
     sm_platform_format(&d->platform, text);
-    if (!is_no_image(d))
+    if (!sm_descriptor_is_no_image(d))
         append(c->have, sizeof(c->have), text);
     if (!sm_platform_fits(c->wanted, &d->platform))
         return;
@@ -162,7 +161,7 @@ bool sm_layout_is_one_image(const json_t *index)
         struct sm_descriptor d;
         if (sm_descriptor_name(entry) || sm_descriptor_parse(entry, "", &d, NULL) != 0)
             return false;
-        images += !is_no_image(&d);
+        images += !sm_descriptor_is_no_image(&d);
         nameless += !d.has_platform;
     }
     return images > 0 && (nameless == 0 || images == 1);

@@ -13,7 +13,10 @@
 #define SM_MT_DOCKER_MANIFEST "application/vnd.docker.distribution.manifest.v2+json"
 #define SM_MT_DOCKER_CONFIG   "application/vnd.docker.container.image.v1+json"
 
-enum { SM_MAX_LAYERS = 1000 }; /* of an image */
+enum {
+    SM_MAX_LAYERS = 1000, /* of an image */
+    SM_MAX_IMAGES = 1000, /* of an archive: each is another reading of it */
+};
 
 struct sm_descriptor {
     char digest[SM_DIGEST_LEN + 1];
@@ -37,6 +40,9 @@ const char *sm_descriptor_name(const json_t *entry);
  * config must. SM_ENOTFOUND lists those that there are. */
 int sm_index_choose_platform(const json_t *index, const struct sm_platform *platform,
     struct sm_descriptor *d, sm_error *err);
+
+/* What BuildKit puts beside an image (attestations): its platform is "unknown". */
+bool sm_descriptor_is_no_image(const struct sm_descriptor *d);
 
 /* Whether the entries of a layout's index.json are one image, as those of an index are: without
  * names, and with platforms, unless one has only attestations beside it. */

@@ -202,7 +202,7 @@ archives() {
     mkdir "$BATS_TEST_TMPDIR/archives"
     layout '
 layers = [tar([("d", "etc"), ("f", "etc/a", b"1" * 3000)]), tar([("f", "b", b"2")]), tar([]), tar([("f", "b", b"2")])]
-config = {"Cmd": ["/b"], "Labels": {"a": "x\0y"}}
+config = {"Cmd": ["/b"], "Labels": {"a": "x\0y"}, "Memory": 0}
 for age in DOCKER_AGES:
     docker_archive(os.environ["BATS_TEST_TMPDIR"] + "/archives/" + age + ".tar", layers, config, "team/app:1.0", age)
 l.image("latest", [l.layer(d) for d in layers], config=config)'
@@ -224,7 +224,9 @@ l.image("latest", [l.layer(d) for d in layers], config=config)'
         rm -rf "$store"
         built "docker-archive:$packed"
         cmp "$rootfs" "$BATS_TEST_TMPDIR/same"
-        supermachine image inspect docker-archive:- <"$packed" | jq -e '.[0].config.config.Cmd == ["/b"]'
+        supermachine image inspect docker-archive:- <"$packed" >"$BATS_TEST_TMPDIR/inspected"
+        jq -e '.[0].config.config.Cmd == ["/b"]' "$BATS_TEST_TMPDIR/inspected"
+        grep -q '"Memory": *0\(,\|$\)' "$BATS_TEST_TMPDIR/inspected" # Go takes no 0.0 for an integer
         supermachine image ls | grep '^docker-archive:- '
         [ "$(supermachine image load -q <"$packed")" = docker.io/team/app:1.0 ]
         cmp "$XDG_DATA_HOME"/supermachine/rootfs/*.ext4 "$BATS_TEST_TMPDIR/same"
@@ -269,6 +271,38 @@ l.image("latest", [l.layer(d) for d in layers], config=config)'
         echo "$id" >"$dir/repositories"
         lie "repositories (names no|is not a JSON object)"
     done
+    jq -cn --arg id "$top" '{("a" * 600): {b: $id}}' >"$dir/repositories"
+    lie "a name of more than 599 bytes"
+    for id in {0..1000}; do
+        mkdir "$dir/image$id"
+        echo '{}' >"$dir/image$id/json"
+    done
+    jq -cn '{a: ([range(1001) | {key: "v\(.)", value: "image\(.)"}] | from_entries)}' >"$dir/repositories"
+    lie "more than 1000 images"
+    head -c 3000000 /dev/zero | tr '\0' ' ' >>"$dir/image0/json"
+    jq -cn '{a: ([range(6) | {key: "v\(.)", value: "image\(.)"}] | from_entries)}' >"$dir/repositories"
+    for id in {1..5}; do ln -f "$dir/image0/json" "$dir/image$id/json"; done
+    lie "have more than 16 MiB"
+    jq -cn --arg id "$top" '[{LegacyConfig: ($id + "/json"), RepoTags: null, Layers: []}]' >"$dir/manifest.json"
+    lie "manifest.json names no config"
+}
+
+# loads INDEX_FILTER NAME: of the layout with that index, image load tells this name and no other.
+loads() {
+    rm -rf "$BATS_TEST_TMPDIR/loaded"
+    cp -r "$BATS_TEST_TMPDIR/layout" "$BATS_TEST_TMPDIR/loaded"
+    jq -c "$1" "$BATS_TEST_TMPDIR/layout/index.json" >"$BATS_TEST_TMPDIR/loaded/index.json"
+    run --separate-stderr supermachine image load -q < <(tar -C "$BATS_TEST_TMPDIR/loaded" -c .)
+    echo "$status $output $stderr"
+    [ "$output" = "$2" ]
+}
+
+@test "a layout is loaded by docker's name alone, and without its attestations" {
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    layout 'l.image("latest", [l.layer([("f", "a")])])'
+    loads '.manifests[0].annotations = {"io.containerd.image.name": "docker.io/team/app:2"}' docker.io/team/app:2
+    loads '.manifests[0].annotations = {"org.opencontainers.image.ref.name": "team/app:3"}
+        | .manifests += [.manifests[0] | del(.annotations) | .platform = {os: "unknown", architecture: "unknown"}]' docker.io/team/app:3
 }
 
 @test "an index gives the host's platform, --platform another, and what is not there is named" {
