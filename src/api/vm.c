@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 
+#include "net/addr.h"
 #include "net/ports/ports.h"
 #include "util/bytes.h"
 #include "util/error.h"

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "devices/vsock/vsock.h"
+#include "hypervisor/hypervisor.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"

@@ -298,7 +298,7 @@ refused() {
 rooms_copy() {
     copy=$BATS_TEST_TMPDIR/tree
     mkdir "$copy"
-    cp -r "$repo"/{bench,docs,examples,guest,include,scripts,src,tests,*.md} "$copy"
+    cp -r "$repo"/{bench,docs,examples,guest,include,scripts,src,tests,meson.build,*.md} "$copy"
 }
 
 @test "check-rooms: the tree keeps the rules" {
@@ -311,7 +311,7 @@ rooms_copy() {
 @test "check-rooms: an include that the table does not allow is refused" {
     rooms_copy
     plant src/devices/serial.c 2 '#include "hypervisor/hypervisor.h"'
-    refused src/devices/serial.c:3 "includes hypervisor/hypervisor.h; devices may include util"
+    refused src/devices/serial.c:3 "includes hypervisor/hypervisor.h; devices may call util"
 }
 
 @test "check-rooms: one header of a room may be allowed, the others are not" {
@@ -326,7 +326,7 @@ rooms_copy() {
     run "$repo/scripts/check-rooms" "$copy"
     echo "$output"
     [ "$status" -eq 1 ]
-    [[ $output == *"includes arch/x86_64/state.h; arch may include util"* ]]
+    [[ $output == *"includes arch/x86_64/state.h; arch may call util"* ]]
 }
 
 @test "check-rooms: whatever the table says, an architecture is known to arch and kvm only" {
@@ -417,8 +417,73 @@ rooms_copy() {
     refused "docs/architecture.md:$(grep -n '^| `src/devices/`' "$copy/docs/architecture.md" | cut -d: -f1)" "devices may call net, which is no row below it"
     cp "$repo/docs/architecture.md" "$copy/docs/"
     mkdir "$copy/src/new"
-    echo '/* New. */' >"$copy/src/new/new.c"
-    refused src/new/new.c:1 "is in no room"
+    echo '/* It is new. */' >"$copy/src/new/new.h"
+    refused src/new/new.h:1 "is in no room"
+}
+
+# matches PATTERN: a line of the output does.
+matches() {
+    local line
+    for line in "${lines[@]}"; do
+        # shellcheck disable=SC2053
+        if [[ $line == $1 ]]; then return 0; fi
+    done
+    echo "no line is $1"
+    return 1
+}
+
+# expect FILE:LINE WORDS: what check-rooms is to find in the copy, beside the rest.
+expect() {
+    expected+=("$1: "*"$2"*)
+}
+
+@test "check-rooms: there is no way around its rules" {
+    local file text words want expected=()
+    rooms_copy
+    while IFS='~' read -r file text words; do
+        plant "$file" '$' "$text"
+        expect "$file:$(wc -l <"$copy/$file")" "$words"
+    done <<'END'
+src/vm/bake.c~#include "../vmm/machine.h"~a VM asks its machine through vm/engine.h
+src/devices/serial.c~#include <hypervisor/hypervisor.h>~includes hypervisor/hypervisor.h; devices may call util
+src/devices/serial.h~#include HYPERVISOR~cannot be judged
+src/devices/virtqueue.c~#import "devices/virtqueue.h"~cannot be judged
+src/devices/virtqueue.h~#include "dispose.h"~includes dispose.h, which is neither beside it nor below src/
+src/util/strv.c~#include "error.c"~a .c file is compiled by itself
+src/vm/capture.c~#include "snapshot/writer_internal.h"~which is for the files of its room and for tests
+src/devices/bus.c~#define OPEN sm_hv_open(0)~calls sm_hv_open of src/hypervisor/hypervisor.h; devices may call util
+src/rootfs/tree.c~int sm_gone(void *other, int (*call)(void));~declares sm_gone
+src/rootfs/ext4.c~extern int sm_gone;~what another file has stands in that one's header
+tests/unit/test_error.c~#\tinclude <asm/kvm.h>~KVM is known in src/hypervisor/kvm only
+src/net/frame.c~#define WAIT SYS_epoll_create1~epoll and eventfd are for src/util
+src/net/names.c~#include <linux/eventpoll.h>~epoll and eventfd are for src/util
+src/net/policy.c~#define WAIT syscall(291, 0)~a system call has a name
+src/vmm/memory.c~#if defined(__amd64__)~an #ifdef for an architecture
+src/vmm/state.c~#include <x86intrin.h>~instructions are for src/arch
+src/vmm/vcpus.c~#define PAUSE __asm__("pause")~instructions are for src/arch
+src/util/error.c~#define END exit(1)~a library neither prints nor exits
+src/util/file.c~static unsigned counter;~no state is global
+tests/unit/test_wire.c~#define START pthread_create(0, 0, 0, 0)~wire belongs to threaded_tests
+END
+    for file in src/util tests/unit tests/fuzz; do
+        echo '/* It is new. */' >"$copy/$file/${file##*/}_gone.c"
+        expect "$file/${file##*/}_gone.c:1" "is in no meson.build"
+    done
+    echo '/* */' >"$copy/src/util/none.h"
+    expect src/util/none.h:1 "opens without a comment"
+    mkdir "$copy/tests/fuzz/corpus/lost"
+    expect tests/fuzz/corpus/lost:1 "belongs to no fuzz target"
+    sed -i "s/^subdir('bench')/&\nsubdir('lib')/" "$copy/meson.build"
+    expect meson.build:1 "builds lib, into which scripts/check-rooms does not look"
+    sed -i 's/^| `src\/util\/` .*/&\n&/' "$copy/docs/architecture.md"
+    expect "docs/architecture.md:$(grep -n '^| `src/util/`' "$copy/docs/architecture.md" | sed -n '2s/:.*//p')" "util has a row already"
+    run "$repo/scripts/check-rooms" "$copy"
+    echo "$output"
+    [ "$status" -eq 1 ]
+    for want in "${expected[@]}"; do
+        matches "$want"
+    done
+    [ "${#lines[@]}" -eq "${#expected[@]}" ]
 }
 
 @test "check-rooms: a page that names a file which is not there is refused" {
