@@ -171,10 +171,11 @@ static void prefer(const struct pending *p, unsigned server)
     proxy->preferred_until_ms = (uint64_t)sm_now_ms() + SM_DNS_PREFER_MS;
 }
 
+/* Whether an answer may come that helps. Who has answered one attempt says no more to another. */
 static bool is_asked(const struct pending *p)
 {
     for (unsigned i = 0; i < p->tries; i++)
-        if (p->attempts[i].fd >= 0)
+        if (p->attempts[i].fd >= 0 && !(p->answered & 1u << p->attempts[i].server))
             return true;
     return false;
 }

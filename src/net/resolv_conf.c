@@ -108,14 +108,22 @@ void sm_resolv_conf_parse(struct sm_resolv_conf *conf, char *text)
     }
 }
 
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
 bool sm_resolv_conf_refresh(struct sm_resolv_conf *conf)
 {
     struct stat st = {0};
     if (stat(conf->path, &st) == 0 && conf->n > 0 && st.st_ino == conf->inode &&
-        st.st_mtim.tv_sec == conf->mtime.tv_sec && st.st_mtim.tv_nsec == conf->mtime.tv_nsec)
+        st.st_size == conf->size && same_time(&st.st_mtim, &conf->mtime) &&
+        same_time(&st.st_ctim, &conf->ctime))
         return false;
     conf->mtime = st.st_mtim;
+    conf->ctime = st.st_ctim;
     conf->inode = st.st_ino;
+    conf->size = st.st_size;
     auto_free char *text = calloc(1, MAX_FILE + 1);
     if (!text)
         return false;

@@ -14,9 +14,11 @@
     255 /* characters of the search domains, and of the options: what musl reads */
 
 struct sm_resolv_conf {
-    const char *path;
-    struct timespec mtime;
+    const char *path; /* the caller's */
+    /* What it was read of. An inode's number comes again, and a time is as coarse as a tick. */
+    struct timespec mtime, ctime;
     ino_t inode;
+    off_t size;
     size_t n;
     struct sockaddr_storage servers[SM_RESOLV_MAX];
     /* Words with a space between them; domains and options that do not fit are left out. */
