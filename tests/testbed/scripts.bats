@@ -437,7 +437,7 @@ expect() {
     expected+=("$1: "*"$2"*)
 }
 
-@test "check-rooms: there is no way around its rules" {
+@test "check-rooms: what went around its rules once is refused" {
     local file text words want expected=()
     rooms_copy
     while IFS='~' read -r file text words; do
@@ -463,6 +463,16 @@ src/vmm/state.c~#include <x86intrin.h>~instructions are for src/arch
 src/vmm/vcpus.c~#define PAUSE __asm__("pause")~instructions are for src/arch
 src/util/error.c~#define END exit(1)~a library neither prints nor exits
 src/util/file.c~static unsigned counter;~no state is global
+src/util/file.h~static const char *last_seen;~no state is global
+src/util/thread.c~int sm_counter_of_all;~no state is global
+src/util/thread.h~static _Atomic(int) n;~no state is global
+src/util/text.c~static int (*hook)(int);~no state is global
+src/util/text.h~_Thread_local static int t;~no state is global
+src/net/addr.c~static\nint two_lines;~no state is global
+src/net/tap.c~#define SAY dprintf(2, "")~a library neither prints nor exits
+src/net/slirp.c~#define SAY write(1, "", 1)~a library neither prints nor exits
+src/net/flows.c~#define END quick_exit(1)~a library neither prints nor exits
+src/net/backlog.c~#define END raise(9)~a library neither prints nor exits
 tests/unit/test_wire.c~#define START pthread_create(0, 0, 0, 0)~wire belongs to threaded_tests
 END
     for file in src/util tests/unit tests/fuzz; do
