@@ -264,6 +264,12 @@ typedef struct sm_vm_config {
     bool log_connections;
     sm_notice_fn *notice; /* told of denied connections and the like; NULL: nobody */
     void *notice_arg;
+
+    /* The VM's own command: process 1 of its container, so that nothing in there outlives it. It is
+     * started with the VM, in one exchange; sm_vm_take_command gives it, and says whether it could
+     * be started. Borrowed until then. NULL: there is none, and a small init of ours becomes
+     * process 1 when the first command is started. */
+    const struct sm_exec_config *command;
 } sm_vm_config;
 
 /* Why a VM ended. */
@@ -302,8 +308,7 @@ typedef struct sm_vm_counters {
 
 /* Starts a VM from `image` and returns when its agent is ready. Before anything of the user's runs,
  * the guest has the host's wall clock, fresh entropy, and a host name and machine id of its own.
- * (In a snapshot of what ran, processes in control groups that the guest made itself do not wait
- * for it.) config may be NULL. SM_EHYPERVISOR or SM_EPERM: KVM cannot be used; SM_EINVAL: what the
+ * config may be NULL. SM_EHYPERVISOR or SM_EPERM: KVM cannot be used; SM_EINVAL: what the
  * configuration asks for makes no sense; SM_EBUSY: a port is taken; SM_EGUEST: the guest died;
  * SM_ETIMEOUT: its agent was not ready in time; SM_EUNSUPPORTED and SM_ECORRUPT: the snapshot does
  * not fit, or is damaged. */
@@ -383,6 +388,9 @@ typedef struct sm_exec_config {
     uint16_t rows, columns;             /* of the terminal; 0: 24x80 */
     int stdin_fd, stdout_fd, stderr_fd; /* borrowed until the exec ends */
     int timeout_ms;                     /* wall clock; after it the command is killed; 0: none */
+    /* of a VM's own command: it is the child of a small init, which passes signals on, waits for
+     * orphans, and ends with the command */
+    bool init;
 } sm_exec_config;
 
 typedef struct sm_exec_result {
@@ -404,12 +412,18 @@ SM_API int sm_exec_check(const sm_image *image, const sm_exec_config *config, sm
  * defaults, so true. */
 SM_API bool sm_exec_is_default(const sm_exec_config *config);
 
-/* Starts a command. In a VM that was restored as a service (sm_vm_config.service), a configuration
- * that has nothing but streams for output gives the command that runs already instead, once.
- * SM_ENOTFOUND: no such command (exit code 127 of a shell), SM_ENOEXEC: cannot be executed (126);
- * SM_EINVAL as of sm_exec_check, or a descriptor is not open for what it is given for; SM_ELIMIT:
- * arguments or environment are too long. A thread of the exec's own moves its streams. */
+/* Starts a command; it joins the namespaces and the cgroup of process 1 of the VM's container
+ * (sm_vm_config.command). When process 1 ends so do all commands there, and the next one is started
+ * in a container made anew, of the same files. In a VM that was restored as a service
+ * (sm_vm_config.service), a configuration that has nothing but streams for output gives the command
+ * that runs already instead, once. SM_ENOTFOUND: no such command (exit code 127 of a shell),
+ * SM_ENOEXEC: cannot be executed (126); SM_EINVAL as of sm_exec_check, or a descriptor is not open
+ * for what it is given for; SM_ELIMIT: arguments or environment are too long. A thread of the
+ * exec's own moves its streams. */
 SM_API int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err);
+/* The VM's own command (sm_vm_config.command), once. Fails as sm_exec_start does; SM_EINVAL also:
+ * it has none, or it was taken already. */
+SM_API int sm_vm_take_command(sm_vm *vm, sm_exec **exec, sm_error *err);
 /* Our end of the pipe of stream 0, 1 or 2 (SM_FD_PIPE); the caller owns it from then on. -1: it was
  * asked for already, or is no pipe. */
 SM_API int sm_exec_fd(sm_exec *exec, int stream);

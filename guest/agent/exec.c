@@ -23,6 +23,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "container.h"
 #include "launch.h"
 
 #define EXEC_MAX 512
@@ -553,13 +554,15 @@ static void ended(struct exec *e, int status, const struct rusage *usage)
         exec_put(e);
 }
 
-/* PID 1 gets everybody's orphans; most of those who end are nobody's exec. */
+/* Who ends may be nobody's exec: the container's init, or a start that failed. */
 void exec_reap(void)
 {
     struct rusage usage;
     int status;
     pid_t pid;
     while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
+        if (container_reap(pid, status))
+            loop_stop();
         for (unsigned i = 0; i < n_execs; i++) {
             if (execs[i].pid == pid && !execs[i].ended) {
                 ended(&execs[i], status, &usage);

@@ -179,10 +179,13 @@ bool launch(struct conn *c, const struct sm_wire_exec *m, struct launched *l)
         .cwd = m->cwd,
         .user = &user,
         .fds = {-1, -1, -1},
-        .tty = (m->flags & SM_WIRE_EXEC_TTY) != 0};
+        .tty = (m->flags & SM_WIRE_EXEC_TTY) != 0,
+        .first = (m->flags & SM_WIRE_EXEC_FIRST) != 0,
+        .init = (m->flags & SM_WIRE_EXEC_INIT) != 0};
     start(&s, m, l);
     if (l->pid < 0)
         conn_error(c, s.kind, s.errnum, s.what,
-            s.kind == SM_WIRE_E_BAD_CWD ? m->cwd : argv_store[0], NULL);
+            s.kind == SM_WIRE_E_BAD_CWD ? m->cwd : argv_store[0], s.step ? ": " : NULL, s.step,
+            NULL);
     return l->pid >= 0;
 }

@@ -24,7 +24,10 @@
 #include "boot.h"
 #include "conn.h"
 #include "console.h"
+#include "container.h"
 #include "identity.h"
+#include "init.h"
+#include "probe.h"
 #include "proxy.h"
 #include "requests.h"
 
@@ -85,14 +88,21 @@ static void greet_host(void)
     conn_put(c, SM_WIRE_HELLO, &hello);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 0 && strcmp(argv[0], INIT_NAME) == 0)
+        return init_main(argc, argv);
     boot(setting("sm_hostname", ""), setting("sm_root", "/dev/pmem0"));
     struct utsname u = {0};
     (void)uname(&u); /* without a name, then */
     identity_init(draw_nonce(), u.nodename);
     if (requests_init() != 0)
         die("cannot set up the event loop", "", errno);
+    probe_open();
+    const char *what = "";
+    int e = container_open(&what);
+    if (e != 0)
+        die(what, "", e);
     listen_on(SM_WIRE_PORT, conn_listen);
     listen_on(SM_WIRE_PROXY_PORT, proxy_listen);
     greet_host();

@@ -215,10 +215,16 @@ struct wait_idle {
 _Static_assert(sizeof(struct wait_idle) <= CONN_OWN_BYTES, "fits into a conn");
 
 static const char *uptime_path = "/proc/uptime";
+static int uptime_fd = -1;
 
 void probe_set_uptime(const char *path)
 {
     uptime_path = path;
+}
+
+void probe_open(void)
+{
+    uptime_fd = open(uptime_path, O_RDONLY | O_CLOEXEC);
 }
 
 /* The sum over all CPUs of the time they were idle, to 10 ms; both numbers of /proc/uptime. */
@@ -226,10 +232,9 @@ static bool read_uptime(uint64_t *uptime_ns, uint64_t *idle_ns)
 {
     char text[64];
     uint64_t v[2] = {0, 0};
-    static int fd = -1; /* opened once: a look must not itself be what keeps the guest busy */
-    if (fd < 0)
-        fd = open(uptime_path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof(text), 0);
+    if (uptime_fd < 0)
+        probe_open();
+    ssize_t n = pread(uptime_fd, text, sizeof(text), 0);
     unsigned i = 0;
     for (ssize_t k = 0; k < n; k++) {
         if (text[k] >= '0' && text[k] <= '9')

@@ -8,6 +8,10 @@ void probe_listeners(struct conn *c);
 void probe_wait_listen(struct conn *c, const struct sm_wire_wait_listen *m);
 void probe_wait_idle(struct conn *c, const struct sm_wire_wait_idle *m);
 
+/* Opens what tells whether the guest is idle: once, as a look must not itself be what keeps it
+ * busy, and before there is a container, which may have another file by that name. */
+void probe_open(void);
+
 /* A SOCKETS frame, made in place behind the output of a conn. */
 struct probe {
     struct buffer *buffer;

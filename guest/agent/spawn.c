@@ -1,8 +1,7 @@
 /*
- * Starts a process without copying the agent: clone(CLONE_VM | CLONE_VFORK) on a stack of its own.
- * The child shares our memory until it executes, and we are suspended until then: so it may read
- * the request and leave word of a failure in struct spawn, and must touch nothing else. It makes
- * system calls directly, because a libc's setuid and the like think of threads.
+ * Starts a process of the container without copying the agent (container.h): it shares our memory
+ * until it executes, and we are suspended until then. So it may read the request and leave word of
+ * a failure in struct spawn, and must touch nothing else.
  */
 #include "spawn.h"
 
@@ -17,7 +16,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static _Alignas(16) uint8_t child_stack[64 * 1024];
+#include "clone.h"
+#include "container.h"
+
 static char child_path[2 * (SM_WIRE_MAX_PATH + 1)];
 
 static int fail(struct spawn *s, enum sm_wire_error_kind kind, const char *what)
@@ -140,7 +141,7 @@ static int child(void *arg)
     setsid();
     if (child_files.rlim_max != 0)
         prlimit(0, RLIMIT_NOFILE, &child_files, NULL);
-    if (sigprocmask(SIG_SETMASK, &none, NULL) != 0 || set_streams(s) != 0)
+    if (sigprocmask(SIG_SETMASK, &none, NULL) != 0 || (!s->inherits && set_streams(s) != 0))
         return fail(s, SM_WIRE_E_INTERNAL, "cannot set up streams of ");
     if (s->tty && ioctl(0, TIOCSCTTY, 0) != 0)
         return fail(s, SM_WIRE_E_INTERNAL, "no controlling terminal for ");
@@ -159,15 +160,63 @@ static int child(void *arg)
     return fail(s, SM_WIRE_E_CANNOT_EXEC, "cannot execute ");
 }
 
+/* ---- with a small init --------------------------------------------------------------------- */
+
+static _Alignas(16) uint8_t under_stack[32 * 1024];
+static int gate[2]; /* open until process 1 shares our memory no more */
+
+static int under_init(void *arg)
+{
+    char nothing;
+    close(gate[1]);
+    while (read(gate[0], &nothing, 1) < 0 && errno == EINTR)
+        ;
+    return child(arg);
+}
+
+/* Process 1: makes the command, which waits until we are the init. */
+static int as_init(void *arg)
+{
+    struct spawn *s = arg;
+    const struct clone_child command = {
+        .flags = CLONE_CHILD_CLEARTID,
+        .stack = under_stack,
+        .stack_size = sizeof(under_stack),
+        .cgroup = -1,
+        .running = &s->running,
+        .fn = under_init,
+        .arg = s,
+    };
+    setsid();
+    if (set_streams(s) != 0 || pipe2(gate, O_CLOEXEC) != 0)
+        return fail(s, SM_WIRE_E_INTERNAL, "cannot set up an init for ");
+    s->running = 1;
+    s->inherits = true;
+    pid_t pid = clone_child(&command);
+    if (pid > 0)
+        container_exec_init(pid);
+    s->running = 0; /* who waits is killed by our end */
+    return fail(s, SM_WIRE_E_INTERNAL, "cannot start an init for ");
+}
+
+/* ---- start -------------------------------------------------------------------------------- */
+
 pid_t spawn(struct spawn *s)
 {
+    pid_t pid;
     s->kind = 0;
-    pid_t pid =
-        clone(child, child_stack + sizeof(child_stack), CLONE_VM | CLONE_VFORK | SIGCHLD, s);
+    s->step = NULL;
+    s->running = 0;
+    s->inherits = false;
+    if (!s->first || container_is_taken())
+        pid = container_join(child, s, &s->step);
+    else
+        pid = container_first(s->init ? as_init : child, s, &s->step);
     if (pid < 0) {
         fail(s, SM_WIRE_E_INTERNAL, "cannot start a process for ");
         return -1;
     }
+    container_await(&s->running);
     /* A child that failed is reaped like any other: nobody knows its pid. */
     return s->kind == 0 ? pid : -1;
 }

@@ -16,10 +16,16 @@ struct spawn {
     const struct user *user;
     int fds[3]; /* become 0, 1, 2; -1: /dev/null */
     bool tty;   /* fds[0] is one, and becomes the controlling terminal */
+    bool first; /* as process 1 of the container, if that is nobody yet */
+    bool init;  /* with that: as the child of a small init, which is process 1 */
     /* What went wrong; kind 0: nothing. */
     enum sm_wire_error_kind kind;
     int errnum;
     const char *what;
+    const char *step; /* of that; NULL: nothing more is known */
+
+    bool inherits; /* the child of a small init: it has its streams */
+    int running;   /* of the child of a small init: futex, 0 when it has executed or failed */
 };
 
 /* The agent may open as many files as there can be; what it starts gets the limit that was

@@ -17,9 +17,8 @@ int system_init(int etc, const char *hostname, const char **what);
 
 int system_set_clock(uint64_t realtime_ns, const char **what);
 int system_add_entropy(const void *seed, size_t len, const char **what);
-/* Stops all processes but the agent and those in cgroups that the guest made itself, or lets them
- * go on. Stopping takes a while: system_frozen tells (1, 0, or -errno). *anybody: there was one to
- * stop. */
+/* Stops all processes of the container, or lets them go on. Stopping takes a while: system_frozen
+ * tells (1, 0, or -errno). *anybody: there was one to stop. */
 int system_freeze(bool *anybody, const char **what);
 int system_frozen(void);
 int system_thaw(const char **what);

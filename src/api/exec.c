@@ -20,6 +20,11 @@ int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_er
     return sm_vm_exec(vm, config ? config : &default_config, exec, err);
 }
 
+int sm_vm_take_command(sm_vm *vm, sm_exec **exec, sm_error *err)
+{
+    return sm_vm_take_own(vm, exec, err);
+}
+
 int sm_exec_fd(sm_exec *exec, int stream)
 {
     return sm_exec_take_fd(exec, stream);

@@ -72,6 +72,7 @@ static int make_plan(struct sm_vm_plan *plan, const sm_vm_config *c, sm_error *e
                             : SM_FROM_BAKED,
         .file = c->snapshot,
         .service = c->service,
+        .command = c->command,
         .boot_timeout_ms = c->boot_timeout_ms,
         .count_instructions = c->count_instructions,
         .events = events_of(c),

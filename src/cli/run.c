@@ -226,14 +226,9 @@ static int run_command(struct run *run, sm_vm *vm, struct stamps *at)
 {
     sm_error err;
     sm_exec *exec = NULL;
-    run->exec.stdout_fd = STDOUT_FILENO;
-    run->exec.stderr_fd = STDERR_FILENO;
-    if (run->exec.tty)
-        cli_terminal_size(&run->exec.rows, &run->exec.columns);
-
     at->vm = now_us();
     cli_signals_hold(vm, run->stop_timeout_ms);
-    int rc = sm_exec_start(vm, &run->exec, &exec, &err);
+    int rc = sm_vm_take_command(vm, &exec, &err);
     if (rc) {
         if (cli_signals_release())
             return EXIT_KILLED;
@@ -328,6 +323,11 @@ static int run_image(struct run *run)
         status = cli_fail_error(&err);
         goto out;
     }
+    run->exec.stdout_fd = STDOUT_FILENO;
+    run->exec.stderr_fd = STDERR_FILENO;
+    if (run->exec.tty)
+        cli_terminal_size(&run->exec.rows, &run->exec.columns);
+    run->vm.command = &run->exec;
     run->vm.progress = run->image_options.progress;
     status = reserve_name(run, &control);
     if (status)

@@ -180,7 +180,7 @@ static int run_warmup(struct bake *b, sm_error *err)
     sm_exec *exec;
     sm_exec_result result;
     const sm_exec_config config = {.argv = b->options->warmup};
-    int rc = sm_vm_exec(b->vm, &config, &exec, err);
+    int rc = sm_vm_exec_first(b->vm, &config, &exec, err);
     if (!rc) {
         rc = wait_for_warmup(b, exec, &result, err);
         sm_vm_end_exec(exec);
@@ -207,7 +207,8 @@ static int start_command(struct bake *b, uint32_t *pid, sm_error *err)
     int rc = sm_command_describe(&b->image->config, &(sm_exec_config){0}, &argv, &env, &exec, err);
     if (rc)
         return rc;
-    exec.flags |= SM_WIRE_EXEC_DETACH | SM_WIRE_EXEC_STDOUT | SM_WIRE_EXEC_STDERR;
+    exec.flags |=
+        SM_WIRE_EXEC_FIRST | SM_WIRE_EXEC_DETACH | SM_WIRE_EXEC_STDOUT | SM_WIRE_EXEC_STDERR;
     sm_vm_begin_wait(b->vm, &w, 0);
     rc = sm_vm_ask(b->vm, SM_WIRE_EXEC, &exec, SM_WIRE_STARTED, &started, &w.wait, err);
     if (!rc)

@@ -3,7 +3,8 @@
  *
  * Up to three snapshots exist for one image and machine, each with a key of what has run in it:
  *     base      the agent is ready, nothing else has run; images with one root file system share it
- *     warm      a warm-up command has run to its end, with the image's environment, user, directory
+ *     warm      a warm-up command has run to its end, with the image's environment, user,
+ *               directory; as with a container, nothing that it started runs on
  *     service   the image's own command runs, likewise
  * The last two are written as differences from the first, which a boot that makes them writes in
  * the background while it goes on. Each carries a note in JSON: state, image, the pid of the

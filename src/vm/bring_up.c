@@ -18,7 +18,9 @@
 #include "util/clock.h"
 #include "util/error.h"
 #include "util/guest_wait.h"
+#include "util/strv.h"
 #include "vm/agent/greeting.h"
+#include "vm/exec.h"
 #include "vm/note.h"
 
 static uint64_t since_start(const sm_vm *vm, uint64_t ns)
@@ -62,23 +64,36 @@ static void note_times(sm_vm *vm, uint64_t agent_ns)
     vm->timing.device_restore_us = t.device_restore_us;
 }
 
-/* What both ways end with; takes the channel over. agent_ns: when it came. */
+/* What both ways end with, and with that the VM's own command is asked for; takes the channel over.
+ * agent_ns: when it came. */
 static int finish(sm_vm *vm, const struct sm_vm_plan *plan, struct sm_channel *channel,
     uint64_t agent_ns, struct sm_wait *wait, sm_error *err)
 {
+    auto_strv argv = {0};
+    auto_strv env = {0};
+    struct sm_exec_request command = {0};
     struct sm_vm_network_text text;
     struct sm_wire_set_network network;
-    const struct sm_agent_identity identity = {
+    struct sm_agent_identity identity = {
         .hostname = plan->hostname ? plan->hostname : vm->name,
         .attach_pid = vm->service_pid,
         .network = sm_vm_network_describe(&vm->network, &text, &network) ? &network : NULL,
     };
-    int rc = sm_agent_personalise(channel, &identity, wait, err);
+    int rc = plan->command ? sm_vm_describe_own(vm, plan->command, &argv, &env, &command, err) : 0;
+    if (!rc && plan->command) {
+        bool attach = command.attach.pid != 0;
+        identity.request_type = attach ? SM_WIRE_ATTACH : SM_WIRE_EXEC;
+        identity.request = attach ? (const void *)&command.attach : &command.exec;
+    }
+    if (!rc)
+        rc = sm_agent_personalise(channel, &identity, wait, err);
     if (rc) {
         sm_channel_close(channel);
         return rc;
     }
-    vm->own = *channel;
+    vm->command_config = plan->command;
+    vm->command_is_service = command.attach.pid != 0;
+    *(plan->command ? &vm->commanded : &vm->own) = *channel;
     note_times(vm, agent_ns);
     return 0;
 }

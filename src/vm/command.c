@@ -73,7 +73,7 @@ int sm_command_describe(const struct sm_oci_config *image, const sm_exec_config 
     if (rc)
         return rc;
     *wire = (struct sm_wire_exec){
-        .flags = config->tty ? SM_WIRE_EXEC_TTY : 0,
+        .flags = (config->tty ? SM_WIRE_EXEC_TTY : 0) | (config->init ? SM_WIRE_EXEC_INIT : 0),
         .timeout_ms = config->timeout_ms > 0 ? (uint32_t)config->timeout_ms : 0,
         .rows = config->rows,
         .columns = config->columns,
@@ -96,5 +96,5 @@ int sm_command_check(const struct sm_oci_config *image, const sm_exec_config *co
 bool sm_command_is_default(const sm_exec_config *c)
 {
     return !c->argv && !c->entrypoint && !c->args && !c->env && !c->cwd && !c->user && !c->tty &&
-           c->stdin_fd == SM_FD_NULL && c->timeout_ms <= 0;
+           !c->init && c->stdin_fd == SM_FD_NULL && c->timeout_ms <= 0;
 }

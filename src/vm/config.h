@@ -48,9 +48,10 @@ struct sm_vm_plan {
     struct sm_vm_shape shape;
     struct sm_vm_network_config network;
     enum sm_vm_from from;
-    const char *file;    /* SM_FROM_FILE */
-    bool service;        /* go on with the command that ran when the snapshot was made */
-    int boot_timeout_ms; /* by the clock; 0: by the guest's own time */
+    const char *file;              /* SM_FROM_FILE */
+    bool service;                  /* go on with the command that ran when the snapshot was made */
+    const sm_exec_config *command; /* its process 1, which is asked for at once; NULL: none */
+    int boot_timeout_ms;           /* by the clock; 0: by the guest's own time */
     bool count_instructions;
     struct sm_vm_events events;
 };

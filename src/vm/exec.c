@@ -1,20 +1,30 @@
-/* Starting a command in a VM. See exec.h. */
+/* Starting a command in a VM. See vm/exec.h. */
 #include "vm/exec.h"
 
+#include "util/error.h"
 #include "util/strv.h"
 #include "vm/command.h"
 
-int sm_vm_exec(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err)
+static int describe(sm_vm *vm, const sm_exec_config *config, uint32_t flags, struct sm_strv *argv,
+    struct sm_strv *env, struct sm_exec_request *request, sm_error *err)
 {
-    const struct sm_oci_config *image = &vm->image->config;
+    *request = (struct sm_exec_request){0};
+    if (sm_command_is_default(config))
+        request->attach.pid = sm_vm_take_service(vm);
+    if (request->attach.pid)
+        return 0;
+    int rc = sm_command_describe(&vm->image->config, config, argv, env, &request->exec, err);
+    request->exec.flags |= flags;
+    return rc;
+}
+
+static int start(
+    sm_vm *vm, const sm_exec_config *config, uint32_t flags, sm_exec **exec, sm_error *err)
+{
     auto_strv argv = {0};
     auto_strv env = {0};
-    struct sm_exec_request request = {0};
-    int rc = 0;
-    if (sm_command_is_default(config))
-        request.attach.pid = sm_vm_take_service(vm);
-    if (!request.attach.pid)
-        rc = sm_command_describe(image, config, &argv, &env, &request.exec, err);
+    struct sm_exec_request request;
+    int rc = describe(vm, config, flags, &argv, &env, &request, err);
     struct sm_channel channel;
     struct sm_guest_wait w;
     sm_vm_begin_wait(vm, &w, 0);
@@ -22,11 +32,51 @@ int sm_vm_exec(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error
     if (!rc)
         rc = sm_vm_channel(vm, &channel, &w.wait, err);
     if (!rc)
-        rc = sm_exec_begin(&channel, &request, config, image->stop_signal, exec, err);
+        rc = sm_exec_begin(&channel, &request, config, vm->image->config.stop_signal, exec, err);
     if (!rc)
         sm_vm_add_command(vm, *exec, request.attach.pid != 0);
     else if (request.attach.pid)
         sm_vm_put_service(vm, request.attach.pid);
+    pthread_rwlock_unlock(&vm->capturing);
+    if (!rc)
+        sm_engine_watch(vm->engine);
+    return rc;
+}
+
+int sm_vm_exec(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err)
+{
+    return start(vm, config, 0, exec, err);
+}
+
+int sm_vm_exec_first(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err)
+{
+    return start(vm, config, SM_WIRE_EXEC_FIRST, exec, err);
+}
+
+int sm_vm_describe_own(sm_vm *vm, const sm_exec_config *config, struct sm_strv *argv,
+    struct sm_strv *env, struct sm_exec_request *request, sm_error *err)
+{
+    int rc = describe(vm, config, SM_WIRE_EXEC_FIRST, argv, env, request, err);
+    request->exec.flags |= sm_exec_stream_flags(config);
+    return rc;
+}
+
+int sm_vm_take_own(sm_vm *vm, sm_exec **exec, sm_error *err)
+{
+    const struct sm_exec_request sent = {.sent = true};
+    pthread_mutex_lock(&vm->lock);
+    const sm_exec_config *config = vm->command_config;
+    struct sm_channel channel = vm->commanded;
+    vm->command_config = NULL;
+    vm->commanded = (struct sm_channel){.fd = -1};
+    pthread_mutex_unlock(&vm->lock);
+    if (!config)
+        return sm_error_set(
+            err, SM_EINVAL, "the VM has no command of its own, or it was taken already");
+    pthread_rwlock_rdlock(&vm->capturing);
+    int rc = sm_exec_begin(&channel, &sent, config, vm->image->config.stop_signal, exec, err);
+    if (!rc)
+        sm_vm_add_command(vm, *exec, vm->command_is_service);
     pthread_rwlock_unlock(&vm->capturing);
     if (!rc)
         sm_engine_watch(vm->engine);

@@ -158,7 +158,7 @@ int sm_vm_new(
         return sm_error_set(err, SM_ENOMEM, "no memory for a VM");
     v->image = image;
     v->start_ns = start_ns;
-    v->own.fd = -1;
+    v->own.fd = v->commanded.fd = -1;
     pthread_mutex_init(&v->lock, NULL);
     pthread_rwlock_init(&v->capturing, NULL);
     int rc = set_name(v, plan, err);
@@ -196,6 +196,7 @@ void sm_vm_free(sm_vm *vm)
     if (!vm)
         return;
     sm_channel_close(&vm->own);
+    sm_channel_close(&vm->commanded);
     sm_engine_close(vm->engine); /* after it nobody tells the network anything */
     sm_vm_network_clear(&vm->network);
     sm_guest_files_clear(&vm->files);

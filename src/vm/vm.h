@@ -34,6 +34,11 @@ struct sm_vm {
     struct sm_channel own; /* a connection that is free for a request; fd -1: there is none */
     /* of the command that ran when the snapshot was made; 0: none, or taken */
     uint32_t service_pid;
+    /* The VM's own command until it is taken (exec.h): what was asked for, and where the answer
+     * comes. */
+    struct sm_channel commanded;
+    const sm_exec_config *command_config; /* NULL: there is none, or it was taken */
+    bool command_is_service;
     sm_exec *command; /* the VM's: what its captures go on with; NULL: none */
 };
 

@@ -192,6 +192,12 @@ struct sm_wire_pong {
 #define SM_WIRE_EXEC_STDIN  0x04u /* STDIN will come; without it stdin is /dev/null */
 #define SM_WIRE_EXEC_STDOUT 0x08u /* STDOUT is wanted; without it stdout is /dev/null */
 #define SM_WIRE_EXEC_STDERR 0x10u /* STDERR is wanted; without it stderr is /dev/null */
+/* It is process 1 of the container, if nobody is yet; when that ends all others there are killed.
+ * Without it, or if somebody is, it joins process 1, which becomes a small init of the agent's if
+ * nobody is. */
+#define SM_WIRE_EXEC_FIRST 0x20u
+/* With FIRST: the small init is process 1 and passes signals on, the command is its child. */
+#define SM_WIRE_EXEC_INIT 0x40u
 
 /* What of struct sm_wire_process is said. */
 #define SM_WIRE_PROCESS_CAPABILITIES 0x001u
@@ -326,9 +332,8 @@ struct sm_wire_wait_idle {
     uint32_t timeout_ms;
 };
 
-/* Stops every process but the agent (cgroup freezer), so that none of them runs between a restore
- * of what is captured now and RESTORE. Processes in cgroups that the guest made itself are not
- * reached. */
+/* Stops every process of the container (cgroup freezer), so that none of them runs between a
+ * restore of what is captured now and RESTORE. If none is there, one is parked for process 1. */
 struct sm_wire_freeze {
     uint32_t timeout_ms; /* then ERROR TIMEOUT, and they go on */
 };

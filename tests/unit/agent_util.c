@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "clone.h"
 #include "conn.h"
+#include "container.h"
 #include "exec.h"
 #include "identity.h"
 #include "patience.h"
@@ -134,6 +137,55 @@ int system_thaw(const char **what)
     *what = "thaw";
     fake->thaws++;
     return 0;
+}
+
+/* ---- a container that is none: its processes are children like any other -------------------- */
+
+static bool taken;
+
+bool container_is_taken(void)
+{
+    return taken;
+}
+
+static pid_t start(int (*fn)(void *arg), void *arg)
+{
+    static _Alignas(16) uint8_t stack[64 * 1024];
+    const struct clone_child child = {
+        .flags = CLONE_VFORK,
+        .stack = stack,
+        .stack_size = sizeof(stack),
+        .cgroup = -1,
+        .fn = fn,
+        .arg = arg,
+    };
+    return clone_child(&child);
+}
+
+pid_t container_first(int (*fn)(void *arg), void *arg, const char **what)
+{
+    *what = "first";
+    taken = true;
+    return start(fn, arg);
+}
+
+pid_t container_join(int (*fn)(void *arg), void *arg, const char **what)
+{
+    *what = "join";
+    return start(fn, arg);
+}
+
+void container_exec_init(pid_t command)
+{
+}
+
+void container_await(int *running)
+{
+}
+
+bool container_reap(pid_t pid, int status)
+{
+    return false;
 }
 
 static void serve(const struct agent_test *t, int listener, int proxy)

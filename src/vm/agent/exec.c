@@ -86,23 +86,33 @@ static int open_streams(sm_exec *e, const sm_exec_config *config, sm_error *err)
     return rc;
 }
 
-/* Sends the request and waits for STARTED. */
-static int send_request(sm_exec *e, const struct sm_exec_request *request, sm_error *err)
+uint32_t sm_exec_stream_flags(const sm_exec_config *config)
 {
+    return (config->stdin_fd != SM_FD_NULL ? SM_WIRE_EXEC_STDIN : 0) |
+           (config->stdout_fd != SM_FD_NULL ? SM_WIRE_EXEC_STDOUT : 0) |
+           (config->stderr_fd != SM_FD_NULL && !config->tty ? SM_WIRE_EXEC_STDERR : 0);
+}
+
+static int send_request(sm_exec *e, const struct sm_exec_request *request,
+    const sm_exec_config *config, struct sm_wait *wait, sm_error *err)
+{
+    if (request->attach.pid)
+        return sm_channel_send_message(&e->channel, SM_WIRE_ATTACH, &request->attach, wait, err);
     struct sm_wire_exec exec = request->exec;
-    if (e->input.fd >= 0)
-        exec.flags |= SM_WIRE_EXEC_STDIN;
-    if (e->output[0].to.fd >= 0)
-        exec.flags |= SM_WIRE_EXEC_STDOUT;
-    if (e->output[1].to.fd >= 0)
-        exec.flags |= SM_WIRE_EXEC_STDERR;
+    exec.flags |= sm_exec_stream_flags(config);
+    return sm_channel_send_message(&e->channel, SM_WIRE_EXEC, &exec, wait, err);
+}
+
+/* Sends the request, if it was not yet, and waits for STARTED. */
+static int start(
+    sm_exec *e, const struct sm_exec_request *request, const sm_exec_config *config, sm_error *err)
+{
     struct sm_guest_wait w;
     sm_guest_wait_begin(&w, sm_channel_clock(&e->channel), SM_AGENT_TIMEOUT_MS);
     struct sm_wire_started started = {0};
-    int rc = request->attach.pid ? sm_channel_ask(&e->channel, SM_WIRE_ATTACH, &request->attach,
-                                       SM_WIRE_STARTED, &started, &w.wait, err)
-                                 : sm_channel_ask(&e->channel, SM_WIRE_EXEC, &exec, SM_WIRE_STARTED,
-                                       &started, &w.wait, err);
+    int rc = request->sent ? 0 : send_request(e, request, config, &w.wait, err);
+    if (!rc)
+        rc = sm_channel_expect(&e->channel, SM_WIRE_STARTED, &started, &w.wait, err);
     if (!rc)
         e->pid = started.pid;
     return rc == -SM_ELIMIT
@@ -135,7 +145,7 @@ int sm_exec_begin(struct sm_channel *channel, const struct sm_exec_request *requ
     e->deadline = config->timeout_ms > 0 ? sm_deadline(config->timeout_ms) : SM_NO_DEADLINE;
     int rc = open_streams(e, config, err);
     if (!rc)
-        rc = send_request(e, request, err);
+        rc = start(e, request, config, err);
     if (!rc)
         rc = start_thread(e, err);
     if (rc) {

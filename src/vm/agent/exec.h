@@ -74,7 +74,11 @@ struct sm_exec {
 struct sm_exec_request {
     struct sm_wire_exec exec;     /* flags for the streams are added */
     struct sm_wire_attach attach; /* if pid is not 0 */
+    bool sent;                    /* already: only the answer is waited for */
 };
+
+/* The flags of EXEC that say which streams there are. */
+uint32_t sm_exec_stream_flags(const sm_exec_config *config);
 
 /* Sends the request on the channel, which is taken over even when it fails, and starts the thread.
  * The streams are those of config. */

@@ -1,0 +1,31 @@
+/*
+ * A process that shares the agent's memory until it executes (CLONE_VM), with what only clone3 can
+ * do: it is born in a cgroup, which costs neither a grace period nor the lock that moving there
+ * takes. No libc has a clone3 with a stack.
+ *
+ * The child runs `fn` on a stack of its own and ends with what that returns. It may read the
+ * agent's memory and leave word in structures that are meant for it; it makes system calls
+ * directly, because a libc's setuid and the like think of threads.
+ */
+#ifndef SM_AGENT_CLONE_H
+#define SM_AGENT_CLONE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct clone_child {
+    uint64_t flags; /* besides CLONE_VM */
+    void *stack;
+    size_t stack_size;
+    int cgroup;   /* directory of the group that it is born in; -1: ours */
+    int *pidfd;   /* where its pidfd goes, with CLONE_PIDFD */
+    int *running; /* with CLONE_CHILD_CLEARTID: becomes 0, and wakes, when it executes or ends */
+    int (*fn)(void *arg);
+    void *arg;
+};
+
+/* The pid, or -1 and errno. With CLONE_VFORK when it has executed or ended. */
+pid_t clone_child(const struct clone_child *c);
+
+#endif

@@ -1,0 +1,332 @@
+/* The container's namespaces and its process 1: see container.h. */
+#include "container.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "clone.h"
+#include "init.h"
+#include "spawn.h"
+
+#define CGROUPS "/sys/fs/cgroup"
+#define GROUP   CGROUPS "/container"
+
+#define PROC_FLAGS (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+enum { NOBODY, PARKED, TAKEN }; /* process 1 */
+
+static int own_proc = -1, own_pids = -1, own_mounts = -1, group = -1, init_program = -1;
+
+static struct {
+    int state;
+    pid_t pid;
+    int pidfd;
+    bool is_init;
+
+    /* What both write, the agent and the process that is parked. */
+    int parked;  /* futex: it is ready, or has failed */
+    int go;      /* futex: it shall call fn */
+    int running; /* futex: the kernel's; 0: it has executed, or ended */
+    int (*fn)(void *arg);
+    void *arg;
+    bool failed; /* fn returned; or it could not be parked: */
+    int errnum;
+    const char *what;
+} first = {.pidfd = -1};
+
+/* Of process 1 until it executes; of any other one, which the agent waits for. */
+static _Alignas(16) uint8_t first_stack[32 * 1024], stack[64 * 1024];
+
+/* ---- waiting ------------------------------------------------------------------------------ */
+
+static void wake(int *word, int value)
+{
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+    syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+static void wait_while(int *word, int value)
+{
+    while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == value)
+        syscall(SYS_futex, word, FUTEX_WAIT, value, NULL, NULL, 0);
+}
+
+/* ---- process 1, until it is called --------------------------------------------------------- */
+
+/* What this namespace is to have its own of, over the agent's. */
+static int mount_own(const char *type, const char *target)
+{
+    umount2(target, MNT_DETACH);
+    return mount(type, target, type, PROC_FLAGS, NULL);
+}
+
+static const char *settle_in(void)
+{
+    /* It was born in the cgroup that becomes the root of what it sees. */
+    if (syscall(SYS_unshare, CLONE_NEWCGROUP) != 0)
+        return "cannot make a cgroup namespace";
+    if (mount_own("proc", "/proc") != 0)
+        return "cannot mount the container's /proc";
+    if (mount_own("cgroup2", CGROUPS) != 0)
+        return "cannot mount the container's cgroups";
+    return NULL;
+}
+
+/* The agent opened what the function needs after this process was made: that is why they share
+ * descriptors, up to here. */
+static int park(void *unused)
+{
+    const char *what = settle_in();
+    if (what) {
+        first.what = what;
+        first.errnum = errno;
+        first.failed = true;
+    }
+    wake(&first.parked, 1);
+    if (what)
+        return 1;
+    wait_while(&first.go, 0);
+    if (syscall(SYS_unshare, CLONE_FILES) == 0)
+        first.fn(first.arg);
+    first.errnum = errno;
+    first.failed = true;
+    return 1;
+}
+
+/* ---- making it ---------------------------------------------------------------------------- */
+
+/* Its process 1, in namespaces of its own. */
+static int make_first(const char **what)
+{
+    const struct clone_child child = {
+        .flags = CLONE_FILES | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_PIDFD |
+                 CLONE_CHILD_CLEARTID,
+        .stack = first_stack,
+        .stack_size = sizeof(first_stack),
+        .cgroup = group,
+        .pidfd = &first.pidfd,
+        .running = &first.running,
+        .fn = park,
+    };
+    first.parked = first.go = 0;
+    first.running = 1;
+    first.failed = first.is_init = false;
+    *what = "cannot make the container's first process";
+    first.pid = clone_child(&child);
+    if (first.pid < 0)
+        return errno;
+    wait_while(&first.parked, 0);
+    *what = first.what;
+    return first.failed ? first.errnum : 0;
+}
+
+/* The agent's children are born in the container from now on, and its paths are the container's. */
+static int enter(const char **what)
+{
+    *what = "cannot enter the container's PID namespace";
+    if (setns(first.pidfd, CLONE_NEWPID) != 0)
+        return errno;
+    *what = "cannot enter the container's mount namespace";
+    return setns(first.pidfd, CLONE_NEWNS) == 0 ? 0 : errno;
+}
+
+static int make(const char **what)
+{
+    int e = make_first(what);
+    if (e == 0)
+        e = enter(what);
+    first.state = e == 0 ? PARKED : NOBODY;
+    return e;
+}
+
+static int open_own(const char *path, int *fd)
+{
+    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    return *fd < 0 ? -1 : 0;
+}
+
+int container_open(const char **what)
+{
+    *what = "cannot make the container's cgroup";
+    if (mkdir(GROUP, 0755) != 0 && errno != EEXIST)
+        return errno;
+    if (open_own(GROUP, &group) != 0)
+        return errno;
+    *what = "cannot open what the agent needs outside of the container";
+    /* The kernel's threads have our root: nobody who shares it may enter a mount namespace. */
+    if (unshare(CLONE_FS) != 0 || open_own("/proc", &own_proc) != 0 ||
+        open_own("/proc/self/ns/pid", &own_pids) != 0 ||
+        open_own("/proc/self/ns/mnt", &own_mounts) != 0 ||
+        open_own("/proc/self/exe", &init_program) != 0 || prctl(PR_SET_DUMPABLE, 0) != 0)
+        return errno;
+    return make(what);
+}
+
+/* From outside, where all of it began. */
+int container_renew(const char **what)
+{
+    if (first.state != NOBODY)
+        return 0;
+    if (first.pidfd >= 0)
+        close(first.pidfd);
+    first.pidfd = -1;
+    *what = "cannot leave the container that has ended";
+    if (setns(own_pids, CLONE_NEWPID) != 0 || setns(own_mounts, CLONE_NEWNS) != 0)
+        return errno;
+    return make(what);
+}
+
+bool container_is_taken(void)
+{
+    return first.state == TAKEN;
+}
+
+int container_cgroup(void)
+{
+    return group;
+}
+
+/* ---- its processes ------------------------------------------------------------------------ */
+
+pid_t container_first(int (*fn)(void *arg), void *arg, const char **what)
+{
+    int e = container_renew(what);
+    if (e != 0) {
+        errno = e;
+        return -1;
+    }
+    first.fn = fn;
+    first.arg = arg;
+    first.state = TAKEN;
+    wake(&first.go, 1);
+    wait_while(&first.running, 1);
+    if (first.failed)
+        first.state = NOBODY;
+    return first.pid;
+}
+
+void container_await(int *running)
+{
+    wait_while(running, 1);
+}
+
+/* The number's digits before `end`. */
+static char *put_number(char *end, pid_t number)
+{
+    do
+        *--end = (char)('0' + number % 10);
+    while ((number /= 10) > 0);
+    return end;
+}
+
+void container_exec_init(pid_t command)
+{
+    char digits[12] = "", *number = put_number(digits + sizeof(digits) - 1, command);
+    char *const argv[] = {(char[]){INIT_NAME}, command > 0 ? number : NULL, NULL};
+    char *const envp[] = {NULL};
+    syscall(SYS_execveat, init_program, "", argv, envp, AT_EMPTY_PATH);
+}
+
+static int become_init(void *unused)
+{
+    setsid();
+    container_exec_init(0);
+    return 1;
+}
+
+struct joining {
+    int (*fn)(void *arg);
+    void *arg;
+    int errnum; /* of joining */
+};
+
+static int join(void *arg)
+{
+    struct joining *j = arg;
+    if (setns(first.pidfd, CLONE_NEWIPC | CLONE_NEWCGROUP) == 0)
+        return j->fn(j->arg);
+    j->errnum = errno;
+    return 1;
+}
+
+/* A group that has controllers for its own groups takes no process itself: then process 1 has moved
+ * on, and others go where it is. */
+static int group_of_first(void)
+{
+    static const char tail[] = "/cgroup", prefix[] = "0::/container/";
+    char path[32], text[512], *end = path + sizeof(path) - sizeof(tail);
+    memcpy(end, tail, sizeof(tail));
+    int fd = openat(own_proc, put_number(end, first.pid), O_RDONLY | O_CLOEXEC);
+    ssize_t len = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    if (fd >= 0)
+        close(fd);
+    if (len <= 0)
+        return -1;
+    text[len] = 0;
+    text[strcspn(text, "\n")] = 0;
+    /* As seen from the machine's root. */
+    if (strncmp(text, prefix, sizeof(prefix) - 1) != 0)
+        return -1;
+    return openat(group, text + sizeof(prefix) - 1, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+static pid_t clone_joining(struct joining *j, int cgroup)
+{
+    const struct clone_child child = {
+        .flags = CLONE_VFORK,
+        .stack = stack,
+        .stack_size = sizeof(stack),
+        .cgroup = cgroup,
+        .fn = join,
+        .arg = j,
+    };
+    return clone_child(&child);
+}
+
+pid_t container_join(int (*fn)(void *arg), void *arg, const char **what)
+{
+    struct joining j = {.fn = fn, .arg = arg};
+    if (first.state != TAKEN) {
+        if (container_first(become_init, NULL, what) < 0)
+            return -1;
+        first.is_init = true;
+        if (first.failed) {
+            *what = "cannot start the container's init";
+            errno = first.errnum;
+            return -1;
+        }
+    }
+    *what = "cannot start a process";
+    pid_t pid = clone_joining(&j, group);
+    if (pid < 0 && errno == EBUSY) {
+        int leaf = group_of_first();
+        pid = leaf < 0 ? -1 : clone_joining(&j, leaf);
+        if (leaf >= 0)
+            close(leaf);
+    }
+    if (j.errnum == 0)
+        return pid;
+    *what = "cannot join the container";
+    errno = j.errnum;
+    return -1;
+}
+
+bool container_reap(pid_t pid, int status)
+{
+    if (pid != first.pid || first.state != TAKEN)
+        return false;
+    first.state = NOBODY;
+    return first.is_init && WIFSIGNALED(status) &&
+           (WTERMSIG(status) == SIGINT || WTERMSIG(status) == SIGHUP);
+}

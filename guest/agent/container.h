@@ -1,0 +1,57 @@
+/*
+ * The container: what the user's processes are in, and the agent is not. It has a PID, an IPC and a
+ * cgroup namespace, a mount namespace, and a cgroup for everything in it.
+ *
+ * Process 1 is made at boot and parked: its namespaces are there, /proc and cgroups are mounted,
+ * it leads a session, and all that it lacks is what to execute. It shares the agent's memory and
+ * descriptors until then (clone.h), so that nothing must be handed to it: whoever is to become
+ * process 1 leaves a function with container_first and the process goes on with that. So a start
+ * after a restore makes no process, copies no page table and mounts nothing.
+ *
+ * Nothing of the user's runs in the container as long as process 1 shares memory with the agent: if
+ * another process comes first, process 1 executes a small init before (init.c). Besides, the agent
+ * is not dumpable, so a process that shares its memory cannot be looked into.
+ *
+ * When process 1 ends the kernel kills whoever is left in its namespace, and the next who asks gets
+ * a container made anew: same files, other namespaces.
+ *
+ * The agent lives in the container's mount namespace, too: what a path of the host's means is what
+ * it means in the container, and a mount of the agent's is there at once. It keeps a proc and a
+ * cgroup file system of its own as descriptors. Its children are born in the container's PID
+ * namespace and cgroup.
+ *
+ * The tests link another implementation.
+ */
+#ifndef SM_AGENT_CONTAINER_H
+#define SM_AGENT_CONTAINER_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* At boot, when everything is mounted: makes it. 0, or an errno value and the step in *what. */
+int container_open(const char **what);
+/* Makes it anew if its process 1 has ended. Likewise. */
+int container_renew(const char **what);
+/* Process 1 is somebody already. */
+bool container_is_taken(void);
+/* The directory of its cgroup. */
+int container_cgroup(void);
+
+/* A process of the container that calls fn(arg), which executes something or returns an exit code;
+ * as process 1 if it is parked, or as another one, for which process 1 becomes our init if nobody
+ * is it yet. Returns when it has executed (the pid; or fn has failed), or -1, errno, and the step
+ * in *what. */
+pid_t container_first(int (*fn)(void *arg), void *arg, const char **what);
+pid_t container_join(int (*fn)(void *arg), void *arg, const char **what);
+
+/* In process 1, which must not have executed yet: executes the small init, whose command is its
+ * child with this number; 0: it has none. Returns on failure. */
+void container_exec_init(pid_t command);
+/* Waits until a process that was made with CLONE_CHILD_CLEARTID has executed or ended. */
+void container_await(int *running);
+
+/* This child has ended. True: it was our init, and reboot(2) ended it, which in a PID namespace
+ * ends process 1: so somebody wants the machine to go down. */
+bool container_reap(pid_t pid, int status);
+
+#endif
