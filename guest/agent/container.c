@@ -32,7 +32,6 @@ static struct {
     int state;
     pid_t pid;
     int pidfd;
-    bool is_init;
 
     /* What both write, the agent and the process that is parked. */
     int parked;  /* futex: it is ready, or has failed */
@@ -121,7 +120,7 @@ static int make_first(const char **what)
     };
     first.parked = first.go = 0;
     first.running = 1;
-    first.failed = first.is_init = false;
+    first.failed = false;
     *what = "cannot make the container's first process";
     first.pid = clone_child(&child);
     if (first.pid < 0)
@@ -260,25 +259,51 @@ static int join(void *arg)
     return 1;
 }
 
+/* A file of process 1's directory in /proc, whose name begins with '/', as text. Its length, or
+ * -1. */
+static ssize_t read_of_first(const char *name, char *text, size_t size)
+{
+    char path[32], *end = path + sizeof(path) - 1 - strlen(name);
+    memcpy(end, name, strlen(name) + 1);
+    int fd = openat(own_proc, put_number(end, first.pid), O_RDONLY | O_CLOEXEC);
+    ssize_t len = fd < 0 ? -1 : read(fd, text, size - 1);
+    if (fd >= 0)
+        close(fd);
+    text[len < 0 ? 0 : len] = 0;
+    return len;
+}
+
 /* A group that has controllers for its own groups takes no process itself: then process 1 has moved
  * on, and others go where it is. */
 static int group_of_first(void)
 {
-    static const char tail[] = "/cgroup", prefix[] = "0::/container/";
-    char path[32], text[512], *end = path + sizeof(path) - sizeof(tail);
-    memcpy(end, tail, sizeof(tail));
-    int fd = openat(own_proc, put_number(end, first.pid), O_RDONLY | O_CLOEXEC);
-    ssize_t len = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-    if (fd >= 0)
-        close(fd);
-    if (len <= 0)
+    static const char prefix[] = "0::/container/"; /* as seen from the machine's root */
+    char text[512];
+    if (read_of_first("/cgroup", text, sizeof(text)) <= 0 ||
+        strncmp(text, prefix, sizeof(prefix) - 1) != 0)
         return -1;
-    text[len] = 0;
     text[strcspn(text, "\n")] = 0;
-    /* As seen from the machine's root. */
-    if (strncmp(text, prefix, sizeof(prefix) - 1) != 0)
-        return -1;
     return openat(group, text + sizeof(prefix) - 1, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* Of a mask of /proc/PID/status. */
+static bool has_signal(const char *status, const char *mask, int sig)
+{
+    const char *p = strstr(status, mask);
+    if (!p)
+        return false;
+    uint64_t signals = 0;
+    for (p += strlen(mask); *p && *p != '\n'; p++)
+        signals = signals << 4 | (uint64_t)(*p <= '9' ? *p - '0' : *p - 'a' + 10);
+    return (signals >> (sig - 1) & 1) != 0;
+}
+
+bool container_spares(pid_t pid, int sig)
+{
+    char status[2048];
+    return pid == first.pid && first.state == TAKEN &&
+           read_of_first("/status", status, sizeof(status)) > 0 &&
+           !has_signal(status, "\nSigIgn:\t", sig) && !has_signal(status, "\nSigCgt:\t", sig);
 }
 
 static pid_t clone_joining(struct joining *j, int cgroup)
@@ -300,7 +325,6 @@ pid_t container_join(int (*fn)(void *arg), void *arg, const char **what)
     if (first.state != TAKEN) {
         if (container_first(become_init, NULL, what) < 0)
             return -1;
-        first.is_init = true;
         if (first.failed) {
             *what = "cannot start the container's init";
             errno = first.errnum;
@@ -327,6 +351,5 @@ bool container_reap(pid_t pid, int status)
     if (pid != first.pid || first.state != TAKEN)
         return false;
     first.state = NOBODY;
-    return first.is_init && WIFSIGNALED(status) &&
-           (WTERMSIG(status) == SIGINT || WTERMSIG(status) == SIGHUP);
+    return WIFSIGNALED(status) && (WTERMSIG(status) == SIGINT || WTERMSIG(status) == SIGHUP);
 }

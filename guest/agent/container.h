@@ -50,8 +50,12 @@ void container_exec_init(pid_t command);
 /* Waits until a process that was made with CLONE_CHILD_CLEARTID has executed or ended. */
 void container_await(int *running);
 
-/* This child has ended. True: it was our init, and reboot(2) ended it, which in a PID namespace
- * ends process 1: so somebody wants the machine to go down. */
+/* This child is process 1, which the kernel spares this signal because it has no handler for it;
+ * any other process would be ended by it. */
+bool container_spares(pid_t pid, int sig);
+
+/* This child has ended. True: it was process 1, by reboot(2), which sends it SIGHUP or SIGINT in a
+ * PID namespace, and nobody else can: somebody wants the machine to go down. */
 bool container_reap(pid_t pid, int status);
 
 #endif

@@ -52,6 +52,7 @@ struct exec {
 
     bool outlives; /* its connection: it was there at a FREEZE that no THAW has followed */
     bool ended, timed_out;
+    int spared; /* process 1 was killed because it was spared this signal; 0: it was not */
     int status;
     uint64_t peak_rss_bytes;
     uint64_t start_ns, end_ns;
@@ -361,13 +362,24 @@ static void out_of_time(struct timer *t, uint64_t now, uint64_t late_ns)
     timer_set(t, gently ? now + (uint64_t)e->grace_ms * 1000000u : 0);
 }
 
+/* Its terminal is gone, or the reader of its output: that ends who does nothing about it, also
+ * process 1, which the kernel lets be. */
+static void hang_up(struct exec *e, int sig)
+{
+    signal_group(e, sig);
+    if (e->ended || !container_spares(e->pid, sig))
+        return;
+    e->spared = sig;
+    kill(e->pid, SIGKILL);
+}
+
 static bool signal_frame(struct exec *e, const struct sm_wire_frame *f)
 {
     struct sm_wire_signal m;
     if (!sm_wire_get_signal(f, &m) || m.signal == 0 || m.signal > 64)
         return false;
     if (m.group)
-        signal_group(e, (int)m.signal);
+        hang_up(e, (int)m.signal);
     else if (!e->ended)
         kill(e->pid, (int)m.signal);
     return true;
@@ -457,7 +469,7 @@ static void finish(struct exec *e)
     bool exited = WIFEXITED(e->status);
     struct sm_wire_exit m = {
         .code = exited ? WEXITSTATUS(e->status) : -1,
-        .signal = exited ? 0 : (uint32_t)WTERMSIG(e->status),
+        .signal = exited ? 0 : (uint32_t)(e->spared ? e->spared : WTERMSIG(e->status)),
         .timed_out = e->timed_out,
         .peak_rss_bytes = e->peak_rss_bytes,
         .wall_us = (e->end_ns - e->start_ns) / 1000,
@@ -561,8 +573,10 @@ void exec_reap(void)
     int status;
     pid_t pid;
     while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
-        if (container_reap(pid, status))
+        if (container_reap(pid, status)) {
             loop_stop();
+            return;
+        }
         for (unsigned i = 0; i < n_execs; i++) {
             if (execs[i].pid == pid && !execs[i].ended) {
                 ended(&execs[i], status, &usage);

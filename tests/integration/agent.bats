@@ -2,19 +2,19 @@
 # What a command finds around it in the guest: processes, users, limits, identity.
 load helper
 
-@test "kill -9 -1 ends what it may end, and neither PID 1 nor the run" {
+@test "kill -9 -1 ends what it may end, and neither who sent it nor process 1" {
     run --separate-stderr supermachine run "$busybox" sh -c 'sleep 1000 & kill -9 -1; echo alive; exit 3'
     echo "$output $stderr"
     [ "$status" -eq 3 ]
     [ "$output" = alive ]
-    # The sender is spared, its parent is not.
-    run --separate-stderr supermachine run "$busybox" sh -c 'sh -c "kill -9 -1"; echo never'
+    # The sender's parent is not spared where it is not process 1.
+    run --separate-stderr supermachine run --init "$busybox" sh -c 'sh -c "kill -9 -1"; echo never'
     [ "$status" -eq 137 ]
     [ -z "$output" ]
 }
 
-@test "PID 1 takes orphans and leaves no zombie" {
-    run --separate-stderr supermachine run "$busybox" sh -c '
+@test "the small init takes orphans and leaves no zombie" {
+    run --separate-stderr supermachine run --init "$busybox" sh -c '
         i=0; while [ $i -lt 5 ]; do (sleep 0.1 &); i=$((i + 1)); done
         setsid sh -c "(sleep 0.1 &); exit"
         orphan=$(sleep 1000 >/dev/null & echo $!)

@@ -3,11 +3,11 @@
 load helper
 
 # start SETUP LOOP [OPTION...]: `supermachine run OPTION... sh -c 'SETUP; echo ready; LOOP'` in the background, waits for "ready";
-# $pid is the CLI; its standard input is $input.
+# $pid is the CLI; its standard input is $input, its image $image.
 start() {
     : >"$BATS_TEST_TMPDIR/out"
     # A shell without job control has background commands ignore SIGINT and SIGQUIT.
-    env --default-signal supermachine run "${@:3}" "$busybox" sh -c "$1; echo ready; $2" \
+    env --default-signal supermachine run "${@:3}" "${image:-$busybox}" sh -c "$1; echo ready; $2" \
         <"${input:-/dev/null}" >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" 3>&- 4>&- &
     pid=$!
     wait_for grep -q ready "$BATS_TEST_TMPDIR/out"
@@ -32,16 +32,21 @@ ended() {
     [ "$(cat "$BATS_TEST_TMPDIR/out")" = $'ready\nint\nusr1\nhup' ]
 }
 
-@test "a command without a handler dies by the signal: 143" {
-    start : 'exec sleep 1000'
+@test "a command without a handler is not ended by a signal as process 1, and is with --init: 143" {
+    start : 'exec sleep 1000' --stop-timeout 2
+    kill -TERM "$pid"
+    ended 137
+    grep -q 'did not end within 2.0 s of SIGTERM; its VM was ended' "$BATS_TEST_TMPDIR/err"
+    start : 'exec sleep 1000' --init
     kill -TERM "$pid"
     ended 143
 }
 
-# hung [OPTION...]: as start; the agent is frozen, so nothing that is sent into this VM has an effect. It says so by the
-# network, which needs no agent.
+# hung [OPTION...]: as start; a command that never waits has the only CPU to itself, and the agent none, so nothing that is
+# sent into this VM has an effect. It says so by the network, which needs no agent.
 hung() {
-    local input=$BATS_TEST_TMPDIR/in port
+    needs_debian
+    local input=$BATS_TEST_TMPDIR/in image=$debian port
     python3 -c '
 import socket
 server = socket.create_server(("127.0.0.1", 0))
@@ -51,13 +56,15 @@ print(server.accept()[0].makefile().readline(), flush=True)' >"$BATS_TEST_TMPDIR
     port=$(cat "$BATS_TEST_TMPDIR/said")
     mkfifo "$input"
     exec 4<>"$input"
-    start 'trap "" INT TERM HUP QUIT; mkdir /sys/fs/cgroup/agent' '
-        read -r _; echo 1 >/sys/fs/cgroup/agent/cgroup.procs; echo 1 >/sys/fs/cgroup/agent/cgroup.freeze
-        until grep "frozen 1" /sys/fs/cgroup/agent/cgroup.events >/tmp/said; do sleep 0.1; done
-        until nc 10.0.2.2 '"$port"' </tmp/said; do sleep 1; done
-        while :; do sleep 1; done' -i --allow "host-loopback:$port" "$@"
+    start 'trap "" INT TERM HUP QUIT; echo -1 >/proc/sys/kernel/sched_rt_runtime_us' '
+        read -r _; python3 -c "
+import os, socket
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(99))
+socket.create_connection((\"10.0.2.2\", '"$port"')).sendall(b\"hung\\n\")
+while True:
+    pass"' -i --allow "host-loopback:$port" "$@"
     echo >&4
-    wait_for grep -qx 'frozen 1' "$BATS_TEST_TMPDIR/said"
+    wait_for grep -qx hung "$BATS_TEST_TMPDIR/said"
 }
 
 @test "the third request to end ends a VM that does not react: 137" {

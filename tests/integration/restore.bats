@@ -192,7 +192,7 @@ setup_file() {
     local snap=$BATS_TEST_TMPDIR/live.snap i
     : >"$BATS_TEST_TMPDIR/out"
     supermachine run --name "live-$$" --cpus 2 "$busybox" sh -c "$witness"'
-        echo ready; i=0; while :; do i=$((i + 1)); echo "loop $i"; sleep 0.1; done' >"$BATS_TEST_TMPDIR/out" 3>&- &
+        trap "exit 143" TERM; echo ready; i=0; while :; do i=$((i + 1)); echo "loop $i"; sleep 0.1; done' >"$BATS_TEST_TMPDIR/out" 3>&- &
     local pid=$!
     wait_for grep -q ready "$BATS_TEST_TMPDIR/out"
     fails_with 125 "runs already" supermachine run --name "live-$$" "$busybox" true

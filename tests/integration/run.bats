@@ -101,7 +101,7 @@ load helper
 }
 
 @test "a signal that ends the command is 128 + its number" {
-    run --separate-stderr supermachine run "$busybox" sh -c 'kill -SEGV $$'
+    run --separate-stderr supermachine run "$busybox" sh -c 'exec tail /dev/zero & kill -SEGV $!; wait $!'
     [ "$status" -eq 139 ]
     [ -z "$stderr" ]
 }

@@ -183,6 +183,11 @@ void container_await(int *running)
 {
 }
 
+bool container_spares(pid_t pid, int sig)
+{
+    return false;
+}
+
 bool container_reap(pid_t pid, int status)
 {
     return false;

@@ -1,0 +1,88 @@
+#!/usr/bin/env bats
+# What a command is in: process 1 of a container, who joins it, its end, its captures.
+load helper
+
+# Says what process 1 is; its exit code is that of a child which was ended by a signal.
+inside='
+    echo "process $$ of $(ls -d /proc/[0-9]* | wc -l)"
+    echo "parent $(sed -n "s/^PPid:.//p" /proc/1/status)"
+    echo "groups $(cat /proc/self/cgroup)"
+    orphan=$(sleep 1000 >/dev/null & echo $!)
+    echo "orphan of $(sed -n "s/^PPid:.//p" /proc/$orphan/status)"
+    kill -9 1; kill -TERM 1; kill $orphan
+    echo out >/proc/1/fd/1
+    echo err >/proc/1/fd/2
+    sh -c "kill -SEGV \$\$"; exit $?'
+
+@test "the command is process 1: its own namespaces, orphans, streams; what is inside cannot kill it" {
+    local user
+    for user in root app; do
+        run --separate-stderr supermachine run -u "$user" "$busybox" sh -c "$inside"
+        echo "$user: $status $output $stderr"
+        [ "$status" -eq 139 ]
+        # Itself, `ls` and the shell of the substitution: the agent is not there.
+        [ "${lines[0]}" = "process 1 of 3" ] || [ "${lines[0]}" = "process 1 of 2" ]
+        [ "${lines[1]}" = "parent 0" ]
+        [ "${lines[2]}" = "groups 0::/" ]
+        [ "${lines[3]}" = "orphan of 1" ]
+        [ "${lines[4]}" = out ]
+        [[ $stderr == *err* ]]
+    done
+    run supermachine run -t "$busybox" sh -c 'echo $$; echo out >/proc/1/fd/1; tty </proc/1/fd/0'
+    echo "$output"
+    [[ $output == $'1\r\nout\r\n/dev/pts/0'* ]]
+}
+
+@test "with --init the command is the child of an init: signals, orphans and its exit code pass through" {
+    run --separate-stderr supermachine run --init "$busybox" sh -c '
+        echo "child of $(sed -n "s/^PPid:.//p" /proc/$$/status): $(tr "\0" " " </proc/1/cmdline)"
+        trap "echo told; exit 7" TERM
+        (sleep 0.1 &)
+        while ps -o comm | grep -qx sleep; do usleep 100000; done # a zombie keeps its name, too
+        echo out >/proc/1/fd/1
+        kill -TERM 1; sleep 1000 & wait'
+    echo "$status $output $stderr"
+    [ "$status" -eq 7 ]
+    [ "$output" = $'child of 1: supermachine-init 2 \nout\ntold' ]
+    run --separate-stderr supermachine run --init "$busybox" sh -c 'kill -SEGV $$'
+    [ "$status" -eq 139 ]
+    fails_with 127 'no-such-command' supermachine run --init "$busybox" no-such-command
+}
+
+@test "an entrypoint that insists on being process 1 starts" {
+    local layout=$BATS_TEST_TMPDIR/layout
+    cp -r "$SM_IMAGE_BUSYBOX/oci" "$layout"
+    printf '#!/bin/sh\n[ $$ -eq 1 ] || { echo can only run as pid 1; exit 100; }\nexec echo up\n' >"$BATS_TEST_TMPDIR/init"
+    chmod 755 "$BATS_TEST_TMPDIR/init"
+    umoci insert --image "$layout:latest" "$BATS_TEST_TMPDIR/init" /init
+    umoci config --image "$layout:latest" --clear config.cmd --config.entrypoint /init
+    run --separate-stderr supermachine run "oci:$layout:latest"
+    echo "$status $output $stderr"
+    [ "$output" = up ]
+}
+
+@test "the command's end is the end of all in the container, and comes at once" {
+    run --separate-stderr supermachine run "$busybox" sh -c '
+        (trap "" TERM HUP; sleep 1000 & setsid sleep 1000 & echo started); exit 3'
+    [ "$status" -eq 3 ]
+    [ "$output" = started ]
+    # What process 1 has no handler for does not end it, but for who reads its output.
+    run bash -o pipefail -c 'supermachine run "$1" yes | head -n 1' _ "$busybox"
+    [ "$status" -eq 141 ]
+}
+
+@test "who runs in groups of the guest's own goes on in them in a restore of what was captured" {
+    local snapshot=$BATS_TEST_TMPDIR/snapshot out=$BATS_TEST_TMPDIR/out
+    supermachine run --name "grouped-$$" "$busybox" sh -c '
+        mkdir /sys/fs/cgroup/own
+        sh -c "echo \$\$ >/sys/fs/cgroup/own/cgroup.procs; while :; do cat /etc/machine-id; sleep 0.2; done >/told" &
+        while sleep 0.2; do echo "$$ $(cat /proc/$!/cgroup) $(tail -n 1 /told)"; done' >"$out" 3>&- &
+    local first=$!
+    wait_for grep -Eq '^1 0::/own [0-9a-f]+$' "$out"
+    supermachine snapshot create "grouped-$$" "$snapshot"
+    kill -KILL "$first"
+    supermachine run --snapshot "$snapshot" "$busybox" >"$out.2" 3>&- &
+    local second=$!
+    wait_for test "$(grep -vxFf "$out" "$out.2" | grep -Ec '^1 0::/own [0-9a-f]+$')" -ge 1
+    kill -KILL "$second"
+}
