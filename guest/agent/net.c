@@ -223,6 +223,11 @@ const uint8_t *system_card_address(bool v6)
     return places[v6].given ? places[v6].address : NULL;
 }
 
+const uint8_t *system_card_gateway(bool v6)
+{
+    return places[v6].routed ? places[v6].gateway : NULL;
+}
+
 int system_set_network(const struct sm_wire_set_network *m, const char **what)
 {
     *what = "cannot set up the network card";
@@ -241,5 +246,5 @@ int system_set_network(const struct sm_wire_set_network *m, const char **what)
         e = carry_out(fd, &r);
     }
     close(fd);
-    return e != 0 ? e : system_set_resolver(m->resolv_conf, what);
+    return e;
 }

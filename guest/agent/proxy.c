@@ -1,6 +1,6 @@
 /*
  * The port proxy: connections of the host to ports of the guest (wire.h, "Ports"): on its loopback
- * for the VM's owner, at the card's address for others.
+ * for the VM's owner, and at the card's address; for others there alone.
  *
  * A link has two ends, the host's stream and the socket of the guest. What one end brings is handed
  * to the other at once, through one buffer that all links share; only what the other does not take
@@ -45,14 +45,19 @@ struct side {
 
 struct link {
     enum link_state state;
-    bool udp, tried6;
-    bool say_ok;  /* the host waits for "OK PORT" */
-    bool outside; /* not the owner's */
+    bool udp;
+    bool say_ok;   /* the host waits for "OK PORT" */
+    bool outside;  /* not the owner's */
+    bool settled;  /* UDP: somebody is bound where it leads to */
+    uint8_t place; /* the next one to try */
     uint16_t port;
     uint32_t generation;
     struct side side[2];
     struct buffer *frames; /* UDP: the beginning of a frame from the host */
 };
+
+/* Where somebody may listen, in this order: the owner is on the guest's loopback first. */
+enum place { LOOPBACK4, LOOPBACK6, CARD4, CARD6, PLACES };
 
 static struct link links[LINKS_MAX];
 
@@ -111,16 +116,38 @@ static bool give(struct side *to, const uint8_t *data, size_t len)
     return true;
 }
 
+static bool begin_next(struct link *l);
+
+/* Lost as datagrams are; but where nobody is bound the guest's own addresses tell so at once, and
+ * the next place gets it. With none left the next datagram begins anew. */
+static void give_datagram(struct link *l, const uint8_t *data, size_t len)
+{
+    for (;;) {
+        int fd = l->side[GUEST].source.fd, e = 0;
+        socklen_t size = sizeof(e);
+        (void)!send(fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (l->settled)
+            return;
+        l->settled = getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &size) != 0 || e != ECONNREFUSED;
+        if (l->settled)
+            return;
+        if (!begin_next(l)) {
+            l->place = 0;
+            (void)begin_next(l);
+            return;
+        }
+    }
+}
+
 /* The whole datagrams at the front of `from` go out; the rest is moved to the front. */
-static void give_datagrams(struct side *to, struct buffer *from)
+static void give_datagrams(struct link *l, struct buffer *from)
 {
     while (from->len >= 2) {
         const uint8_t *p = from->data + from->start;
         uint32_t n = sm_load_le16(p);
         if (from->len - 2 < n)
             break;
-        (void)!send(
-            to->source.fd, p + 2, n, MSG_DONTWAIT | MSG_NOSIGNAL); /* lost as datagrams are */
+        give_datagram(l, p + 2, n);
         from->start += 2 + n;
         from->len -= 2 + n;
     }
@@ -138,7 +165,7 @@ static bool pass_frames(struct link *l)
     bool alive = n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
     if (n > 0) {
         b->len += (uint32_t)n;
-        give_datagrams(&l->side[GUEST], b);
+        give_datagrams(l, b);
     }
     l->frames = b->len > 0 ? b : NULL;
     if (!l->frames)
@@ -149,8 +176,12 @@ static bool pass_frames(struct link *l)
 static bool pass_datagram(struct link *l)
 {
     ssize_t n = recv(l->side[GUEST].source.fd, shared + 2, sizeof(shared) - 2, MSG_DONTWAIT);
-    if (n < 0) /* refused: nobody listens now; somebody may later */
-        return errno == EAGAIN || errno == EINTR || errno == ECONNREFUSED;
+    if (n < 0 && errno == ECONNREFUSED) { /* nobody listens now; somebody may later */
+        l->settled = false;
+        return true;
+    }
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR;
     if (l->side[HOST].out)
         return true; /* dropped: the host is slow */
     sm_store_le16(shared, (uint16_t)n);
@@ -193,12 +224,13 @@ static bool resume(struct link *l, enum end end)
 
 /* ---- connecting ---------------------------------------------------------------------------- */
 
-/* Where the link leads to. False: nowhere. */
+/* False: there is no such place. */
 static bool destination(
-    const struct link *l, bool v6, struct sockaddr_in *a4, struct sockaddr_in6 *a6)
+    const struct link *l, enum place place, struct sockaddr_in *a4, struct sockaddr_in6 *a6)
 {
-    const uint8_t *card = l->outside ? system_card_address(v6) : NULL;
-    if (l->outside && !card)
+    bool at_card = place >= CARD4, v6 = place == LOOPBACK6 || place == CARD6;
+    const uint8_t *card = at_card ? system_card_address(v6) : NULL;
+    if (at_card ? !card : l->outside)
         return false;
     *a4 = (struct sockaddr_in){.sin_family = AF_INET,
         .sin_port = htons(l->port),
@@ -212,16 +244,16 @@ static bool destination(
     return true;
 }
 
-static bool begin(struct link *l, bool v6)
+static bool begin(struct link *l, enum place place)
 {
+    bool v6 = place == LOOPBACK6 || place == CARD6;
     struct side *s = &l->side[GUEST];
     if (s->source.fd >= 0)
         close(s->source.fd);
     s->source.fd = -1;
-    l->tried6 = v6;
     struct sockaddr_in a4;
     struct sockaddr_in6 a6;
-    if (!destination(l, v6, &a4, &a6))
+    if (!destination(l, place, &a4, &a6))
         return false;
     int type = (l->udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK;
     int fd = socket(v6 ? AF_INET6 : AF_INET, type, 0);
@@ -247,6 +279,14 @@ static bool begin(struct link *l, bool v6)
     return rc == 0 || errno == EINPROGRESS;
 }
 
+static bool begin_next(struct link *l)
+{
+    while (l->place < PLACES)
+        if (begin(l, l->place++))
+            return true;
+    return false;
+}
+
 /* The connection stands. The first bytes to the host: they fit. */
 static bool opened(struct link *l)
 {
@@ -262,13 +302,13 @@ static bool opened(struct link *l)
     return send(l->side[HOST].source.fd, text, at, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)at;
 }
 
-/* On the loopback the answer mostly is there at once. 127.0.0.1 first, then ::1. */
+/* On the guest's own addresses the answer mostly is there at once. */
 static bool begin_any(struct link *l)
 {
-    return (begin(l, false) || begin(l, true)) && (l->state != LINK_OPEN || opened(l));
+    return begin_next(l) && (l->state != LINK_OPEN || opened(l));
 }
 
-/* A service that does not answer is there: only where nobody listens the other family is tried. */
+/* A service that does not answer is there: only where nobody listens the next place is tried. */
 static bool connected(struct link *l)
 {
     int e = 0;
@@ -277,9 +317,7 @@ static bool connected(struct link *l)
         e = errno;
     if (e == 0)
         return opened(l);
-    if (l->tried6 || e == ETIMEDOUT || !begin(l, true))
-        return false;
-    return l->state != LINK_OPEN || opened(l);
+    return e != ETIMEDOUT && begin_any(l);
 }
 
 /* The host says all of it at once, right behind the connection. */

@@ -38,21 +38,31 @@ void restore_identity(struct conn *c, const struct sm_wire_set_identity *m)
     conn_answer(c, e, what);
 }
 
-static bool is_address(const struct sm_wire_bytes *b, uint32_t len, bool may_be_none)
+static bool is_address(const struct sm_wire_bytes *b, uint32_t len)
 {
-    return b->len == len || (may_be_none && b->len == 0);
+    return b->len == len || b->len == 0;
+}
+
+static bool are_addresses(const struct sm_wire_set_network *m)
+{
+    return m->mac.len == 6 && is_address(&m->address4, 4) && is_address(&m->gateway4, 4) &&
+           is_address(&m->address6, 16) && is_address(&m->gateway6, 16) && m->prefix4 <= 32 &&
+           m->prefix6 <= 128;
 }
 
 void restore_network(struct conn *c, const struct sm_wire_set_network *m)
 {
     const char *what = "";
-    if (!is_address(&m->mac, 6, false) || !is_address(&m->address4, 4, true) ||
-        !is_address(&m->gateway4, 4, true) || !is_address(&m->address6, 16, true) ||
-        !is_address(&m->gateway6, 16, true) || m->prefix4 > 32 || m->prefix6 > 128) {
+    bool card = m->mac.len > 0;
+    if (card && !are_addresses(m)) {
         conn_error(c, SM_WIRE_E_BAD_VALUE, 0, "not addresses of a network card", NULL);
         return;
     }
-    int e = system_set_network(m, &what);
+    int e = card ? system_set_network(m, &what) : 0;
+    if (e == 0 && card)
+        e = system_set_hosts(&what);
+    if (e == 0)
+        e = system_set_resolver(m->resolv_conf, &what);
     conn_answer(c, e, what);
 }
 

@@ -25,14 +25,14 @@
 
 #include "wire/wire.h"
 
-#define HOSTS_HEAD "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t"
-
-/* The name server of the host's user network. With EDNS nearly all answers fit into one
- * datagram. */
-#define RESOLV_CONF "nameserver 10.0.2.3\noptions edns0\n"
+#define HOSTS_HEAD    "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+#define HOSTS_GATEWAY "\thost.containers.internal host.docker.internal\n"
+#define ADDRESS_TEXT  40 /* the longest, with what ends it */
 
 #define TEXT_MAX (SM_WIRE_MAX_RESOLV + 1)
-_Static_assert(TEXT_MAX > sizeof(HOSTS_HEAD) + SM_WIRE_MAX_HOSTNAME, "all texts fit");
+_Static_assert(
+    TEXT_MAX > sizeof(HOSTS_HEAD HOSTS_GATEWAY) + 2 * ADDRESS_TEXT + SM_WIRE_MAX_HOSTNAME,
+    "all texts fit");
 
 struct text_file {
     int fd;
@@ -85,14 +85,53 @@ static int create_text(struct text_file *f, int dir, const char *name, mode_t mo
     return f->fd < 0 ? -1 : 0;
 }
 
-/* The contents of hosts and hostname for this name. */
+static char *append(char *to, const char *text)
+{
+    size_t n = strlen(text);
+    memcpy(to, text, n);
+    return to + n;
+}
+
+/* A number of at most 16 bits, without zeros in front. */
+static char *append_number(char *to, unsigned number, unsigned base)
+{
+    char digits[8];
+    unsigned n = 0;
+    do
+        digits[n++] = "0123456789abcdef"[number % base];
+    while ((number /= base) > 0);
+    while (n > 0)
+        *to++ = digits[--n];
+    return to;
+}
+
+/* Of IPv6 all eight groups: shorter is only nicer. */
+static char *append_address(char *to, const uint8_t *address, bool v6)
+{
+    for (unsigned i = 0; i < (v6 ? 8 : 4); i++) {
+        if (i > 0)
+            *to++ = v6 ? ':' : '.';
+        to = v6 ? append_number(to, (unsigned)(address[2 * i] << 8 | address[2 * i + 1]), 16)
+                : append_number(to, address[i], 10);
+    }
+    return to;
+}
+
+/* The contents of hosts for this name: it is the card's IPv4 address, or the IPv6 one where that is
+ * all there is, so that `--bind $(hostname -i)` has one word. */
 static size_t hosts_text(char *to, const char *name)
 {
-    size_t n = strlen(name);
-    memcpy(to, HOSTS_HEAD, sizeof(HOSTS_HEAD) - 1);
-    memcpy(to + sizeof(HOSTS_HEAD) - 1, name, n);
-    to[sizeof(HOSTS_HEAD) - 1 + n] = '\n';
-    return sizeof(HOSTS_HEAD) + n;
+    char *at = append(to, HOSTS_HEAD);
+    bool v6 = !system_card_address(false);
+    const uint8_t *own = system_card_address(v6);
+    const uint8_t *gateway = system_card_gateway(v6);
+    if (gateway)
+        at = append(append_address(at, gateway, v6), HOSTS_GATEWAY);
+    at = own ? append_address(at, own, v6) : append(at, "127.0.1.1");
+    *at++ = '\t';
+    at = append(at, name);
+    *at++ = '\n';
+    return (size_t)(at - to);
 }
 
 static size_t line_text(char *to, const char *line)
@@ -135,7 +174,7 @@ int system_init(int etc, const char *hostname, const char **what)
     *what = "cannot make hosts, hostname, resolv.conf and machine-id";
     char text[TEXT_MAX];
     if (create_text(&resolver, etc, "resolv.conf", 0644) != 0 ||
-        write_text(&resolver, RESOLV_CONF, sizeof(RESOLV_CONF) - 1) != 0 ||
+        write_text(&resolver, SM_WIRE_RESOLV_CONF, sizeof(SM_WIRE_RESOLV_CONF) - 1) != 0 ||
         create_text(&hosts, etc, "hosts", 0644) != 0 ||
         create_text(&hostname_file, etc, "hostname", 0644) != 0 ||
         create_text(&machine_id_file, etc, "machine-id", 0444) != 0 || draw_machine_id() != 0 ||
@@ -214,6 +253,15 @@ int system_set_identity(const char *hostname, const char *machine_id, const char
     if (hostname[0] != 0 && set_hostname(hostname) != 0)
         return errno;
     return 0;
+}
+
+int system_set_hosts(const char **what)
+{
+    struct utsname u;
+    char text[TEXT_MAX];
+    *what = "cannot write the card's address to hosts";
+    return uname(&u) != 0 || replace_text(&hosts, text, hosts_text(text, u.nodename)) != 0 ? errno
+                                                                                           : 0;
 }
 
 int system_set_resolver(const char *text, const char **what)

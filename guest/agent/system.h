@@ -31,7 +31,9 @@ struct sm_wire_set_network;
 int system_set_network(const struct sm_wire_set_network *m, const char **what);
 /* The address that it has from us, of 4 or 16 bytes; NULL: none. */
 const uint8_t *system_card_address(bool v6);
-/* The part of it that is a file. */
+const uint8_t *system_card_gateway(bool v6);
+/* The files that go with it: hosts, with the card's address and gateway, and resolv.conf. */
+int system_set_hosts(const char **what);
 int system_set_resolver(const char *text, const char **what);
 
 #endif

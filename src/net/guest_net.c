@@ -192,18 +192,14 @@ static bool ip_of(const struct sockaddr_storage *from, struct sm_ip *ip)
     const struct sockaddr_in6 *v6 = (const void *)from;
     memcpy(ip->b, &v6->sin6_addr, sizeof(ip->b));
     /* A link-local address is one of the host's links. */
-    return v6->sin6_port == htobe16(53) && !v6->sin6_scope_id;
+    return v6->sin6_port == htobe16(53) && !IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr);
 }
 
-void sm_guest_net_resolvers(struct sm_guest_net *net, const char *path)
+void sm_guest_net_resolvers(struct sm_guest_net *net, const struct sm_resolv_conf *host)
 {
-    auto_free char *copy = strdup(path);
-    struct sm_resolv_conf conf = {.path = copy};
-    if (copy)
-        sm_resolv_conf_refresh(&conf);
-    for (size_t i = 0; i < conf.n && net->n_dns < SM_GUEST_NET_DNS; i++) {
+    for (size_t i = 0; i < host->n && net->n_dns < SM_GUEST_NET_DNS; i++) {
         struct sm_ip ip;
-        if (ip_of(&conf.servers[i], &ip) && is_unicast(&ip))
+        if (ip_of(&host->servers[i], &ip) && is_unicast(&ip))
             net->dns[net->n_dns++] = ip;
     }
     if (net->n_dns == 0 && net->v4.routed)
@@ -212,11 +208,30 @@ void sm_guest_net_resolvers(struct sm_guest_net *net, const char *path)
         net->dns[net->n_dns++] = net->v6.gateway;
 }
 
-void sm_guest_net_resolv_text(const struct sm_guest_net *net, char text[SM_RESOLV_TEXT_MAX + 1])
+/* Our name server speaks UDP alone; answers of more than 512 bytes are asked for in any case. */
+static bool is_passed_on(const char *option, size_t len)
 {
+    return (len != 6 || memcmp(option, "use-vc", 6) != 0) &&
+           (len != 5 || memcmp(option, "edns0", 5) != 0);
+}
+
+void sm_guest_net_resolv_text(const struct sm_guest_net *net, const struct sm_resolv_conf *host,
+    char text[SM_RESOLV_TEXT_MAX + 1])
+{
+    _Static_assert(
+        SM_RESOLV_TEXT_MAX >= sizeof("search \noptions edns0 \n") + 2 * SM_RESOLV_WORDS +
+                                  SM_GUEST_NET_DNS * (sizeof("nameserver ") + SM_IP_TEXT),
+        "all of it fits");
     char addr[SM_IP_TEXT];
-    int n = 0;
+    int n = *host->search ? sprintf(text, "search %s\n", host->search) : 0;
     for (size_t i = 0; i < net->n_dns; i++)
         n += sprintf(text + n, "nameserver %s\n", sm_ip_format(&net->dns[i], addr));
-    strcpy(text + n, "options edns0\n");
+    n += sprintf(text + n, "options edns0");
+    for (const char *option = host->options; *option;) {
+        size_t len = strcspn(option, " ");
+        if (is_passed_on(option, len))
+            n += sprintf(text + n, " %.*s", (int)len, option);
+        option += len + (option[len] == ' ');
+    }
+    strcpy(text + n, "\n");
 }

@@ -12,7 +12,7 @@
 #include "net/addr.h"
 
 #define SM_GUEST_NET_DNS   3
-#define SM_RESOLV_TEXT_MAX 255
+#define SM_RESOLV_TEXT_MAX 767 /* three name servers, search domains and options */
 
 struct sm_guest_addr {
     bool given, routed; /* an address; a gateway */
@@ -41,11 +41,14 @@ struct sm_tap_spec {
 };
 int sm_tap_spec_parse(const char *text, struct sm_tap_spec *spec, sm_error *err);
 
-/* The name servers of a host's resolv.conf that a guest may reach too (none on a loopback address);
- * the gateway where there are none. */
-void sm_guest_net_resolvers(struct sm_guest_net *net, const char *path);
+/* The name servers of the host that a guest may reach too (none on a loopback address or one of the
+ * host's links); the gateway where there are none. */
+struct sm_resolv_conf;
+void sm_guest_net_resolvers(struct sm_guest_net *net, const struct sm_resolv_conf *host);
 
-/* The guest's resolv.conf. */
-void sm_guest_net_resolv_text(const struct sm_guest_net *net, char text[SM_RESOLV_TEXT_MAX + 1]);
+/* The guest's resolv.conf: its name servers, with the host's search domains and options but for
+ * what says how they are spoken to. */
+void sm_guest_net_resolv_text(const struct sm_guest_net *net, const struct sm_resolv_conf *host,
+    char text[SM_RESOLV_TEXT_MAX + 1]);
 
 #endif

@@ -195,8 +195,7 @@ static int check_builds(
 }
 
 /* What capture.c wrote: the pid of a command that runs, the policy that the network may not go
- * beyond, whether the card was set up for another network than the user-mode one, and what
- * listened. */
+ * beyond, whether card and resolv.conf are other than after a boot, and what listened. */
 static int take_note(
     sm_vm *vm, const struct sm_snapshot *s, const struct sm_vm_plan *plan, sm_error *err)
 {
@@ -210,6 +209,7 @@ static int take_note(
     if (!rc)
         rc = sm_vm_network_remember(&vm->network, s, err);
     vm->network.moved = note.network_moved;
+    vm->network.told = note.resolver_told;
     vm->service_pid = plan->service ? note.pid : 0;
     sm_note_clear(&note);
     return rc;

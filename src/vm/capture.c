@@ -14,6 +14,7 @@ static char *note_text(const sm_vm *vm, const struct sm_note *note)
     whole.digest = vm->image->info.digest;
     whole.source = vm->image->info.source;
     whole.network_moved = vm->network.moved;
+    whole.resolver_told = vm->network.told;
     return sm_note_write(&whole);
 }
 
@@ -22,13 +23,14 @@ int sm_capture_listeners(struct sm_capture *capture, sm_vm *vm, sm_error *err)
     struct sm_wire_sockets sockets; /* points into the channel */
     struct sm_channel channel;
     struct sm_guest_wait w;
+    const struct sm_card_addresses card = sm_vm_network_card(&vm->network);
     sm_vm_begin_wait(vm, &w, 0);
     int rc = sm_vm_channel(vm, &channel, &w.wait, err);
     if (!rc) {
         rc = sm_channel_ask(
             &channel, SM_WIRE_LISTENERS, NULL, SM_WIRE_SOCKETS, &sockets, &w.wait, err);
         if (!rc)
-            rc = sm_registry_make(&sockets, &capture->listeners, &capture->n_listeners, err);
+            rc = sm_registry_make(&sockets, &card, &capture->listeners, &capture->n_listeners, err);
         sm_channel_close(&channel);
     }
     return rc ? sm_error_prefix(err, rc, "cannot tell what listens in the guest") : 0;

@@ -124,9 +124,10 @@ int sm_engine_find_ports(
     struct sm_engine *e, const struct sm_listener *known, size_t n, sm_error *err)
 {
     const struct sm_vm_events *events = &e->network->events;
+    const struct sm_card_addresses card = sm_vm_network_card(e->network);
     e->found_rate = sm_rate_make(FOUND_A_SECOND, FOUND_BURST);
     int rc = sm_listeners_create(sm_machine_loop(e->machine), sm_machine_vsock(e->machine),
-        e->ports, events->notice && events->ports ? on_found : NULL, e, &e->listeners, err);
+        e->ports, &card, events->notice && events->ports ? on_found : NULL, e, &e->listeners, err);
     if (!rc && n)
         sm_listeners_set(e->listeners, known, n);
     return rc;

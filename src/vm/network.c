@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "net/ports/ports.h"
+#include "net/resolv_conf.h"
 #include "util/error.h"
 #include "vm/registry.h"
 
@@ -60,7 +61,7 @@ static int check_policy(const struct sm_vm_network *network, sm_error *err)
 int sm_vm_network_init(struct sm_vm_network *network, const struct sm_vm_network_config *config,
     const struct sm_vm_events *events, sm_error *err)
 {
-    *network = (struct sm_vm_network){.events = *events};
+    *network = (struct sm_vm_network){.events = *events, .resolv_conf = RESOLV_CONF};
     int rc = parse_mode(network, config->plug ? config->plug : "user", err);
     if (!rc && network->mode == SM_NETWORK_NONE)
         rc = check_unplugged(config, err);
@@ -118,20 +119,45 @@ static struct sm_wire_bytes ip_bytes(bool given, const struct sm_ip *ip)
     return (struct sm_wire_bytes){.data = ip->b + (v4 ? 12 : 0), .len = v4 ? 4 : 16};
 }
 
+struct sm_card_addresses sm_vm_network_card(const struct sm_vm_network *network)
+{
+    struct sm_guest_net user;
+    sm_guest_net_user(&user);
+    const struct sm_guest_net *net = network->mode == SM_NETWORK_TAP ? &network->tap.net : &user;
+    return (struct sm_card_addresses){.v4 = net->v4.addr, .v6 = net->v6.addr};
+}
+
+/* What the guest's resolv.conf is to be: as at boot where the host asks for nothing else. */
+static void write_resolver(
+    struct sm_guest_net *net, const char *path, char text[SM_RESOLV_TEXT_MAX + 1])
+{
+    struct sm_resolv_conf host = {.path = path};
+    sm_resolv_conf_refresh(&host);
+    if (net->n_dns == 0)
+        sm_guest_net_resolvers(net, &host);
+    sm_guest_net_resolv_text(net, &host, text);
+}
+
 bool sm_vm_network_describe(struct sm_vm_network *network, struct sm_vm_network_text *text,
     struct sm_wire_set_network *message)
 {
-    if (network->mode == SM_NETWORK_NONE || (network->mode == SM_NETWORK_USER && !network->moved))
+    if (network->mode == SM_NETWORK_NONE)
         return false;
-    network->moved = network->mode == SM_NETWORK_TAP;
+    bool tap = network->mode == SM_NETWORK_TAP, move = tap || network->moved;
     struct sm_guest_net *net = &text->net;
-    if (network->moved)
+    if (tap)
         *net = network->tap.net;
     else
         sm_guest_net_user(net);
-    if (net->n_dns == 0)
-        sm_guest_net_resolvers(net, RESOLV_CONF);
-    sm_guest_net_resolv_text(net, text->resolv_conf);
+    write_resolver(net, network->resolv_conf, text->resolv_conf);
+    bool told = strcmp(text->resolv_conf, SM_WIRE_RESOLV_CONF) != 0;
+    if (!move && !told && !network->told)
+        return false;
+    network->moved = tap;
+    network->told = told;
+    *message = (struct sm_wire_set_network){.resolv_conf = text->resolv_conf};
+    if (!move)
+        return true;
     *message = (struct sm_wire_set_network){
         .mac = {.data = net->mac, .len = sizeof(net->mac)},
         .mtu = net->mtu,

@@ -21,8 +21,10 @@ enum sm_network_mode { SM_NETWORK_USER, SM_NETWORK_NONE, SM_NETWORK_TAP };
 /* Lives as long as the engine, which has its policy and tells its events. */
 struct sm_vm_network {
     enum sm_network_mode mode;
+    const char *resolv_conf; /* the host's */
     struct sm_tap_spec tap;
     bool moved; /* the guest's card is set up for another network than the user-mode one */
+    bool told;  /* its resolv.conf is another than that of a boot */
     struct sm_policy policy;   /* until the machine is there */
     struct sm_listener *known; /* what listened when the snapshot was made */
     size_t n_known;
@@ -42,6 +44,8 @@ struct sm_vm_network_text {
 };
 bool sm_vm_network_describe(struct sm_vm_network *network, struct sm_vm_network_text *text,
     struct sm_wire_set_network *message);
+
+struct sm_card_addresses sm_vm_network_card(const struct sm_vm_network *network);
 
 /* A snapshot says what its guest was allowed at most. */
 int sm_vm_network_narrow(struct sm_vm_network *network, const char *saved, sm_error *err);

@@ -16,6 +16,7 @@ void sm_note_read(struct sm_note *note, const char *text)
         .began = json_string_value(json_object_get(json, "began")),
         .pid = pid > 0 && pid <= INT32_MAX ? (uint32_t)pid : 0,
         .network_moved = json_is_true(json_object_get(json, "network_moved")),
+        .resolver_told = json_is_true(json_object_get(json, "resolver_told")),
         .json = json,
     };
 }
@@ -28,10 +29,10 @@ void sm_note_clear(struct sm_note *note)
 
 char *sm_note_write(const struct sm_note *note)
 {
-    json_t *json = json_pack("{s:s?, s:s?, s:s?, s:I, s:s?, s:s?, s:s?, s:b}", "state", note->state,
-        "digest", note->digest, "source", note->source, "pid", (json_int_t)note->pid, "egress",
-        note->egress, "asked", note->asked, "began", note->began, "network_moved",
-        (int)note->network_moved);
+    json_t *json = json_pack("{s:s?, s:s?, s:s?, s:I, s:s?, s:s?, s:s?, s:b, s:b}", "state",
+        note->state, "digest", note->digest, "source", note->source, "pid", (json_int_t)note->pid,
+        "egress", note->egress, "asked", note->asked, "began", note->began, "network_moved",
+        (int)note->network_moved, "resolver_told", (int)note->resolver_told);
     char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
     json_decref(json);
     return text;

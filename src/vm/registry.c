@@ -18,11 +18,11 @@ static void put_all(struct sm_snapshot_listener *entries, const struct sm_listen
         };
 }
 
-int sm_registry_make(const struct sm_wire_sockets *sockets, struct sm_snapshot_listener **entries,
-    uint32_t *n, sm_error *err)
+int sm_registry_make(const struct sm_wire_sockets *sockets, const struct sm_card_addresses *card,
+    struct sm_snapshot_listener **entries, uint32_t *n, sm_error *err)
 {
     struct sm_listener found[SM_LISTENERS_MAX];
-    size_t count = sm_listeners_pick(sockets, found);
+    size_t count = sm_listeners_pick(sockets, card, found);
     struct sm_snapshot_listener *list = calloc(count + 1, sizeof(*list));
     if (!list)
         return sm_error_set(err, SM_ENOMEM, "no memory for the list of listeners");

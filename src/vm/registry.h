@@ -7,8 +7,8 @@
 #include "snapshot/snapshot.h"
 
 /* Of what is offered to others; *entries is malloc'ed. */
-int sm_registry_make(const struct sm_wire_sockets *sockets, struct sm_snapshot_listener **entries,
-    uint32_t *n, sm_error *err);
+int sm_registry_make(const struct sm_wire_sockets *sockets, const struct sm_card_addresses *card,
+    struct sm_snapshot_listener **entries, uint32_t *n, sm_error *err);
 
 /* The registry may be hostile; entries that are not of our making are left out. */
 size_t sm_registry_read(

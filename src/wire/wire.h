@@ -47,7 +47,8 @@
  *
  * Ports. Connections to port SM_WIRE_PROXY_PORT of the guest carry no frames. They begin with
  * SM_WIRE_PROXY_FIRST bytes: u16 port, u16 protocol (6 or 17). TCP: the agent connects to that port
- * of the guest's loopback (127.0.0.1, then ::1) and passes bytes on in both directions, each of
+ * of the guest's loopback (127.0.0.1, then ::1), or where nobody listens there, at the
+ * card's addresses, and passes bytes on in both directions, each of
  * which ends by itself; a connection that cannot be made just ends. UDP: each datagram is preceded
  * by its length (u16); one connection is one sender. With SM_WIRE_PROXY_SAY_OK added to the
  * protocol of TCP the agent sends "OK PORT\n" once it is connected, before all else: the answer
@@ -88,7 +89,7 @@
 #define SM_WIRE_MAX_MACHINE_ID 32u
 #define SM_WIRE_MAX_ENTROPY    512u
 #define SM_WIRE_MAX_MESSAGE    511u
-#define SM_WIRE_MAX_RESOLV     255u
+#define SM_WIRE_MAX_RESOLV     767u
 #define SM_WIRE_MAX_STRINGS    (1u << 18) /* in one list; it is the kernel that refuses sooner */
 #define SM_WIRE_MAX_FILE       (1ull << 30)
 #define SM_WIRE_MAX_SOCKETS    2048u
@@ -312,13 +313,17 @@ struct sm_wire_restore {
 /* What the first network card is to be. What it was at boot, or by the last SET_NETWORK, goes; what
  * others have added stays. Addresses are in network order, of 4 and 16 bytes; empty: none. */
 struct sm_wire_set_network {
-    struct sm_wire_bytes mac; /* 6 bytes */
+    struct sm_wire_bytes mac; /* 6 bytes; empty: the card stays, and resolv_conf alone counts */
     uint32_t mtu;
     struct sm_wire_bytes address4, gateway4;
     struct sm_wire_bytes address6, gateway6;
     uint16_t prefix4, prefix6;
     const char *resolv_conf; /* text of /etc/resolv.conf, unless somebody has changed that */
 };
+
+/* The resolv.conf of a boot. The name server is that of the user-mode network; with EDNS nearly all
+ * answers fit into one datagram. */
+#define SM_WIRE_RESOLV_CONF "nameserver 10.0.2.3\noptions edns0\n"
 
 struct sm_wire_wait_listen {
     uint32_t port; /* 0: any TCP listener */

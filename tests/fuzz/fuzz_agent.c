@@ -114,6 +114,19 @@ int system_set_network(const struct sm_wire_set_network *m, const char **what)
     return 0;
 }
 
+int system_set_hosts(const char **what)
+{
+    *what = "hosts";
+    return fails(0) ? EPERM : 0;
+}
+
+int system_set_resolver(const char *text, const char **what)
+{
+    *what = "resolver";
+    fuzz_demand(strlen(text) <= SM_WIRE_MAX_RESOLV);
+    return 0;
+}
+
 int system_freeze(bool *anybody, const char **what)
 {
     *what = "freeze";

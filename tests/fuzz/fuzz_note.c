@@ -22,7 +22,7 @@ static void look(const struct sm_note *note)
                 same(note->source, again.source) && same(note->egress, again.egress) &&
                 same(note->asked, again.asked) && same(note->began, again.began) &&
                 note->pid == again.pid && note->network_moved == again.network_moved &&
-                note->pid <= INT32_MAX);
+                note->resolver_told == again.resolver_told && note->pid <= INT32_MAX);
     sm_note_clear(&again);
     free(text);
 }

@@ -115,8 +115,8 @@ static void open_world(struct world *w)
                     &w->vsock, NULL) == 0);
     vg_init(&w->g, sm_vsock_dev(w->vsock), 16, 8192);
     fuzz_demand(sm_ports_create(w->loop, w->vsock, NULL, NULL, &w->ports, NULL) == 0);
-    fuzz_demand(
-        sm_listeners_create(w->loop, w->vsock, w->ports, NULL, NULL, &w->listeners, NULL) == 0);
+    fuzz_demand(sm_listeners_create(w->loop, w->vsock, w->ports, &(struct sm_card_addresses){0},
+                    NULL, NULL, &w->listeners, NULL) == 0);
     fuzz_demand(sm_ports_publish(w->ports, &udp, NULL) == 0);
     w->udp = (struct sockaddr_in){.sin_family = AF_INET,
         .sin_port = htons(udp.host_port),

@@ -30,7 +30,7 @@ load helper
 
 @test "names, limits and kernel settings are as in a container" {
     run --separate-stderr supermachine run --hostname box "$busybox" sh -c '
-        cat /etc/hostname; grep -c "127.0.1.1.box$" /etc/hosts; grep -c "127.0.0.1.localhost$" /etc/hosts
+        cat /etc/hostname; grep -c "10.0.2.15.box$" /etc/hosts; grep -c "^10.0.2.2.host.containers.internal" /etc/hosts; grep -c "127.0.0.1.localhost$" /etc/hosts
         ulimit -Sn; ulimit -Hn
         cat /proc/sys/net/ipv4/ip_unprivileged_port_start
         ls -l /dev/fd /dev/stdin /dev/stdout /dev/stderr | wc -l
@@ -38,7 +38,7 @@ load helper
         grep -c "^0::" /proc/self/cgroup; ls /sys/fs/cgroup/cgroup.controllers'
     echo "$output $stderr"
     [ "$status" -eq 0 ]
-    [ "$output" = $'box\n1\n1\n1048576\n1048576\n0\n4\nthrough\na b\n1\n/sys/fs/cgroup/cgroup.controllers' ]
+    [ "$output" = $'box\n1\n1\n1\n1048576\n1048576\n0\n4\nthrough\na b\n1\n/sys/fs/cgroup/cgroup.controllers' ]
 }
 
 @test "every run has a machine id and random numbers of its own" {

@@ -44,7 +44,7 @@ service_image() {
     supermachine run -i --name "$vm" --socket "$door" "$busybox" sh -c '
         nc -ll -p 7000 -e sh -c "echo hello; exec cat" & first=$!
         read -r _; httpd -f -p 127.0.0.1:7003 -h /proc & until grep -q :1B5B /proc/net/tcp; do sleep 0.1; done # 7003
-        httpd -f -p 7001 -h /proc &
+        httpd -f -p "$(hostname -i):7001" -h /proc & # as many images do: at the card
         read -r _; kill "$first"
         read -r _' <"$in" 3>&- &
     pid=$!

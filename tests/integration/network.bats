@@ -46,6 +46,25 @@ servers() {
     grep -q 'Address.*203.0.113.9' <<<"$output"
 }
 
+@test "names and routes are as on the host: search domains, options, a first name server that is dead, no IPv6" {
+    servers
+    printf '%s\n' 'nameserver 10.9.9.9' 'nameserver 10.1.2.3' 'domain no.test' 'search nowhere.test test' \
+        'options ndots:2 use-vc' >"$BATS_TEST_TMPDIR/resolv.conf"
+    ip -n "$netns" -6 route del default
+    run --separate-stderr in_network supermachine run "$busybox" sh -c '
+        cat /etc/resolv.conf
+        wget -q -O - http://four:8080/hello
+        wget -q -O - http://server.test:8080/hello # of either family
+        wget -O - "http://[2001:db8::9]:8080/hello" 2>&1
+        ping -c 1 -W 600 203.0.113.9 | grep -o "0% packet loss"
+        hostname -i; ping -c 1 "$(hostname)" | grep -o "^64 bytes from 10.0.2.15"; wget -q -O - "http://$(hostname):1/" 2>&1'
+    echo "$output $stderr"
+    diff - <<<"$output" <(printf '%s\n' 'search nowhere.test test' 'nameserver 10.0.2.3' 'options edns0 ndots:2' \
+        'hello from the host' 'hello from the host' "Connecting to [2001:db8::9]:8080 ([2001:db8::9]:8080)" \
+        "wget: can't connect to remote host: Network is unreachable" '0% packet loss' 10.0.2.15 '64 bytes from 10.0.2.15' \
+        "wget: can't connect to remote host (10.0.2.15): Connection refused")
+}
+
 # bats test_tags=all-native
 @test "Debian: curl by either family and by name, getent, UDP, ping" {
     needs_services

@@ -115,6 +115,21 @@ int system_set_network(const struct sm_wire_set_network *m, const char **what)
     return fake->fail_network;
 }
 
+int system_set_hosts(const char **what)
+{
+    *what = "hosts";
+    fake->hosts++;
+    return 0;
+}
+
+int system_set_resolver(const char *text, const char **what)
+{
+    *what = "resolver";
+    fake->calls++;
+    snprintf(fake->resolver, sizeof(fake->resolver), "%s", text);
+    return fake->fail_network;
+}
+
 int system_freeze(bool *anybody, const char **what)
 {
     *what = "freeze";

@@ -23,6 +23,8 @@ struct fake_system {
     uint32_t seed_len;
     char hostname[65], machine_id[33];
     uint32_t mtu;
+    unsigned hosts; /* how often they were written */
+    char resolver[SM_WIRE_MAX_RESOLV + 1];
     unsigned calls;
     unsigned freezes, thaws;
     bool nobody;                     /* there is no process to freeze */

@@ -180,6 +180,8 @@ static void a_network_is_set_before_the_restore(void **state)
     peer_expect(p, SM_WIRE_OK, NULL);
     peer_close(p);
     assert_int_equal(t->system->mtu, 1500);
+    assert_string_equal(t->system->resolver, good.resolv_conf);
+    assert_int_equal(t->system->hosts, 1);
 
     t->system->calls = 0;
     struct sm_wire_set_network bad[4] = {good, good, good, good};
@@ -194,6 +196,17 @@ static void a_network_is_set_before_the_restore(void **state)
         peer_close(p);
     }
     assert_int_equal(t->system->calls, 0);
+
+    /* Without a card's address the card stays. */
+    p = peer_open(t);
+    peer_put(p, SM_WIRE_SET_NETWORK, &(struct sm_wire_set_network){.resolv_conf = "search a\n"});
+    peer_expect(p, SM_WIRE_OK, NULL);
+    peer_close(p);
+    assert_string_equal(t->system->resolver, "search a\n");
+    assert_int_equal(t->system->hosts, 1);
+    assert_int_equal(t->system->mtu, 1500);
+    assert_int_equal(t->system->calls, 1);
+    t->system->calls = 0;
 
     /* What fails ends it: nothing of the restore is done. */
     t->system->fail_network = ENETUNREACH;

@@ -108,6 +108,85 @@ static void test_tcp_v6(void **state)
     test_tcp_on(*state, true);
 }
 
+/* A socket at the card's address alone (system_card_address). */
+static int at_card(int type, uint16_t *port)
+{
+    struct sockaddr_in card = {
+        .sin_family = AF_INET, .sin_port = htons(*port), .sin_addr.s_addr = htonl(0x7f070707)};
+    socklen_t len = sizeof(card);
+    int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&card, sizeof(card)), 0);
+    assert_true(type != SOCK_STREAM || listen(fd, 4) == 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&card, &len), 0);
+    *port = ntohs(card.sin_port);
+    return fd;
+}
+
+static void a_service_at_the_cards_address_is_reached_by_the_owner(void **state)
+{
+    uint16_t port = 0;
+    int listener = at_card(SOCK_STREAM, &port);
+    int fd = host(*state, port, SM_WIRE_PROXY_TCP);
+    int guest = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    assert_true(guest >= 0);
+    assert_int_equal(send(guest, "hello", 5, 0), 5);
+    expect_bytes(fd, "hello");
+    close(guest);
+    expect_end(fd);
+    close(fd);
+    close(listener);
+}
+
+/* Sends a datagram and returns the one that a service has got. */
+static void datagram(int fd, int service, const char *text)
+{
+    uint8_t frame[32];
+    char got[32] = "";
+    struct sockaddr_in from;
+    socklen_t len = sizeof(from);
+    size_t n = strlen(text);
+    sm_store_le16(frame, (uint16_t)n);
+    memcpy(frame + 2, text, n);
+    assert_int_equal(send(fd, frame, n + 2, 0), n + 2);
+    if (service < 0)
+        return;
+    do /* others may be on their way */
+        assert_true(recvfrom(service, got, sizeof(got), 0, (struct sockaddr *)&from, &len) > 0);
+    while (memcmp(got, text, n) != 0);
+    assert_int_equal(sendto(service, "yes", 3, 0, (struct sockaddr *)&from, len), 3);
+    expect_bytes(fd, "\3");
+    assert_int_equal(recv(fd, got, 1, 0), 1);
+    expect_bytes(fd, "yes");
+}
+
+/* Also the first one, and after the service has gone and another has come at another address. */
+static void datagrams_reach_who_is_bound_to_the_card_or_to_the_loopback(void **state)
+{
+    uint16_t port = 0;
+    int service = at_card(SOCK_DGRAM, &port);
+    int fd = host(*state, port, SM_WIRE_PROXY_UDP);
+    datagram(fd, service, "first");
+    datagram(fd, service, "second");
+    close(service);
+    datagram(fd, -1, "to nobody");
+    datagram(fd, -1, "to nobody");
+    struct sockaddr_in loopback = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    service = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(setsockopt(service, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+    assert_int_equal(bind(service, (struct sockaddr *)&loopback, sizeof(loopback)), 0);
+    char byte;
+    for (int answered = 0; !answered;) { /* what was lost meanwhile is lost */
+        datagram(fd, -1, "third");
+        answered = recv(service, &byte, 1, MSG_DONTWAIT) == 1;
+    }
+    datagram(fd, service, "fourth");
+    close(service);
+    close(fd);
+}
+
 /* Who is not the owner gets to what any address leads to, from the card's address, and not to the
  * loopback's. */
 static void test_outside(void **state)
@@ -271,6 +350,8 @@ int main(void)
         T(test_tcp_v6),
         T(test_says_ok),
         T(test_nobody_listens),
+        T(a_service_at_the_cards_address_is_reached_by_the_owner),
+        T(datagrams_reach_who_is_bound_to_the_card_or_to_the_loopback),
         T(test_outside),
         T(test_pressure),
         T(test_many),

@@ -24,6 +24,7 @@
 #include "fake_guest.h"
 #include "net/frame.h"
 #include "net/guest_net.h"
+#include "net/resolv_conf.h"
 #include "net/tap.h"
 
 #define RX_BUFFERS 16
@@ -406,7 +407,7 @@ static void words_are_read(void **state)
     assert_int_equal(spec.net.v6.prefix, 64);
     assert_memory_equal(spec.net.mac, "\6\0\xaa\0\0\x09", 6);
     char text[SM_RESOLV_TEXT_MAX + 1];
-    sm_guest_net_resolv_text(&spec.net, text);
+    sm_guest_net_resolv_text(&spec.net, &(struct sm_resolv_conf){0}, text);
     assert_string_equal(text, "nameserver 10.1.0.1\nnameserver fd00::1\noptions edns0\n");
 
     assert_int_equal(sm_tap_spec_parse("t,ip6=fd00::3/64", &spec, NULL), 0);
@@ -439,7 +440,8 @@ static void nonsense_is_refused(void **state)
     assert_int_equal(sm_tap_spec_parse(text, &spec, NULL), -SM_EINVAL);
 }
 
-static void name_servers_that_a_guest_can_reach(void **state)
+/* What glibc makes of these on the host is what a guest gets, as far as it can reach it. */
+static void name_servers_domains_and_options_of_the_host(void **state)
 {
     (void)state;
     static const struct {
@@ -448,21 +450,59 @@ static void name_servers_that_a_guest_can_reach(void **state)
         {"nameserver 127.0.0.53\nnameserver 192.0.2.1\nnameserver 2001:db8::1\n",
             "nameserver 192.0.2.1\nnameserver 2001:db8::1\noptions edns0\n"},
         {"nameserver 127.0.0.53\nnameserver fe80::1%lo\n", "nameserver 10.0.2.2\noptions edns0\n"},
+        {"nameserver fe80::1%eth0\nnameserver 192.0.2.1\n",
+            "nameserver 192.0.2.1\noptions edns0\n"},
         {"", "nameserver 10.0.2.2\noptions edns0\n"},
+        {"nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n"
+         "options ndots:2\nsearch corp.test",
+            "search corp.test\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\n"
+            "options edns0 ndots:2\n"},
+        {"domain a.test b.test\nnameserver 192.0.2.1\n",
+            "search a.test\nnameserver 192.0.2.1\noptions edns0\n"},
+        {"search a.test\t b.test \r\ndomain c.test\nsearch d.test e.test\nnameserver 192.0.2.1\n",
+            "search d.test e.test\nnameserver 192.0.2.1\noptions edns0\n"},
+        {"search .\nnameserver 192.0.2.1\noptions use-vc edns0 trust-ad\n#options x\noptions rotate\n",
+            "nameserver 192.0.2.1\noptions edns0 trust-ad rotate\n"},
+        {"search a\x1b[2J.test b.test\nnameserver 192.0.2.1\noptions\n",
+            "search b.test\nnameserver 192.0.2.1\noptions edns0\n"},
     };
     for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
-        char path[] = "/tmp/sm-test-resolv-XXXXXX";
-        int fd = mkstemp(path);
-        assert_true(write(fd, cases[i].conf, strlen(cases[i].conf)) >= 0);
-        close(fd);
+        char *conf = strdup(cases[i].conf);
+        struct sm_resolv_conf host = {.n = 0};
         struct sm_tap_spec spec;
-        assert_int_equal(sm_tap_spec_parse("t", &spec, NULL), 0);
-        sm_guest_net_resolvers(&spec.net, path);
         char text[SM_RESOLV_TEXT_MAX + 1];
-        sm_guest_net_resolv_text(&spec.net, text);
+        sm_resolv_conf_parse(&host, conf);
+        free(conf);
+        assert_int_equal(sm_tap_spec_parse("t", &spec, NULL), 0);
+        sm_guest_net_resolvers(&spec.net, &host);
+        sm_guest_net_resolv_text(&spec.net, &host, text);
         assert_string_equal(text, cases[i].text);
-        unlink(path);
     }
+}
+
+/* The text has room for all that was taken of the file. */
+static void what_does_not_fit_is_left_out(void **state)
+{
+    (void)state;
+    char conf[8192] = "nameserver 2001:db8:1111:2222:3333:4444:5555:6666\n"
+                      "nameserver 2001:db8:1111:2222:3333:4444:5555:6666\n"
+                      "nameserver 2001:db8:1111:2222:3333:4444:5555:6666\n";
+    for (int line = 0; line < 2; line++) {
+        strcat(conf, line ? "\noptions" : "search");
+        for (int i = 0; i < 40; i++)
+            sprintf(conf + strlen(conf), " word%02d.0123456789", i);
+    }
+    strcat(conf, " x\n");
+    struct sm_resolv_conf host = {.n = 0};
+    struct sm_guest_net net = {.n_dns = 0};
+    char text[SM_RESOLV_TEXT_MAX + 1];
+    sm_resolv_conf_parse(&host, conf);
+    sm_guest_net_resolvers(&net, &host);
+    sm_guest_net_resolv_text(&net, &host, text);
+    assert_int_equal(net.n_dns, 3);
+    assert_in_range(strlen(host.search), SM_RESOLV_WORDS - 20, SM_RESOLV_WORDS);
+    assert_non_null(strstr(text, " x\n")); /* a short one fits still */
+    assert_null(strstr(text, "word39"));
 }
 
 /* ---- a real interface ---------------------------------------------------------------------- */
@@ -548,7 +588,8 @@ int main(void)
         cmocka_unit_test(neighbours_are_asked_for_and_routers_forward_no_such_thing),
         cmocka_unit_test(words_are_read),
         cmocka_unit_test(nonsense_is_refused),
-        cmocka_unit_test(name_servers_that_a_guest_can_reach),
+        cmocka_unit_test(name_servers_domains_and_options_of_the_host),
+        cmocka_unit_test(what_does_not_fit_is_left_out),
         cmocka_unit_test(interfaces_and_what_is_in_the_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

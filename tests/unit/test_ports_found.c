@@ -18,6 +18,9 @@
 #define TCP SM_WIRE_PROXY_TCP
 #define UDP SM_WIRE_PROXY_UDP
 
+static const struct sm_card_addresses card = {
+    .v4 = {{[10] = 0xff, 0xff, 10, 0, 2, 15}}, .v6 = {{0xfd, 0x73}}};
+
 struct said {
     uint16_t protocol, family, port;
     uint8_t address[16];
@@ -42,25 +45,27 @@ static void test_pick(void **state)
         {TCP, 6, 443, {[10] = 0xff, 0xff}},
         {TCP, 4, 80, {0}},
         {TCP, 6, 80, {0}}, /* once only */
+        {TCP, 4, 90, {10, 0, 2, 15}},
+        {TCP, 6, 92, {0xfd, 0x73}},
+        {TCP, 6, 93, {[10] = 0xff, 0xff, 10, 0, 2, 15}},
         /* The guest's own, clients, nonsense. */
         {TCP, 4, 70, {127, 0, 0, 1}},
         {TCP, 6, 71, {[15] = 1}},
         {TCP, 6, 72, {[10] = 0xff, 0xff, 127, 0, 0, 1}},
-        {TCP, 4, 90, {10, 0, 2, 15}},
         {TCP, 4, 91, {127, 0, 0, 2}},
-        {TCP, 6, 92, {0xfd, 0x73}},
-        {TCP, 6, 93, {[10] = 0xff, 0xff, 10, 0, 2, 15}},
+        {TCP, 4, 96, {10, 0, 2, 16}},
+        {TCP, 6, 97, {0xfd, 0x74}},
         {UDP, 4, SM_LISTENERS_CLIENT_PORTS, {0}},
         {TCP, 4, 0, {0}},
         {TCP, 5, 94, {0}},
         {132, 4, 95, {0}},
     };
-    static const uint16_t tcp[] = {80, 443};
+    static const uint16_t tcp[] = {80, 90, 92, 93, 443};
     uint8_t records[SM_ARRAY_LEN(said) * SM_WIRE_SOCKET_SIZE];
     struct sm_wire_sockets m = {.records = {.data = records}};
     m.records.len = (uint32_t)put_records(records, said, SM_ARRAY_LEN(said));
     struct sm_listener found[SM_LISTENERS_MAX];
-    assert_int_equal(sm_listeners_pick(&m, found), SM_ARRAY_LEN(tcp) + 1);
+    assert_int_equal(sm_listeners_pick(&m, &card, found), SM_ARRAY_LEN(tcp) + 1);
     for (size_t i = 0; i < SM_ARRAY_LEN(tcp); i++) {
         assert_int_equal(found[i].port, tcp[i]);
         assert_int_equal(found[i].protocol, TCP);
@@ -79,7 +84,7 @@ static void test_pick_bounds(void **state)
         said[i] = (struct said){.protocol = TCP, .family = 4, .port = (uint16_t)(1 + i)};
     m.records.len = (uint32_t)put_records(records, said, SM_ARRAY_LEN(said));
     struct sm_listener found[SM_LISTENERS_MAX];
-    assert_int_equal(sm_listeners_pick(&m, found), SM_LISTENERS_MAX);
+    assert_int_equal(sm_listeners_pick(&m, &card, found), SM_LISTENERS_MAX);
 }
 
 /* ---- the agent's word ------------------------------------------------------------------------ */
@@ -95,8 +100,8 @@ static int setup_with(void **state, unsigned max_streams)
     struct watched *w = calloc(1, sizeof(*w));
     assert_non_null(w);
     assert_int_equal(ports_setup_with((void **)&w->ports, max_streams, true), 0);
-    assert_int_equal(sm_listeners_create(w->ports->loop, w->ports->vsock, w->ports->ports, NULL,
-                         NULL, &w->listeners, NULL),
+    assert_int_equal(sm_listeners_create(w->ports->loop, w->ports->vsock, w->ports->ports, &card,
+                         NULL, NULL, &w->listeners, NULL),
         0);
     *state = w;
     return 0;

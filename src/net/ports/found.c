@@ -18,6 +18,7 @@ struct sm_listeners {
     struct sm_loop *loop;
     struct sm_vsock *vsock;
     struct sm_ports *ports;
+    struct sm_card_addresses card;
     sm_listeners_fn *found;
     void *found_arg;
     struct sm_loop_timer *timer; /* to open the connection, or to read on */
@@ -30,20 +31,27 @@ struct sm_listeners {
 
 /* ---- what counts ----------------------------------------------------------------------------- */
 
-/* Offered to others than the guest itself: bound to any address. What is bound to its loopback has
- * said that it is not. */
-static bool is_offered(const struct sm_wire_socket *s)
+static struct sm_ip address_of(const struct sm_wire_socket *s)
+{
+    struct sm_ip ip = sm_ip_from_v4(sm_load_be32(s->address));
+    if (s->family == 6)
+        memcpy(ip.b, s->address, sizeof(ip.b));
+    return ip;
+}
+
+/* Offered to others than the guest itself: bound to any address, or to the card's. What is bound to
+ * its loopback has said that it is not. */
+static bool is_offered(const struct sm_wire_socket *s, const struct sm_card_addresses *card)
 {
     if (s->protocol == SM_WIRE_PROXY_UDP && s->port >= SM_LISTENERS_CLIENT_PORTS)
         return false;
     if (s->port == 0 || (s->protocol != SM_WIRE_PROXY_TCP && s->protocol != SM_WIRE_PROXY_UDP))
         return false;
-    static const uint8_t zeros[16];
-    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-    if (s->family == 6 && memcmp(s->address, mapped, sizeof(mapped)) == 0)
-        return memcmp(s->address + 12, zeros, 4) == 0;
-    return (s->family == 4 && memcmp(s->address, zeros, 4) == 0) ||
-           (s->family == 6 && memcmp(s->address, zeros, 16) == 0);
+    if (s->family != 4 && s->family != 6)
+        return false;
+    const struct sm_ip ip = address_of(s), any4 = sm_ip_from_v4(0), any6 = {{0}};
+    return sm_ip_equal(&ip, &any4) || sm_ip_equal(&ip, &any6) || sm_ip_equal(&ip, &card->v4) ||
+           sm_ip_equal(&ip, &card->v6);
 }
 
 static int compare(const void *a, const void *b)
@@ -54,13 +62,13 @@ static int compare(const void *a, const void *b)
     return x->port < y->port ? -1 : x->port > y->port;
 }
 
-size_t sm_listeners_pick(
-    const struct sm_wire_sockets *sockets, struct sm_listener found[SM_LISTENERS_MAX])
+size_t sm_listeners_pick(const struct sm_wire_sockets *sockets,
+    const struct sm_card_addresses *card, struct sm_listener found[SM_LISTENERS_MAX])
 {
     struct sm_wire_socket s;
     size_t n = 0;
     for (uint32_t at = 0; n < SM_LISTENERS_MAX && sm_wire_sockets_get(sockets, at, &s); at++) {
-        if (!is_offered(&s))
+        if (!is_offered(&s, card))
             continue;
         const struct sm_listener l = {
             .port = s.port, .protocol = (uint8_t)s.protocol, .family = (uint8_t)s.family};
@@ -140,7 +148,7 @@ static bool take_frame(struct sm_listeners *l)
     if (rc < 0 || !sm_wire_get_sockets(&frame, &sockets))
         return false;
     struct sm_listener found[SM_LISTENERS_MAX];
-    adopt(l, found, sm_listeners_pick(&sockets, found));
+    adopt(l, found, sm_listeners_pick(&sockets, &l->card, found));
     l->len -= SM_WIRE_HEADER + frame.len;
     memmove(l->in, l->in + SM_WIRE_HEADER + frame.len, l->len);
     sm_loop_modify(l->watch, 0);
@@ -230,13 +238,19 @@ void sm_listeners_watch(struct sm_listeners *listeners)
 /* ---- life ------------------------------------------------------------------------------------ */
 
 int sm_listeners_create(struct sm_loop *loop, struct sm_vsock *vsock, struct sm_ports *ports,
-    sm_listeners_fn *found, void *arg, struct sm_listeners **out, sm_error *err)
+    const struct sm_card_addresses *card, sm_listeners_fn *found, void *arg,
+    struct sm_listeners **out, sm_error *err)
 {
     struct sm_listeners *l = calloc(1, sizeof(*l));
     if (!l)
         return sm_error_set(err, SM_ENOMEM, "out of memory for the VM's listeners");
-    *l = (struct sm_listeners){
-        .loop = loop, .vsock = vsock, .ports = ports, .found = found, .found_arg = arg, .fd = -1};
+    *l = (struct sm_listeners){.loop = loop,
+        .vsock = vsock,
+        .ports = ports,
+        .card = *card,
+        .found = found,
+        .found_arg = arg,
+        .fd = -1};
     int rc = sm_loop_timer_create(loop, on_timer, l, &l->timer, err);
     if (rc) {
         free(l);

@@ -31,10 +31,15 @@ struct sm_listener {
     uint8_t family;   /* 4 or 6 */
 };
 
-/* Of all that listens, what is offered to others: bound to any address, not to the guest's
- * loopback. Each port once, in order: TCP first, then the lower port. Returns how many. */
-size_t sm_listeners_pick(
-    const struct sm_wire_sockets *sockets, struct sm_listener found[SM_LISTENERS_MAX]);
+/* The addresses of the guest's card; all zero: none. */
+struct sm_card_addresses {
+    struct sm_ip v4, v6;
+};
+
+/* Of all that listens, what is offered to others: bound to any address or to the card's, not to the
+ * guest's loopback. Each port once, in order: TCP first, then the lower port. Returns how many. */
+size_t sm_listeners_pick(const struct sm_wire_sockets *sockets,
+    const struct sm_card_addresses *card, struct sm_listener found[SM_LISTENERS_MAX]);
 
 struct sm_listeners;
 
@@ -42,7 +47,8 @@ struct sm_listeners;
 typedef void sm_listeners_fn(void *arg, const struct sm_port_spec *spec);
 
 int sm_listeners_create(struct sm_loop *loop, struct sm_vsock *vsock, struct sm_ports *ports,
-    sm_listeners_fn *found, void *arg, struct sm_listeners **listeners, sm_error *err);
+    const struct sm_card_addresses *card, sm_listeners_fn *found, void *arg,
+    struct sm_listeners **listeners, sm_error *err);
 /* Before the ports are destroyed. */
 void sm_listeners_destroy(struct sm_listeners *listeners);
 
