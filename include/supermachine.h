@@ -338,6 +338,8 @@ SM_API int sm_vm_resume(sm_vm *vm, sm_error *err);
 SM_API const char *sm_vm_name(const sm_vm *vm);
 SM_API void sm_vm_get_timing(const sm_vm *vm, sm_vm_timing *timing);
 SM_API void sm_vm_get_counters(const sm_vm *vm, sm_vm_counters *counters);
+/* Bytes of guest RAM: what was asked for, or what its snapshot has. */
+SM_API uint64_t sm_vm_get_memory(const sm_vm *vm);
 
 /* Makes a port of the guest reachable at a port of the host: "[[IP:]HOST:]GUEST[/tcp|udp]". Without
  * IP it is 127.0.0.1; without HOST, or an empty one, any free port. For this user, and root, over
@@ -400,6 +402,8 @@ typedef struct sm_exec_result {
     /* the guest kernel's figure, which it keeps in steps of some 128 KiB: 0 for a small command */
     uint64_t peak_rss_bytes;
     uint64_t wall_us; /* measured in the guest */
+    /* it, or the last process of it, was killed because the guest had no memory left */
+    bool out_of_memory;
 } sm_exec_result;
 
 /* What is wrong with a command can be told before there is a VM to run it in: that neither the

@@ -4,15 +4,17 @@
  *
  * We start in the kernel's initramfs, which holds /init, /dev and /root (the last two come with
  * every kernel). A tmpfs on /root holds everything else: l (the image), u (upper), w (the overlay's
- * work), n (the new root). hosts, hostname and machine-id are put into u before the overlay is
- * mounted: no copy-up (upper.c). All other file systems are mounted from inside of the new root, so
- * that links of the image lead to where they lead in it. Directories that it lacks are made when a
- * mount misses them.
+ * work), s (what becomes /dev/shm), n (the new root). It is bounded (bounds.h), and so is all that
+ * can be written. hosts, hostname and machine-id are put into u before the overlay is mounted: no
+ * copy-up (upper.c). All other file systems are mounted from inside of the new root, so that links
+ * of the image lead to where they lead in it. Directories that it lacks are made when a mount
+ * misses them.
  */
 #include "boot.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mount.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -21,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bounds.h"
 #include "console.h"
 #include "net.h"
 #include "system.h"
@@ -29,7 +32,11 @@
 #define LOWER "/root/l"
 #define UPPER "/root/u"
 #define WORK  "/root/w"
+#define SHM   "/root/s"
 #define ROOT  "/root/n"
+
+/* Nodes and links are all that there is to be in /dev. */
+#define DEV_OPTIONS "size=4m"
 
 /* How long the root file system's device is waited for: 10 s. */
 #define DEVICE_POLL_NS 5000000
@@ -101,13 +108,51 @@ static void mount_image(const char *device)
         die("cannot mount the root file system ", device, errno);
 }
 
-/* What is in no image: links to a process's own streams. */
-static void link_streams(void)
+/* What is in no image: links to a process's own streams. A console is only there with a terminal,
+ * and who may use a tunnel is asked when he does. */
+static void settle_dev(void)
 {
+    unlink("/dev/console");
+    (void)chmod("/dev/net/tun", 0666);
     if (symlink("/proc/self/fd", "/dev/fd") != 0 || symlink("/proc/self/fd/0", "/dev/stdin") != 0 ||
         symlink("/proc/self/fd/1", "/dev/stdout") != 0 ||
         symlink("/proc/self/fd/2", "/dev/stderr") != 0)
         die("cannot make links in ", "/dev", errno);
+}
+
+/* The tmpfs that holds all that is written. */
+static void mount_layer(void)
+{
+    static const char mode[] = "mode=755,size=";
+    char options[sizeof(mode) + BOUNDS_TEXT], number[BOUNDS_TEXT];
+    memcpy(options, mode, sizeof(mode));
+    strcat(options, bounds_text(number, bounds_here().layer));
+    must_mount("tmpfs", "root", "/root", 0, options);
+    must_mkdir(LOWER);
+    must_mkdir(UPPER);
+    must_mkdir(WORK);
+    must_mkdir(ROOT);
+    must_mkdir(SHM);
+    if (chmod(SHM, 01777) != 0)
+        die("cannot make directory ", SHM, errno);
+}
+
+/* What becomes /dev/shm, as a mount that is nowhere yet: the way there ends with the new root. */
+static int shm_tree(void)
+{
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
+    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, SHM, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (fd < 0 || syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) != 0)
+        die("cannot clone ", SHM, errno);
+    return fd;
+}
+
+static void mount_shm(int tree)
+{
+    must_mkdir("/dev/shm");
+    if (syscall(SYS_move_mount, tree, "", AT_FDCWD, "/dev/shm", MOVE_MOUNT_F_EMPTY_PATH) != 0)
+        die("cannot mount ", "/dev/shm", errno);
+    close(tree);
 }
 
 static void switch_root(void)
@@ -161,31 +206,32 @@ static void start_with(void)
 
 void boot(const char *hostname, const char *root)
 {
-    must_mount("devtmpfs", "dev", "/dev", MS_NOSUID, NULL);
+    must_mount("devtmpfs", "dev", "/dev", MS_NOSUID, DEV_OPTIONS);
     open_streams();
-    must_mount("tmpfs", "root", "/root", 0, "mode=755,size=100%");
-    must_mkdir(LOWER);
-    must_mkdir(UPPER);
-    must_mkdir(WORK);
-    must_mkdir(ROOT);
+    mount_layer();
     mount_image(root);
     make_etc(hostname);
     must_mount("overlay", "overlay", ROOT, 0,
         "lowerdir=" LOWER ",upperdir=" UPPER ",workdir=" WORK
         ",redirect_dir=on,metacopy=on,volatile");
+    int shm = shm_tree();
     switch_root();
     must_mount("devtmpfs", "dev", "/dev", MS_NOSUID, NULL);
     must_mkdir("/dev/pts");
-    must_mkdir("/dev/shm");
-    link_streams();
+    mount_shm(shm);
+    settle_dev();
     must_mount(
         "devpts", "devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
-    must_mount("tmpfs", "shm", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
     must_mount("proc", "proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     must_mount("sysfs", "sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     must_mount("cgroup2", "cgroup", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     network_up();
     set_kernel("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
     set_kernel("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
+    /* What distributions have by now, and Elasticsearch looks for. */
+    set_kernel("/proc/sys/vm/max_map_count", "1048576");
+    /* A container's bound is on what it uses: what is reserved and not touched is refused by no
+     * engine, as a host has more memory. Redis looks for it. */
+    set_kernel("/proc/sys/vm/overcommit_memory", "1");
     start_with();
 }

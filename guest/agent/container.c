@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bounds.h"
 #include "clone.h"
 #include "init.h"
 #include "spawn.h"
@@ -162,6 +163,9 @@ int container_open(const char **what)
         return errno;
     if (open_own(GROUP, &group) != 0)
         return errno;
+    int e = bounds_set(CGROUPS "/cgroup.subtree_control", group, what);
+    if (e != 0)
+        return e;
     *what = "cannot open what the agent needs outside of the container";
     /* The kernel's threads have our root: nobody who shares it may enter a mount namespace. */
     if (unshare(CLONE_FS) != 0 || open_own("/proc", &own_proc) != 0 ||

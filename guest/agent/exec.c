@@ -25,6 +25,7 @@
 
 #include "container.h"
 #include "launch.h"
+#include "system.h"
 
 #define EXEC_MAX 512
 
@@ -51,13 +52,14 @@ struct exec {
     struct output out[2]; /* stdout (or the terminal), stderr */
 
     bool outlives; /* its connection: it was there at a FREEZE that no THAW has followed */
-    bool ended, timed_out;
+    bool ended, timed_out, out_of_memory;
     int spared; /* process 1 was killed because it was spared this signal; 0: it was not */
     int status;
     uint64_t peak_rss_bytes;
     uint64_t start_ns, end_ns;
     struct timer timer; /* the next step of the time limit */
     uint32_t grace_ms;
+    uint64_t kills; /* system_kills when it began */
 };
 
 /* What the user of a conn has there. */
@@ -68,6 +70,8 @@ _Static_assert(sizeof(struct attached) <= CONN_OWN_BYTES, "fits into a conn");
 
 static struct exec execs[EXEC_MAX];
 static unsigned n_execs; /* slots that were ever used */
+static uint64_t kills;   /* system_kills, the last time that somebody asked */
+static bool begun;       /* a command was, at any time */
 
 static void out_of_time(struct timer *t, uint64_t now, uint64_t late_ns);
 static void exec_ready(unsigned index, uint32_t generation, uint32_t events);
@@ -216,6 +220,9 @@ bool exec_start(struct conn *c, const struct sm_wire_exec *m)
         return false;
     e->pid = l.pid;
     e->flags = m->flags;
+    /* The first one begins where nothing was killed: it need not ask. */
+    e->kills = kills = begun ? system_kills() : 0;
+    begun = true;
     e->input = source(e, l.in, IN);
     e->out[0].source = source(e, l.out[0], OUT);
     e->out[1].source = source(e, l.out[1], ERR);
@@ -471,6 +478,7 @@ static void finish(struct exec *e)
         .code = exited ? WEXITSTATUS(e->status) : -1,
         .signal = exited ? 0 : (uint32_t)(e->spared ? e->spared : WTERMSIG(e->status)),
         .timed_out = e->timed_out,
+        .out_of_memory = e->out_of_memory,
         .peak_rss_bytes = e->peak_rss_bytes,
         .wall_us = (e->end_ns - e->start_ns) / 1000,
     };
@@ -541,11 +549,23 @@ static const struct conn_user attached = {.frame = frame, .writable = resume, .l
 
 /* ---- the command's end -------------------------------------------------------------------- */
 
+/* Killed, or the last one that it waited for was (a shell's 137), while the kernel had to kill. */
+static bool ran_out_of_memory(const struct exec *e, int status)
+{
+    bool killed =
+        WIFSIGNALED(status) ? WTERMSIG(status) == SIGKILL : WEXITSTATUS(status) == 128 + SIGKILL;
+    if (!killed || e->timed_out || e->spared)
+        return false;
+    kills = system_kills();
+    return kills > e->kills;
+}
+
 static void ended(struct exec *e, int status, const struct rusage *usage)
 {
     timer_set(&e->timer, 0);
     e->ended = true;
     e->status = status;
+    e->out_of_memory = ran_out_of_memory(e, status);
     e->end_ns = loop_now_ns();
     e->peak_rss_bytes = (uint64_t)usage->ru_maxrss * 1024u;
     close_stdin(e);

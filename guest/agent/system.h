@@ -23,6 +23,9 @@ int system_freeze(bool *anybody, const char **what);
 int system_frozen(void);
 int system_thaw(const char **what);
 
+/* How many processes of the container the kernel has killed because memory was at its end. */
+uint64_t system_kills(void);
+
 /* "": keep. */
 int system_set_identity(const char *hostname, const char *machine_id, const char **what);
 

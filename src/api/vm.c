@@ -197,6 +197,11 @@ void sm_vm_get_timing(const sm_vm *vm, sm_vm_timing *timing)
     *timing = vm->timing;
 }
 
+uint64_t sm_vm_get_memory(const sm_vm *vm)
+{
+    return vm->memory_bytes;
+}
+
 void sm_vm_get_counters(const sm_vm *vm, sm_vm_counters *counters)
 {
     sm_engine_get_counters(vm->engine, counters);

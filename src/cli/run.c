@@ -261,6 +261,10 @@ static int run_command(struct run *run, sm_vm *vm, struct stamps *at)
         return cli_fail_error(&err);
     if (result.timed_out)
         cli_fail("the command was killed because --timeout was over");
+    else if (result.out_of_memory)
+        cli_fail("the command was killed because the VM ran out of its %llu MiB of memory; "
+                 "-m gives it more",
+            (unsigned long long)sm_vm_get_memory(vm) >> 20);
     if (run->timing)
         print_timing(at, vm, &result);
     return exit_code(&result);

@@ -156,6 +156,7 @@ int sm_vm_boot(sm_vm *vm, const struct sm_vm_plan *plan, sm_error *err)
     struct sm_guest_wait w;
     uint64_t agent_ns;
     vm->timing.found_us = since_start(vm, sm_now_ns());
+    vm->memory_bytes = engine.shape.memory_bytes;
     int rc = sm_engine_boot(vm->engine, &engine, err);
     if (rc)
         return rc;
@@ -282,6 +283,7 @@ int sm_vm_restore(sm_vm *vm, const struct sm_vm_plan *plan, const char *path, sm
         rc = take_note(vm, s, plan, err);
     if (!rc)
         rc = sm_engine_restore(vm->engine, &engine, fd, s, path, err);
+    vm->memory_bytes = engine.shape.memory_bytes;
     if (rc)
         return rc;
     begin_wait(vm, plan, &w);

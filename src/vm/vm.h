@@ -22,6 +22,7 @@ struct sm_vm {
     struct sm_guest_files files;
     char *egress; /* the network's policy, with what a snapshot's adds to it; NULL: there is none */
     uint64_t start_ns;
+    uint64_t memory_bytes; /* its machine's */
     char name[SM_VM_MAX_NAME + 1];
     sm_vm_timing timing;
 

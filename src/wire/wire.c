@@ -100,6 +100,7 @@ static const struct field exit_fields[] = {
     F_I32(exit, code),
     F_U32(exit, signal),
     F_U32(exit, timed_out),
+    F_U32(exit, out_of_memory),
     F_U64(exit, peak_rss_bytes),
     F_U64(exit, wall_us),
 };

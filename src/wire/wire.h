@@ -69,7 +69,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SM_WIRE_VERSION    4u
+#define SM_WIRE_VERSION    5u
 #define SM_WIRE_PORT       1024u
 #define SM_WIRE_PROXY_PORT 1025u
 #define SM_WIRE_HEADER     8u     /* bytes of a frame header */
@@ -261,6 +261,7 @@ struct sm_wire_exit {
     int32_t code;            /* 0..255; -1 when a signal ended it */
     uint32_t signal;         /* number of that signal, or 0 */
     uint32_t timed_out;      /* 1: killed because timeout_ms was over */
+    uint32_t out_of_memory;  /* 1: it, or a process of it, was killed for want of memory */
     uint64_t peak_rss_bytes; /* of the command and its waited-for children, the largest one */
     uint64_t wall_us;        /* from start to end of the command */
 };

@@ -115,6 +115,11 @@ int system_set_network(const struct sm_wire_set_network *m, const char **what)
     return fake->fail_network;
 }
 
+uint64_t system_kills(void)
+{
+    return fake->kills;
+}
+
 int system_set_hosts(const char **what)
 {
     *what = "hosts";

@@ -23,6 +23,7 @@ struct fake_system {
     uint32_t seed_len;
     char hostname[65], machine_id[33];
     uint32_t mtu;
+    uint64_t kills; /* for want of memory */
     unsigned hosts; /* how often they were written */
     char resolver[SM_WIRE_MAX_RESOLV + 1];
     unsigned calls;

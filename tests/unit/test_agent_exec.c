@@ -351,6 +351,43 @@ static void wait_for(struct peer *p, const char *text)
     }
 }
 
+/* ---- memory ------------------------------------------------------------------------------- */
+
+/* The kernel's count has risen since the command began, and it or what it waited for was killed. */
+static void who_was_killed_for_want_of_memory_is_told_so(void **state)
+{
+    struct agent_test *t = *state;
+    static const struct {
+        const char *script;
+        bool kills; /* the kernel does, meanwhile */
+        unsigned told;
+    } cases[] = {
+        {"kill -9 $$", true, 1},
+        {"exit 137", true, 1},
+        {"kill -9 $$", false, 0},
+        {"exit 0", true, 0},
+        {"kill -9 $$", false, 0}, /* what was before is another one's */
+        {"kill -15 $$", true, 0},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct sm_wire_exec exec = {.flags = EXEC_STREAMS,
+            .env = {.strv = (const char *const[]){NULL}},
+            .argv = ARGV("sh", "-c", "read x; eval \"$1\"", "sh", cases[i].script)};
+        struct peer *p = peer_open(t);
+        peer_put(p, SM_WIRE_EXEC, &exec);
+        peer_expect(p, SM_WIRE_STARTED, NULL);
+        t->system->kills += cases[i].kills;
+        uint8_t go[SM_WIRE_HEADER + 1];
+        sm_wire_data_header(go, SM_WIRE_STDIN, 1);
+        go[SM_WIRE_HEADER] = '\n';
+        peer_send(p, go, sizeof(go));
+        struct sm_wire_exit e;
+        peer_expect(p, SM_WIRE_EXIT, &e);
+        assert_int_equal(e.out_of_memory, cases[i].told);
+        peer_close(p);
+    }
+}
+
 /* ---- time and signals --------------------------------------------------------------------- */
 
 /* Runs into its limit; into a longer one if the host was too busy for the command to say a word
@@ -742,6 +779,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(output_and_status),
         TEST(a_signal_is_told_as_such),
+        TEST(who_was_killed_for_want_of_memory_is_told_so),
         TEST(unwanted_streams_are_null),
         TEST(no_descriptor_of_the_agent_leaks),
         TEST(signals_start_unblocked_and_in_an_own_session),

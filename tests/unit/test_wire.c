@@ -67,7 +67,7 @@ static const void *const examples[] = {
     [SM_WIRE_ERROR] = &(const struct sm_wire_error){3, -2, "what failed"},
     [SM_WIRE_PONG] = &(const struct sm_wire_pong){19, 20, 21, 22, 23},
     [SM_WIRE_STARTED] = &(const struct sm_wire_started){24},
-    [SM_WIRE_EXIT] = &(const struct sm_wire_exit){-1, 9, 1, 25, 26},
+    [SM_WIRE_EXIT] = &(const struct sm_wire_exit){-1, 9, 1, 1, 25, 26},
     [SM_WIRE_FILE] = &(const struct sm_wire_file){27, 28, 29, 30},
     [SM_WIRE_SOCKETS] = &(const struct sm_wire_sockets){{some_bytes, SM_WIRE_SOCKET_SIZE}},
     [SM_WIRE_SIGNAL] = &(const struct sm_wire_signal){15, 1},
@@ -192,11 +192,12 @@ static void numbers_and_bytes_come_back(void **state)
     assert_int_equal(e.code, -1);
     assert_int_equal(e.signal, 9);
     assert_int_equal(e.timed_out, 1);
+    assert_int_equal(e.out_of_memory, 1);
     assert_int_equal(e.peak_rss_bytes, 25);
     assert_int_equal(e.wall_us, 26);
     /* The bytes themselves: the other side may be another build. */
-    static const uint8_t want[] = {28, 0, 0, 0, 0x44, 0, 0, 0, 255, 255, 255, 255, 9, 0, 0, 0, 1, 0,
-        0, 0, 25, 0, 0, 0, 0, 0, 0, 0, 26, 0, 0, 0, 0, 0, 0, 0};
+    static const uint8_t want[] = {32, 0, 0, 0, 0x44, 0, 0, 0, 255, 255, 255, 255, 9, 0, 0, 0, 1, 0,
+        0, 0, 1, 0, 0, 0, 25, 0, 0, 0, 0, 0, 0, 0, 26, 0, 0, 0, 0, 0, 0, 0};
     assert_int_equal(len, sizeof(want));
     assert_memory_equal(buf, want, len);
 

@@ -178,6 +178,7 @@ static int take_frame(sm_exec *e, const struct sm_wire_frame *frame)
         .exit_code = exit.signal ? -1 : exit.code,
         .signal = (int)exit.signal,
         .timed_out = exit.timed_out != 0,
+        .out_of_memory = exit.out_of_memory != 0,
         .peak_rss_bytes = exit.peak_rss_bytes,
         .wall_us = exit.wall_us,
     };

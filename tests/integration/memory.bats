@@ -1,0 +1,50 @@
+#!/usr/bin/env bats
+# When memory ends: the writable layer is full before, one process is killed and not the machine, and the user is told why.
+load helper
+
+# bats test_tags=all-native
+@test "a full writable layer is ENOSPC for who writes, the command lives, and df tells its true size" {
+    run --separate-stderr supermachine run "$busybox" sh -c '
+        size() { df -k "$1" | awk "END { print \$(NF - 4) }"; }
+        memory=$(awk "/^MemTotal/ { print \$2 }" /proc/meminfo); all=$(size /)
+        [ $((all * 2)) -ge $memory ] && [ $((all + 49152)) -lt $memory ] && [ $all -ge 65536 ] && echo true size
+        for file in /big /tmp/big /dev/shm/big /dev/big; do
+            dd if=/dev/zero of=$file bs=1M 2>&1 | grep -o "No space left on device"
+            [ "$(du -k $file | cut -f 1)" -gt $((all * 9 / 10)) ] && echo all of it
+            rm $file
+        done
+        i=0; mkdir /many; while (: >/many/$i) 2>/dev/null; do i=$((i + 1)); [ $((i % 1000)) -gt 0 ] || [ $i -lt 50000 ] || break; done
+        rm -r /many; echo alive'
+    echo "$output $stderr"
+    [ "$status" -eq 0 ]
+    local full=$'No space left on device\nall of it\n'
+    [ "$output" = "true size"$'\n'"$full$full$full"$'No space left on device\nalive' ]
+}
+
+# bats test_tags=all-native
+@test "who is killed for want of memory ends with 137 and a line that says so; others go on" {
+    local line="supermachine: the command was killed because the VM ran out of its 256 MiB of memory; -m gives it more"
+    run --separate-stderr supermachine run "$busybox" tail /dev/zero
+    [ "$status" -eq 137 ]
+    [ "$stderr" = "$line" ]
+    # A shell that waited for it, with children beside it; on four CPUs.
+    run --separate-stderr supermachine run --cpus 4 "$busybox" sh -c '
+        i=0; while [ $i -lt 30 ]; do sleep 1000 & i=$((i + 1)); done
+        tail /dev/zero; code=$?; jobs | grep -c sleep; exit $code'
+    echo "$output $stderr"
+    [ "$status" -eq 137 ]
+    [ "$output" = 30 ]
+    grep -qx "$line" <<<"$stderr"
+    # Nobody is told what he was not killed for.
+    run --separate-stderr supermachine run "$busybox" sh -c 'kill -9 $$'
+    [ "$status" -eq 137 ]
+    [ -z "$stderr" ]
+}
+
+# bats test_tags=all-native
+@test "a fork bomb is ended by its time limit, on one CPU and on four" {
+    for cpus in 1 4; do
+        run --separate-stderr supermachine run --cpus "$cpus" --timeout 10 "$busybox" sh -c 'b() { b | b & }; b; sleep 1000'
+        [ "$status" -eq 124 ]
+    done
+}
