@@ -218,6 +218,7 @@ void boot(const char *hostname, const char *root)
     switch_root();
     must_mount("devtmpfs", "dev", "/dev", MS_NOSUID, NULL);
     must_mkdir("/dev/pts");
+    must_mkdir("/dev/mqueue"); /* which belongs to the container's IPC namespace */
     mount_shm(shm);
     settle_dev();
     must_mount(

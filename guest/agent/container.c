@@ -18,6 +18,7 @@
 #include "bounds.h"
 #include "clone.h"
 #include "init.h"
+#include "mask.h"
 #include "spawn.h"
 
 #define CGROUPS "/sys/fs/cgroup"
@@ -80,6 +81,10 @@ static const char *settle_in(void)
         return "cannot mount the container's /proc";
     if (mount_own("cgroup2", CGROUPS) != 0)
         return "cannot mount the container's cgroups";
+    if (mount_own("mqueue", "/dev/mqueue") != 0 && errno != ENODEV)
+        return "cannot mount the container's message queues";
+    if (mask_paths() != 0)
+        return "cannot hide parts of /proc and /sys";
     return NULL;
 }
 

@@ -11,9 +11,11 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "clone.h"
@@ -133,6 +135,22 @@ void spawn_raise_files(void)
     prlimit(0, RLIMIT_NOFILE, &files, NULL);
 }
 
+/* The terminal of the container's own command is its console, which there is for no other. */
+static int be_console(void)
+{
+    struct stat terminal;
+    char path[] = "/dev/pts/0000000000", *at = path + sizeof(path) - 1;
+    int file = open("/dev/console", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
+    if (file < 0 || close(file) != 0 || fstat(0, &terminal) != 0)
+        return -1;
+    unsigned number = minor(terminal.st_rdev);
+    do
+        *--at = (char)('0' + number % 10);
+    while ((number /= 10) > 0);
+    memmove(path + strlen("/dev/pts/"), at, strlen(at) + 1);
+    return mount(path, "/dev/console", NULL, MS_BIND, NULL);
+}
+
 static int child(void *arg)
 {
     struct spawn *s = arg;
@@ -145,6 +163,8 @@ static int child(void *arg)
         return fail(s, SM_WIRE_E_INTERNAL, "cannot set up streams of ");
     if (s->tty && ioctl(0, TIOCSCTTY, 0) != 0)
         return fail(s, SM_WIRE_E_INTERNAL, "no controlling terminal for ");
+    if (s->tty && s->first && be_console() != 0)
+        return fail(s, SM_WIRE_E_INTERNAL, "no console for ");
     if (change_directory(s->cwd) != 0)
         return fail(s, SM_WIRE_E_BAD_CWD, "cannot change to working directory ");
     if (become(s->user) != 0)
@@ -208,7 +228,8 @@ pid_t spawn(struct spawn *s)
     s->step = NULL;
     s->running = 0;
     s->inherits = false;
-    if (!s->first || container_is_taken())
+    s->first = s->first && !container_is_taken();
+    if (!s->first)
         pid = container_join(child, s, &s->step);
     else
         pid = container_first(s->init ? as_init : child, s, &s->step);

@@ -41,6 +41,29 @@ load helper
     [ "$output" = $'box\n1\n1\n1\n1048576\n1048576\n0\n4\nthrough\na b\n1\n/sys/fs/cgroup/cgroup.controllers' ]
 }
 
+@test "the files that every container has: devices, queues, shared memory; and of /proc and /sys what podman shows" {
+    run --separate-stderr supermachine run -t "$busybox" sh -c '
+        stty -onlcr; cd /dev; ls -d console fd full mqueue net/tun null ptmx pts random shm stderr stdin stdout tty urandom zero | tr "\n" " "; echo
+        stat -c "%a %n" mqueue shm net/tun ptmx
+        echo to the console >/dev/console; (: >/dev/full; echo x >/dev/full) 2>&1
+        mkdir shm/own && cp /bin/busybox shm/own/echo && shm/own/echo executed && rm -r shm/own
+        cd /proc; wc -c <timer_list; wc -c <keys; ls /sys/firmware /sys/dev/block
+        for file in /proc/irq/default_smp_affinity /sys/kernel/mm/none; do (echo 1 >$file) 2>&1; done
+        mkdir /sys/fs/cgroup/own && cat /sys/fs/cgroup/cgroup.controllers
+        cat sys/vm/max_map_count sys/vm/overcommit_memory sys/net/core/somaxconn'
+    echo "$output $stderr"
+    [ "$status" -eq 0 ]
+    diff - <<<"$output" <(printf '%s\n' \
+        'console fd full mqueue net/tun null ptmx pts random shm stderr stdin stdout tty urandom zero ' \
+        '1777 mqueue' '1777 shm' '666 net/tun' '666 ptmx' 'to the console' 'sh: write error: No space left on device' executed 0 0 \
+        /sys/dev/block: '' /sys/firmware: \
+        "sh: can't create /proc/irq/default_smp_affinity: Read-only file system" \
+        "sh: can't create /sys/kernel/mm/none: Read-only file system" \
+        'cpuset cpu io memory pids' 1048576 1 4096)
+    run --separate-stderr supermachine run "$busybox" ls /dev/console
+    [ "$status" -eq 1 ]
+}
+
 @test "every run has a machine id and random numbers of its own" {
     local ids=$BATS_TEST_TMPDIR/ids
     for _ in 1 2 3; do

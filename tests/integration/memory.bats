@@ -13,8 +13,7 @@ load helper
             [ "$(du -k $file | cut -f 1)" -gt $((all * 9 / 10)) ] && echo all of it
             rm $file
         done
-        i=0; mkdir /many; while (: >/many/$i) 2>/dev/null; do i=$((i + 1)); [ $((i % 1000)) -gt 0 ] || [ $i -lt 50000 ] || break; done
-        rm -r /many; echo alive'
+        echo alive'
     echo "$output $stderr"
     [ "$status" -eq 0 ]
     local full=$'No space left on device\nall of it\n'

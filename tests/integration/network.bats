@@ -46,6 +46,7 @@ servers() {
     grep -q 'Address.*203.0.113.9' <<<"$output"
 }
 
+# bats test_tags=all-native
 @test "names and routes are as on the host: search domains, options, a first name server that is dead, no IPv6" {
     servers
     printf '%s\n' 'nameserver 10.9.9.9' 'nameserver 10.1.2.3' 'domain no.test' 'search nowhere.test test' \
