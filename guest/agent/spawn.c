@@ -5,6 +5,7 @@
  */
 #include "spawn.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -43,7 +44,7 @@ static int set_streams(const struct spawn *s)
     return 0;
 }
 
-/* As `mkdir -p`; a working directory that is missing is made, as container engines do. */
+/* As `mkdir -p`. */
 static int make_directory(const char *path)
 {
     size_t len = strlen(path);
@@ -61,7 +62,9 @@ static int make_directory(const char *path)
     return mkdir(child_path, 0755) != 0 && errno != EEXIST ? -1 : 0;
 }
 
-static int change_directory(const char *path)
+/* A working directory that is missing is made, and is the user's, as with podman; what is made on
+ * the way to it is root's. */
+static int change_directory(const char *path, const struct user *u)
 {
     if (path[0] == 0)
         path = "/";
@@ -71,7 +74,10 @@ static int change_directory(const char *path)
     }
     if (chdir(path) == 0)
         return 0;
-    return errno == ENOENT && make_directory(path) == 0 ? chdir(path) : -1;
+    if (errno != ENOENT || make_directory(path) != 0)
+        return -1;
+    bool roots = u->uid == 0 && u->gid == 0;
+    return roots || chown(path, u->uid, u->gid) == 0 ? chdir(path) : -1;
 }
 
 /* The agent itself is root in root's group alone. */
@@ -113,13 +119,38 @@ static void execute(const struct spawn *s, const char **found)
             }
             if (there) {
                 told = errno;
-                if (told != EACCES)
+                if (told != EACCES) {
+                    *found = child_path;
                     break;
+                }
             }
         }
         p = end ? end + 1 : NULL;
     }
     errno = told;
+}
+
+/* The kernel has one word for all that it takes for no program, and says of a directory what it
+ * says of a file without the right mode. */
+static int fail_to_execute(struct spawn *s, const char *found)
+{
+    int why = errno;
+    struct stat st;
+    bool directory = why == EACCES && found && stat(found, &st) == 0 && S_ISDIR(st.st_mode);
+    errno = directory ? EISDIR : why;
+    if (why != ENOEXEC)
+        return fail(s, SM_WIRE_E_CANNOT_EXEC, "cannot execute ");
+    unsigned char head[EI_NIDENT];
+    int fd = open(found, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof(head));
+    errno = ENOEXEC;
+    if (n == 0)
+        return fail(s, SM_WIRE_E_CANNOT_EXEC, "an empty file is no program: ");
+    if (n > 0 && (n < EI_NIDENT || memcmp(head, ELFMAG, SELFMAG) != 0))
+        return fail(s, SM_WIRE_E_CANNOT_EXEC, "no program, and no script that begins with #!: ");
+    if (n > 0 && head[EI_CLASS] == ELFCLASS32)
+        return fail(s, SM_WIRE_E_CANNOT_EXEC, "the guest kernel runs no 32-bit programs: ");
+    return fail(s, SM_WIRE_E_CANNOT_EXEC, "damaged, or of another CPU: ");
 }
 
 /* What a process starts with, once the agent itself has raised its limit. */
@@ -165,7 +196,7 @@ static int child(void *arg)
         return fail(s, SM_WIRE_E_INTERNAL, "no controlling terminal for ");
     if (s->tty && s->first && be_console() != 0)
         return fail(s, SM_WIRE_E_INTERNAL, "no console for ");
-    if (change_directory(s->cwd) != 0)
+    if (change_directory(s->cwd, s->user) != 0)
         return fail(s, SM_WIRE_E_BAD_CWD, "cannot change to working directory ");
     if (become(s->user) != 0)
         return fail(s, SM_WIRE_E_INTERNAL, "cannot change user for ");
@@ -177,7 +208,7 @@ static int child(void *arg)
     }
     if (errno == ENOENT || errno == ENOTDIR)
         return fail(s, SM_WIRE_E_NOT_FOUND, "command not found: ");
-    return fail(s, SM_WIRE_E_CANNOT_EXEC, "cannot execute ");
+    return fail_to_execute(s, found);
 }
 
 /* ---- with a small init --------------------------------------------------------------------- */

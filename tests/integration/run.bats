@@ -124,9 +124,122 @@ load helper
 }
 
 @test "a command that is not there is 127, one that cannot be executed 126, an unknown user 125" {
-    fails_with 127 'no-such-command' supermachine run "$busybox" no-such-command
-    fails_with 126 '/etc/passwd' supermachine run "$busybox" /etc/passwd
+    fails_with 127 'command not found: no-such-command' supermachine run "$busybox" no-such-command
+    fails_with 126 'cannot execute /etc/passwd: Permission denied' supermachine run "$busybox" /etc/passwd
+    fails_with 126 'cannot execute /etc: Is a directory' supermachine run "$busybox" /etc
     fails_with 125 'nobody-knows' supermachine run -u nobody-knows "$busybox" true
+    fails_with 125 'working directory /etc/passwd: Not a directory' supermachine run -w /etc/passwd "$busybox" true
+    # What is made for a user is the user's.
+    run --separate-stderr supermachine run -u app -w /made/for/app "$busybox" stat -c '%n %u:%g %a' /made/for /made/for/app
+    [ "$output" = $'/made/for 0:0 755\n/made/for/app 1000:1000 755' ]
+}
+
+# bats test_tags=all-native
+@test "files that are no programs, each with its cause" {
+    local layout=$BATS_TEST_TMPDIR/layout image file code words
+    cp -r "$SM_IMAGE_BUSYBOX/oci" "$layout"
+    mkdir "$BATS_TEST_TMPDIR/t"
+    (
+        cd "$BATS_TEST_TMPDIR/t"
+        printf 'echo hi\n' >text
+        printf '#!/bin/sh\r\necho hi\r\n' >crlf
+        printf '#!/nope\n' >nope
+        : >empty
+        cp /bin/true dyn # its dynamic loader is not in the image
+        { head -c 18 dyn; printf '\267'; tail -c +20 dyn; } >arm
+        { head -c 4 dyn; printf '\1'; head -c 18 dyn | tail -c +6; printf '\3'; tail -c +20 dyn; } >i386 # by its machine, too
+        ln -s loop loop
+        ln -s /none dangling
+        chmod 755 text crlf nope empty dyn arm i386
+        printf '#!/bin/sh\n' >closed
+        chmod 000 closed
+        mkdir zz # umoci does not pad the layer's last file
+    )
+    umoci insert --image "$layout:latest" "$BATS_TEST_TMPDIR/t" /usr/bin/t
+    umoci config --image "$layout:latest" --config.env PATH=/usr/bin/t:/bin:/usr/bin
+    image=oci:$layout:latest
+    while read -r code file words; do
+        echo "$file"
+        fails_with "$code" "$words" supermachine run -u app "$image" "$file" </dev/null
+    done <<'EOF'
+126 text no program, and no script that begins with #!: text
+126 /usr/bin/t/text no program, and no script that begins with #!: /usr/bin/t/text
+127 crlf interpreter or dynamic loader is missing for crlf
+127 /usr/bin/t/nope interpreter or dynamic loader is missing for /usr/bin/t/nope
+127 dyn interpreter or dynamic loader is missing for dyn
+126 empty an empty file is no program: empty
+126 arm damaged, or of another CPU: arm
+126 i386 the guest kernel runs no 32-bit programs: i386
+126 closed cannot execute closed: Permission denied
+126 /usr/bin/t cannot execute /usr/bin/t: Is a directory
+126 /usr/bin/t/loop cannot execute /usr/bin/t/loop: Too many levels of symbolic links
+127 /usr/bin/t/dangling command not found: /usr/bin/t/dangling
+126 t cannot execute t: Permission denied
+127 ./none command not found: ./none
+EOF
+    fails_with 127 'command not found: sh' supermachine run -e PATH= "$image" sh
+}
+
+# bats test_tags=all-native
+@test "an image from scratch: one static program, and nothing else" {
+    local layout=$BATS_TEST_TMPDIR/layout image snap=$BATS_TEST_TMPDIR/snap pid i
+    cat >"$BATS_TEST_TMPDIR/hello.c" <<'EOF'
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+static void bye(int s) { (void)!write(1, "bye\n", 4); _exit(3); }
+int main(int argc, char **argv)
+{
+    static const char *const files[] = {"/etc/hosts", "/etc/resolv.conf", "/dev/null", "/proc/self", "/sys/kernel", "/tmp", "/bin"};
+    signal(SIGTERM, bye);
+    printf("hello of %d in %d%s", (int)getuid(), (int)getpid(), isatty(1) ? " on a terminal" : "");
+    for (int i = 0; i < 7; i++)
+        if (access(files[i], F_OK) == 0)
+            printf(" %s", files[i]);
+    printf("\n");
+    fflush(stdout);
+    while (argc == 1)
+        pause();
+}
+EOF
+    cc -static -Os -o "$BATS_TEST_TMPDIR/hello" "$BATS_TEST_TMPDIR/hello.c"
+    PYTHONPATH=$repo/tests/tools python3 - "$layout" "$BATS_TEST_TMPDIR/hello" <<'EOF'
+import sys
+from layout import *
+l = Layout(sys.argv[1])
+l.image("latest", [l.layer([("f", "hello", open(sys.argv[2], "rb").read(), {"mode": 0o755})])], config={"Entrypoint": ["/hello"]})
+l.close()
+EOF
+    image=oci:$layout:latest
+    local there='/etc/hosts /etc/resolv.conf /dev/null /proc/self /sys/kernel'
+    [ "$(supermachine run "$image" once)" = "hello of 0 in 1 $there" ]
+    [ "$(supermachine run -u 65532 "$image" once)" = "hello of 65532 in 1 $there" ]
+    [ "$(supermachine run -t "$image" once | tr -d '\r')" = "hello of 0 in 1 on a terminal $there" ]
+    fails_with 127 'command not found: sh' supermachine run --entrypoint sh "$image"
+    supermachine bake --until idle "$image"
+    supermachine run --name "scratch-$$" "$image" >"$BATS_TEST_TMPDIR/out" 3>&- &
+    pid=$!
+    wait_for supermachine snapshot create "scratch-$$" "$snap"
+    kill -TERM "$pid"
+    i=0
+    wait "$pid" || i=$?
+    echo "$i: $(cat "$BATS_TEST_TMPDIR/out")"
+    [ "$i" -eq 3 ]
+    [ "$(cat "$BATS_TEST_TMPDIR/out")" = "hello of 0 in 1 $there"$'\n'bye ]
+}
+
+@test "the command's end is the run's, whatever its standard input is" {
+    mkfifo "$BATS_TEST_TMPDIR/in"
+    exec 4<>"$BATS_TEST_TMPDIR/in" # never at its end
+    [ "$(supermachine run -i "$busybox" echo hi <&4)" = hi ]
+    run --separate-stderr supermachine run -i --timeout 1 "$busybox" cat <&4
+    [ "$status" -eq 124 ]
+    exec 4<&-
+    # shellcheck disable=SC2016 # for the shell in there
+    run --separate-stderr bash -c '"$@" <&-' _ supermachine run -i "$busybox" cat
+    echo "$status $stderr"
+    [ "$status" -eq 0 ]
+    [ -z "$output" ]
 }
 
 @test "the image config's Entrypoint, Cmd, Env, User, WorkingDir and StopSignal are honoured, and replaced by options" {

@@ -34,6 +34,21 @@ static void refused(
     peer_close(p);
 }
 
+/* The command is refused with these words. */
+static void refused_saying(
+    struct agent_test *t, const char *command, enum sm_wire_error_kind kind, const char *words)
+{
+    struct sm_wire_exec exec = {.argv = ARGV(command)};
+    struct peer *p = peer_open(t);
+    struct sm_wire_error e;
+    peer_put(p, SM_WIRE_EXEC, &exec);
+    peer_expect(p, SM_WIRE_ERROR, &e);
+    assert_int_equal(e.kind, kind);
+    if (!strstr(e.message, words))
+        fail_msg("%s", e.message);
+    peer_close(p);
+}
+
 /* ---- end and output ----------------------------------------------------------------------- */
 
 static void output_and_status(void **state)
@@ -165,19 +180,25 @@ static void commands_that_cannot_be_started(void **state)
     int fd = open(script, O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
     assert_int_equal(write(fd, "#!/no/such/shell\n", 17), 17);
     close(fd);
-    struct sm_wire_exec interpreter = {.argv = ARGV(script)};
-    struct peer *p = peer_open(t);
-    struct sm_wire_error e;
-    peer_put(p, SM_WIRE_EXEC, &interpreter);
-    peer_expect(p, SM_WIRE_ERROR, &e);
-    assert_int_equal(e.kind, SM_WIRE_E_NOT_FOUND);
-    assert_non_null(strstr(e.message, "interpreter"));
-    peer_close(p);
-
-    fd = open(script, O_WRONLY | O_TRUNC | O_CLOEXEC);
-    assert_int_equal(write(fd, "not a program\n", 14), 14);
-    close(fd);
-    refused(t, &interpreter, SM_WIRE_E_CANNOT_EXEC);
+    refused_saying(t, script, SM_WIRE_E_NOT_FOUND, "interpreter");
+    static const struct {
+        const char *bytes;
+        size_t size;
+        const char *words;
+    } files[] = {
+        {"#!/bin/sh\r\n", 11, "interpreter"},
+        {"", 0, "an empty file"},
+        {"not a program\n", 14, "no script that begins with #!"},
+        {"\177EL", 3, "no script that begins with #!"},
+        {"\177ELF\1\1\1\0\0\0\0\0\0\0\0\0\2\0\3\0", 20, "no 32-bit programs"},
+        {"\177ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\377\377", 20, "of another CPU"},
+    };
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        fd = open(script, O_WRONLY | O_TRUNC | O_CLOEXEC);
+        assert_int_equal(write(fd, files[i].bytes, files[i].size), files[i].size);
+        close(fd);
+        refused_saying(t, script, i ? SM_WIRE_E_CANNOT_EXEC : SM_WIRE_E_NOT_FOUND, files[i].words);
+    }
     struct sm_wire_exec not_in_path = {
         .argv = ARGV("script"), .env = ARGV("PATH=/nowhere::/also/not")};
     refused(t, &not_in_path, SM_WIRE_E_NOT_FOUND);
