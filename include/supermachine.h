@@ -376,6 +376,15 @@ typedef struct sm_exec sm_exec;
 #define SM_FD_PIPE  (-1) /* a pipe whose other end sm_exec_fd gives */
 #define SM_FD_STDIN (-2) /* the standard input of this process; descriptor 0 is SM_FD_NULL */
 
+/* Whether a VM's own command is prepared for as engines do it for systemd: /run, /run/lock, /tmp
+ * and /var/log/journal are empty and in memory, the variable "container" tells it where it is, and
+ * its stop signal is SIGRTMIN+3 where the image says none. */
+enum sm_systemd {
+    SM_SYSTEMD_AUTO, /* if it is /sbin/init, also below /usr and /usr/local, or named systemd */
+    SM_SYSTEMD_ALWAYS,
+    SM_SYSTEMD_NEVER,
+};
+
 typedef struct sm_exec_config {
     /* What to run. argv is run as it is; where it is NULL, entrypoint followed by args is run: an
      * entrypoint that is NULL is the image's; args that are NULL are the image's Cmd, unless a
@@ -393,6 +402,7 @@ typedef struct sm_exec_config {
     /* of a VM's own command: it is the child of a small init, which passes signals on, waits for
      * orphans, and ends with the command */
     bool init;
+    enum sm_systemd systemd; /* of a VM's own command */
 } sm_exec_config;
 
 typedef struct sm_exec_result {

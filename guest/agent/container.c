@@ -20,6 +20,7 @@
 #include "init.h"
 #include "mask.h"
 #include "spawn.h"
+#include "user.h"
 
 #define CGROUPS "/sys/fs/cgroup"
 #define GROUP   CGROUPS "/container"
@@ -136,14 +137,16 @@ static int make_first(const char **what)
     return first.failed ? first.errnum : 0;
 }
 
-/* The agent's children are born in the container from now on, and its paths are the container's. */
+/* The agent's children are born in the container from now on, and its paths are the container's. It
+ * is in the other namespaces, too: a child of its own has nothing to join, and the end of process 1
+ * is not their end, which takes grace periods. */
 static int enter(const char **what)
 {
-    *what = "cannot enter the container's PID namespace";
-    if (setns(first.pidfd, CLONE_NEWPID) != 0)
-        return errno;
     *what = "cannot enter the container's mount namespace";
-    return setns(first.pidfd, CLONE_NEWNS) == 0 ? 0 : errno;
+    if (setns(first.pidfd, CLONE_NEWNS) != 0)
+        return errno;
+    *what = "cannot enter the container";
+    return setns(first.pidfd, CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWCGROUP) == 0 ? 0 : errno;
 }
 
 static int make(const char **what)
@@ -195,6 +198,22 @@ int container_renew(const char **what)
     return make(what);
 }
 
+/* What nearly every start looks up. Looked up before a capture it is there in each restore, and so
+ * is who root is. */
+static const char *const looked_up[] = {"/usr/local/sbin", "/usr/local/bin", "/usr/sbin",
+    "/usr/bin", "/sbin", "/bin", "/etc/passwd", "/etc/group", "/lib64", "/proc/self"};
+
+int container_prepare(const char **what)
+{
+    int e = container_renew(what);
+    for (size_t i = 0; e == 0 && i < sizeof(looked_up) / sizeof(looked_up[0]); i++)
+        (void)faccessat(AT_FDCWD, looked_up[i], F_OK, 0);
+    static struct user root;
+    if (e == 0)
+        (void)user_find("", &root, &(const char *){NULL});
+    return e;
+}
+
 bool container_is_taken(void)
 {
     return first.state == TAKEN;
@@ -241,7 +260,9 @@ static char *put_number(char *end, pid_t number)
 void container_exec_init(pid_t command)
 {
     char digits[12] = "", *number = put_number(digits + sizeof(digits) - 1, command);
-    char *const argv[] = {(char[]){INIT_NAME}, command > 0 ? number : NULL, NULL};
+    if (command == CONTAINER_NO_INIT)
+        number = digits + sizeof(digits) - 1; /* "" */
+    char *const argv[] = {(char[]){INIT_NAME}, command != 0 ? number : NULL, NULL};
     char *const envp[] = {NULL};
     syscall(SYS_execveat, init_program, "", argv, envp, AT_EMPTY_PATH);
 }
@@ -250,21 +271,6 @@ static int become_init(void *unused)
 {
     setsid();
     container_exec_init(0);
-    return 1;
-}
-
-struct joining {
-    int (*fn)(void *arg);
-    void *arg;
-    int errnum; /* of joining */
-};
-
-static int join(void *arg)
-{
-    struct joining *j = arg;
-    if (setns(first.pidfd, CLONE_NEWIPC | CLONE_NEWCGROUP) == 0)
-        return j->fn(j->arg);
-    j->errnum = errno;
     return 1;
 }
 
@@ -286,7 +292,7 @@ static ssize_t read_of_first(const char *name, char *text, size_t size)
  * on, and others go where it is. */
 static int group_of_first(void)
 {
-    static const char prefix[] = "0::/container/"; /* as seen from the machine's root */
+    static const char prefix[] = "0::/";
     char text[512];
     if (read_of_first("/cgroup", text, sizeof(text)) <= 0 ||
         strncmp(text, prefix, sizeof(prefix) - 1) != 0)
@@ -315,22 +321,21 @@ bool container_spares(pid_t pid, int sig)
            !has_signal(status, "\nSigIgn:\t", sig) && !has_signal(status, "\nSigCgt:\t", sig);
 }
 
-static pid_t clone_joining(struct joining *j, int cgroup)
+static pid_t clone_into(int cgroup, int (*fn)(void *arg), void *arg)
 {
     const struct clone_child child = {
         .flags = CLONE_VFORK,
         .stack = stack,
         .stack_size = sizeof(stack),
         .cgroup = cgroup,
-        .fn = join,
-        .arg = j,
+        .fn = fn,
+        .arg = arg,
     };
     return clone_child(&child);
 }
 
 pid_t container_join(int (*fn)(void *arg), void *arg, const char **what)
 {
-    struct joining j = {.fn = fn, .arg = arg};
     if (first.state != TAKEN) {
         if (container_first(become_init, NULL, what) < 0)
             return -1;
@@ -340,19 +345,15 @@ pid_t container_join(int (*fn)(void *arg), void *arg, const char **what)
             return -1;
         }
     }
-    *what = "cannot start a process";
-    pid_t pid = clone_joining(&j, group);
-    if (pid < 0 && errno == EBUSY) {
-        int leaf = group_of_first();
-        pid = leaf < 0 ? -1 : clone_joining(&j, leaf);
-        if (leaf >= 0)
-            close(leaf);
-    }
-    if (j.errnum == 0)
+    *what = "cannot make it";
+    pid_t pid = clone_into(group, fn, arg);
+    if (pid >= 0 || errno != EBUSY)
         return pid;
-    *what = "cannot join the container";
-    errno = j.errnum;
-    return -1;
+    int leaf = group_of_first();
+    pid = leaf < 0 ? -1 : clone_into(leaf, fn, arg);
+    if (leaf >= 0)
+        close(leaf);
+    return pid;
 }
 
 bool container_reap(pid_t pid, int status)

@@ -15,10 +15,10 @@
  * When process 1 ends the kernel kills whoever is left in its namespace, and the next who asks gets
  * a container made anew: same files, other namespaces.
  *
- * The agent lives in the container's mount namespace, too: what a path of the host's means is what
- * it means in the container, and a mount of the agent's is there at once. It keeps a proc and a
- * cgroup file system of its own as descriptors. Its children are born in the container's PID
- * namespace and cgroup.
+ * The agent lives in the container's namespaces, too, but for the PID namespace: what a path of the
+ * host's means is what it means in the container, and a mount of the agent's is there at once. It
+ * keeps a proc and a cgroup file system of its own as descriptors. Its children are born in the
+ * container's PID namespace and cgroup, so that they have nothing to join.
  *
  * The tests link another implementation.
  */
@@ -32,6 +32,8 @@
 int container_open(const char **what);
 /* Makes it anew if its process 1 has ended. Likewise. */
 int container_renew(const char **what);
+/* Before a capture: that, and whatever else makes a start in a restore cheap. */
+int container_prepare(const char **what);
 /* Process 1 is somebody already. */
 bool container_is_taken(void);
 /* The directory of its cgroup. */
@@ -45,7 +47,9 @@ pid_t container_first(int (*fn)(void *arg), void *arg, const char **what);
 pid_t container_join(int (*fn)(void *arg), void *arg, const char **what);
 
 /* In process 1, which must not have executed yet: executes the small init, whose command is its
- * child with this number; 0: it has none. Returns on failure. */
+ * child with this number; 0: it has none; CONTAINER_NO_INIT: it ends at once. Returns on
+ * failure. */
+#define CONTAINER_NO_INIT (-1)
 void container_exec_init(pid_t command);
 /* Waits until a process that was made with CLONE_CHILD_CLEARTID has executed or ended. */
 void container_await(int *running);

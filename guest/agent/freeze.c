@@ -37,7 +37,7 @@ int system_frozen(void)
 int system_freeze(bool *anybody, const char **what)
 {
     /* What is captured has a process 1 that waits for its command, if it has none. */
-    int e = container_renew(what);
+    int e = container_prepare(what);
     *anybody = container_is_taken();
     if (e != 0 || !*anybody)
         return e;

@@ -2,7 +2,7 @@
  * The small init: the agent's own program, executed as process 1 of the container by another name.
  * Without an argument it has no command of its own and is there for whoever joins; with one, the
  * PID of its child, it passes signals on to that and ends with its exit code. It waits for
- * everybody's orphans.
+ * everybody's orphans. With one that is no number it ends at once.
  */
 #include "init.h"
 
@@ -26,6 +26,8 @@ static void reap(pid_t child)
 int init_main(int argc, char **argv)
 {
     pid_t child = argc > 1 ? (pid_t)atoi(argv[1]) : 0;
+    if (argc > 1 && child == 0)
+        return 0;
     /* Memory that ends is not its fault, and everything would end with it. */
     int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (score >= 0) {

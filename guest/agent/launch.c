@@ -181,7 +181,9 @@ bool launch(struct conn *c, const struct sm_wire_exec *m, struct launched *l)
         .fds = {-1, -1, -1},
         .tty = (m->flags & SM_WIRE_EXEC_TTY) != 0,
         .first = (m->flags & SM_WIRE_EXEC_FIRST) != 0,
-        .init = (m->flags & SM_WIRE_EXEC_INIT) != 0};
+        .init = (m->flags & SM_WIRE_EXEC_INIT) != 0,
+        .systemd = (m->flags & SM_WIRE_EXEC_SYSTEMD) != 0,
+        .trial = (m->flags & SM_WIRE_EXEC_TRIAL) != 0};
     start(&s, m, l);
     if (l->pid < 0)
         conn_error(c, s.kind, s.errnum, s.what,

@@ -14,10 +14,12 @@ struct spawn {
     const char *path; /* value of PATH in envp */
     const char *cwd;
     const struct user *user;
-    int fds[3]; /* become 0, 1, 2; -1: /dev/null */
-    bool tty;   /* fds[0] is one, and becomes the controlling terminal */
-    bool first; /* as process 1 of the container, if that is nobody yet */
-    bool init;  /* with that: as the child of a small init, which is process 1 */
+    int fds[3];   /* become 0, 1, 2; -1: /dev/null */
+    bool tty;     /* fds[0] is one, and becomes the controlling terminal */
+    bool first;   /* as process 1 of the container, if that is nobody yet */
+    bool systemd; /* with that: what it expects is mounted */
+    bool trial;   /* executes our program, which ends at once */
+    bool init;    /* with that: as the child of a small init, which is process 1 */
     /* What went wrong; kind 0: nothing. */
     enum sm_wire_error_kind kind;
     int errnum;

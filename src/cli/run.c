@@ -31,6 +31,7 @@ enum {
     OPT_ENTRYPOINT,
     OPT_NAME,
     OPT_INIT,
+    OPT_SYSTEMD,
     OPT_TIMEOUT,
     OPT_STOP_TIMEOUT,
     OPT_RM,
@@ -71,6 +72,8 @@ static const struct cli_option options[] = {
     {OPT_ALLOW, "allow", "TARGET",
         "and also to this address, network, name or host-loopback[:PORT]"},
     {OPT_DENY, "deny", "TARGET", "but not to this one"},
+    {OPT_SYSTEMD, "systemd", "true|false|always",
+        "prepare for systemd as process 1 (true: if it is)"},
     {OPT_INIT, "init", NULL, "run the command as the child of a small init"},
     {OPT_TIMEOUT, "timeout", "SECONDS", "kill the command after this time"},
     {OPT_STOP_TIMEOUT, "stop-timeout", "SECONDS", "end the VM so long after a SIGTERM (30)"},
@@ -124,6 +127,22 @@ static const struct cli_setting settings[] = {
     {0},
 };
 
+static int take_systemd(const struct cli_command *self, const char *text, enum sm_systemd *to)
+{
+    static const char *const words[] = {
+        [SM_SYSTEMD_AUTO] = "true",
+        [SM_SYSTEMD_ALWAYS] = "always",
+        [SM_SYSTEMD_NEVER] = "false",
+    };
+    for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++) {
+        if (strcmp(text, words[i]) == 0) {
+            *to = (enum sm_systemd)i;
+            return 0;
+        }
+    }
+    return cli_fail_usage(self, "'--systemd %s' is not true, false or always", text);
+}
+
 /* The value of one option; 0, or the exit code after a message. */
 static int take_option(const struct cli_command *self, struct run *run, int id)
 {
@@ -148,6 +167,8 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
         sm_strv_clear(&run->entrypoint);
         cli_list_add(&run->entrypoint, optarg);
         return 0;
+    case OPT_SYSTEMD:
+        return take_systemd(self, optarg, &run->exec.systemd);
     case OPT_TIMING:
         run->timing = run->vm.count_instructions = true;
         return 0;

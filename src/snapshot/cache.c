@@ -14,6 +14,7 @@
 #define SUFFIX         ".snap"
 #define LOCK_SUFFIX    ".lock"
 #define PARTIAL_SUFFIX ".snap.partial"
+#define HINT_SUFFIX    ".snap.hot" /* vm/hot.h; it goes with its snapshot */
 #define MAX_KEY        128
 #define LOCK_POLL_MS   20
 
@@ -238,6 +239,13 @@ void sm_snapshot_entries_free(struct sm_snapshot_entry *entries, size_t n)
     free(entries);
 }
 
+static void remove_hint(const struct sm_snapshot_cache *cache, const char *key)
+{
+    struct name name;
+    if (!make_name(key, HINT_SUFFIX, &name, NULL))
+        unlinkat(cache->fd, name.text, 0);
+}
+
 int sm_snapshot_cache_remove(struct sm_snapshot_cache *cache, const char *key, sm_error *err)
 {
     struct name name;
@@ -249,6 +257,7 @@ int sm_snapshot_cache_remove(struct sm_snapshot_cache *cache, const char *key, s
             return sm_error_set(err, SM_ENOTFOUND, "there is no snapshot %s", key);
         return sm_error_errno(err, errno, "cannot remove the snapshot %s", key);
     }
+    remove_hint(cache, key);
     return 0;
 }
 
@@ -289,7 +298,9 @@ static bool remove_idle(struct pruning *p, const char *key, bool all)
     bool gone = false;
     if (all && !make_name(key, SUFFIX, &name, NULL)) {
         gone = unlinkat(dir, name.text, 0) == 0;
-        if (!gone)
+        if (gone)
+            remove_hint(p->cache, key);
+        else
             cannot(p, name.text);
     }
     if (!make_name(key, PARTIAL_SUFFIX, &name, NULL)) {

@@ -21,6 +21,7 @@
 #include "util/strv.h"
 #include "vm/agent/greeting.h"
 #include "vm/exec.h"
+#include "vm/hot.h"
 #include "vm/note.h"
 
 static uint64_t since_start(const sm_vm *vm, uint64_t ns)
@@ -276,11 +277,16 @@ int sm_vm_restore(sm_vm *vm, const struct sm_vm_plan *plan, const char *path, sm
     struct sm_engine_config engine = engine_config(vm, plan);
     struct sm_channel channel;
     struct sm_guest_wait w;
+    struct sm_hot hot = {.n = 0};
     vm->timing.restored = true;
     vm->timing.found_us = since_start(vm, sm_now_ns());
     int rc = open_file(vm, plan, path, &fd, &engine.shape, &s, err);
     if (!rc)
         rc = take_note(vm, s, plan, err);
+    if (!rc && plan->command)
+        sm_hot_read(path, &hot);
+    engine.written = hot.runs;
+    engine.n_written = hot.n;
     if (!rc)
         rc = sm_engine_restore(vm->engine, &engine, fd, s, path, err);
     vm->memory_bytes = engine.shape.memory_bytes;

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "util/bytes.h"
 #include "util/error.h"
 
 static bool add_all(struct sm_strv *to, const char *const *from)
@@ -60,6 +61,18 @@ int sm_command_env(const struct sm_oci_config *image, const sm_exec_config *exec
     return 0;
 }
 
+bool sm_command_is_systemd(const struct sm_strv *argv, const sm_exec_config *config)
+{
+    static const char *const inits[] = {"/sbin/init", "/usr/sbin/init", "/usr/local/sbin/init"};
+    if (config->systemd != SM_SYSTEMD_AUTO)
+        return config->systemd == SM_SYSTEMD_ALWAYS;
+    const char *name = argv->items[0], *slash = strrchr(name, '/');
+    bool is = strcmp(slash ? slash + 1 : name, "systemd") == 0;
+    for (size_t i = 0; i < SM_ARRAY_LEN(inits); i++)
+        is = is || strcmp(name, inits[i]) == 0;
+    return is;
+}
+
 int sm_command_describe(const struct sm_oci_config *image, const sm_exec_config *config,
     struct sm_strv *argv, struct sm_strv *env, struct sm_wire_exec *wire, sm_error *err)
 {
@@ -96,5 +109,6 @@ int sm_command_check(const struct sm_oci_config *image, const sm_exec_config *co
 bool sm_command_is_default(const sm_exec_config *c)
 {
     return !c->argv && !c->entrypoint && !c->args && !c->env && !c->cwd && !c->user && !c->tty &&
-           !c->init && c->stdin_fd == SM_FD_NULL && c->timeout_ms <= 0;
+           !c->init && c->systemd == SM_SYSTEMD_AUTO && c->stdin_fd == SM_FD_NULL &&
+           c->timeout_ms <= 0;
 }

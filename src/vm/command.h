@@ -22,6 +22,9 @@ int sm_command_env(const struct sm_oci_config *image, const sm_exec_config *exec
 int sm_command_describe(const struct sm_oci_config *image, const sm_exec_config *config,
     struct sm_strv *argv, struct sm_strv *env, struct sm_wire_exec *wire, sm_error *err);
 
+/* Of this argv, which is not empty: see enum sm_systemd. */
+bool sm_command_is_systemd(const struct sm_strv *argv, const sm_exec_config *config);
+
 /* What is wrong with it, before there is a VM. */
 int sm_command_check(
     const struct sm_oci_config *image, const sm_exec_config *config, sm_error *err);

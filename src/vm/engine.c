@@ -5,9 +5,13 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+
+#include <linux/mman.h>
 
 #include "devices/vsock/vsock.h"
 #include "hypervisor/hypervisor.h"
+#include "snapshot/page_map.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
@@ -119,6 +123,20 @@ int sm_engine_boot(struct sm_engine *e, const struct sm_engine_config *config, s
     return rc ? rc : sm_machine_boot(e->machine, err);
 }
 
+/* A kernel that cannot do it (before Linux 5.14) says so, and nothing is lost. */
+static void make_own(struct sm_engine *e, const struct sm_engine_config *config)
+{
+    struct sm_ram ram;
+    sm_machine_ram(e->machine, &ram);
+    for (size_t i = 0; i < config->n_written; i++) {
+        uint64_t at = (uint64_t)config->written[i].page * SM_SNAPSHOT_PAGE;
+        uint64_t bytes = (uint64_t)config->written[i].n_pages * SM_SNAPSHOT_PAGE;
+        if (at >= ram.bytes || bytes > ram.bytes - at ||
+            madvise((uint8_t *)(uintptr_t)ram.base + at, bytes, MADV_POPULATE_WRITE))
+            return;
+    }
+}
+
 int sm_engine_restore(struct sm_engine *e, const struct sm_engine_config *config, int fd,
     const struct sm_snapshot *snapshot, const char *path, sm_error *err)
 {
@@ -128,7 +146,16 @@ int sm_engine_restore(struct sm_engine *e, const struct sm_engine_config *config
     rc = sm_machine_load(e->machine, fd, snapshot, &e->times, err);
     if (rc)
         return sm_error_prefix(err, rc, "cannot restore the snapshot '%s'", path);
+    make_own(e, config);
     return sm_machine_start(e->machine, err);
+}
+
+int sm_engine_written(struct sm_engine *e, struct sm_page_set **set, sm_error *err)
+{
+    struct sm_ram ram;
+    int rc = sm_machine_pause(e->machine, &e->paused, err);
+    sm_machine_ram(e->machine, &ram);
+    return rc ? rc : sm_page_set_scan(&ram, true, set, err);
 }
 
 /* ---- streams --------------------------------------------------------------------------------- */

@@ -43,6 +43,11 @@ void sm_engine_fingerprint(const struct sm_engine *engine, struct sm_fingerprint
 /* Whether there can be such a machine. */
 int sm_engine_check_shape(uint64_t memory_bytes, unsigned vcpus, sm_error *err);
 
+/* Pages of RAM, as the snapshot file has them. */
+struct sm_engine_run {
+    uint32_t page, n_pages;
+};
+
 struct sm_engine_config {
     struct sm_vm_shape shape; /* settled; kernel and initramfs for a boot only */
     const char *rootfs;       /* path of the file system image */
@@ -50,6 +55,10 @@ struct sm_engine_config {
     /* What the card is plugged into, and who is told of it: must live as long as the engine. Its
      * policy is taken over. */
     struct sm_vm_network *network;
+    /* Of a restore: pages that the guest is going to write soon, which become its own before it
+     * runs. Only a hint. */
+    const struct sm_engine_run *written;
+    size_t n_written;
 };
 
 /* Returns as soon as the guest runs; its agent will connect (sm_engine_accept). */
@@ -58,6 +67,11 @@ int sm_engine_boot(struct sm_engine *engine, const struct sm_engine_config *conf
  * are borrowed for the call. SM_EUNSUPPORTED: it does not fit this host or this configuration. */
 int sm_engine_restore(struct sm_engine *engine, const struct sm_engine_config *config, int fd,
     const struct sm_snapshot *snapshot, const char *path, sm_error *err);
+
+/* The pages that a restored guest has written so far, in set->changed; it stands still from now
+ * on. */
+struct sm_page_set;
+int sm_engine_written(struct sm_engine *engine, struct sm_page_set **set, sm_error *err);
 
 /* ---- streams --------------------------------------------------------------------------------- */
 

@@ -1,9 +1,13 @@
 /* Starting a command in a VM. See vm/exec.h. */
 #include "vm/exec.h"
 
+#include <signal.h>
+
 #include "util/error.h"
 #include "util/strv.h"
 #include "vm/command.h"
+
+#define SYSTEMD_HALT 37 /* SIGRTMIN+3, as systemd counts them */
 
 static int describe(sm_vm *vm, const sm_exec_config *config, uint32_t flags, struct sm_strv *argv,
     struct sm_strv *env, struct sm_exec_request *request, sm_error *err)
@@ -16,6 +20,16 @@ static int describe(sm_vm *vm, const sm_exec_config *config, uint32_t flags, str
     int rc = sm_command_describe(&vm->image->config, config, argv, env, &request->exec, err);
     request->exec.flags |= flags;
     return rc;
+}
+
+/* A VM's own command may be systemd. Its variable is engines' own word for it. */
+static int describe_systemd(struct sm_strv *env, struct sm_wire_exec *exec, sm_error *err)
+{
+    exec->flags |= SM_WIRE_EXEC_SYSTEMD;
+    if (!sm_strv_set_env(env, "container=oci"))
+        return sm_error_set(err, SM_ENOMEM, "no memory for the command's environment");
+    exec->env.strv = (const char *const *)env->items;
+    return 0;
 }
 
 static int start(
@@ -57,6 +71,10 @@ int sm_vm_describe_own(sm_vm *vm, const sm_exec_config *config, struct sm_strv *
     struct sm_strv *env, struct sm_exec_request *request, sm_error *err)
 {
     int rc = describe(vm, config, SM_WIRE_EXEC_FIRST, argv, env, request, err);
+    bool attach = request->attach.pid != 0;
+    vm->command_is_systemd = !rc && !attach && sm_command_is_systemd(argv, config);
+    if (vm->command_is_systemd)
+        rc = describe_systemd(env, &request->exec, err);
     request->exec.flags |= sm_exec_stream_flags(config);
     return rc;
 }
@@ -73,8 +91,11 @@ int sm_vm_take_own(sm_vm *vm, sm_exec **exec, sm_error *err)
     if (!config)
         return sm_error_set(
             err, SM_EINVAL, "the VM has no command of its own, or it was taken already");
+    int stop_signal = vm->image->config.stop_signal;
+    if (vm->command_is_systemd && stop_signal == SIGTERM)
+        stop_signal = SYSTEMD_HALT;
     pthread_rwlock_rdlock(&vm->capturing);
-    int rc = sm_exec_begin(&channel, &sent, config, vm->image->config.stop_signal, exec, err);
+    int rc = sm_exec_begin(&channel, &sent, config, stop_signal, exec, err);
     if (!rc)
         sm_vm_add_command(vm, *exec, vm->command_is_service);
     pthread_rwlock_unlock(&vm->capturing);

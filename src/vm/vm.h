@@ -39,7 +39,7 @@ struct sm_vm {
      * comes. */
     struct sm_channel commanded;
     const sm_exec_config *command_config; /* NULL: there is none, or it was taken */
-    bool command_is_service;
+    bool command_is_service, command_is_systemd;
     sm_exec *command; /* the VM's: what its captures go on with; NULL: none */
 };
 

@@ -199,6 +199,12 @@ struct sm_wire_pong {
 #define SM_WIRE_EXEC_FIRST 0x20u
 /* With FIRST: the small init is process 1 and passes signals on, the command is its child. */
 #define SM_WIRE_EXEC_INIT 0x40u
+/* With FIRST: what systemd finds in a container: /run, /run/lock, /tmp and /var/log/journal are
+ * empty and in memory. */
+#define SM_WIRE_EXEC_SYSTEMD 0x100u
+/* With FIRST: nothing of the image's runs, but the agent's program, which ends at once: what a
+ * start does to the guest. */
+#define SM_WIRE_EXEC_TRIAL 0x80u
 
 /* What of struct sm_wire_process is said. */
 #define SM_WIRE_PROCESS_CAPABILITIES 0x001u

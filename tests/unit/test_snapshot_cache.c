@@ -83,7 +83,9 @@ static void finding_marks_as_used(void **state)
     assert_string_equal(e[0].key, "one");
     assert_int_equal(e[0].made.tv_sec, 1000); /* it is not younger for that */
     sm_snapshot_entries_free(e, n);
+    free(make_file(dir, "one.snap.hot", "x", 1)); /* goes with its snapshot, and is none itself */
     assert_int_equal(sm_snapshot_cache_remove(cache, "one", &err), 0);
+    assert_false(has("one.snap.hot"));
     assert_int_equal(sm_snapshot_cache_remove(cache, "one", &err), -SM_ENOTFOUND);
     assert_int_equal(sm_snapshot_cache_remove(cache, "two", &err), 0);
 }
@@ -156,6 +158,7 @@ static void pruning_keeps_what_was_used_last(void **state)
     time_t now = time(NULL);
     put("old", 65536, now - 1000);
     put("older", 65536, now - 2000);
+    free(make_file(dir, "older.snap.hot", "x", 1));
     put("new", 65536, now - 10);
     put("busy", 65536, now - 3000);
     struct sm_snapshot_lock *lock = NULL;
@@ -176,7 +179,7 @@ static void pruning_keeps_what_was_used_last(void **state)
     assert_int_equal(sm_snapshot_cache_prune(cache, UINT64_MAX, 1500, &removed, &freed, &err), 0);
     assert_int_equal(removed, 1);
     assert_true(freed >= 65536);
-    assert_false(has("older.snap"));
+    assert_false(has("older.snap") || has("older.snap.hot"));
     assert_true(has("busy.snap")); /* the oldest, but somebody works on it */
 
     assert_int_equal(sm_snapshot_cache_prune(cache, 100000, UINT64_MAX, &removed, &freed, &err), 0);
