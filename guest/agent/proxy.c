@@ -65,6 +65,9 @@ static uint8_t shared[2 + 65536];
 
 static void close_link(struct link *l)
 {
+    /* Nobody listens there: told apart from a service that has nothing to say (stream.h). */
+    if (l->state < LINK_OPEN)
+        shutdown(l->side[HOST].source.fd, SHUT_RD);
     for (int i = 0; i < 2; i++) {
         buffer_put(l->side[i].out);
         l->side[i].out = NULL;

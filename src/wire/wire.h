@@ -47,14 +47,15 @@
  *
  * Ports. Connections to port SM_WIRE_PROXY_PORT of the guest carry no frames. They begin with
  * SM_WIRE_PROXY_FIRST bytes: u16 port, u16 protocol (6 or 17). TCP: the agent connects to that port
- * of the guest's loopback (127.0.0.1, then ::1), or where nobody listens there, at the
- * card's addresses, and passes bytes on in both directions, each of
- * which ends by itself; a connection that cannot be made just ends. UDP: each datagram is preceded
- * by its length (u16); one connection is one sender. With SM_WIRE_PROXY_SAY_OK added to the
- * protocol of TCP the agent sends "OK PORT\n" once it is connected, before all else: the answer
- * that clients of a front door wait for. With SM_WIRE_PROXY_OUTSIDE added (TCP, UDP) somebody else
- * than the VM's owner comes: the agent connects to the port at the card's address, from there:
- * services that are bound to the loopback are not reached, and none takes it for its own machine's.
+ * of the guest's loopback (127.0.0.1, then ::1), or where nobody listens there, at the card's
+ * addresses, and passes bytes on in both directions, each of which ends by itself; where nobody
+ * listens at all the host's stream is closed after a shutdown of receiving. UDP: each datagram is
+ * preceded by its length (u16); one connection is one sender. With SM_WIRE_PROXY_SAY_OK added to
+ * the protocol of TCP the agent sends "OK PORT\n" once it is connected, before all else: the
+ * answer that clients of a front door wait for. With SM_WIRE_PROXY_OUTSIDE added (TCP, UDP)
+ * somebody else than the VM's owner comes: the agent connects to the port at the card's address,
+ * from there: services that are bound to the loopback are not reached, and none takes it for its
+ * own machine's.
  *
  * Values: u16, u32, u64, i32 as they are. Strings: u32 length, the bytes, a NUL (not counted); no
  * NUL inside. Bytes: u32 length, the bytes. String lists: u32 count, u32 total length, then that

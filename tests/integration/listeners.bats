@@ -93,14 +93,23 @@ service_image() {
 @test "-P publishes what the image exposes, and --no-auto-ports no more than that" {
     local layout=$BATS_TEST_TMPDIR/layout vm=exposed-$$ pid
     service_image "$layout"
-    supermachine run --name "$vm" -P --no-auto-ports "oci:$layout:service" \
+    supermachine run --name "$vm" -P -p 7779 --no-auto-ports "oci:$layout:service" \
         sh -c 'nc -ll -p 7778 -e cat & exec nc -ll -p 7777 -e cat' 3>&- &
     pid=$!
     wait_for leads_to "$vm" 7777
     answers() { [ "$(talk "$(port_of "$vm" 7777)" ping 2>/dev/null)" = ping ]; }
     wait_for answers
     sleep 2 # in which 7778 would have been found
-    [ "$(supermachine port --format json "$vm" | jq -c '[.[] | [.guest_port, .found]]')" = '[[7777,false]]' ]
+    [ "$(supermachine port --format json "$vm" | jq -c '[.[] | [.guest_port, .found]] | sort')" = '[[7777,false],[7779,false]]' ]
+    # Nobody listens there yet: no empty success.
+    python3 - "$(port_of "$vm" 7779)" <<'PY'
+import socket, sys
+s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+try:
+    sys.exit("an end, and no reset: %r" % s.recv(1))
+except ConnectionResetError:
+    pass
+PY
     kill -TERM "$pid"
     wait "$pid" || true
 }

@@ -121,6 +121,26 @@ static void test_guest_refuses(void **state)
     close(fd);
 }
 
+/* Who waits for a service must not take it for one that is there and says nothing. */
+static void a_client_is_reset_where_nobody_listens_in_the_guest(void **state)
+{
+    struct ports_fixture *f = *state;
+    struct sm_port_spec spec = publish(f, "81");
+    for (int listens = 0; listens < 2; listens++) {
+        int fd = client(&spec);
+        struct vg_packet request = ports_answer(f, 81, 6);
+        if (!listens)
+            vg_send(&f->g, request.dst_port, request.src_port, VG_SHUTDOWN, 1, NULL, 0);
+        vg_send(&f->g, request.dst_port, request.src_port, VG_SHUTDOWN, 3, NULL, 0);
+        char c;
+        assert_int_equal(recv(fd, &c, 1, 0), listens ? 0 : -1);
+        assert_true(listens || errno == ECONNRESET);
+        close(fd);
+        if (!listens)
+            assert_int_equal(ports_packet(f).op, VG_RST);
+    }
+}
+
 static void test_udp(void **state)
 {
     struct ports_fixture *f = *state;
@@ -362,6 +382,7 @@ int main(void)
         cmocka_unit_test(test_text),
         T(test_tcp),
         T(test_guest_refuses),
+        T(a_client_is_reset_where_nobody_listens_in_the_guest),
         T(test_udp),
         T(test_strangers),
         T(test_strangers_at_found),

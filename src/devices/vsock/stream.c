@@ -87,6 +87,10 @@ static void close_socket(struct vsock_stream *s)
 {
     sm_loop_remove(s->watch);
     s->watch = NULL;
+    if (s->refused && s->rx_cnt == 0) {
+        const struct linger reset = {.l_onoff = 1};
+        (void)setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+    }
     sm_close(s->fd);
     s->fd = -1;
     s->readable = false;
@@ -294,6 +298,7 @@ void sm_vsock_stream_guest_shutdown(struct vsock_stream *s, unsigned flags)
     sm_loop_check_here(s->all->loop);
     if ((flags & VSOCK_SHUTDOWN_RCV) && !s->guest_deaf) {
         s->guest_deaf = true;
+        s->refused = !s->guest_eof && !(flags & VSOCK_SHUTDOWN_SEND);
         s->readable = false;
         if (s->fd >= 0)
             shutdown(s->fd, SHUT_RD);

@@ -11,7 +11,8 @@
  * buffer the socket is shut down the same way; when both directions are, we answer by RST, which
  * ends the stream for the guest. If the guest's RST comes after its SHUTDOWN while bytes are still
  * buffered, the stream lives on without the guest (an orphan) until they are written: a slow reader
- * must not lose the end of the output.
+ * must not lose the end of the output. A guest that never sends a byte and first says that it will
+ * receive none has refused: a TCP socket's other end gets a reset, and not the end of nothing.
  *
  * Order of the files: stream < packet < connect < device. A stream names nobody above it: who makes
  * the streams says whom to tell that there is something to send (pump), and who waits for a stream
@@ -56,6 +57,7 @@ struct vsock_stream {
     bool host_eof, host_hup;     /* the socket's other end: sends no more; is gone */
     bool guest_eof;              /* the guest sends no more */
     bool guest_deaf;             /* the guest receives no more */
+    bool refused;                /* and that was the first that it said */
     vsock_answered_fn *answered; /* who waits for the RESPONSE is told, once; NULL: nobody */
     void *answered_arg;
     bool stranger; /* counted as such */
