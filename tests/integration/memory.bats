@@ -29,7 +29,7 @@ load helper
     # A shell that waited for it, with children beside it; on four CPUs.
     run --separate-stderr supermachine run --cpus 4 "$busybox" sh -c '
         i=0; while [ $i -lt 30 ]; do sleep 1000 & i=$((i + 1)); done
-        tail /dev/zero; code=$?; jobs | grep -c sleep; exit $code'
+        tail /dev/zero; code=$?; pidof sleep | wc -w; exit $code'
     echo "$output $stderr"
     [ "$status" -eq 137 ]
     [ "$output" = 30 ]
