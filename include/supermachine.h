@@ -270,6 +270,11 @@ typedef struct sm_vm_config {
      * be started. Borrowed until then. NULL: there is none, and a small init of ours becomes
      * process 1 when the first command is started. */
     const struct sm_exec_config *command;
+
+    /* What the guest's resolv.conf has instead of the host's; NULL: the host's. */
+    const char *const *dns;         /* addresses of at most three name servers */
+    const char *const *dns_search;  /* domains; "." alone: none */
+    const char *const *dns_options; /* as "ndots:2" */
 } sm_vm_config;
 
 /* Why a VM ended. */
@@ -403,6 +408,27 @@ typedef struct sm_exec_config {
      * orphans, and ends with the command */
     bool init;
     enum sm_systemd systemd; /* of a VM's own command */
+    const char *stop_signal; /* what SM_SIGNAL_STOP means, "TERM" or "15"; NULL: the image's */
+    const char *const *default_env; /* "K=V", where the image says nothing of K */
+    const char *const *unset_env;   /* names of variables of these and the image's to leave out */
+    bool unset_all_env;             /* all of them */
+
+    /* Attributes of the process, in the words of podman's options (docs/podman.md). Where nothing
+     * is said they are what podman gives. */
+    const char *const *groups;   /* supplementary ones beside the user's own, names or gids */
+    bool privileged;             /* all capabilities; /proc and /sys without what is masked */
+    const char *const *cap_add;  /* "NET_ADMIN", "CAP_NET_ADMIN" or "ALL": beside the usual ones; */
+    const char *const *cap_drop; /* and without these */
+    bool no_new_privileges;      /* set-user-ID programs and the like give it none */
+    const char *const *ulimits;  /* "nofile=1024:4096", soft[:hard], -1: none */
+    /* "net.ipv4.ip_forward=1": of the guest's kernel, set before the command begins */
+    const char *const *sysctls;
+    const char *umask;        /* octal; NULL: "0022" */
+    int oom_score_adj;        /* -1000..1000: whom the guest's kernel ends when memory does */
+    bool read_only;           /* / is; /run, /tmp and /var/tmp are a tmpfs each, */
+    bool no_tmpfs;            /* or not */
+    const char *const *tmpfs; /* "DIR[:OPTION,...]": mounted for the whole guest */
+    const char *const *hosts; /* "NAME:ADDRESS": lines that /etc/hosts gets in front */
 } sm_exec_config;
 
 typedef struct sm_exec_result {

@@ -19,6 +19,7 @@
 #include "clone.h"
 #include "init.h"
 #include "mask.h"
+#include "process.h"
 #include "spawn.h"
 #include "user.h"
 
@@ -73,8 +74,11 @@ static int mount_own(const char *type, const char *target)
     return mount(type, target, type, PROC_FLAGS, NULL);
 }
 
-static const char *settle_in(void)
+/* `asked`: of the command that it is for; NULL: it is not known yet. */
+static const char *settle_in(const struct sm_wire_process *asked)
 {
+    if (!(asked && process_exceeds(asked)) && process_bound() != 0)
+        return "cannot drop capabilities";
     /* It was born in the cgroup that becomes the root of what it sees. */
     if (syscall(SYS_unshare, CLONE_NEWCGROUP) != 0)
         return "cannot make a cgroup namespace";
@@ -84,16 +88,16 @@ static const char *settle_in(void)
         return "cannot mount the container's cgroups";
     if (mount_own("mqueue", "/dev/mqueue") != 0 && errno != ENODEV)
         return "cannot mount the container's message queues";
-    if (mask_paths() != 0)
+    if (!(asked && (asked->flags & SM_WIRE_PROCESS_PRIVILEGED)) && mask_paths() != 0)
         return "cannot hide parts of /proc and /sys";
     return NULL;
 }
 
 /* The agent opened what the function needs after this process was made: that is why they share
  * descriptors, up to here. */
-static int park(void *unused)
+static int park(void *asked)
 {
-    const char *what = settle_in();
+    const char *what = settle_in(asked);
     if (what) {
         first.what = what;
         first.errnum = errno;
@@ -113,7 +117,7 @@ static int park(void *unused)
 /* ---- making it ---------------------------------------------------------------------------- */
 
 /* Its process 1, in namespaces of its own. */
-static int make_first(const char **what)
+static int make_first(const struct sm_wire_process *asked, const char **what)
 {
     const struct clone_child child = {
         .flags = CLONE_FILES | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_PIDFD |
@@ -124,6 +128,7 @@ static int make_first(const char **what)
         .pidfd = &first.pidfd,
         .running = &first.running,
         .fn = park,
+        .arg = (void *)(uintptr_t)asked,
     };
     first.parked = first.go = 0;
     first.running = 1;
@@ -149,9 +154,9 @@ static int enter(const char **what)
     return setns(first.pidfd, CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWCGROUP) == 0 ? 0 : errno;
 }
 
-static int make(const char **what)
+static int make(const struct sm_wire_process *asked, const char **what)
 {
-    int e = make_first(what);
+    int e = make_first(asked, what);
     if (e == 0)
         e = enter(what);
     first.state = e == 0 ? PARKED : NOBODY;
@@ -181,21 +186,24 @@ int container_open(const char **what)
         open_own("/proc/self/ns/mnt", &own_mounts) != 0 ||
         open_own("/proc/self/exe", &init_program) != 0 || prctl(PR_SET_DUMPABLE, 0) != 0)
         return errno;
-    return make(what);
+    return make(NULL, what);
 }
 
 /* From outside, where all of it began. */
-int container_renew(const char **what)
+static int make_anew(const struct sm_wire_process *asked, const char **what)
 {
-    if (first.state != NOBODY)
-        return 0;
     if (first.pidfd >= 0)
         close(first.pidfd);
     first.pidfd = -1;
     *what = "cannot leave the container that has ended";
     if (setns(own_pids, CLONE_NEWPID) != 0 || setns(own_mounts, CLONE_NEWNS) != 0)
         return errno;
-    return make(what);
+    return make(asked, what);
+}
+
+int container_renew(const char **what)
+{
+    return first.state != NOBODY ? 0 : make_anew(NULL, what);
 }
 
 /* What nearly every start looks up. Looked up before a capture it is there in each restore, and so
@@ -226,13 +234,13 @@ int container_cgroup(void)
 
 /* ---- its processes ------------------------------------------------------------------------ */
 
-pid_t container_first(int (*fn)(void *arg), void *arg, const char **what)
+static int nothing(void *unused)
 {
-    int e = container_renew(what);
-    if (e != 0) {
-        errno = e;
-        return -1;
-    }
+    return 1;
+}
+
+static void call(int (*fn)(void *arg), void *arg)
+{
     first.fn = fn;
     first.arg = arg;
     first.state = TAKEN;
@@ -240,6 +248,19 @@ pid_t container_first(int (*fn)(void *arg), void *arg, const char **what)
     wait_while(&first.running, 1);
     if (first.failed)
         first.state = NOBODY;
+}
+
+pid_t container_first(
+    int (*fn)(void *arg), void *arg, const struct sm_wire_process *asked, const char **what)
+{
+    if (first.state == PARKED && process_exceeds(asked))
+        call(nothing, NULL); /* it has dropped what cannot be had back */
+    int e = first.state != NOBODY ? 0 : make_anew(asked, what);
+    if (e != 0) {
+        errno = e;
+        return -1;
+    }
+    call(fn, arg);
     return first.pid;
 }
 
@@ -337,7 +358,7 @@ static pid_t clone_into(int cgroup, int (*fn)(void *arg), void *arg)
 pid_t container_join(int (*fn)(void *arg), void *arg, const char **what)
 {
     if (first.state != TAKEN) {
-        if (container_first(become_init, NULL, what) < 0)
+        if (container_first(become_init, NULL, &(struct sm_wire_process){0}, what) < 0)
             return -1;
         if (first.failed) {
             *what = "cannot start the container's init";

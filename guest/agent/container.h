@@ -28,6 +28,8 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "wire/wire.h"
+
 /* At boot, when everything is mounted: makes it. 0, or an errno value and the step in *what. */
 int container_open(const char **what);
 /* Makes it anew if its process 1 has ended. Likewise. */
@@ -42,8 +44,10 @@ int container_cgroup(void);
 /* A process of the container that calls fn(arg), which executes something or returns an exit code;
  * as process 1 if it is parked, or as another one, for which process 1 becomes our init if nobody
  * is it yet. Returns when it has executed (the pid; or fn has failed), or -1, errno, and the step
- * in *what. */
-pid_t container_first(int (*fn)(void *arg), void *arg, const char **what);
+ * in *what. A process 1 that is parked can only become what podman gives where nothing is said;
+ * where more is asked for it makes room for another, and that has dropped nothing. */
+pid_t container_first(
+    int (*fn)(void *arg), void *arg, const struct sm_wire_process *asked, const char **what);
 pid_t container_join(int (*fn)(void *arg), void *arg, const char **what);
 
 /* In process 1, which must not have executed yet: executes the small init, whose command is its

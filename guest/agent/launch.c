@@ -172,12 +172,20 @@ bool launch(struct conn *c, const struct sm_wire_exec *m, struct launched *l)
         return false;
     }
     struct defaults defaults;
+    const char *group = "";
+    kind = user_add_groups(&user, &m->process.groups, &group, &what);
+    if (kind != 0) {
+        conn_error(c, (enum sm_wire_error_kind)kind, kind == SM_WIRE_E_INTERNAL ? errno : 0, what,
+            " for group \"", group, "\"", NULL);
+        return false;
+    }
     environment(m, user.home, &defaults);
     struct spawn s = {.argv = argv_store,
         .envp = envp_store,
         .path = find_env("PATH"),
         .cwd = m->cwd,
         .user = &user,
+        .process = &m->process,
         .fds = {-1, -1, -1},
         .tty = (m->flags & SM_WIRE_EXEC_TTY) != 0,
         .first = (m->flags & SM_WIRE_EXEC_FIRST) != 0,
@@ -187,7 +195,9 @@ bool launch(struct conn *c, const struct sm_wire_exec *m, struct launched *l)
     start(&s, m, l);
     if (l->pid < 0)
         conn_error(c, s.kind, s.errnum, s.what,
-            s.kind == SM_WIRE_E_BAD_CWD ? m->cwd : argv_store[0], s.step ? ": " : NULL, s.step,
-            NULL);
+            s.kind == SM_WIRE_E_BAD_CWD ? m->cwd
+            : s.which                   ? s.which
+                                        : argv_store[0],
+            s.step ? ": " : NULL, s.step, NULL);
     return l->pid >= 0;
 }

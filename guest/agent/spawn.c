@@ -21,6 +21,8 @@
 
 #include "clone.h"
 #include "container.h"
+#include "directory.h"
+#include "process.h"
 
 static char child_path[2 * (SM_WIRE_MAX_PATH + 1)];
 
@@ -30,6 +32,12 @@ static int fail(struct spawn *s, enum sm_wire_error_kind kind, const char *what)
     s->errnum = errno;
     s->what = what;
     return 1;
+}
+
+static int fail_as(struct spawn *s, const struct process_failure *failure)
+{
+    s->which = failure->which;
+    return fail(s, failure->which ? SM_WIRE_E_BAD_VALUE : SM_WIRE_E_INTERNAL, failure->what);
 }
 
 /* fds[0..2] to 0..2. With a terminal fds[0] serves for all three. Ours are all above 2, and 0 of
@@ -44,24 +52,6 @@ static int set_streams(const struct spawn *s)
     return 0;
 }
 
-/* As `mkdir -p`. */
-static int make_directory(const char *path)
-{
-    size_t len = strlen(path);
-    if (len >= sizeof(child_path))
-        return -1;
-    memcpy(child_path, path, len + 1);
-    for (char *p = child_path + 1; *p; p++) {
-        if (*p != '/')
-            continue;
-        *p = 0;
-        if (mkdir(child_path, 0755) != 0 && errno != EEXIST)
-            return -1;
-        *p = '/';
-    }
-    return mkdir(child_path, 0755) != 0 && errno != EEXIST ? -1 : 0;
-}
-
 /* A working directory that is missing is made, and is the user's, as with podman; what is made on
  * the way to it is root's. */
 static int change_directory(const char *path, const struct user *u)
@@ -74,21 +64,10 @@ static int change_directory(const char *path, const struct user *u)
     }
     if (chdir(path) == 0)
         return 0;
-    if (errno != ENOENT || make_directory(path) != 0)
+    if (errno != ENOENT || directory_make(path) != 0)
         return -1;
     bool roots = u->uid == 0 && u->gid == 0;
     return roots || chown(path, u->uid, u->gid) == 0 ? chdir(path) : -1;
-}
-
-/* The agent itself is root in root's group alone. */
-static int become(const struct user *u)
-{
-    if (u->uid == 0 && u->gid == 0 && u->n_groups == 1)
-        return 0;
-    return syscall(SYS_setgroups, u->n_groups, u->groups) != 0 ||
-                   syscall(SYS_setgid, u->gid) != 0 || syscall(SYS_setuid, u->uid) != 0
-               ? -1
-               : 0;
 }
 
 /* As container engines do it for systemd; what the image has there is hidden. */
@@ -99,7 +78,7 @@ static int mount_for_systemd(void)
     } memory[] = {{"/run", "mode=755"}, {"/run/lock", "mode=1777"}, {"/tmp", "mode=1777"},
         {"/var/log/journal", "mode=755"}};
     for (size_t i = 0; i < sizeof(memory) / sizeof(memory[0]); i++)
-        if (make_directory(memory[i].path) != 0 ||
+        if (directory_make(memory[i].path) != 0 ||
             mount("tmpfs", memory[i].path, "tmpfs", MS_NOSUID | MS_NODEV, memory[i].mode) != 0)
             return -1;
     return 0;
@@ -226,12 +205,15 @@ static int child(void *arg)
         return fail(s, SM_WIRE_E_INTERNAL, "no controlling terminal for ");
     if (s->tty && s->first && be_console() != 0)
         return fail(s, SM_WIRE_E_INTERNAL, "no console for ");
+    struct process_failure failure;
     if (s->systemd && mount_for_systemd() != 0)
         return fail(s, SM_WIRE_E_INTERNAL, "cannot mount what systemd expects for ");
+    if (process_prepare(s->process, &failure) != 0)
+        return fail_as(s, &failure);
     if (change_directory(s->cwd, s->user) != 0)
         return fail(s, SM_WIRE_E_BAD_CWD, "cannot change to working directory ");
-    if (become(s->user) != 0)
-        return fail(s, SM_WIRE_E_INTERNAL, "cannot change user for ");
+    if (process_become(s->process, s->user, s->bounded, &failure) != 0)
+        return fail_as(s, &failure);
     const char *found = NULL;
     if (s->trial)
         try_out(s);
@@ -292,14 +274,16 @@ pid_t spawn(struct spawn *s)
     pid_t pid;
     s->kind = 0;
     s->step = NULL;
+    s->which = NULL;
     s->running = 0;
     s->inherits = false;
     s->first = s->first && !container_is_taken();
     s->systemd = s->systemd && s->first;
+    s->bounded = s->first && !process_exceeds(s->process);
     if (!s->first)
         pid = container_join(child, s, &s->step);
     else
-        pid = container_first(s->init ? as_init : child, s, &s->step);
+        pid = container_first(s->init ? as_init : child, s, s->process, &s->step);
     if (pid < 0) {
         fail(s, SM_WIRE_E_INTERNAL, "cannot start a process for ");
         return -1;

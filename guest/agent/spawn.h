@@ -14,6 +14,7 @@ struct spawn {
     const char *path; /* value of PATH in envp */
     const char *cwd;
     const struct user *user;
+    const struct sm_wire_process *process;
     int fds[3];   /* become 0, 1, 2; -1: /dev/null */
     bool tty;     /* fds[0] is one, and becomes the controlling terminal */
     bool first;   /* as process 1 of the container, if that is nobody yet */
@@ -24,8 +25,10 @@ struct spawn {
     enum sm_wire_error_kind kind;
     int errnum;
     const char *what;
-    const char *step; /* of that; NULL: nothing more is known */
+    const char *which; /* at what of the request; NULL: at the command */
+    const char *step;  /* of that; NULL: nothing more is known */
 
+    bool bounded;  /* the child comes from a process that has dropped capabilities */
     bool inherits; /* the child of a small init: it has its streams */
     int running;   /* of the child of a small init: futex, 0 when it has executed or failed */
 };

@@ -42,6 +42,9 @@ static struct sm_vm_network_config network_of(const sm_vm_config *c)
         .publish_exposed = c->publish_exposed,
         .no_found_ports = c->no_found_ports,
         .door = c->socket,
+        .dns = c->dns,
+        .dns_search = c->dns_search,
+        .dns_options = c->dns_options,
     };
 }
 

@@ -55,20 +55,23 @@ static bool is_word(const char *word)
     return true;
 }
 
+bool sm_resolv_conf_add(char words[SM_RESOLV_WORDS + 1], const char *word)
+{
+    size_t len = strlen(words), n = strlen(word);
+    if (!*word || !is_word(word) || len + (len > 0) + n > SM_RESOLV_WORDS)
+        return false;
+    if (len > 0)
+        words[len++] = ' ';
+    memcpy(words + len, word, n + 1);
+    return true;
+}
+
 /* Appends the words that fit. */
 static void add_words(char words[SM_RESOLV_WORDS + 1], const char *value, char **rest)
 {
-    size_t len = strlen(words);
-    for (; value; value = strtok_r(NULL, BLANK, rest)) {
-        size_t n = strlen(value);
-        /* the root: what systemd writes for none */
-        if (!is_word(value) || strcmp(value, ".") == 0 || len + (len > 0) + n > SM_RESOLV_WORDS)
-            continue;
-        if (len > 0)
-            words[len++] = ' ';
-        memcpy(words + len, value, n + 1);
-        len += n;
-    }
+    for (; value; value = strtok_r(NULL, BLANK, rest))
+        if (strcmp(value, ".") != 0) /* the root: what systemd writes for none */
+            (void)sm_resolv_conf_add(words, value);
 }
 
 static void parse_line(struct sm_resolv_conf *conf, char *line)

@@ -29,6 +29,9 @@ struct sm_resolv_conf {
  * read. */
 bool sm_resolv_conf_refresh(struct sm_resolv_conf *conf);
 
+/* Appends a word to search domains or options; false: it is none, or does not fit. */
+bool sm_resolv_conf_add(char words[SM_RESOLV_WORDS + 1], const char *word);
+
 /* Reads the text; all but the file's name and times is replaced. */
 void sm_resolv_conf_parse(struct sm_resolv_conf *conf, char *text);
 

@@ -200,18 +200,16 @@ static int run_warmup(struct bake *b, sm_error *err)
 /* Starts the image's own command so that it outlives its connection. */
 static int start_command(struct bake *b, uint32_t *pid, sm_error *err)
 {
-    auto_strv argv = {0};
-    auto_strv env = {0};
-    struct sm_wire_exec exec;
+    auto_command command = {0};
     struct sm_wire_started started;
     struct sm_guest_wait w;
-    int rc = sm_command_describe(&b->image->config, &(sm_exec_config){0}, &argv, &env, &exec, err);
+    int rc = sm_command_describe(&b->image->config, &(sm_exec_config){0}, &command, err);
     if (rc)
         return rc;
-    exec.flags |=
+    command.wire.flags |=
         SM_WIRE_EXEC_FIRST | SM_WIRE_EXEC_DETACH | SM_WIRE_EXEC_STDOUT | SM_WIRE_EXEC_STDERR;
     sm_vm_begin_wait(b->vm, &w, 0);
-    rc = sm_vm_ask(b->vm, SM_WIRE_EXEC, &exec, SM_WIRE_STARTED, &started, &w.wait, err);
+    rc = sm_vm_ask(b->vm, SM_WIRE_EXEC, &command.wire, SM_WIRE_STARTED, &started, &w.wait, err);
     if (!rc)
         *pid = started.pid;
     return rc;

@@ -70,8 +70,7 @@ static void note_times(sm_vm *vm, uint64_t agent_ns)
 static int finish(sm_vm *vm, const struct sm_vm_plan *plan, struct sm_channel *channel,
     uint64_t agent_ns, struct sm_wait *wait, sm_error *err)
 {
-    auto_strv argv = {0};
-    auto_strv env = {0};
+    auto_command own = {0};
     struct sm_exec_request command = {0};
     struct sm_vm_network_text text;
     struct sm_wire_set_network network;
@@ -80,7 +79,7 @@ static int finish(sm_vm *vm, const struct sm_vm_plan *plan, struct sm_channel *c
         .attach_pid = vm->service_pid,
         .network = sm_vm_network_describe(&vm->network, &text, &network) ? &network : NULL,
     };
-    int rc = plan->command ? sm_vm_describe_own(vm, plan->command, &argv, &env, &command, err) : 0;
+    int rc = plan->command ? sm_vm_describe_own(vm, plan->command, &own, &command, err) : 0;
     if (!rc && plan->command) {
         bool attach = command.attach.pid != 0;
         identity.request_type = attach ? SM_WIRE_ATTACH : SM_WIRE_EXEC;

@@ -45,20 +45,38 @@ int sm_command_argv(const struct sm_oci_config *image, const sm_exec_config *exe
     return 0;
 }
 
-int sm_command_env(const struct sm_oci_config *image, const sm_exec_config *exec,
-    struct sm_strv *env, sm_error *err)
+/* Is the variable one of the names? */
+static bool is_unset(const sm_exec_config *exec, const char *pair)
 {
-    if (!add_all(env, (const char *const *)image->env.items))
-        return no_memory(err);
-    for (const char *const *pair = exec->env; pair && *pair; pair++) {
-        const char *eq = strchr(*pair, '=');
-        if (!eq || eq == *pair)
+    size_t len = strcspn(pair, "=");
+    bool unset = exec->unset_all_env;
+    for (const char *const *name = exec->unset_env; !unset && name && *name; name++)
+        unset = strlen(*name) == len && memcmp(*name, pair, len) == 0;
+    return unset;
+}
+
+/* Those of a caller's that are set. */
+static int set_all(
+    struct sm_strv *env, const sm_exec_config *unset, const char *const *pairs, sm_error *err)
+{
+    for (; pairs && *pairs; pairs++) {
+        const char *eq = strchr(*pairs, '=');
+        if (!eq || eq == *pairs)
             return sm_error_set(
-                err, SM_EINVAL, "the environment variable '%.64s' is not NAME=VALUE", *pair);
-        if (!sm_strv_set_env(env, *pair))
+                err, SM_EINVAL, "the environment variable '%.64s' is not NAME=VALUE", *pairs);
+        if (!(unset && is_unset(unset, *pairs)) && !sm_strv_set_env(env, *pairs))
             return no_memory(err);
     }
     return 0;
+}
+
+int sm_command_env(const struct sm_oci_config *image, const sm_exec_config *exec,
+    struct sm_strv *env, sm_error *err)
+{
+    int rc = set_all(env, exec, exec->default_env, err);
+    if (!rc)
+        rc = set_all(env, exec, (const char *const *)image->env.items, err);
+    return rc ? rc : set_all(env, NULL, exec->env, err);
 }
 
 bool sm_command_is_systemd(const struct sm_strv *argv, const sm_exec_config *config)
@@ -74,41 +92,62 @@ bool sm_command_is_systemd(const struct sm_strv *argv, const sm_exec_config *con
 }
 
 int sm_command_describe(const struct sm_oci_config *image, const sm_exec_config *config,
-    struct sm_strv *argv, struct sm_strv *env, struct sm_wire_exec *wire, sm_error *err)
+    struct sm_command *command, sm_error *err)
 {
     const char *cwd = config->cwd ? config->cwd : image->working_dir;
     if (*cwd && *cwd != '/')
         return sm_error_set(
             err, SM_EINVAL, "the working directory '%.256s' is not an absolute path", cwd);
-    int rc = sm_command_argv(image, config, argv, err);
+    int rc = sm_command_argv(image, config, &command->argv, err);
     if (!rc)
-        rc = sm_command_env(image, config, env, err);
+        rc = sm_command_env(image, config, &command->env, err);
+    if (!rc)
+        rc = sm_process_describe(config, &command->process, err);
     if (rc)
         return rc;
-    *wire = (struct sm_wire_exec){
+    command->wire = (struct sm_wire_exec){
         .flags = (config->tty ? SM_WIRE_EXEC_TTY : 0) | (config->init ? SM_WIRE_EXEC_INIT : 0),
         .timeout_ms = config->timeout_ms > 0 ? (uint32_t)config->timeout_ms : 0,
         .rows = config->rows,
         .columns = config->columns,
         .user = config->user ? config->user : image->user,
         .cwd = cwd,
-        .argv = {.strv = (const char *const *)argv->items},
-        .env = {.strv = (const char *const *)env->items},
+        .argv = {.strv = (const char *const *)command->argv.items},
+        .env = {.strv = (const char *const *)command->env.items},
+        .process = command->process.wire,
     };
+    return 0;
+}
+
+void sm_command_clear(struct sm_command *command)
+{
+    sm_strv_clear(&command->argv);
+    sm_strv_clear(&command->env);
+    sm_process_clear(&command->process);
+}
+
+int sm_command_stop_signal(
+    const struct sm_oci_config *image, const sm_exec_config *config, int *signal, sm_error *err)
+{
+    int number = config->stop_signal ? sm_signal_number(config->stop_signal) : image->stop_signal;
+    if (!number)
+        return sm_error_set(err, SM_EINVAL, "there is no signal '%.64s'", config->stop_signal);
+    *signal = number;
     return 0;
 }
 
 int sm_command_check(const struct sm_oci_config *image, const sm_exec_config *config, sm_error *err)
 {
-    auto_strv argv = {0};
-    auto_strv env = {0};
-    struct sm_wire_exec exec;
-    return sm_command_describe(image, config, &argv, &env, &exec, err);
+    auto_command command = {0};
+    int signal;
+    int rc = sm_command_describe(image, config, &command, err);
+    return rc ? rc : sm_command_stop_signal(image, config, &signal, err);
 }
 
 bool sm_command_is_default(const sm_exec_config *c)
 {
-    return !c->argv && !c->entrypoint && !c->args && !c->env && !c->cwd && !c->user && !c->tty &&
-           !c->init && c->systemd == SM_SYSTEMD_AUTO && c->stdin_fd == SM_FD_NULL &&
-           c->timeout_ms <= 0;
+    return !c->argv && !c->entrypoint && !c->args && !c->env && !c->default_env && !c->unset_env &&
+           !c->unset_all_env && !c->cwd && !c->user && !c->tty && !c->init &&
+           c->systemd == SM_SYSTEMD_AUTO && c->stdin_fd == SM_FD_NULL && c->timeout_ms <= 0 &&
+           sm_process_is_default(c);
 }

@@ -9,6 +9,7 @@
 
 #include "image/image_config.h"
 #include "util/strv.h"
+#include "vm/process.h"
 #include "wire/wire.h"
 
 /* The argv and env that an exec of this image runs with, see sm_exec_config. Both must be empty;
@@ -18,9 +19,23 @@ int sm_command_argv(const struct sm_oci_config *image, const sm_exec_config *exe
 int sm_command_env(const struct sm_oci_config *image, const sm_exec_config *exec,
     struct sm_strv *env, sm_error *err);
 
-/* The whole message; it points into config, image, argv and env. */
+/* A command in all its parts; the message points into the others, into config and image. */
+struct sm_command {
+    struct sm_strv argv, env;
+    struct sm_process process;
+    struct sm_wire_exec wire;
+};
+
+/* *command must be all zero; what was put into it is the caller's even after a failure. */
 int sm_command_describe(const struct sm_oci_config *image, const sm_exec_config *config,
-    struct sm_strv *argv, struct sm_strv *env, struct sm_wire_exec *wire, sm_error *err);
+    struct sm_command *command, sm_error *err);
+void sm_command_clear(struct sm_command *command);
+
+#define auto_command __attribute__((cleanup(sm_command_clear))) struct sm_command
+
+/* What SM_SIGNAL_STOP means for it. */
+int sm_command_stop_signal(
+    const struct sm_oci_config *image, const sm_exec_config *config, int *signal, sm_error *err);
 
 /* Of this argv, which is not empty: see enum sm_systemd. */
 bool sm_command_is_systemd(const struct sm_strv *argv, const sm_exec_config *config);

@@ -26,6 +26,7 @@ struct sm_vm_network_config {
     const char *const *publish;           /* NULL: nothing */
     bool publish_exposed, no_found_ports; /* as in sm_vm_config */
     const char *door;                     /* path of the front door; NULL: there is none */
+    const char *const *dns, *const *dns_search, *const *dns_options; /* as in sm_vm_config */
 };
 
 enum sm_vm_from {

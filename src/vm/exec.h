@@ -4,6 +4,7 @@
 #define SM_VM_EXEC_H
 
 #include "vm/agent/exec.h"
+#include "vm/command.h"
 #include "vm/vm.h"
 
 /* As sm_exec_start of the public API. */
@@ -13,9 +14,10 @@ int sm_vm_exec(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error
 int sm_vm_exec_first(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err);
 
 /* The VM's own command, as it is asked for when the VM comes up: its process 1, or the service that
- * runs already. The request points into config, argv and env. */
-int sm_vm_describe_own(sm_vm *vm, const sm_exec_config *config, struct sm_strv *argv,
-    struct sm_strv *env, struct sm_exec_request *request, sm_error *err);
+ * runs already. The request points into config and *command, which is the caller's even after a
+ * failure. */
+int sm_vm_describe_own(sm_vm *vm, const sm_exec_config *config, struct sm_command *command,
+    struct sm_exec_request *request, sm_error *err);
 /* As sm_vm_take_command of the public API. */
 int sm_vm_take_own(sm_vm *vm, sm_exec **exec, sm_error *err);
 /* As sm_exec_close. */

@@ -39,7 +39,61 @@ static int check_unplugged(const struct sm_vm_network_config *config, sm_error *
     if (config->publish_exposed)
         return sm_error_set(err, SM_EINVAL,
             "the image's ports cannot be published without a network; leave out the network 'none'");
+    if (config->dns || config->dns_search || config->dns_options)
+        return sm_error_set(err, SM_EINVAL,
+            "names cannot be resolved without a network; leave out the network 'none'");
     return 0;
+}
+
+static int read_dns(struct sm_vm_resolver *r, const char *const *texts, sm_error *err)
+{
+    for (; texts && *texts; texts++) {
+        if (r->n_dns == SM_GUEST_NET_DNS)
+            return sm_error_set(err, SM_EINVAL,
+                "'%.100s' is one name server too many; a resolv.conf has at most %d", *texts,
+                SM_GUEST_NET_DNS);
+        if (!sm_ip_parse(*texts, &r->dns[r->n_dns]))
+            return sm_error_set(
+                err, SM_EINVAL, "'%.100s' is not the address of a name server", *texts);
+        r->n_dns++;
+    }
+    return 0;
+}
+
+static int read_words(
+    char words[SM_RESOLV_WORDS + 1], const char *const *texts, const char *what, sm_error *err)
+{
+    for (; *texts; texts++)
+        if (!sm_resolv_conf_add(words, *texts))
+            return sm_error_set(err, SM_EINVAL,
+                "'%.100s' is no %s, or one too many: all of them have %d characters at most",
+                *texts, what, SM_RESOLV_WORDS);
+    return 0;
+}
+
+/* Our name server speaks UDP alone, so a guest that insists on TCP would resolve nothing. */
+static bool insists_on_tcp(const char *const *options)
+{
+    while (*options && strcmp(*options, "use-vc") != 0)
+        options++;
+    return *options != NULL;
+}
+
+static int read_resolver(
+    struct sm_vm_resolver *r, const struct sm_vm_network_config *config, sm_error *err)
+{
+    const char *const *search = config->dns_search, *const *options = config->dns_options;
+    r->has_search = search && *search;
+    r->has_options = options && *options;
+    int rc = read_dns(r, config->dns, err);
+    if (!rc && r->has_search && (strcmp(search[0], ".") != 0 || search[1]))
+        rc = read_words(r->search, search, "search domain", err);
+    if (!rc && r->has_options && insists_on_tcp(options))
+        rc = sm_error_set(err, SM_EUNSUPPORTED,
+            "the option 'use-vc' is not possible: the guest's name server answers over UDP");
+    if (!rc && r->has_options)
+        rc = read_words(r->options, options, "option of a resolver", err);
+    return rc;
 }
 
 /* What a tap interface cannot enforce must not look as if it were. */
@@ -67,6 +121,8 @@ int sm_vm_network_init(struct sm_vm_network *network, const struct sm_vm_network
         rc = check_unplugged(config, err);
     for (const char *const *port = config->publish; port && *port && !rc; port++)
         rc = sm_port_spec_parse(*port, &(struct sm_port_spec){0}, err);
+    if (!rc)
+        rc = read_resolver(&network->resolver, config, err);
     if (!rc && config->egress)
         rc = sm_policy_parse(config->egress, strlen(config->egress), &network->policy, err);
     return rc ? rc : check_policy(network, err);
@@ -127,14 +183,23 @@ struct sm_card_addresses sm_vm_network_card(const struct sm_vm_network *network)
     return (struct sm_card_addresses){.v4 = net->v4.addr, .v6 = net->v6.addr};
 }
 
-/* What the guest's resolv.conf is to be: as at boot where the host asks for nothing else. */
-static void write_resolver(
-    struct sm_guest_net *net, const char *path, char text[SM_RESOLV_TEXT_MAX + 1])
+/* What the guest's resolv.conf is to be: as at boot where nobody asks for anything else. */
+static void write_resolver(const struct sm_vm_network *network, struct sm_guest_net *net,
+    char text[SM_RESOLV_TEXT_MAX + 1])
 {
-    struct sm_resolv_conf host = {.path = path};
+    const struct sm_vm_resolver *own = &network->resolver;
+    struct sm_resolv_conf host = {.path = network->resolv_conf};
     sm_resolv_conf_refresh(&host);
-    if (net->n_dns == 0)
+    if (own->n_dns > 0) {
+        memcpy(net->dns, own->dns, sizeof(net->dns));
+        net->n_dns = own->n_dns;
+    } else if (net->n_dns == 0) {
         sm_guest_net_resolvers(net, &host);
+    }
+    if (own->has_search)
+        memcpy(host.search, own->search, sizeof(host.search));
+    if (own->has_options)
+        memcpy(host.options, own->options, sizeof(host.options));
     sm_guest_net_resolv_text(net, &host, text);
 }
 
@@ -149,7 +214,7 @@ bool sm_vm_network_describe(struct sm_vm_network *network, struct sm_vm_network_
         *net = network->tap.net;
     else
         sm_guest_net_user(net);
-    write_resolver(net, network->resolv_conf, text->resolv_conf);
+    write_resolver(network, net, text->resolv_conf);
     bool told = strcmp(text->resolv_conf, SM_WIRE_RESOLV_CONF) != 0;
     if (!move && !told && !network->told)
         return false;

@@ -11,6 +11,7 @@
 #include "net/guest_net.h"
 #include "net/policy.h"
 #include "net/ports/found.h"
+#include "net/resolv_conf.h"
 #include "vm/config.h"
 #include "wire/wire.h"
 
@@ -18,10 +19,19 @@ struct sm_snapshot; /* snapshot/snapshot.h */
 
 enum sm_network_mode { SM_NETWORK_USER, SM_NETWORK_NONE, SM_NETWORK_TAP };
 
+/* What the guest's resolv.conf has instead of the host's. */
+struct sm_vm_resolver {
+    size_t n_dns;
+    struct sm_ip dns[SM_GUEST_NET_DNS];
+    bool has_search, has_options; /* these are said: */
+    char search[SM_RESOLV_WORDS + 1], options[SM_RESOLV_WORDS + 1];
+};
+
 /* Lives as long as the engine, which has its policy and tells its events. */
 struct sm_vm_network {
     enum sm_network_mode mode;
     const char *resolv_conf; /* the host's */
+    struct sm_vm_resolver resolver;
     struct sm_tap_spec tap;
     bool moved; /* the guest's card is set up for another network than the user-mode one */
     bool told;  /* its resolv.conf is another than that of a boot */

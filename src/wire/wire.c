@@ -93,6 +93,7 @@ static const struct field process_fields[] = {
     F_LIST(process, groups),
     F_LIST(process, sysctls),
     F_LIST(process, tmpfs),
+    F_LIST(process, hosts),
 };
 static const struct field attach_fields[] = {F_U32(attach, pid)};
 static const struct field started_fields[] = {F_U32(started, pid)};

@@ -215,6 +215,7 @@ struct sm_wire_pong {
 #define SM_WIRE_PROCESS_GROUPS       0x010u
 #define SM_WIRE_PROCESS_SYSCTLS      0x020u
 #define SM_WIRE_PROCESS_TMPFS        0x040u
+#define SM_WIRE_PROCESS_HOSTS        0x400u
 /* These say all by themselves. */
 #define SM_WIRE_PROCESS_NO_NEW_PRIVS 0x080u
 #define SM_WIRE_PROCESS_READ_ONLY    0x100u /* its / */
@@ -232,7 +233,8 @@ struct sm_wire_process {
     struct sm_wire_bytes limits; /* records, see sm_wire_limit_get */
     struct sm_wire_list groups;  /* names or gids, beside those that the user has */
     struct sm_wire_list sysctls; /* "a.b.c=value", for the whole guest */
-    struct sm_wire_list tmpfs;   /* "DIR[:OPTION,...]": mounted for the command; DIR is made */
+    struct sm_wire_list tmpfs;   /* "FLAGS:DIR:DATA" of mount(2): DIR is made, if it is not there */
+    struct sm_wire_list hosts;   /* lines that /etc/hosts gets in front of what it has */
 };
 
 #define SM_WIRE_LIMIT_SIZE 20u

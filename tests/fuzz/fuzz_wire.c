@@ -37,6 +37,7 @@ static void check(const struct sm_wire_frame *f)
         check_list(&m.exec.process.groups);
         check_list(&m.exec.process.sysctls);
         check_list(&m.exec.process.tmpfs);
+        check_list(&m.exec.process.hosts);
         for (uint32_t i = 0; sm_wire_limit_get(&m.exec.process, i, &l); i++)
             ;
     }

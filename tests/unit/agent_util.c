@@ -182,7 +182,8 @@ static pid_t start(int (*fn)(void *arg), void *arg)
     return clone_child(&child);
 }
 
-pid_t container_first(int (*fn)(void *arg), void *arg, const char **what)
+pid_t container_first(
+    int (*fn)(void *arg), void *arg, const struct sm_wire_process *asked, const char **what)
 {
     *what = "first";
     taken = true;

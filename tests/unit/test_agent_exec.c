@@ -794,6 +794,88 @@ static void unknown_users(void **state)
     }
 }
 
+/* ---- attributes --------------------------------------------------------------------------- */
+
+/* As crun gives them; recorded from podman 4.3.1. */
+static void attributes_are_what_was_asked_for(void **state)
+{
+    static const char groups[] = "wheel\000777";
+    static uint8_t limits[2 * SM_WIRE_LIMIT_SIZE];
+    sm_wire_limit_store(limits, &(struct sm_wire_limit){.resource = 7, .soft = 100, .hard = 200});
+    sm_wire_limit_store(limits + SM_WIRE_LIMIT_SIZE,
+        &(struct sm_wire_limit){.resource = 6, .soft = 50, .hard = 60});
+    static const struct {
+        const char *user;
+        struct sm_wire_process process;
+        const char *script, *want;
+    } cases[] = {
+#define SHOW_CAPS "grep Cap /proc/self/status | cut -f2 | cut -c8-"
+        {"", {.flags = SM_WIRE_PROCESS_CAPABILITIES, .bounding = 0x800405fb}, SHOW_CAPS,
+            "000000000\n0800405fb\n0800405fb\n0800405fb\n000000000\n"},
+        {"app", {.flags = SM_WIRE_PROCESS_CAPABILITIES, .bounding = 0x800405fb}, SHOW_CAPS,
+            "000000000\n000000000\n000000000\n0800405fb\n000000000\n"},
+        {"app", {.flags = SM_WIRE_PROCESS_CAPABILITIES, .bounding = 0x800425fb, .ambient = 0x2000},
+            SHOW_CAPS, "000002000\n000002000\n000002000\n0800425fb\n000002000\n"},
+        {"", {.flags = SM_WIRE_PROCESS_CAPABILITIES, .bounding = 0x800425fb, .ambient = 0x2000},
+            SHOW_CAPS, "000000000\n0800425fb\n0800425fb\n0800425fb\n000000000\n"},
+        {"", {.flags = SM_WIRE_PROCESS_CAPABILITIES}, SHOW_CAPS,
+            "000000000\n000000000\n000000000\n000000000\n000000000\n"},
+        {"app",
+            {.flags = SM_WIRE_PROCESS_UMASK | SM_WIRE_PROCESS_NO_NEW_PRIVS |
+                      SM_WIRE_PROCESS_LIMITS | SM_WIRE_PROCESS_OOM_SCORE | SM_WIRE_PROCESS_GROUPS,
+                .umask = 027,
+                .oom_score_adj = 321,
+                .limits = {limits, sizeof(limits)},
+                .groups = {.data = groups, .bytes = sizeof(groups), .count = 2}},
+            "umask; grep NoNewPrivs /proc/self/status; ulimit -Sn; ulimit -Hn; ulimit -Hu; cat "
+            "/proc/self/oom_score_adj; id -G",
+            "0027\nNoNewPrivs:\t1\n100\n200\n60\n321\n1001 10 50 777\n"},
+        {"app", {0}, "umask; grep NoNewPrivs /proc/self/status; cat /proc/self/oom_score_adj",
+            "0022\nNoNewPrivs:\t0\n0\n"},
+    };
+    if (getuid() != 0)
+        skip();
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct run r = {
+            .exec = {.argv = {.strv = (const char *const[]){"bash", "-c", cases[i].script, NULL}},
+                .user = cases[i].user,
+                .process = cases[i].process}};
+        run(*state, &r);
+        assert_string_equal(r.out, cases[i].want);
+        run_free(&r);
+    }
+}
+
+static void attributes_that_cannot_be_are_refused(void **state)
+{
+    static const struct {
+        const char *list;
+        uint32_t flag;
+        enum sm_wire_error_kind kind;
+    } cases[] = {
+        {"kernel.no_such_setting=1", SM_WIRE_PROCESS_SYSCTLS, SM_WIRE_E_BAD_VALUE},
+        {"kernel/../../../tmp/sm-agent-sysctl=1", SM_WIRE_PROCESS_SYSCTLS, SM_WIRE_E_BAD_VALUE},
+        {"/tmp/x=1", SM_WIRE_PROCESS_SYSCTLS, SM_WIRE_E_BAD_VALUE},
+        {"kernel", SM_WIRE_PROCESS_SYSCTLS, SM_WIRE_E_BAD_VALUE},
+        {"no-such-group", SM_WIRE_PROCESS_GROUPS, SM_WIRE_E_NO_USER},
+        {"-1", SM_WIRE_PROCESS_GROUPS, SM_WIRE_E_NO_USER},
+        {"6", SM_WIRE_PROCESS_TMPFS, SM_WIRE_E_BAD_VALUE},
+        {"6:/proc/no-such:mode=1777", SM_WIRE_PROCESS_TMPFS, SM_WIRE_E_BAD_VALUE},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct sm_wire_list list = {
+            .data = cases[i].list, .bytes = (uint32_t)strlen(cases[i].list) + 1, .count = 1};
+        struct sm_wire_exec exec = {.argv = ARGV("true"), .process = {.flags = cases[i].flag}};
+        if (cases[i].flag == SM_WIRE_PROCESS_SYSCTLS)
+            exec.process.sysctls = list;
+        else if (cases[i].flag == SM_WIRE_PROCESS_GROUPS)
+            exec.process.groups = list;
+        else
+            exec.process.tmpfs = list;
+        refused(*state, &exec, cases[i].kind);
+    }
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, agent_setup, agent_teardown)
@@ -833,6 +915,8 @@ int main(void)
         TEST(users),
         TEST(streams_can_be_opened_by_their_user),
         TEST(unknown_users),
+        TEST(attributes_are_what_was_asked_for),
+        TEST(attributes_that_cannot_be_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -118,6 +118,17 @@ static void test_env(void **state)
         0);
     assert_list(&env, LIST("A=1", "B=two", "C=4=5", "BB=3"));
     sm_strv_clear(&env);
+    const sm_exec_config unset = {.default_env = LIST("A=0", "D=1", "DD=2"),
+        .unset_env = LIST("B", "D", "", "nosuch"),
+        .env = LIST("B=mine")};
+    assert_int_equal(sm_command_env(&c, &unset, &env, NULL), 0);
+    assert_list(&env, LIST("A=1", "DD=2", "B=mine"));
+    sm_strv_clear(&env);
+    const sm_exec_config bare = {
+        .default_env = LIST("D=1"), .unset_all_env = true, .env = LIST("E=1")};
+    assert_int_equal(sm_command_env(&c, &bare, &env, NULL), 0);
+    assert_list(&env, LIST("E=1"));
+    sm_strv_clear(&env);
     assert_int_equal(
         sm_command_env(&c, &(sm_exec_config){.env = LIST("novalue")}, &env, NULL), -SM_EINVAL);
     assert_int_equal(

@@ -37,6 +37,56 @@ static void no_ports_without_a_network(void **state)
         try(&(struct sm_vm_network_config){.publish = ports, .publish_exposed = true}, &err), 0);
 }
 
+static void a_resolver_is_what_was_asked_for(void **state)
+{
+    static const struct {
+        struct sm_vm_network_config config;
+        const char *want; /* the text; or of a refusal, after a '!', part of the sentence */
+    } cases[] = {
+        {{0}, "search corp.test\nnameserver 10.0.2.3\noptions edns0 ndots:3\n"},
+        {{.dns = (const char *const[]){"1.1.1.1", "2001:db8::1", NULL}},
+            "search corp.test\nnameserver 1.1.1.1\nnameserver 2001:db8::1\noptions edns0 ndots:3\n"},
+        {{.dns_search = (const char *const[]){"a.test", "b.test", NULL},
+             .dns_options = (const char *const[]){"timeout:1", "rotate", NULL}},
+            "search a.test b.test\nnameserver 10.0.2.3\noptions edns0 timeout:1 rotate\n"},
+        {{.dns_search = (const char *const[]){".", NULL}},
+            "nameserver 10.0.2.3\noptions edns0 ndots:3\n"},
+        {{.plug = "tap:t,dns=9.9.9.9", .dns = (const char *const[]){"1.1.1.1", NULL}},
+            "search corp.test\nnameserver 1.1.1.1\noptions edns0 ndots:3\n"},
+        {{.dns = (const char *const[]){"1.1.1", NULL}}, "!'1.1.1' is not the address"},
+        {{.dns = (const char *const[]){"1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4", NULL}},
+            "!'1.1.1.4' is one name server too many"},
+        {{.dns_search = (const char *const[]){"a b", NULL}}, "!'a b' is no search domain"},
+        {{.dns_search = (const char *const[]){"a\nb", NULL}}, "!is no search domain"},
+        {{.dns_search = (const char *const[]){"", NULL}}, "!'' is no search domain"},
+        {{.dns_options = (const char *const[]){"use-vc", NULL}}, "!'use-vc' is not possible"},
+        {{.plug = "none", .dns = (const char *const[]){"1.1.1.1", NULL}}, "!without a network"},
+    };
+    char path[] = "/tmp/sm-resolv-XXXXXX";
+    int fd = mkstemp(path);
+    static const char host[] = "nameserver 192.0.2.1\nsearch corp.test\noptions ndots:3\n";
+    assert_int_equal(write(fd, host, sizeof(host) - 1), sizeof(host) - 1);
+    close(fd);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct sm_vm_network network;
+        struct sm_vm_network_text text;
+        struct sm_wire_set_network m;
+        sm_error err;
+        int rc = sm_vm_network_init(&network, &cases[i].config, &(struct sm_vm_events){0}, &err);
+        network.resolv_conf = path;
+        if (cases[i].want[0] == '!') {
+            assert_int_not_equal(rc, 0);
+            assert_non_null(strstr(err.message, cases[i].want + 1));
+        } else {
+            assert_int_equal(rc, 0);
+            assert_true(sm_vm_network_describe(&network, &text, &m));
+            assert_string_equal(m.resolv_conf, cases[i].want);
+        }
+        sm_vm_network_clear(&network);
+    }
+    unlink(path);
+}
+
 /* A guest is told of its resolv.conf where it is not that of a boot, and where it was told before;
  * of its card only where it comes to another network. */
 static void a_guest_is_told_what_it_does_not_know(void **state)
@@ -91,6 +141,7 @@ static void a_guest_is_told_what_it_does_not_know(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(no_ports_without_a_network),
+        cmocka_unit_test(a_resolver_is_what_was_asked_for),
         cmocka_unit_test(a_guest_is_told_what_it_does_not_know)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,7 +45,8 @@ static const void *const examples[] = {
             .limits = {some_bytes, 2 * SM_WIRE_LIMIT_SIZE},
             .groups = {.data = "staff\0007", .bytes = 8, .count = 2},
             .sysctls = {.data = "a.b=c", .bytes = 6, .count = 1},
-            .tmpfs = {.data = "/t", .bytes = 3, .count = 1}}},
+            .tmpfs = {.data = "/t", .bytes = 3, .count = 1},
+            .hosts = {.data = "::1\th", .bytes = 6, .count = 1}}},
     [SM_WIRE_ATTACH] = &(const struct sm_wire_attach){10},
     [SM_WIRE_WRITE_FILE] = &(const struct sm_wire_write_file){"/a/b", 0644, 11, 12, 13},
     [SM_WIRE_READ_FILE] = &(const struct sm_wire_read_file){"/a/c", 14},
@@ -142,6 +143,7 @@ static void attributes_of_the_process_come_back(void **state)
     assert_string_equal(m.process.groups.data, "staff");
     assert_string_equal(m.process.sysctls.data, "a.b=c");
     assert_string_equal(m.process.tmpfs.data, "/t");
+    assert_string_equal(m.process.hosts.data, "::1\th");
 }
 
 static void limits_are_records(void **state)

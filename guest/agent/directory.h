@@ -1,0 +1,9 @@
+/* `mkdir -p`. */
+#ifndef SM_AGENT_DIRECTORY_H
+#define SM_AGENT_DIRECTORY_H
+
+/* Makes the directory of this absolute path and what is missing above it, mode 0755. 0, or -1 and
+ * errno. */
+int directory_make(const char *path);
+
+#endif

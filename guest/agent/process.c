@@ -1,0 +1,310 @@
+/*
+ * What a command's process is beside its user: capabilities, limits, what it may become.
+ *
+ * Where nothing is said it costs the start of a VM's own command nothing: process 1 has dropped
+ * what podman drops while it was parked. What is asked for within that is dropped by the child;
+ * what goes beyond it must come from a process that dropped nothing (container.h). A command that
+ * joins comes from the agent, which has everything, and drops by itself.
+ *
+ * As crun does it: root has what its bounding set has, for execve gives it that; another user has
+ * what was added for it by name, as ambient capabilities, and else none.
+ *
+ * System calls are made directly: a libc's think of threads, and here memory is shared with them.
+ */
+#include "process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "directory.h"
+
+#define SYSCTLS   "/proc/sys/"
+#define HOSTS_MAX 8192 /* bytes of /etc/hosts when it has got lines in front */
+
+#define BIT(cap) (1ull << (cap))
+
+/* podman's default_capabilities. */
+#define DEFAULT_BOUNDING                                                                           \
+    (BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_FOWNER) | BIT(CAP_FSETID) | BIT(CAP_KILL) |  \
+        BIT(CAP_NET_BIND_SERVICE) | BIT(CAP_SETFCAP) | BIT(CAP_SETGID) | BIT(CAP_SETPCAP) |        \
+        BIT(CAP_SETUID) | BIT(CAP_SYS_CHROOT))
+
+/* ---- capabilities ------------------------------------------------------------------------- */
+
+/* Drops from the bounding set what `from` has and `to` has not. */
+static int bound(uint64_t from, uint64_t to)
+{
+    for (unsigned long cap = 0; cap < 64; cap++) {
+        if (!(from & ~to & BIT(cap)))
+            continue;
+        if (syscall(SYS_prctl, PR_CAPBSET_DROP, cap, 0, 0, 0) != 0)
+            /* The kernel knows no more; or we are somebody (in tests) who has nothing to drop. */
+            return errno == EINVAL || (errno == EPERM && geteuid() != 0) ? 0 : -1;
+    }
+    return 0;
+}
+
+int process_bound(void)
+{
+    return bound(UINT64_MAX, DEFAULT_BOUNDING);
+}
+
+bool process_exceeds(const struct sm_wire_process *p)
+{
+    return (p->flags & SM_WIRE_PROCESS_PRIVILEGED) ||
+           ((p->flags & SM_WIRE_PROCESS_CAPABILITIES) && (p->bounding & ~DEFAULT_BOUNDING) != 0);
+}
+
+/* A user that is not root keeps nothing over execve but what is ambient, and that must be permitted
+ * and inheritable. */
+static int be_ambient(uint64_t set)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    for (unsigned i = 0; i < 2; i++) {
+        uint32_t half = (uint32_t)(set >> (32 * i));
+        data[i] = (struct __user_cap_data_struct){half, half, half};
+    }
+    if (syscall(SYS_capset, &header, data) != 0)
+        return -1;
+    for (unsigned long cap = 0; cap < 64; cap++)
+        if ((set & BIT(cap)) &&
+            syscall(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) != 0)
+            return -1;
+    return 0;
+}
+
+/* What the kernel has; the host may ask for all that there are. */
+static uint64_t known(uint64_t set)
+{
+    uint64_t kept = 0;
+    for (unsigned long cap = 0; cap < 64; cap++) {
+        if (!(set & BIT(cap)))
+            continue;
+        if (syscall(SYS_prctl, PR_CAPBSET_READ, cap, 0, 0, 0) == 1)
+            kept |= BIT(cap);
+    }
+    return kept;
+}
+
+/* ---- the user ----------------------------------------------------------------------------- */
+
+/* The agent itself is root in root's group alone. */
+static int become_user(const struct user *u)
+{
+    if (u->uid == 0 && u->gid == 0 && u->n_groups == 1)
+        return 0;
+    return syscall(SYS_setgroups, u->n_groups, u->groups) != 0 ||
+                   syscall(SYS_setgid, u->gid) != 0 || syscall(SYS_setuid, u->uid) != 0
+               ? -1
+               : 0;
+}
+
+static int become_user_with(
+    const struct sm_wire_process *p, const struct user *u, uint64_t bounding)
+{
+    uint64_t ambient = u->uid != 0 ? known(p->ambient & p->bounding) : 0;
+    if (bound(bounding, p->bounding) != 0)
+        return -1;
+    if (ambient != 0 && syscall(SYS_prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0)
+        return -1;
+    if (become_user(u) != 0)
+        return -1;
+    return ambient != 0 ? be_ambient(ambient) : 0;
+}
+
+/* ---- what is not about the process alone ---------------------------------------------------- */
+
+static int fail(struct process_failure *failure, const char *what, const char *which)
+{
+    failure->what = what;
+    failure->which = which;
+    return -1;
+}
+
+/* "a.b.c" or "a/b/c" as a path; where the first separator is a slash, dots are part of names. */
+static bool sysctl_path(const char *name, size_t len, char *path, size_t size)
+{
+    bool dots =
+        memchr(name, '/', len) == NULL ||
+        (memchr(name, '.', len) && (char *)memchr(name, '.', len) < (char *)memchr(name, '/', len));
+    if (len == 0 || len >= size || name[0] == '/' || name[0] == '.')
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        char c = name[i];
+        path[i] = !dots ? c : c == '.' ? '/' : c == '/' ? '.' : c;
+    }
+    path[len] = 0;
+    return strstr(path, "..") == NULL;
+}
+
+static int set_sysctl(const char *setting)
+{
+    char path[sizeof(SYSCTLS) + 256] = SYSCTLS;
+    const char *value = strchr(setting, '=');
+    errno = EINVAL;
+    if (!value || !sysctl_path(setting, (size_t)(value - setting), path + strlen(SYSCTLS), 256))
+        return -1;
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    size_t len = strlen(++value);
+    ssize_t n = write(fd, value, len);
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return n == (ssize_t)len ? 0 : -1;
+}
+
+static int set_sysctls(const struct sm_wire_process *p, struct process_failure *failure)
+{
+    uint32_t cursor = 0;
+    for (const char *setting; sm_wire_list_next(&p->sysctls, &cursor, &setting);) {
+        if (set_sysctl(setting) == 0)
+            continue;
+        return fail(failure,
+            errno == ENOENT ? "the guest kernel has no such setting: sysctl "
+                            : "cannot set sysctl ",
+            setting);
+    }
+    return 0;
+}
+
+/* "FLAGS:DIR:DATA" */
+static int mount_tmpfs(const char *text)
+{
+    char where[SM_WIRE_MAX_PATH + 1];
+    unsigned long flags = 0;
+    for (; *text >= '0' && *text <= '9'; text++)
+        flags = flags * 10 + (unsigned long)(*text - '0');
+    const char *dir = *text ? text + 1 : text, *data = strchr(dir, ':');
+    size_t len = data ? (size_t)(data - dir) : 0;
+    errno = EINVAL;
+    if (len == 0 || len >= sizeof(where))
+        return -1;
+    memcpy(where, dir, len);
+    where[len] = 0;
+    if (directory_make(where) != 0)
+        return -1;
+    return mount("tmpfs", where, "tmpfs", flags, data + 1);
+}
+
+/* All of it but what is mounted below. */
+static int seal_root(void)
+{
+    return mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL);
+}
+
+static int set_mounts(const struct sm_wire_process *p, struct process_failure *failure)
+{
+    uint32_t cursor = 0;
+    for (const char *text; sm_wire_list_next(&p->tmpfs, &cursor, &text);)
+        if (mount_tmpfs(text) != 0)
+            return fail(failure, "cannot mount a tmpfs: ", text);
+    if ((p->flags & SM_WIRE_PROCESS_READ_ONLY) && seal_root() != 0)
+        return fail(failure, "cannot make / read-only for ", NULL);
+    return 0;
+}
+
+/* Of two lines for a name the first counts. */
+static int add_hosts(const struct sm_wire_list *lines)
+{
+    char text[HOSTS_MAX];
+    size_t len = 0;
+    uint32_t cursor = 0;
+    errno = EFBIG;
+    for (const char *line; sm_wire_list_next(lines, &cursor, &line);) {
+        size_t n = strlen(line);
+        if (n + 1 > sizeof(text) - len)
+            return -1;
+        memcpy(text + len, line, n);
+        len += n;
+        text[len++] = '\n';
+    }
+    int fd = open("/etc/hosts", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return -1;
+    ssize_t old = pread(fd, text + len, sizeof(text) - len, 0);
+    size_t all = len + (old > 0 ? (size_t)old : 0);
+    ssize_t put = -1;
+    if (all == sizeof(text))
+        errno = EFBIG;
+    else if (old >= 0)
+        put = pwrite(fd, text, all, 0);
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return put == (ssize_t)all ? 0 : -1;
+}
+
+static int set_oom_score(int32_t score)
+{
+    char text[12], *end = text + sizeof(text), *s = end;
+    uint32_t v = score < 0 ? -(uint32_t)score : (uint32_t)score;
+    do
+        *--s = (char)('0' + v % 10);
+    while ((v /= 10) > 0);
+    if (score < 0)
+        *--s = '-';
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t n = write(fd, s, (size_t)(end - s));
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return n == end - s ? 0 : -1;
+}
+
+int process_prepare(const struct sm_wire_process *p, struct process_failure *failure)
+{
+    if (p->flags == 0)
+        return 0;
+    if (p->hosts.count > 0 && add_hosts(&p->hosts) != 0)
+        return fail(failure, "cannot add lines to /etc/hosts for ", NULL);
+    if (set_sysctls(p, failure) != 0 || set_mounts(p, failure) != 0)
+        return -1;
+    if ((p->flags & SM_WIRE_PROCESS_OOM_SCORE) && set_oom_score(p->oom_score_adj) != 0)
+        return fail(failure, "cannot set the OOM score of ", NULL);
+    return 0;
+}
+
+/* ---- the process itself --------------------------------------------------------------------- */
+
+static int set_limits(const struct sm_wire_process *p)
+{
+    struct sm_wire_limit l;
+    for (uint32_t i = 0; sm_wire_limit_get(p, i, &l); i++) {
+        struct rlimit limit = {.rlim_cur = l.soft, .rlim_max = l.hard};
+        if (prlimit(0, (int)l.resource, &limit, NULL) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+int process_become(const struct sm_wire_process *p, const struct user *u, bool bounded,
+    struct process_failure *failure)
+{
+    static const struct sm_wire_process usual = {.bounding = DEFAULT_BOUNDING};
+    if (set_limits(p) != 0)
+        return fail(failure, "cannot set limits of ", NULL);
+    if (become_user_with(p->flags & SM_WIRE_PROCESS_CAPABILITIES ? p : &usual, u,
+            bounded ? DEFAULT_BOUNDING : UINT64_MAX) != 0)
+        return fail(failure, "cannot change user for ", NULL);
+    if (p->flags & SM_WIRE_PROCESS_UMASK)
+        umask((mode_t)p->umask);
+    if ((p->flags & SM_WIRE_PROCESS_NO_NEW_PRIVS) &&
+        syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+        return fail(failure, "cannot take new privileges from ", NULL);
+    return 0;
+}
