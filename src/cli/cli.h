@@ -20,7 +20,9 @@ enum {
 struct cli_option {
     int id;           /* the short option's letter, or a value above 255 where there is none */
     const char *name; /* of the long option; NULL: there is none */
-    const char *arg;  /* what its argument is called; NULL: it takes none */
+    /* what its argument is called; NULL: it takes none but "=true" and "=false", and with that is
+     * not there; "=BOOL": it may have one */
+    const char *arg;
     const char *help; /* NULL: accepted, but not listed */
 };
 
@@ -30,6 +32,7 @@ struct cli_command {
     const char *summary;              /* one line */
     const char *notes;                /* more lines for the help of the command; NULL: none */
     const struct cli_option *options; /* the last has id 0; NULL: none */
+    const struct cli_option *also;    /* more of them; NULL: none */
     int (*run)(const struct cli_command *self, int argc, char **argv);
     const struct cli_command *const *commands; /* of a group, NULL at the end; then run is NULL */
 };

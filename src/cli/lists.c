@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
+#include "util/bytes.h"
 #include "util/cleanup.h"
 
 _Noreturn void cli_no_memory(void)
@@ -20,6 +22,20 @@ void cli_list_add(struct sm_strv *list, const char *text)
 {
     if (!sm_strv_add(list, text))
         cli_no_memory();
+}
+
+void cli_list_add_words(struct sm_strv *list, const char *text)
+{
+    for (;; text++) {
+        size_t len = strcspn(text, ",");
+        auto_free char *word = strndup(text, len);
+        if (!word)
+            cli_no_memory();
+        cli_list_add(list, word);
+        text += len;
+        if (!*text)
+            return;
+    }
 }
 
 bool cli_env_add(struct sm_strv *env, const char *text)
@@ -83,4 +99,19 @@ int cli_env_add_file(struct sm_strv *env, const char *path)
     if (ferror(file))
         return cli_fail("cannot read the environment file '%s': %s", path, strerror(errno));
     return CLI_EXIT_OK;
+}
+
+void cli_env_add_all(struct sm_strv *env)
+{
+    for (char **pair = environ; *pair; pair++)
+        if (strchr(*pair, '=') && **pair != '=')
+            cli_list_add(env, *pair);
+}
+
+void cli_env_add_proxies(struct sm_strv *env)
+{
+    static const char *const names[] = {"http_proxy", "https_proxy", "ftp_proxy", "no_proxy",
+        "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY"};
+    for (size_t i = 0; i < SM_ARRAY_LEN(names); i++)
+        cli_env_add(env, names[i]);
 }

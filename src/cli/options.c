@@ -5,9 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/lists.h"
 #include "cli/values.h"
 
-#define MAX_OPTIONS 48
+#define MAX_OPTIONS 192
 #define HELP_ID     0x7fff
 
 /* Whether an argument such as "--name" or "--name=value" has the whole name. */
@@ -18,69 +19,125 @@ static bool is_whole(const char *arg, const char *name)
            (arg[2 + n] == '\0' || arg[2 + n] == '=');
 }
 
-int cli_next_option(const struct cli_command *command, int argc, char **argv)
+/* What getopt wants to know of them. */
+struct tables {
+    struct option longs[MAX_OPTIONS + 2];
+    char shorts[2 * MAX_OPTIONS + 4];
+    size_t n_longs, n_shorts;
+    bool own_h;
+};
+
+static void add_table(struct tables *t, const struct cli_option *o)
 {
-    struct option longs[MAX_OPTIONS + 2] = {0};
-    char shorts[2 * MAX_OPTIONS + 3] = "+:";
-    size_t n = 0, s = 2;
-    bool own_h = false;
-    for (const struct cli_option *o = command->options; o && o->id && n < MAX_OPTIONS; o++) {
+    for (; o && o->id && t->n_longs < MAX_OPTIONS; o++) {
+        bool must = o->arg && *o->arg != '=';
         if (o->name)
-            longs[n++] = (struct option){
+            t->longs[t->n_longs++] = (struct option){
                 .name = o->name,
-                .has_arg = o->arg ? required_argument : no_argument,
+                .has_arg = must ? required_argument : optional_argument,
                 .val = o->id,
             };
-        own_h = own_h || o->id == 'h';
+        t->own_h = t->own_h || o->id == 'h';
         if (o->id < 256) {
-            shorts[s++] = (char)o->id;
-            if (o->arg)
-                shorts[s++] = ':';
+            t->shorts[t->n_shorts++] = (char)o->id;
+            if (must)
+                t->shorts[t->n_shorts++] = ':';
         }
     }
-    longs[n] = (struct option){.name = "help", .val = HELP_ID};
-    if (!own_h)
-        shorts[s++] = 'h';
+}
 
+static void add_tables(struct tables *t, const struct cli_command *command)
+{
+    *t = (struct tables){.shorts = "+:", .n_shorts = 2};
+    add_table(t, command->options);
+    add_table(t, command->also);
+    t->longs[t->n_longs] = (struct option){.name = "help", .val = HELP_ID};
+    if (!t->own_h)
+        t->shorts[t->n_shorts++] = 'h';
+}
+
+static const struct cli_option *find(const struct cli_command *command, int id)
+{
+    const struct cli_option *tables[] = {command->options, command->also};
+    for (size_t i = 0; i < 2; i++)
+        for (const struct cli_option *o = tables[i]; o && o->id; o++)
+            if (o->id == id)
+                return o;
+    return NULL;
+}
+
+/* "--flag=true" is the flag, "--flag=false" is nothing. */
+static bool is_boolean(const char *text, bool *value)
+{
+    *value = strcmp(text, "true") == 0 || strcmp(text, "1") == 0;
+    return *value || strcmp(text, "false") == 0 || strcmp(text, "0") == 0;
+}
+
+static int refuse(const struct cli_command *command, const char *arg, int id)
+{
+    bool is_long = strncmp(arg, "--", 2) == 0;
+    if (id == ':')
+        cli_fail_usage(command, "option '%s' needs a value", arg);
+    else if (optopt && is_long)
+        cli_fail_usage(command, "option '%s' takes no value", arg);
+    else if (optopt)
+        cli_fail_usage(command, "unknown option '-%c'", optopt);
+    else
+        cli_fail_usage(command, "unknown option '%s'", arg);
+    return CLI_OPTIONS_ERROR;
+}
+
+/* One option, whatever it is; *off: it was said that it is not. */
+static int next(const struct cli_command *command, int argc, char **argv, bool *off)
+{
+    struct tables t;
+    add_tables(&t, command);
     opterr = 0;
+    *off = false;
     int at = optind ? optind : 1;
     int which = -1;
-    int id = getopt_long(argc, argv, shorts, longs, &which);
+    int id = getopt_long(argc, argv, t.shorts, t.longs, &which);
     /* getopt takes abbreviations, which the next option of ours would make ambiguous. */
-    if (which >= 0 && !is_whole(argv[at], longs[which].name)) {
+    if (which >= 0 && !is_whole(argv[at], t.longs[which].name)) {
         cli_fail_usage(command, "unknown option '%s'", argv[at]);
         return CLI_OPTIONS_ERROR;
     }
-    if (id == 'h' && !own_h)
+    if (id == 'h' && !t.own_h)
         id = HELP_ID;
-    switch (id) {
-    case -1:
-        return CLI_OPTIONS_END;
-    case HELP_ID:
-        cli_print_help(command);
-        return CLI_OPTIONS_HELP;
-    case ':':
-        cli_fail_usage(command, "option '%s' needs a value", argv[optind - 1]);
+    if (id == ':')
+        return refuse(command, argv[optind - 1], id);
+    if (id == '?')
+        return refuse(command, argv[at], id);
+    const struct cli_option *o = find(command, id);
+    bool on = true, may = o && o->arg && *o->arg == '=';
+    if (o && optarg && (!o->arg || may) && !is_boolean(optarg, &on)) {
+        cli_fail_usage(
+            command, "option '%s' takes no value%s", argv[at], may ? " but true and false" : "");
         return CLI_OPTIONS_ERROR;
-    case '?':
-        if (optopt && strncmp(argv[at], "--", 2) == 0)
-            cli_fail_usage(command, "option '%s' takes no value", argv[at]);
-        else if (optopt)
-            cli_fail_usage(command, "unknown option '-%c'", optopt);
-        else
-            cli_fail_usage(command, "unknown option '%s'", argv[at]);
-        return CLI_OPTIONS_ERROR;
-    default:
-        return id;
     }
+    if (may && optarg) {
+        static char words[][sizeof("false")] = {"false", "true"};
+        optarg = words[on];
+    }
+    *off = o && !o->arg && !on;
+    return id;
+}
+
+int cli_next_option(const struct cli_command *command, int argc, char **argv)
+{
+    bool off;
+    int id;
+    do
+        id = next(command, argc, argv, &off);
+    while (off);
+    if (id == HELP_ID)
+        cli_print_help(command);
+    return id == -1 ? CLI_OPTIONS_END : id == HELP_ID ? CLI_OPTIONS_HELP : id;
 }
 
 static const char *name_of(const struct cli_command *command, int id)
 {
-    const struct cli_option *o = command->options;
-    while (o->id && o->id != id)
-        o++;
-    return o->name;
+    return find(command, id)->name;
 }
 
 bool cli_take_setting(const struct cli_command *command, const struct cli_setting *table, int id,
@@ -99,6 +156,12 @@ bool cli_take_setting(const struct cli_command *command, const struct cli_settin
         break;
     case CLI_FLAG:
         *(bool *)field = true;
+        break;
+    case CLI_LIST:
+        cli_list_add(field, optarg);
+        break;
+    case CLI_WORDS:
+        cli_list_add_words(field, optarg);
         break;
     case CLI_TIME:
         if (!cli_parse_duration_ms(optarg, field))
@@ -140,13 +203,17 @@ void cli_print_help(const struct cli_command *command)
             if (!o->help)
                 continue;
             char left[64];
-            snprintf(left, sizeof(left), "%c%c%s%s%s%s%s", o->id < 256 ? '-' : ' ',
+            bool may = o->arg && *o->arg == '=';
+            snprintf(left, sizeof(left), "%c%c%s%s%s%s%s%s", o->id < 256 ? '-' : ' ',
                 o->id < 256 ? o->id : ' ',
                 o->id < 256 && o->name ? ", "
                 : o->name              ? "  "
                                        : "",
-                o->name ? "--" : "", o->name ? o->name : "", o->arg ? " " : "",
-                o->arg ? o->arg : "");
+                o->name ? "--" : "", o->name ? o->name : "",
+                may      ? "["
+                : o->arg ? " "
+                         : "",
+                o->arg ? o->arg : "", may ? "]" : "");
             printf("  %-26s %s\n", left, o->help);
         }
     }

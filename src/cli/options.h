@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "cli/cli.h"
+#include "util/strv.h"
 
 /* What cli_next_option returns beside an option's id. */
 enum {
@@ -29,10 +30,12 @@ static inline int cli_options_exit(int result)
  *     CLI_SETS_TEXT  const char *: the argument as it is
  *     CLI_SETS_FLAG  bool: true
  *     CLI_SETS_TIME  int: milliseconds (cli_parse_duration_ms)
+ *     CLI_SETS_LIST  struct sm_strv: the argument is one more
+ *     CLI_SETS_WORDS the same with each word of the argument, between commas
  */
 struct cli_setting {
     int id;
-    enum { CLI_TEXT, CLI_FLAG, CLI_TIME } kind;
+    enum { CLI_TEXT, CLI_FLAG, CLI_TIME, CLI_LIST, CLI_WORDS } kind;
     size_t field;
 };
 
@@ -40,9 +43,11 @@ struct cli_setting {
 #define CLI_FIELD(type, field, as)                                                                 \
     (offsetof(type, field) /                                                                       \
         (size_t)__builtin_types_compatible_p(__typeof__(((type *)0)->field), as))
-#define CLI_SETS_TEXT(id, type, field) id, CLI_TEXT, CLI_FIELD(type, field, const char *)
-#define CLI_SETS_FLAG(id, type, field) id, CLI_FLAG, CLI_FIELD(type, field, bool)
-#define CLI_SETS_TIME(id, type, field) id, CLI_TIME, CLI_FIELD(type, field, int)
+#define CLI_SETS_TEXT(id, type, field)  id, CLI_TEXT, CLI_FIELD(type, field, const char *)
+#define CLI_SETS_FLAG(id, type, field)  id, CLI_FLAG, CLI_FIELD(type, field, bool)
+#define CLI_SETS_LIST(id, type, field)  id, CLI_LIST, CLI_FIELD(type, field, struct sm_strv)
+#define CLI_SETS_WORDS(id, type, field) id, CLI_WORDS, CLI_FIELD(type, field, struct sm_strv)
+#define CLI_SETS_TIME(id, type, field)  id, CLI_TIME, CLI_FIELD(type, field, int)
 
 /* Takes the option, whose value is in optarg, if the table has it, into the structure at `into`.
  * *status: 0, or the exit code after a message. */

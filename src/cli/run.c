@@ -16,10 +16,13 @@
 #include "cli/network.h"
 #include "cli/lists.h"
 #include "cli/options.h"
+#include "cli/podman.h"
+#include "cli/process.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
 #include "cli/vm_options.h"
+#include "util/bytes.h"
 #include "util/clock.h"
 
 #define STOP_TIMEOUT_MS 30000
@@ -45,6 +48,30 @@ enum {
     OPT_ALLOW,
     OPT_DENY,
     OPT_SNAPSHOT,
+    OPT_ENV_HOST,
+    OPT_HTTP_PROXY,
+    OPT_UNSETENV,
+    OPT_UNSETENV_ALL,
+    OPT_GROUP_ADD,
+    OPT_PRIVILEGED,
+    OPT_CAP_ADD,
+    OPT_CAP_DROP,
+    OPT_SECURITY_OPT,
+    OPT_ULIMIT,
+    OPT_SYSCTL,
+    OPT_UMASK,
+    OPT_OOM_SCORE_ADJ,
+    OPT_READ_ONLY,
+    OPT_READ_ONLY_TMPFS,
+    OPT_TMPFS,
+    OPT_SHM_SIZE,
+    OPT_STOP_SIGNAL,
+    OPT_EXPOSE,
+    OPT_TLS_VERIFY,
+    OPT_ADD_HOST,
+    OPT_DNS,
+    OPT_DNS_SEARCH,
+    OPT_DNS_OPTION,
 };
 
 static const struct cli_option options[] = {
@@ -52,21 +79,47 @@ static const struct cli_option options[] = {
     {'t', "tty", NULL, "give the command a terminal"},
     {'e', "env", "NAME[=VALUE]", "set an environment variable, or pass ours on"},
     {OPT_ENV_FILE, "env-file", "FILE", "set those of a file, one NAME[=VALUE] per line"},
+    {OPT_ENV_HOST, "env-host", NULL, "pass on all of ours that the image does not set"},
+    {OPT_HTTP_PROXY, "http-proxy", "=BOOL", "pass on those that name a proxy"},
+    {OPT_UNSETENV, "unsetenv", "NAME", "leave out a variable of the image's"},
+    {OPT_UNSETENV_ALL, "unsetenv-all", NULL, "leave out all of them"},
     {'w', "workdir", "DIR", "start in this directory"},
     {'u', "user", "USER[:GROUP]", "run as this user, by name or number"},
-    {OPT_ENTRYPOINT, "entrypoint", "COMMAND", "replace the image's entrypoint; empty: none"},
+    {OPT_GROUP_ADD, "group-add", "GROUP", "give it this group, too"},
+    {OPT_ENTRYPOINT, "entrypoint", "COMMAND",
+        "replace the image's entrypoint; empty: none; several words: [\"A\", \"B\"]"},
+    {OPT_PRIVILEGED, "privileged", NULL, "give the command all rights over its VM"},
+    {OPT_CAP_ADD, "cap-add", "CAPABILITY", "give it this one, or ALL"},
+    {OPT_CAP_DROP, "cap-drop", "CAPABILITY", "take this one from it, or ALL"},
+    {OPT_SECURITY_OPT, "security-opt", "no-new-privileges", "set-user-ID programs give it nothing"},
+    {OPT_ULIMIT, "ulimit", "NAME=SOFT[:HARD]", "set a limit, such as nofile=1024:4096; -1: none"},
+    {OPT_SYSCTL, "sysctl", "NAME=VALUE", "set a parameter of the guest's kernel first"},
+    {OPT_UMASK, "umask", "MASK", "start with this umask (0022)"},
+    {OPT_OOM_SCORE_ADJ, "oom-score-adj", "N", "-1000 to 1000: whom the guest ends without memory"},
+    {OPT_READ_ONLY, "read-only", NULL, "make / read-only; /run, /tmp and /var/tmp are in memory"},
+    {OPT_READ_ONLY_TMPFS, "read-only-tmpfs", "=BOOL", "or not (true)"},
+    {OPT_TMPFS, "tmpfs", "DIR[:OPTIONS]", "mount a file system in memory there"},
+    {OPT_SHM_SIZE, "shm-size", "SIZE", "size of /dev/shm"},
+    {OPT_STOP_SIGNAL, "stop-signal", "SIGNAL", "what a SIGTERM becomes (the image's)"},
     CLI_VM_OPTIONS,
     CLI_PULL_OPTION,
     CLI_IMAGE_OPTIONS,
+    {OPT_TLS_VERIFY, "tls-verify", "=BOOL", NULL},
     {OPT_NAME, "name", "NAME", "name of the VM"},
     {'h', "hostname", "NAME", "host name in the VM (its name)"},
-    {'p', "publish", "[[IP:]HOST:]GUEST[/udp]", "make a port of the VM reachable on this host"},
-    {'P', "publish-all", NULL, "and those that the image exposes, on free ports of 127.0.0.1"},
+    {'p', "publish", "[[IP:]HOST:]GUEST[/udp]",
+        "make a port of the VM reachable on this host, or a range"},
+    {'P', "publish-all", NULL, "and those that are exposed, on free ports of 127.0.0.1"},
+    {OPT_EXPOSE, "expose", "PORT[/udp]", "expose a port or a range that the image does not"},
     {OPT_NO_AUTO_PORTS, "no-auto-ports", NULL,
         "only those: what listens in the VM gets none by itself"},
     {OPT_SOCKET, "socket", "PATH", "a unix socket that leads to the VM's ports"},
     {OPT_LOG_CONNECTIONS, "log-connections", NULL, "print who connects to the VM's ports"},
     {OPT_NETWORK, "network", "user|none|tap:IF", "what the network card is plugged into (user)"},
+    {OPT_ADD_HOST, "add-host", "NAME:ADDRESS", "add a line to the VM's /etc/hosts"},
+    {OPT_DNS, "dns", "ADDRESS", "use this name server (the host's)"},
+    {OPT_DNS_SEARCH, "dns-search", "DOMAIN", "look names up in this domain, too (the host's)"},
+    {OPT_DNS_OPTION, "dns-option", "OPTION", "an option for resolv.conf, such as ndots:2"},
     {OPT_EGRESS, "egress", "all|public|none",
         "what the VM may connect to (all; none with --allow)"},
     {OPT_ALLOW, "allow", "TARGET",
@@ -83,7 +136,6 @@ static const struct cli_option options[] = {
     {OPT_SNAPSHOT, "snapshot", "FILE",
         "restore this file, which 'snapshot create' made of the image"},
     {'q', "quiet", NULL, "no progress"},
-    {'v', "volume", "HOST:GUEST", NULL},
     {0},
 };
 
@@ -93,9 +145,12 @@ struct run {
     sm_vm_config vm;
     sm_exec_config exec;
     struct sm_strv env, file_env; /* what -e says goes before what a file says */
-    struct sm_strv entrypoint, publish;
+    struct sm_strv default_env, unset_env;
+    struct sm_strv groups, cap_add, cap_drop, ulimits, sysctls, tmpfs, hosts;
+    struct sm_strv dns, dns_search, dns_options;
+    struct sm_strv entrypoint, publish, expose;
     struct cli_policy policy;
-    char *policy_text;
+    char *policy_text, *cwd;
     int stop_timeout_ms;
     char made_up_name[16];
     bool interactive, timing, quiet;
@@ -110,6 +165,22 @@ static const struct cli_setting settings[] = {
     {CLI_SETS_FLAG('i', struct run, interactive)},
     {CLI_SETS_FLAG('t', struct run, exec.tty)},
     {CLI_SETS_TEXT('u', struct run, exec.user)},
+    {CLI_SETS_LIST(OPT_UNSETENV, struct run, unset_env)},
+    {CLI_SETS_FLAG(OPT_UNSETENV_ALL, struct run, exec.unset_all_env)},
+    {CLI_SETS_WORDS(OPT_GROUP_ADD, struct run, groups)},
+    {CLI_SETS_FLAG(OPT_PRIVILEGED, struct run, exec.privileged)},
+    {CLI_SETS_WORDS(OPT_CAP_ADD, struct run, cap_add)},
+    {CLI_SETS_WORDS(OPT_CAP_DROP, struct run, cap_drop)},
+    {CLI_SETS_WORDS(OPT_ULIMIT, struct run, ulimits)},
+    {CLI_SETS_WORDS(OPT_SYSCTL, struct run, sysctls)},
+    {CLI_SETS_TEXT(OPT_UMASK, struct run, exec.umask)},
+    {CLI_SETS_FLAG(OPT_READ_ONLY, struct run, exec.read_only)},
+    {CLI_SETS_LIST(OPT_TMPFS, struct run, tmpfs)},
+    {CLI_SETS_TEXT(OPT_STOP_SIGNAL, struct run, exec.stop_signal)},
+    {CLI_SETS_WORDS(OPT_ADD_HOST, struct run, hosts)},
+    {CLI_SETS_WORDS(OPT_DNS, struct run, dns)},
+    {CLI_SETS_WORDS(OPT_DNS_SEARCH, struct run, dns_search)},
+    {CLI_SETS_WORDS(OPT_DNS_OPTION, struct run, dns_options)},
     {CLI_SETS_FLAG(OPT_INIT, struct run, exec.init)},
     {CLI_SETS_TIME(OPT_TIMEOUT, struct run, exec.timeout_ms)},
     {CLI_SETS_TIME(OPT_STOP_TIMEOUT, struct run, stop_timeout_ms)},
@@ -143,13 +214,23 @@ static int take_systemd(const struct cli_command *self, const char *text, enum s
     return cli_fail_usage(self, "'--systemd %s' is not true, false or always", text);
 }
 
+/* From "/", as docker and podman have it. */
+static void take_directory(struct run *run, const char *path)
+{
+    free(run->cwd);
+    if (asprintf(&run->cwd, "%s%s", *path == '/' ? "" : "/", path) < 0)
+        cli_no_memory();
+    run->exec.cwd = run->cwd;
+}
+
 /* The value of one option; 0, or the exit code after a message. */
 static int take_option(const struct cli_command *self, struct run *run, int id)
 {
     int status;
     if (cli_take_vm_option(self, id, &run->vm, &status) ||
         cli_take_image_option(self, id, &run->image_options, &status) ||
-        cli_take_setting(self, settings, id, run, &status))
+        cli_take_setting(self, settings, id, run, &status) ||
+        cli_take_podman_option(self, id, &status))
         return status;
     switch (id) {
     case 'e':
@@ -159,30 +240,43 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
     case OPT_ENV_FILE:
         return cli_env_add_file(&run->file_env, optarg);
     case 'w':
-        if (*optarg != '/')
-            return cli_fail_usage(self, "'--workdir %s' is not an absolute path", optarg);
-        run->exec.cwd = optarg;
+        take_directory(run, optarg);
+        return 0;
+    case OPT_ENV_HOST:
+        cli_env_add_all(&run->default_env);
+        return 0;
+    case OPT_HTTP_PROXY:
+        if (!optarg || strcmp(optarg, "true") == 0)
+            cli_env_add_proxies(&run->default_env);
         return 0;
     case OPT_ENTRYPOINT:
-        sm_strv_clear(&run->entrypoint);
-        cli_list_add(&run->entrypoint, optarg);
+        cli_take_entrypoint(&run->entrypoint, optarg);
         return 0;
     case OPT_SYSTEMD:
         return take_systemd(self, optarg, &run->exec.systemd);
+    case OPT_SECURITY_OPT:
+        return cli_take_security_option(self, optarg, &run->exec);
+    case OPT_OOM_SCORE_ADJ:
+        return cli_take_oom_score(self, optarg, &run->exec);
+    case OPT_READ_ONLY_TMPFS:
+        run->exec.no_tmpfs = optarg && strcmp(optarg, "true") != 0;
+        return 0;
+    case OPT_SHM_SIZE:
+        return cli_take_shm_size(self, optarg, &run->tmpfs);
+    case OPT_TLS_VERIFY:
+        run->image_options.insecure_registry = optarg && strcmp(optarg, "true") != 0;
+        return 0;
+    case OPT_EXPOSE:
+        return cli_take_ports(self, "expose", optarg, &run->expose);
     case OPT_TIMING:
         run->timing = run->vm.count_instructions = true;
         return 0;
     case 'p':
-        cli_list_add(&run->publish, optarg);
-        return 0;
+        return cli_take_ports(self, "publish", optarg, &run->publish);
     case OPT_ALLOW:
     case OPT_DENY:
         cli_policy_rule(&run->policy, id == OPT_ALLOW, optarg);
         return 0;
-    case 'v':
-        return cli_fail("volumes (-v %s) are not possible yet; put the files into the image, "
-                        "or pass them through standard input",
-            optarg);
     default: /* --rm */
         return 0;
     }
@@ -400,6 +494,36 @@ static int check_unplugged(const struct cli_command *self, const struct run *run
     return cli_fail_usage(self, "%s needs a network; leave out --network none", option);
 }
 
+static void give_lists(struct run *run)
+{
+    sm_exec_config *exec = &run->exec;
+    exec->env = (const char *const *)run->file_env.items;
+    exec->default_env = (const char *const *)run->default_env.items;
+    exec->unset_env = (const char *const *)run->unset_env.items;
+    exec->groups = (const char *const *)run->groups.items;
+    exec->cap_add = (const char *const *)run->cap_add.items;
+    exec->cap_drop = (const char *const *)run->cap_drop.items;
+    exec->ulimits = (const char *const *)run->ulimits.items;
+    exec->sysctls = (const char *const *)run->sysctls.items;
+    exec->tmpfs = (const char *const *)run->tmpfs.items;
+    exec->hosts = (const char *const *)run->hosts.items;
+    run->vm.dns = (const char *const *)run->dns.items;
+    run->vm.dns_search = (const char *const *)run->dns_search.items;
+    run->vm.dns_options = (const char *const *)run->dns_options.items;
+}
+
+static void clear(struct run *run)
+{
+    struct sm_strv *lists[] = {&run->env, &run->file_env, &run->default_env, &run->unset_env,
+        &run->groups, &run->cap_add, &run->cap_drop, &run->ulimits, &run->sysctls, &run->tmpfs,
+        &run->hosts, &run->dns, &run->dns_search, &run->dns_options, &run->entrypoint,
+        &run->publish, &run->expose, &run->policy.rules};
+    for (size_t i = 0; i < SM_ARRAY_LEN(lists); i++)
+        sm_strv_clear(lists[i]);
+    free(run->policy_text);
+    free(run->cwd);
+}
+
 static int main_run(const struct cli_command *self, int argc, char **argv)
 {
     struct run run = {.stop_timeout_ms = STOP_TIMEOUT_MS};
@@ -422,7 +546,9 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
         run.exec.args = (const char *const *)(argv + optind);
     for (size_t i = 0; i < run.env.count; i++)
         cli_list_add(&run.file_env, run.env.items[i]);
-    run.exec.env = (const char *const *)run.file_env.items;
+    for (size_t i = 0; run.vm.publish_exposed && i < run.expose.count; i++)
+        cli_list_add(&run.publish, run.expose.items[i]);
+    give_lists(&run);
     run.vm.publish = (const char *const *)run.publish.items;
     run.vm.egress = run.policy_text = cli_policy_text(&run.policy);
     status = check_unplugged(self, &run);
@@ -442,12 +568,7 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
     run.vm.service = sm_exec_is_default(&run.exec);
     status = run_image(&run);
 out:
-    sm_strv_clear(&run.env);
-    sm_strv_clear(&run.file_env);
-    sm_strv_clear(&run.entrypoint);
-    sm_strv_clear(&run.publish);
-    sm_strv_clear(&run.policy.rules);
-    free(run.policy_text);
+    clear(&run);
     return status;
 }
 
@@ -475,5 +596,6 @@ const struct cli_command cli_run = {
         "at the third request to end within ten seconds, is ended with its VM: 137. 130 also when\n"
         "the guest shut itself down.\n",
     .options = options,
+    .also = cli_podman_options,
     .run = main_run,
 };

@@ -8,7 +8,6 @@ load helper
     fails_with 125 "'--frobnicate'" supermachine run --frobnicate "$busybox"
     fails_with 125 "not a size" supermachine run --memory lots "$busybox"
     fails_with 125 "1 to 16" supermachine run --cpus 17 "$busybox"
-    fails_with 125 "not an absolute path" supermachine run -w relative "$busybox"
     fails_with 125 "not a time" supermachine run --timeout soon "$busybox"
     fails_with 125 "NAME=VALUE" supermachine run -e =x "$busybox"
     fails_with 125 "no host name" supermachine run --hostname 'a b' "$busybox"

@@ -4,7 +4,7 @@ load helper
 
 @test "what ordinary programs ask of a kernel is there" {
     needs_debian
-    run --separate-stderr supermachine run "$debian" python3 -c "$(cat "$BATS_TEST_DIRNAME/kernel-features.py")"
+    run --separate-stderr supermachine run --privileged "$debian" python3 -c "$(cat "$BATS_TEST_DIRNAME/kernel-features.py")"
     echo "missing: $output $stderr"
     [ "$status" -eq 0 ]
 }

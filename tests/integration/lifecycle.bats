@@ -62,7 +62,7 @@ import os, socket
 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(99))
 socket.create_connection((\"10.0.2.2\", '"$port"')).sendall(b\"hung\\n\")
 while True:
-    pass"' -i --allow "host-loopback:$port" "$@"
+    pass"' -i --privileged --allow "host-loopback:$port" "$@"
     echo >&4
     wait_for grep -qx hung "$BATS_TEST_TMPDIR/said"
 }
@@ -88,7 +88,7 @@ while True:
 @test "a guest that powers off, halts or reboots ends the run with one sentence: 130" {
     local how
     for how in poweroff halt reboot; do
-        run --separate-stderr supermachine run "$busybox" sh -c "$how -f; sleep 1000"
+        run --separate-stderr supermachine run --cap-add sys_boot "$busybox" sh -c "$how -f; sleep 1000"
         echo "$how: $status $stderr"
         [ "$status" -eq 130 ]
         [ "$stderr" = "supermachine: the guest shut itself down before the command had ended" ]

@@ -26,7 +26,7 @@ servers() {
 
 @test "busybox: wget over IPv4, IPv6 and by name, look-ups, UDP, ping" {
     servers
-    run --separate-stderr in_network supermachine run "$busybox" sh -c '
+    run --separate-stderr in_network supermachine run --cap-add net_raw "$busybox" sh -c '
         wget -q -O - http://203.0.113.9:8080/hello
         wget -q -O - "http://[2001:db8::9]:8080/hello"
         wget -q -O - http://four.test:8080/hello
@@ -52,7 +52,7 @@ servers() {
     printf '%s\n' 'nameserver 10.9.9.9' 'nameserver 10.1.2.3' 'domain no.test' 'search nowhere.test test' \
         'options ndots:2 use-vc' >"$BATS_TEST_TMPDIR/resolv.conf"
     ip -n "$netns" -6 route del default
-    run --separate-stderr in_network supermachine run "$busybox" sh -c '
+    run --separate-stderr in_network supermachine run --cap-add net_raw "$busybox" sh -c '
         cat /etc/resolv.conf
         wget -q -O - http://four:8080/hello
         wget -q -O - http://server.test:8080/hello # of either family
@@ -71,7 +71,7 @@ servers() {
     needs_services
     servers
     local url=:8080/hello
-    run --separate-stderr in_network supermachine run -e RES_OPTIONS="timeout:30 attempts:5" "$services:latest" bash -c "
+    run --separate-stderr in_network supermachine run --cap-add net_raw -e RES_OPTIONS="timeout:30 attempts:5" "$services:latest" bash -c "
         curl -sS 'http://203.0.113.9$url' 'http://[2001:db8::9]$url' -: -sS -6 'http://server.test$url' -: -sS -4 'http://server.test$url'
         getent ahostsv4 server.test
         getent hosts six.test

@@ -62,7 +62,7 @@ listens() {
     wait_for listens a 69 udp
     # What each end says to the other at port 9000 is in a file: a pipe could be empty yet when the other's half ends, and nc with it.
     echo "from the host" >"$BATS_TEST_TMPDIR/said"
-    exec_inside a supermachine run --network tap:tap0,dns=10.0.2.2,mac=06:00:00:00:00:09 "$busybox" sh -c '
+    exec_inside a supermachine run --cap-add net_raw --network tap:tap0,dns=10.0.2.2,mac=06:00:00:00:00:09 "$busybox" sh -c '
         set -e
         cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu /etc/resolv.conf
         ping -c 1 -W 600 10.0.2.2 | grep -o "0% packet loss"
@@ -127,7 +127,7 @@ END
     local snap=$BATS_TEST_TMPDIR/live.snap tell='
         cat /sys/class/net/eth0/mtu; ip -o addr show dev eth0 | grep -o "inet6* [^ ]*"; ip route | grep -o "default via [^ ]*"
         head -n 1 /etc/resolv.conf; [ -z "$GATEWAY" ] || ping -c 1 -W 600 "$GATEWAY" | grep -o "0% packet loss"'
-    exec_inside a supermachine run --name "tap-$$" --network tap:tap0,dns=10.0.2.2 "$busybox" sh -c '
+    exec_inside a supermachine run --cap-add net_raw --name "tap-$$" --network tap:tap0,dns=10.0.2.2 "$busybox" sh -c '
         ping -c 1 -W 600 10.0.2.2; echo ready; sleep 1000' >"$BATS_TEST_TMPDIR/out" 3>&- &
     local vm=$!
     wait_for grep -q ready "$BATS_TEST_TMPDIR/out"
@@ -136,12 +136,12 @@ END
     kill -KILL "$vm"
     wait "$vm" || true
 
-    run --separate-stderr supermachine run --snapshot "$snap" "$busybox" sh -c "$tell"
+    run --separate-stderr supermachine run --cap-add net_raw --snapshot "$snap" "$busybox" sh -c "$tell"
     echo "$output $stderr"
     diff - <<<"$output" <(printf '%s\n' 65520 "inet 10.0.2.15/24" "inet6 fd73:6d6e:6574::15/64" "default via 10.0.2.2" \
         "nameserver 10.0.2.3")
 
-    run --separate-stderr inside b supermachine run --snapshot "$snap" -e GATEWAY=10.7.0.1 \
+    run --separate-stderr inside b supermachine run --cap-add net_raw --snapshot "$snap" -e GATEWAY=10.7.0.1 \
         --network tap:tap0,ip=10.7.0.9/24,gw=10.7.0.1,ip6=fd00:7::9/64,dns=10.7.0.3 "$busybox" sh -c "$tell"
     echo "$output $stderr"
     diff - <<<"$output" <(printf '%s\n' 1500 "inet 10.7.0.9/24" "inet6 fd00:7::9/64" "default via 10.7.0.1" \

@@ -12,6 +12,8 @@
 
 #include "cli/lists.h"
 #include "cli/options.h"
+#include "cli/podman.h"
+#include "cli/process.h"
 #include "cli/values.h"
 #include "util/bytes.h"
 
@@ -267,6 +269,158 @@ static void a_setting_goes_where_its_row_says(void **state)
     assert_string_equal(usage_message, "'--time soon' is not a time such as 10 or 1.5m");
 }
 
+static void assert_list(const struct sm_strv *list, const char *const *want)
+{
+    size_t n = 0;
+    for (; want[n]; n++) {
+        assert_true(n < list->count);
+        assert_string_equal(list->items[n], want[n]);
+    }
+    assert_int_equal(list->count, n);
+}
+
+#define LIST(...) ((const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
+
+static void a_list_has_each_value_or_each_word(void **state)
+{
+    struct into {
+        struct sm_strv list, words;
+    } into = {0};
+    static const struct cli_setting table[] = {
+        {CLI_SETS_LIST('l', struct into, list)}, {CLI_SETS_WORDS('w', struct into, words)}, {0}};
+    char two[] = "a,b", empty[] = "", odd[] = ",c";
+    int status;
+    optarg = two;
+    assert_true(cli_take_setting(NULL, table, 'l', &into, &status));
+    assert_true(cli_take_setting(NULL, table, 'w', &into, &status));
+    optarg = empty;
+    assert_true(cli_take_setting(NULL, table, 'w', &into, &status));
+    optarg = odd;
+    assert_true(cli_take_setting(NULL, table, 'w', &into, &status));
+    assert_list(&into.list, LIST("a,b"));
+    assert_list(&into.words, LIST("a", "b", "", "", "c"));
+    sm_strv_clear(&into.list);
+    sm_strv_clear(&into.words);
+}
+
+/* The ids that come, as text; "!" ends those of a usage error. */
+static void flags_as(const char *want, int argc, char **argv)
+{
+    static const struct cli_option rows[] = {
+        {'f', "flag", NULL, ""}, {'m', "may", "=BOOL", ""}, {0}};
+    static const struct cli_option more[] = {{'x', "extra", "X", NULL}, {0}};
+    static const struct cli_command flags = {.name = "c", .options = rows, .also = more};
+    char got[64] = "";
+    int id;
+    optind = 0;
+    while ((id = cli_next_option(&flags, argc, argv)) > 0)
+        snprintf(got + strlen(got), sizeof(got) - strlen(got), "%c%s%s", id,
+            optarg && id != 'f' ? "=" : "", optarg && id != 'f' ? optarg : "");
+    if (id == CLI_OPTIONS_ERROR)
+        strcat(got, "!");
+    assert_string_equal(got, want);
+}
+
+#define FLAGS(want, ...)                                                                           \
+    do {                                                                                           \
+        char name_[] = "c";                                                                        \
+        char *argv_[] = {name_, __VA_ARGS__, NULL};                                                \
+        flags_as(want, (int)SM_ARRAY_LEN(argv_) - 1, argv_);                                       \
+    } while (0)
+
+static void a_flag_may_be_said_to_be_off(void **state)
+{
+    FLAGS("f", (char[]){"--flag"});
+    FLAGS("f", (char[]){"--flag=true"});
+    FLAGS("f", (char[]){"--flag=1"}, (char[]){"operand"}, (char[]){"--flag"});
+    FLAGS("", (char[]){"--flag=false"});
+    FLAGS("f", (char[]){"--flag=0"}, (char[]){"-f"});
+    FLAGS("!", (char[]){"--flag=maybe"});
+    assert_string_equal(usage_message, "option '--flag=maybe' takes no value");
+    FLAGS("!", (char[]){"--flag="});
+    FLAGS("mm=falsem=true!", (char[]){"--may"}, (char[]){"--may=0"}, (char[]){"--may=1"},
+        (char[]){"--may=x"});
+    assert_string_equal(usage_message, "option '--may=x' takes no value but true and false");
+    FLAGS("x=1f", (char[]){"--extra"}, (char[]){"1"}, (char[]){"-f"});
+    FLAGS("x=1", (char[]){"-x1"});
+    FLAGS("!", (char[]){"--extr"}, (char[]){"1"});
+    FLAGS("!", (char[]){"-x"});
+}
+
+static void an_entrypoint_is_an_array_or_a_word(void **state)
+{
+    const struct {
+        const char *text;
+        const char *const *want;
+    } cases[] = {
+        {"[\"echo\", \"a b\"]", (const char *const[]){"echo", "a b", NULL}},
+        {" [\"echo\"]", (const char *const[]){"echo", NULL}},
+        {"[]", (const char *const[]){"", NULL}},
+        {"", (const char *const[]){"", NULL}},
+        {"[", (const char *const[]){"[", NULL}},
+        {"[1]", (const char *const[]){"[1]", NULL}},
+        {"[\"a\", 1]", (const char *const[]){"[\"a\", 1]", NULL}},
+        {"{\"a\":1}", (const char *const[]){"{\"a\":1}", NULL}},
+        {"echo x", (const char *const[]){"echo x", NULL}},
+    };
+    struct sm_strv entrypoint = {0};
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        cli_take_entrypoint(&entrypoint, cases[i].text);
+        assert_list(&entrypoint, cases[i].want);
+    }
+    sm_strv_clear(&entrypoint);
+}
+
+/* As podman 4.3.1 has them, but for a range without ports of the host, which stays one. */
+static void ranges_of_ports_are_ports(void **state)
+{
+    const struct {
+        const char *text;
+        const char *const *want; /* NULL: refused */
+    } cases[] = {
+        {"8000-8002:9000-9002", (const char *const[]){"8000:9000", "8001:9001", "8002:9002", NULL}},
+        {"80-81", (const char *const[]){"80", "81", NULL}},
+        {"80", (const char *const[]){"80", NULL}},
+        {":80-81/udp", (const char *const[]){":80/udp", ":81/udp", NULL}},
+        {"127.0.0.1:8000-8001:90-91/udp",
+            (const char *const[]){"127.0.0.1:8000:90/udp", "127.0.0.1:8001:91/udp", NULL}},
+        {"127.0.0.1::80", (const char *const[]){"127.0.0.1::80", NULL}},
+        {"[::1]:8000-8001:90-91", (const char *const[]){"[::1]:8000:90", "[::1]:8001:91", NULL}},
+        {"1-2:1-2,7000:7000", (const char *const[]){"1:1", "2:2", "7000:7000", NULL}},
+        {"8000-8010:80", NULL},
+        {"8000-8002:9000-9003", NULL},
+        /* what is none goes on as it is */
+        {"8002-8000:1-2", (const char *const[]){"8002-8000:1-2", NULL}},
+        {"99999:1", (const char *const[]){"99999:1", NULL}},
+        {"80:", (const char *const[]){"80:", NULL}},
+        {"", (const char *const[]){"", NULL}},
+    };
+    static const struct cli_command ports_of = {.name = "c"};
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        struct sm_strv ports = {0};
+        int status = cli_take_ports(&ports_of, "publish", cases[i].text, &ports);
+        assert_int_equal(status, cases[i].want ? 0 : CLI_EXIT_FAILURE);
+        if (cases[i].want)
+            assert_list(&ports, cases[i].want);
+        sm_strv_clear(&ports);
+    }
+    struct sm_strv ports = {0};
+    assert_int_equal(cli_take_ports(&ports_of, "expose", "1.2.3.4:80:80", &ports), 125);
+    assert_int_equal(cli_take_ports(&ports_of, "expose", "80,x", &ports), 125);
+    sm_strv_clear(&ports);
+}
+
+/* Two rows with one id would judge one option by the other's words. */
+static void options_of_podman_are_each_its_own(void **state)
+{
+    for (const struct cli_option *o = cli_podman_options; o->id; o++) {
+        for (const struct cli_option *p = cli_podman_options; p != o; p++) {
+            assert_int_not_equal(o->id, p->id);
+            assert_string_not_equal(o->name, p->name);
+        }
+    }
+}
+
 static void test_format_size(void **state)
 {
     char buf[32];
@@ -286,6 +440,11 @@ int main(void)
         cmocka_unit_test(test_env_file),
         cmocka_unit_test(test_env_file_as_docker),
         cmocka_unit_test(a_setting_goes_where_its_row_says),
+        cmocka_unit_test(a_list_has_each_value_or_each_word),
+        cmocka_unit_test(a_flag_may_be_said_to_be_off),
+        cmocka_unit_test(an_entrypoint_is_an_array_or_a_word),
+        cmocka_unit_test(ranges_of_ports_are_ports),
+        cmocka_unit_test(options_of_podman_are_each_its_own),
         cmocka_unit_test(test_format_size),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

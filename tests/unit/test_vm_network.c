@@ -39,7 +39,7 @@ static void no_ports_without_a_network(void **state)
 
 static void a_resolver_is_what_was_asked_for(void **state)
 {
-    static const struct {
+    const struct {
         struct sm_vm_network_config config;
         const char *want; /* the text; or of a refusal, after a '!', part of the sentence */
     } cases[] = {
