@@ -184,7 +184,8 @@ int container_open(const char **what)
     if (unshare(CLONE_FS) != 0 || open_own("/proc", &own_proc) != 0 ||
         open_own("/proc/self/ns/pid", &own_pids) != 0 ||
         open_own("/proc/self/ns/mnt", &own_mounts) != 0 ||
-        open_own("/proc/self/exe", &init_program) != 0 || prctl(PR_SET_DUMPABLE, 0) != 0)
+        open_own("/proc/self/exe", &init_program) != 0 || process_open() != 0 ||
+        prctl(PR_SET_DUMPABLE, 0) != 0)
         return errno;
     return make(NULL, what);
 }

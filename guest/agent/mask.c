@@ -31,7 +31,7 @@ static const struct {
 };
 
 static const char *const read_only[] = {
-    "/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"};
+    "/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"};
 
 #define FLAGS (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 

@@ -39,6 +39,8 @@
         BIT(CAP_NET_BIND_SERVICE) | BIT(CAP_SETFCAP) | BIT(CAP_SETGID) | BIT(CAP_SETPCAP) |        \
         BIT(CAP_SETUID) | BIT(CAP_SYS_CHROOT))
 
+static int sysctls = -1; /* where they can be set: those of the container are read-only */
+
 /* ---- capabilities ------------------------------------------------------------------------- */
 
 /* Drops from the bounding set what `from` has and `to` has not. */
@@ -148,14 +150,22 @@ static bool sysctl_path(const char *name, size_t len, char *path, size_t size)
     return strstr(path, "..") == NULL;
 }
 
+int process_open(void)
+{
+    sysctls = open(SYSCTLS, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return sysctls < 0 ? -1 : 0;
+}
+
 static int set_sysctl(const char *setting)
 {
-    char path[sizeof(SYSCTLS) + 256] = SYSCTLS;
+    char path[256];
+    if (sysctls < 0 && process_open() != 0)
+        return -1;
     const char *value = strchr(setting, '=');
     errno = EINVAL;
-    if (!value || !sysctl_path(setting, (size_t)(value - setting), path + strlen(SYSCTLS), 256))
+    if (!value || !sysctl_path(setting, (size_t)(value - setting), path, sizeof(path)))
         return -1;
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int fd = openat(sysctls, path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return -1;
     size_t len = strlen(++value);

@@ -15,6 +15,8 @@ struct process_failure {
 /* Takes from the caller's bounding set what no command has unless it asks: from what is a command's
  * process in the end, and so early that its start does not pay for it. 0, or -1 and errno. */
 int process_bound(void);
+/* Once, before a container is made: what sets sysctls. 0, or -1 and errno. */
+int process_open(void);
 
 /* Something is asked for that no process can have which is bounded so. */
 bool process_exceeds(const struct sm_wire_process *p);

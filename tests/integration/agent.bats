@@ -48,7 +48,7 @@ load helper
         echo to the console >/dev/console; (: >/dev/full; echo x >/dev/full) 2>&1
         mkdir shm/own && cp /bin/busybox shm/own/echo && shm/own/echo executed && rm -r shm/own
         cd /proc; wc -c <timer_list; wc -c <keys; ls /sys/firmware /sys/dev/block
-        for file in /proc/irq/default_smp_affinity /sys/kernel/mm/none; do (echo 1 >$file) 2>&1; done
+        for file in /proc/irq/default_smp_affinity /proc/sys/vm/swappiness /sys/kernel/mm/none; do (echo 1 >$file) 2>&1; done
         mkdir /sys/fs/cgroup/own && cat /sys/fs/cgroup/cgroup.controllers
         cat sys/vm/max_map_count sys/vm/overcommit_memory sys/net/core/somaxconn'
     echo "$output $stderr"
@@ -58,6 +58,7 @@ load helper
         '1777 mqueue' '1777 shm' '666 net/tun' '666 ptmx' 'to the console' 'sh: write error: No space left on device' executed 0 0 \
         /sys/dev/block: '' /sys/firmware: \
         "sh: can't create /proc/irq/default_smp_affinity: Read-only file system" \
+        "sh: can't create /proc/sys/vm/swappiness: Read-only file system" \
         "sh: can't create /sys/kernel/mm/none: Read-only file system" \
         'cpuset cpu io memory pids' 1048576 1 4096)
     run --separate-stderr supermachine run "$busybox" ls /dev/console
