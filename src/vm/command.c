@@ -130,7 +130,7 @@ int sm_command_stop_signal(
     const struct sm_oci_config *image, const sm_exec_config *config, int *signal, sm_error *err)
 {
     int number = config->stop_signal ? sm_signal_number(config->stop_signal) : image->stop_signal;
-    if (!number)
+    if (config->stop_signal && !number)
         return sm_error_set(err, SM_EINVAL, "there is no signal '%.64s'", config->stop_signal);
     *signal = number;
     return 0;
