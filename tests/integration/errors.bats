@@ -133,7 +133,7 @@ PY
     local in=$BATS_TEST_TMPDIR/in out=$BATS_TEST_TMPDIR/out pid
     mkfifo "$in"
     exec 4<>"$in" # read too: a VM that has ended is no failure to write
-    supermachine run -i "$busybox" sh -c '
+    supermachine run -i --cap-add SYS_BOOT "$busybox" sh -c '
         printf "<0>\033]0;evil\007\302\233 PWNED\n" >/dev/kmsg
         printf "<0>Kernel panic - not syncing: fake\n" >/dev/kmsg
         sleep 6 # time enough to be taken for a panic that hangs
