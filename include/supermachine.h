@@ -316,7 +316,8 @@ typedef struct sm_vm_counters {
  * config may be NULL. SM_EHYPERVISOR or SM_EPERM: KVM cannot be used; SM_EINVAL: what the
  * configuration asks for makes no sense; SM_EBUSY: a port is taken; SM_EGUEST: the guest died;
  * SM_ETIMEOUT: its agent was not ready in time; SM_EUNSUPPORTED and SM_ECORRUPT: the snapshot does
- * not fit, or is damaged. */
+ * not fit, or is damaged; SM_ELIMIT: more than 256 ports are to be published. Ports are open before
+ * its own command begins: when one is taken nothing has run. */
 SM_API int sm_vm_start(sm_image *image, const sm_vm_config *config, sm_vm **vm, sm_error *err);
 
 /* Asks the guest to power off and waits; after timeout_ms (negative: 30 s) it is killed, and still

@@ -23,6 +23,7 @@
 #include "vm/exec.h"
 #include "vm/hot.h"
 #include "vm/note.h"
+#include "vm/ports.h"
 
 static uint64_t since_start(const sm_vm *vm, uint64_t ns)
 {
@@ -65,8 +66,8 @@ static void note_times(sm_vm *vm, uint64_t agent_ns)
     vm->timing.device_restore_us = t.device_restore_us;
 }
 
-/* What both ways end with, and with that the VM's own command is asked for; takes the channel over.
- * agent_ns: when it came. */
+/* What both ways end with, and with that the VM's own command is asked for: nothing that may fail
+ * without the guest comes behind it. Takes the channel over. agent_ns: when it came. */
 static int finish(sm_vm *vm, const struct sm_vm_plan *plan, struct sm_channel *channel,
     uint64_t agent_ns, struct sm_wait *wait, sm_error *err)
 {
@@ -85,6 +86,8 @@ static int finish(sm_vm *vm, const struct sm_vm_plan *plan, struct sm_channel *c
         identity.request_type = attach ? SM_WIRE_ATTACH : SM_WIRE_EXEC;
         identity.request = attach ? (const void *)&command.attach : &command.exec;
     }
+    if (!rc)
+        rc = sm_vm_open_ports(vm, &plan->network, err);
     if (!rc)
         rc = sm_agent_personalise(channel, &identity, wait, err);
     if (rc) {

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "net/ports/ports.h"
 #include "net/resolv_conf.h"
 #include "util/error.h"
 #include "vm/registry.h"
@@ -119,8 +118,6 @@ int sm_vm_network_init(struct sm_vm_network *network, const struct sm_vm_network
     int rc = parse_mode(network, config->plug ? config->plug : "user", err);
     if (!rc && network->mode == SM_NETWORK_NONE)
         rc = check_unplugged(config, err);
-    for (const char *const *port = config->publish; port && *port && !rc; port++)
-        rc = sm_port_spec_parse(*port, &(struct sm_port_spec){0}, err);
     if (!rc)
         rc = read_resolver(&network->resolver, config, err);
     if (!rc && config->egress)

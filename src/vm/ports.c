@@ -15,42 +15,98 @@ int sm_vm_add_port(sm_vm *vm, const char *port, sm_error *err)
     return rc ? rc : sm_engine_publish(vm->engine, &spec, err);
 }
 
-/* Unless it was published already. */
-static int publish_exposed(sm_vm *vm, const char *port, sm_error *err)
+/* ---- what is asked for ----------------------------------------------------------------------- */
+
+struct asked {
+    size_t n;
+    struct sm_port_spec specs[SM_PORTS_MAX];
+};
+
+static int too_many(sm_error *err)
 {
-    struct sm_port_spec specs[SM_PORTS_MAX], spec;
-    size_t n = sm_engine_ports(vm->engine, specs, SM_PORTS_MAX);
-    int rc = sm_port_spec_parse(port, &spec, err);
-    for (size_t i = 0; i < n && !rc; i++) {
-        if (specs[i].guest_port == spec.guest_port && specs[i].protocol == spec.protocol)
-            return 0;
-    }
-    if (!rc)
-        rc = sm_engine_publish(vm->engine, &spec, err);
-    return rc ? sm_error_prefix(err, rc, "the image's exposed ports") : 0;
+    return sm_error_set(err, SM_ELIMIT,
+        "more than %d ports are to be published; leave some out, or let them be found when "
+        "something listens there",
+        SM_PORTS_MAX);
 }
 
-static int publish_all_exposed(sm_vm *vm, sm_error *err)
+static int ask_for(struct asked *asked, const char *port, sm_error *err)
 {
-    auto_strv ports = {0};
-    int rc = sm_oci_exposed_ports(&vm->image->config, &ports, err);
-    for (size_t i = 0; i < ports.count && !rc; i++)
-        rc = publish_exposed(vm, ports.items[i], err);
+    struct sm_port_spec spec;
+    int rc = sm_port_spec_parse(port, &spec, err);
+    if (!rc && asked->n == SM_PORTS_MAX)
+        return too_many(err);
+    if (!rc)
+        asked->specs[asked->n++] = spec;
     return rc;
 }
 
+static bool is_asked_for(const struct asked *asked, const struct sm_port_spec *spec)
+{
+    for (size_t i = 0; i < asked->n; i++) {
+        if (asked->specs[i].guest_port == spec->guest_port &&
+            asked->specs[i].protocol == spec->protocol)
+            return true;
+    }
+    return false;
+}
+
+/* Those of the image that are not published already. */
+static int ask_for_exposed(struct asked *asked, const struct sm_oci_config *image, sm_error *err)
+{
+    auto_strv ports = {0};
+    struct sm_port_spec spec;
+    int rc = sm_oci_exposed_ports(image, &ports, err);
+    if (rc == -SM_ELIMIT)
+        return too_many(err);
+    for (size_t i = 0; i < ports.count && !rc; i++) {
+        rc = sm_port_spec_parse(ports.items[i], &spec, err);
+        if (!rc && !is_asked_for(asked, &spec))
+            rc = ask_for(asked, ports.items[i], err);
+    }
+    return rc ? sm_error_prefix(err, rc, "the image's exposed ports") : 0;
+}
+
+static int find_asked(struct asked *asked, const struct sm_oci_config *image,
+    const struct sm_vm_network_config *config, sm_error *err)
+{
+    int rc = 0;
+    asked->n = 0;
+    for (const char *const *port = config->publish; port && *port && !rc; port++)
+        rc = ask_for(asked, *port, err);
+    if (!rc && config->publish_exposed)
+        rc = ask_for_exposed(asked, image, err);
+    return rc;
+}
+
+int sm_vm_check_ports(
+    const struct sm_oci_config *image, const struct sm_vm_network_config *config, sm_error *err)
+{
+    struct asked asked;
+    return find_asked(&asked, image, config, err);
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
 int sm_vm_open_ports(sm_vm *vm, const struct sm_vm_network_config *config, sm_error *err)
 {
-    const struct sm_vm_network *network = &vm->network;
-    int rc = sm_engine_open_ports(vm->engine, err);
-    for (const char *const *port = config->publish; port && *port && !rc; port++)
-        rc = sm_vm_add_port(vm, *port, err);
-    if (!rc && config->publish_exposed)
-        rc = publish_all_exposed(vm, err);
-    if (!rc && !config->no_found_ports && network->mode != SM_NETWORK_NONE)
-        rc = sm_engine_find_ports(vm->engine, network->known, network->n_known, err);
+    struct asked asked;
+    int rc = find_asked(&asked, &vm->image->config, config, err);
+    if (!rc)
+        rc = sm_engine_open_ports(vm->engine, err);
+    for (size_t i = 0; i < asked.n && !rc; i++)
+        rc = sm_engine_publish(vm->engine, &asked.specs[i], err);
     if (!rc && config->door)
         rc = sm_engine_front_door(vm->engine, config->door, err);
+    return rc;
+}
+
+int sm_vm_follow_ports(sm_vm *vm, const struct sm_vm_network_config *config, sm_error *err)
+{
+    const struct sm_vm_network *network = &vm->network;
+    int rc = 0;
+    if (!config->no_found_ports && network->mode != SM_NETWORK_NONE)
+        rc = sm_engine_find_ports(vm->engine, network->known, network->n_known, err);
     if (!rc && (vm->service_pid || network->n_known))
         sm_engine_watch(vm->engine);
     return rc;

@@ -4,9 +4,16 @@
 
 #include "vm/vm.h"
 
-/* The machine runs and its agent is ready: opens what the configuration asks for, and what is known
- * to listen. */
+/* What is wrong with the ports that the configuration asks for, before there is a VM: SM_EINVAL, or
+ * SM_ELIMIT when they are too many. */
+int sm_vm_check_ports(
+    const struct sm_oci_config *image, const struct sm_vm_network_config *config, sm_error *err);
+
+/* The agent is connected, and nothing of the user's runs yet: opens what the configuration asks
+ * for, so that nothing has begun when one of these cannot be had. */
 int sm_vm_open_ports(sm_vm *vm, const struct sm_vm_network_config *config, sm_error *err);
+/* The agent is ready: follows what listens in the guest, beginning with what is known to. */
+int sm_vm_follow_ports(sm_vm *vm, const struct sm_vm_network_config *config, sm_error *err);
 /* As sm_vm_publish of the public API. */
 int sm_vm_add_port(sm_vm *vm, const char *port, sm_error *err);
 

@@ -30,12 +30,14 @@ static int come_up(sm_vm *vm, const struct sm_vm_plan *plan, sm_error *err)
 int sm_vm_bring_up(sm_image *image, const struct sm_vm_plan *plan, sm_vm **vm, sm_error *err)
 {
     sm_vm *v;
-    int rc = sm_vm_new(image, plan, sm_now_ns(), &v, err);
+    int rc = sm_vm_check_ports(&image->config, &plan->network, err);
+    if (!rc)
+        rc = sm_vm_new(image, plan, sm_now_ns(), &v, err);
     if (rc)
         return rc;
     rc = come_up(v, plan, err);
     if (!rc)
-        rc = sm_vm_open_ports(v, &plan->network, err);
+        rc = sm_vm_follow_ports(v, &plan->network, err);
     if (rc)
         sm_vm_free(v);
     else
