@@ -165,7 +165,8 @@ unsigned exec_count(void)
     return n;
 }
 
-/* It may have lost its connection already, or be about to notice. */
+/* Its connection is gone by definition, though we may not have been told: the frame behind this one
+ * may be the ATTACH. */
 void exec_keep(uint32_t pid)
 {
     for (unsigned i = 0; i < n_execs; i++) {
@@ -173,7 +174,9 @@ void exec_keep(uint32_t pid)
         if (pid == 0 || (uint32_t)e->pid != pid)
             continue;
         e->flags |= SM_WIRE_EXEC_DETACH;
-        if (!e->conn)
+        if (e->conn)
+            conn_end(e->conn);
+        else
             pause_outputs(e);
     }
 }

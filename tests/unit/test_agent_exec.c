@@ -594,10 +594,21 @@ static void a_detached_command_may_end_alone(void **state)
 static const struct sm_wire_restore restore = {
     .seed = {"seed", 4}, .hostname = "clone", .machine_id = ""};
 
-/* What ran when the guest was captured, in a copy of the guest: its connection is gone. */
-static void a_captured_command_is_taken_up(void **state)
+/* As the host does: in one write. */
+static void restore_and_attach(struct peer *p, const struct sm_wire_restore *m)
 {
-    struct agent_test *t = *state;
+    uint8_t both[1024];
+    struct sm_wire_writer w = {.buf = both, .cap = sizeof(both)};
+    sm_wire_put(&w, SM_WIRE_RESTORE, m);
+    sm_wire_put(&w, SM_WIRE_ATTACH, &(struct sm_wire_attach){.pid = m->attach_pid});
+    assert_false(w.failed);
+    peer_send(p, both, w.len);
+}
+
+/* What ran when the guest was captured, in a copy of the guest: its connection is gone, whether the
+ * agent has been told so yet or not. */
+static void is_taken_up(struct agent_test *t, bool told)
+{
     char script[256], go[80];
     snprintf(go, sizeof(go), "%s/go", t->dir);
     snprintf(
@@ -613,20 +624,19 @@ static void a_captured_command_is_taken_up(void **state)
     t->system->frozen = 1;
     peer_put(host, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = PATIENCE_MS});
     peer_expect(host, SM_WIRE_OK, NULL);
-    peer_close(p[0]);
+    if (told)
+        peer_close(p[0]);
     peer_close(p[1]);
     peer_close(host);
     host = peer_open(t);
     struct sm_wire_restore keep = restore;
     keep.attach_pid = started[0].pid;
-    peer_put(host, SM_WIRE_RESTORE, &keep);
-    peer_expect(host, SM_WIRE_OK, NULL);
-    peer_close(host);
+    restore_and_attach(host, &keep);
     close(open(go, O_WRONLY | O_CREAT, 0600));
 
     assert_true(gone((pid_t)started[1].pid)); /* unheard, and not held up by that */
     struct run r = {.exec.flags = EXEC_STREAMS};
-    host = attach(t, started[0].pid);
+    peer_expect(host, SM_WIRE_OK, NULL);
     run_streams(host, &r);
     peer_close(host);
     assert_int_equal(r.out_len, 168894);
@@ -637,6 +647,20 @@ static void a_captured_command_is_taken_up(void **state)
     peer_expect_error(host, SM_WIRE_E_NO_PROCESS);
     peer_close(host);
     unlink(go);
+    if (!told) {
+        peer_expect_end(p[0]);
+        peer_close(p[0]);
+    }
+}
+
+static void a_captured_command_is_taken_up(void **state)
+{
+    is_taken_up(*state, true);
+}
+
+static void a_captured_command_is_taken_up_before_its_loss_is_known(void **state)
+{
+    is_taken_up(*state, false);
 }
 
 /* ---- terminals ---------------------------------------------------------------------------- */
@@ -907,6 +931,7 @@ int main(void)
         TEST(a_detached_command_survives_and_is_taken_up),
         TEST(a_detached_command_may_end_alone),
         TEST(a_captured_command_is_taken_up),
+        TEST(a_captured_command_is_taken_up_before_its_loss_is_known),
         TEST(a_terminal_has_a_size_and_a_name),
         TEST(resize_and_keys_reach_the_foreground),
         TEST(end_of_stdin_is_end_of_file_on_a_terminal),
