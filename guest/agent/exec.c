@@ -53,7 +53,8 @@ struct exec {
 
     bool outlives; /* its connection: it was there at a FREEZE that no THAW has followed */
     bool ended, timed_out, out_of_memory;
-    int spared; /* process 1 was killed because it was spared this signal; 0: it was not */
+    bool killed; /* the host has sent SIGKILL */
+    int spared;  /* process 1 was killed because it was spared this signal; 0: it was not */
     int status;
     uint64_t peak_rss_bytes;
     uint64_t start_ns, end_ns;
@@ -388,6 +389,7 @@ static bool signal_frame(struct exec *e, const struct sm_wire_frame *f)
     struct sm_wire_signal m;
     if (!sm_wire_get_signal(f, &m) || m.signal == 0 || m.signal > 64)
         return false;
+    e->killed = e->killed || m.signal == SIGKILL;
     if (m.group)
         hang_up(e, (int)m.signal);
     else if (!e->ended)
@@ -552,12 +554,14 @@ static const struct conn_user attached = {.frame = frame, .writable = resume, .l
 
 /* ---- the command's end -------------------------------------------------------------------- */
 
-/* Killed, or the last one that it waited for was (a shell's 137), while the kernel had to kill. */
+/* Killed by nobody that we know of, or the last one that it waited for was (a shell's 137), and the
+ * kernel had to kill since it began. When that was is not known: who is killed in the container
+ * long after may be taken for another one. */
 static bool ran_out_of_memory(const struct exec *e, int status)
 {
     bool killed =
         WIFSIGNALED(status) ? WTERMSIG(status) == SIGKILL : WEXITSTATUS(status) == 128 + SIGKILL;
-    if (!killed || e->timed_out || e->spared)
+    if (!killed || e->killed || e->timed_out || e->spared)
         return false;
     kills = system_kills();
     return kills > e->kills;

@@ -382,6 +382,7 @@ static void who_was_killed_for_want_of_memory_is_told_so(void **state)
         const char *script;
         bool kills; /* the kernel does, meanwhile */
         unsigned told;
+        bool host; /* and then the host does */
     } cases[] = {
         {"kill -9 $$", true, 1},
         {"exit 137", true, 1},
@@ -389,6 +390,7 @@ static void who_was_killed_for_want_of_memory_is_told_so(void **state)
         {"exit 0", true, 0},
         {"kill -9 $$", false, 0}, /* what was before is another one's */
         {"kill -15 $$", true, 0},
+        {"sleep 100", true, 0, .host = true},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct sm_wire_exec exec = {.flags = EXEC_STREAMS,
@@ -402,6 +404,8 @@ static void who_was_killed_for_want_of_memory_is_told_so(void **state)
         sm_wire_data_header(go, SM_WIRE_STDIN, 1);
         go[SM_WIRE_HEADER] = '\n';
         peer_send(p, go, sizeof(go));
+        if (cases[i].host)
+            peer_put(p, SM_WIRE_SIGNAL, &(struct sm_wire_signal){.signal = SIGKILL});
         struct sm_wire_exit e;
         peer_expect(p, SM_WIRE_EXIT, &e);
         assert_int_equal(e.out_of_memory, cases[i].told);
