@@ -383,8 +383,9 @@ typedef struct sm_exec sm_exec;
 #define SM_FD_STDIN (-2) /* the standard input of this process; descriptor 0 is SM_FD_NULL */
 
 /* Whether a VM's own command is prepared for as engines do it for systemd: /run, /run/lock, /tmp
- * and /var/log/journal are empty and in memory, the variable "container" tells it where it is, and
- * its stop signal is SIGRTMIN+3 where the image says none. */
+ * and /var/log/journal are empty and in memory, the variable "container" tells it where it is if
+ * nobody else has set it, and its stop signal is SIGRTMIN+3 where neither caller nor image says
+ * one. */
 enum sm_systemd {
     SM_SYSTEMD_AUTO, /* if it is /sbin/init, also below /usr and /usr/local, or named systemd */
     SM_SYSTEMD_ALWAYS,
@@ -405,10 +406,10 @@ typedef struct sm_exec_config {
     uint16_t rows, columns;             /* of the terminal; 0: 24x80 */
     int stdin_fd, stdout_fd, stderr_fd; /* borrowed until the exec ends */
     int timeout_ms;                     /* wall clock; after it the command is killed; 0: none */
-    /* of a VM's own command: it is the child of a small init, which passes signals on, waits for
-     * orphans, and ends with the command */
+    /* of a VM's own command (SM_EINVAL of another): it is the child of a small init, which passes
+     * signals on, waits for orphans, and ends with the command */
     bool init;
-    enum sm_systemd systemd; /* of a VM's own command */
+    enum sm_systemd systemd; /* of a VM's own command; ALWAYS is SM_EINVAL of another */
     const char *stop_signal; /* what SM_SIGNAL_STOP means, "TERM" or "15"; NULL: the image's */
     const char *const *default_env; /* "K=V", where the image says nothing of K */
     const char *const *unset_env;   /* names of variables of these and the image's to leave out */
@@ -426,7 +427,7 @@ typedef struct sm_exec_config {
     const char *const *sysctls;
     const char *umask;        /* octal; NULL: "0022" */
     int oom_score_adj;        /* -1000..1000: whom the guest's kernel ends when memory does */
-    bool read_only;           /* / is; /run, /tmp and /var/tmp are a tmpfs each, */
+    bool read_only;           /* / is; /run, /tmp and /var/tmp are an empty tmpfs each, */
     bool no_tmpfs;            /* or not */
     const char *const *tmpfs; /* "DIR[:OPTION,...]": mounted for the whole guest */
     const char *const *hosts; /* "NAME:ADDRESS": lines that /etc/hosts gets in front */

@@ -127,23 +127,22 @@ static int take_keys(const json_t *config, const char *key, struct sm_strv *list
     return 0;
 }
 
-/* A name or a number, which may be a number of JSON's, too. What is no signal is SIGTERM, as for
- * docker: by then there is a command to be ended. */
+/* A name or a number, which may be a number of JSON's, too. What is no signal is as if nothing was
+ * said, as for docker: by then there is a command to be ended. */
 static int take_stop_signal(const json_t *config, int *signal, sm_error *err)
 {
     const json_t *v = json_object_get(config, "StopSignal");
     auto_free char *text = NULL;
-    int number = 0;
+    *signal = 0;
     if (json_is_number(v)) {
         double n = json_number_value(v);
-        number = n >= 1 && n <= MAX_SIGNAL && n == (int)n ? (int)n : 0;
+        *signal = n >= 1 && n <= MAX_SIGNAL && n == (int)n ? (int)n : 0;
     } else {
         int rc = take_string(config, "StopSignal", &text, err);
         if (rc)
             return rc;
-        number = sm_signal_number(text);
+        *signal = sm_signal_number(text);
     }
-    *signal = number ? number : SIGTERM;
     return 0;
 }
 

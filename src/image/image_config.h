@@ -11,7 +11,7 @@ struct sm_oci_config {
     struct sm_strv exposed; /* "PORT[-PORT][/PROTOCOL]", not checked */
     char *user;             /* "": root */
     char *working_dir;      /* absolute and without ".."; "": / */
-    int stop_signal;        /* SIGTERM where the image names none that we know */
+    int stop_signal;        /* 0 where the image names none that we know */
 };
 
 /* `json` is hostile. On failure *config is empty. */

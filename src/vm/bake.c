@@ -200,14 +200,17 @@ static int run_warmup(struct bake *b, sm_error *err)
 /* Starts the image's own command so that it outlives its connection. */
 static int start_command(struct bake *b, uint32_t *pid, sm_error *err)
 {
+    static const sm_exec_config config;
     auto_command command = {0};
     struct sm_wire_started started;
     struct sm_guest_wait w;
-    int rc = sm_command_describe(&b->image->config, &(sm_exec_config){0}, &command, err);
+    bool systemd;
+    int rc = sm_command_describe(&b->image->config, &config, &command, err);
+    if (!rc)
+        rc = sm_command_be_first(&config, &command, &systemd, err);
     if (rc)
         return rc;
-    command.wire.flags |=
-        SM_WIRE_EXEC_FIRST | SM_WIRE_EXEC_DETACH | SM_WIRE_EXEC_STDOUT | SM_WIRE_EXEC_STDERR;
+    command.wire.flags |= SM_WIRE_EXEC_DETACH | SM_WIRE_EXEC_STDOUT | SM_WIRE_EXEC_STDERR;
     sm_vm_begin_wait(b->vm, &w, 0);
     rc = sm_vm_ask(b->vm, SM_WIRE_EXEC, &command.wire, SM_WIRE_STARTED, &started, &w.wait, err);
     if (!rc)

@@ -215,6 +215,8 @@ static int take_note(
     vm->network.moved = note.network_moved;
     vm->network.told = note.resolver_told;
     vm->service_pid = plan->service ? note.pid : 0;
+    vm->service_is_baked = plan->from == SM_FROM_BAKED;
+    vm->is_taken = note.pid != 0;
     sm_note_clear(&note);
     return rc;
 }

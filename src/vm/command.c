@@ -1,10 +1,13 @@
 /* A command as it is asked of the agent. See command.h. */
 #include "vm/command.h"
 
+#include <signal.h>
 #include <string.h>
 
 #include "util/bytes.h"
 #include "util/error.h"
+
+#define SYSTEMD_HALT 37 /* SIGRTMIN+3, as systemd counts them */
 
 static bool add_all(struct sm_strv *to, const char *const *from)
 {
@@ -119,6 +122,26 @@ int sm_command_describe(const struct sm_oci_config *image, const sm_exec_config 
     return 0;
 }
 
+static bool has_container(const struct sm_strv *env)
+{
+    size_t i = 0;
+    while (i < env->count && strncmp(env->items[i], "container=", strlen("container=")) != 0)
+        i++;
+    return i < env->count;
+}
+
+int sm_command_be_first(
+    const sm_exec_config *config, struct sm_command *command, bool *systemd, sm_error *err)
+{
+    *systemd = sm_command_is_systemd(&command->argv, config);
+    command->wire.flags |= SM_WIRE_EXEC_FIRST | (*systemd ? SM_WIRE_EXEC_SYSTEMD : 0);
+    /* The variable is engines' own word for it; somebody's own value is as good. */
+    if (*systemd && !has_container(&command->env) && !sm_strv_add(&command->env, "container=oci"))
+        return no_memory(err);
+    command->wire.env.strv = (const char *const *)command->env.items;
+    return 0;
+}
+
 void sm_command_clear(struct sm_command *command)
 {
     sm_strv_clear(&command->argv);
@@ -126,13 +149,13 @@ void sm_command_clear(struct sm_command *command)
     sm_process_clear(&command->process);
 }
 
-int sm_command_stop_signal(
-    const struct sm_oci_config *image, const sm_exec_config *config, int *signal, sm_error *err)
+int sm_command_stop_signal(const struct sm_oci_config *image, const sm_exec_config *config,
+    bool systemd, int *signal, sm_error *err)
 {
     int number = config->stop_signal ? sm_signal_number(config->stop_signal) : image->stop_signal;
     if (config->stop_signal && !number)
         return sm_error_set(err, SM_EINVAL, "there is no signal '%.64s'", config->stop_signal);
-    *signal = number;
+    *signal = number ? number : systemd ? SYSTEMD_HALT : SIGTERM;
     return 0;
 }
 
@@ -141,7 +164,7 @@ int sm_command_check(const struct sm_oci_config *image, const sm_exec_config *co
     auto_command command = {0};
     int signal;
     int rc = sm_command_describe(image, config, &command, err);
-    return rc ? rc : sm_command_stop_signal(image, config, &signal, err);
+    return rc ? rc : sm_command_stop_signal(image, config, false, &signal, err);
 }
 
 bool sm_command_is_default(const sm_exec_config *c)

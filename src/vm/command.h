@@ -33,9 +33,14 @@ void sm_command_clear(struct sm_command *command);
 
 #define auto_command __attribute__((cleanup(sm_command_clear))) struct sm_command
 
+/* Makes it the one that the container is of, its process 1; *systemd: and what that is prepared for
+ * as systemd. */
+int sm_command_be_first(
+    const sm_exec_config *config, struct sm_command *command, bool *systemd, sm_error *err);
+
 /* What SM_SIGNAL_STOP means for it. */
-int sm_command_stop_signal(
-    const struct sm_oci_config *image, const sm_exec_config *config, int *signal, sm_error *err);
+int sm_command_stop_signal(const struct sm_oci_config *image, const sm_exec_config *config,
+    bool systemd, int *signal, sm_error *err);
 
 /* Of this argv, which is not empty: see enum sm_systemd. */
 bool sm_command_is_systemd(const struct sm_strv *argv, const sm_exec_config *config);

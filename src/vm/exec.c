@@ -1,15 +1,11 @@
 /* Starting a command in a VM. See vm/exec.h. */
 #include "vm/exec.h"
 
-#include <signal.h>
-
 #include "util/error.h"
 #include "vm/command.h"
 
-#define SYSTEMD_HALT 37 /* SIGRTMIN+3, as systemd counts them */
-
-static int describe(sm_vm *vm, const sm_exec_config *config, uint32_t flags,
-    struct sm_command *command, struct sm_exec_request *request, sm_error *err)
+static int describe(sm_vm *vm, const sm_exec_config *config, struct sm_command *command,
+    struct sm_exec_request *request, sm_error *err)
 {
     *request = (struct sm_exec_request){0};
     if (sm_command_is_default(config))
@@ -18,18 +14,16 @@ static int describe(sm_vm *vm, const sm_exec_config *config, uint32_t flags,
         return 0;
     int rc = sm_command_describe(&vm->image->config, config, command, err);
     request->exec = command->wire;
-    request->exec.flags |= flags;
     return rc;
 }
 
-/* A VM's own command may be systemd. Its variable is engines' own word for it. */
-static int describe_systemd(struct sm_strv *env, struct sm_wire_exec *exec, sm_error *err)
+/* A service that was baked is the image's own command; what else was captured nobody knows here. */
+static bool service_is_systemd(const sm_vm *vm)
 {
-    exec->flags |= SM_WIRE_EXEC_SYSTEMD;
-    if (!sm_strv_set_env(env, "container=oci"))
-        return sm_error_set(err, SM_ENOMEM, "no memory for the command's environment");
-    exec->env.strv = (const char *const *)env->items;
-    return 0;
+    static const sm_exec_config own;
+    auto_strv argv = {0};
+    return vm->service_is_baked && sm_command_argv(&vm->image->config, &own, &argv, NULL) == 0 &&
+           sm_command_is_systemd(&argv, &own);
 }
 
 static int start(
@@ -38,9 +32,11 @@ static int start(
     auto_command command = {0};
     struct sm_exec_request request = {0};
     int stop_signal;
-    int rc = sm_command_stop_signal(&vm->image->config, config, &stop_signal, err);
+    int rc = describe(vm, config, &command, &request, err);
     if (!rc)
-        rc = describe(vm, config, flags, &command, &request, err);
+        rc = sm_command_stop_signal(&vm->image->config, config,
+            request.attach.pid && service_is_systemd(vm), &stop_signal, err);
+    request.exec.flags |= flags;
     struct sm_channel channel;
     struct sm_guest_wait w;
     sm_vm_begin_wait(vm, &w, 0);
@@ -61,6 +57,9 @@ static int start(
 
 int sm_vm_exec(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err)
 {
+    if (config->init || config->systemd == SM_SYSTEMD_ALWAYS)
+        return sm_error_set(err, SM_EINVAL,
+            "only a VM's own command can have an init or be prepared for as systemd: others join it");
     return start(vm, config, 0, exec, err);
 }
 
@@ -69,16 +68,39 @@ int sm_vm_exec_first(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm
     return start(vm, config, SM_WIRE_EXEC_FIRST, exec, err);
 }
 
+/* In a snapshot whose command runs on, others join that: it is process 1, and what was mounted for
+ * it is there. What would be half done is refused. */
+static int check_beside(const sm_vm *vm, const sm_exec_config *config, sm_error *err)
+{
+    const char *what = config->init                           ? "have an init"
+                       : config->systemd == SM_SYSTEMD_ALWAYS ? "be prepared for as systemd"
+                       : config->privileged                   ? "be privileged"
+                                                              : NULL;
+    if (!what || !vm->is_taken)
+        return 0;
+    return sm_error_set(err, SM_EINVAL,
+        "a command beside the one that runs in the snapshot cannot %s; it joins that one's "
+        "container",
+        what);
+}
+
 int sm_vm_describe_own(sm_vm *vm, const sm_exec_config *config, struct sm_command *command,
     struct sm_exec_request *request, sm_error *err)
 {
-    int rc = describe(vm, config, SM_WIRE_EXEC_FIRST, command, request, err);
-    bool attach = request->attach.pid != 0;
-    vm->command_is_systemd = !rc && !attach && sm_command_is_systemd(&command->argv, config);
-    if (vm->command_is_systemd)
-        rc = describe_systemd(&command->env, &request->exec, err);
+    int rc = describe(vm, config, command, request, err);
+    if (!rc && request->attach.pid) {
+        vm->command_is_systemd = service_is_systemd(vm);
+        return 0;
+    }
+    if (!rc)
+        rc = check_beside(vm, config, err);
+    if (!rc)
+        rc = sm_command_be_first(config, command, &vm->command_is_systemd, err);
+    if (rc)
+        return rc;
+    request->exec = command->wire;
     request->exec.flags |= sm_exec_stream_flags(config);
-    return rc;
+    return 0;
 }
 
 int sm_vm_take_own(sm_vm *vm, sm_exec **exec, sm_error *err)
@@ -94,9 +116,8 @@ int sm_vm_take_own(sm_vm *vm, sm_exec **exec, sm_error *err)
         return sm_error_set(
             err, SM_EINVAL, "the VM has no command of its own, or it was taken already");
     int stop_signal;
-    int rc = sm_command_stop_signal(&vm->image->config, config, &stop_signal, err);
-    if (vm->command_is_systemd && !config->stop_signal && stop_signal == SIGTERM)
-        stop_signal = SYSTEMD_HALT;
+    int rc = sm_command_stop_signal(
+        &vm->image->config, config, vm->command_is_systemd, &stop_signal, err);
     pthread_rwlock_rdlock(&vm->capturing);
     if (!rc)
         rc = sm_exec_begin(&channel, &sent, config, stop_signal, exec, err);

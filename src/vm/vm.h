@@ -40,7 +40,9 @@ struct sm_vm {
     struct sm_channel commanded;
     const sm_exec_config *command_config; /* NULL: there is none, or it was taken */
     bool command_is_service, command_is_systemd;
-    sm_exec *command; /* the VM's: what its captures go on with; NULL: none */
+    bool service_is_baked; /* the image's own command, and none of a snapshot of the user's */
+    bool is_taken;         /* somebody ran in the snapshot: process 1 is there */
+    sm_exec *command;      /* the VM's: what its captures go on with; NULL: none */
 };
 
 /* Everything but the machine: names, files, the engine. */

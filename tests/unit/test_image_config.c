@@ -51,7 +51,7 @@ static void test_fields(void **state)
     assert_int_equal(sm_oci_config_parse(&c, "{}", NULL), 0);
     assert_string_equal(c.user, "");
     assert_string_equal(c.working_dir, "");
-    assert_int_equal(c.stop_signal, SIGTERM);
+    assert_int_equal(c.stop_signal, 0);
     sm_oci_config_clear(&c);
     assert_int_equal(sm_oci_config_parse(&c, "{\"config\":{\"Cmd\":null,\"User\":null}}", NULL), 0);
     sm_oci_config_clear(&c);
@@ -285,7 +285,10 @@ static void test_every_shape(void **state)
         } else if (rc != 0) {
             fail_msg("%s: %s: %s", s->key, s->value, err.message);
         } else if (s->signal) {
-            assert_int_equal(c.stop_signal, s->signal);
+            int signal;
+            assert_int_equal(
+                sm_command_stop_signal(&c, &(sm_exec_config){0}, false, &signal, NULL), 0);
+            assert_int_equal(signal, s->signal);
         } else {
             show(s, &c, text, sizeof(text));
             assert_string_equal(text, s->text);
@@ -293,6 +296,60 @@ static void test_every_shape(void **state)
         sm_strv_clear(&ports);
         sm_oci_config_clear(&c);
     }
+}
+
+/* Only where nobody says anything is it what systemd knows as an orderly end. */
+static void systemd_has_a_stop_signal_of_its_own(void **state)
+{
+    const struct {
+        const char *image, *asked;
+        int usual, systemd;
+    } cases[] = {
+        {"{}", NULL, SIGTERM, 37},
+        {"{\"config\":{\"StopSignal\":\"SIGTERM\"}}", NULL, SIGTERM, SIGTERM},
+        {"{\"config\":{\"StopSignal\":\"INT\"}}", NULL, SIGINT, SIGINT},
+        {"{}", "TERM", SIGTERM, SIGTERM},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const sm_exec_config exec = {.stop_signal = cases[i].asked};
+        struct sm_oci_config c;
+        int signal;
+        assert_int_equal(sm_oci_config_parse(&c, cases[i].image, NULL), 0);
+        assert_int_equal(sm_command_stop_signal(&c, &exec, false, &signal, NULL), 0);
+        assert_int_equal(signal, cases[i].usual);
+        assert_int_equal(sm_command_stop_signal(&c, &exec, true, &signal, NULL), 0);
+        assert_int_equal(signal, cases[i].systemd);
+        sm_oci_config_clear(&c);
+    }
+}
+
+/* What a container's own command gets beside what it is asked with. */
+static void systemd_is_told_where_it_is(void **state)
+{
+    const struct {
+        const char *argv, *env, *want;
+    } cases[] = {
+        {"/sbin/init", NULL, "container=oci"},
+        {"/sbin/init", "container=lxc", "container=lxc"},
+        {"/bin/sh", NULL, NULL},
+    };
+    struct sm_oci_config c;
+    assert_int_equal(sm_oci_config_parse(&c, "{}", NULL), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const sm_exec_config exec = {.argv = (const char *const[]){cases[i].argv, NULL},
+            .env = (const char *const[]){cases[i].env, NULL}};
+        auto_command command = {0};
+        bool systemd;
+        assert_int_equal(sm_command_describe(&c, &exec, &command, NULL), 0);
+        assert_int_equal(sm_command_be_first(&exec, &command, &systemd, NULL), 0);
+        assert_int_equal(systemd, cases[i].want != NULL);
+        assert_int_equal(
+            command.wire.flags, SM_WIRE_EXEC_FIRST | (cases[i].want ? SM_WIRE_EXEC_SYSTEMD : 0));
+        assert_int_equal(command.env.count, cases[i].want ? 1 : 0);
+        if (cases[i].want)
+            assert_string_equal(command.wire.env.strv[0], cases[i].want);
+    }
+    sm_oci_config_clear(&c);
 }
 
 static void test_no_config_at_all(void **state)
@@ -374,6 +431,8 @@ int main(void)
         cmocka_unit_test(test_nothing_to_run),
         cmocka_unit_test(test_env),
         cmocka_unit_test(test_every_shape),
+        cmocka_unit_test(systemd_has_a_stop_signal_of_its_own),
+        cmocka_unit_test(systemd_is_told_where_it_is),
         cmocka_unit_test(test_no_config_at_all),
         cmocka_unit_test(test_nothing_asked_for),
         cmocka_unit_test(test_hostile),
