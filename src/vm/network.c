@@ -95,9 +95,27 @@ static int read_resolver(
     return rc;
 }
 
+/* Names are learnt where our name server answers, and with rules for them others are closed. Of
+ * addresses a policy is what the VM gets at, its name servers as well. */
+static int check_resolver(const struct sm_vm_network *network, sm_error *err)
+{
+    bool names = sm_policy_has_names(&network->policy);
+    const struct sm_vm_resolver *r = &network->resolver;
+    for (size_t i = 0; i < r->n_dns; i++)
+        if (names || sm_policy_decide(&network->policy, &r->dns[i], 53, NULL) != SM_VERDICT_ALLOW)
+            return sm_error_set(err, SM_EUNSUPPORTED,
+                "a name server of one's own is not possible with this network policy, which %s; "
+                "leave out either",
+                names ? "learns names from the guest's usual one"
+                      : "does not let the VM get at it");
+    return 0;
+}
+
 /* What a tap interface cannot enforce must not look as if it were. */
 static int check_policy(const struct sm_vm_network *network, sm_error *err)
 {
+    if (network->mode == SM_NETWORK_USER)
+        return check_resolver(network, err);
     if (network->mode != SM_NETWORK_TAP)
         return 0;
     if (sm_policy_has_names(&network->policy))

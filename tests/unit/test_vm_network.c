@@ -61,6 +61,15 @@ static void a_resolver_is_what_was_asked_for(void **state)
         {{.dns_search = (const char *const[]){"", NULL}}, "!'' is no search domain"},
         {{.dns_options = (const char *const[]){"use-vc", NULL}}, "!'use-vc' is not possible"},
         {{.plug = "none", .dns = (const char *const[]){"1.1.1.1", NULL}}, "!without a network"},
+        {{.dns = (const char *const[]){"1.1.1.1", NULL},
+             .egress = "layer none\nallow 1.1.1.1\nallow example.org\n"},
+            "!learns names from the guest's usual one"},
+        {{.dns = (const char *const[]){"1.1.1.1", NULL}, .egress = "layer none\nallow 9.9.9.9\n"},
+            "!does not let the VM get at it"},
+        {{.dns = (const char *const[]){"1.1.1.1", NULL}, .egress = "layer public\n"},
+            "search corp.test\nnameserver 1.1.1.1\noptions edns0 ndots:3\n"},
+        {{.dns = (const char *const[]){"10.9.9.9", NULL}, .egress = "layer public\n"},
+            "!does not let the VM get at it"},
     };
     char path[] = "/tmp/sm-resolv-XXXXXX";
     int fd = mkstemp(path);
