@@ -66,7 +66,7 @@ static const struct cli_option *find(const struct cli_command *command, int id)
     return NULL;
 }
 
-/* "--flag=true" is the flag, "--flag=false" is nothing. */
+/* "--flag=true" is the flag, "--flag=false" is that it is not, whatever was said before. */
 static bool is_boolean(const char *text, bool *value)
 {
     *value = strcmp(text, "true") == 0 || strcmp(text, "1") == 0;
@@ -128,8 +128,14 @@ int cli_next_option(const struct cli_command *command, int argc, char **argv)
     bool off;
     int id;
     do
-        id = next(command, argc, argv, &off);
+        id = cli_next_flag(command, argc, argv, &off);
     while (off);
+    return id;
+}
+
+int cli_next_flag(const struct cli_command *command, int argc, char **argv, bool *off)
+{
+    int id = next(command, argc, argv, off);
     if (id == HELP_ID)
         cli_print_help(command);
     return id == -1 ? CLI_OPTIONS_END : id == HELP_ID ? CLI_OPTIONS_HELP : id;
@@ -170,6 +176,13 @@ bool cli_take_setting(const struct cli_command *command, const struct cli_settin
         break;
     }
     return true;
+}
+
+void cli_unset(const struct cli_setting *table, int id, void *into)
+{
+    for (const struct cli_setting *s = table; s->id; s++)
+        if (s->id == id && s->kind == CLI_FLAG)
+            *(bool *)((char *)into + s->field) = false;
 }
 
 int cli_take_format(

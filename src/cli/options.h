@@ -17,6 +17,9 @@ enum {
 
 /* The next option's id; its argument is in optarg. Set optind to 0 before the first call. */
 int cli_next_option(const struct cli_command *command, int argc, char **argv);
+/* The same for who can take a flag back: *off where it is said that it is not ("--flag=false"),
+ * which cli_next_option skips. */
+int cli_next_flag(const struct cli_command *command, int argc, char **argv, bool *off);
 
 /* The exit code of a command that stops because cli_next_option returned HELP or ERROR. */
 static inline int cli_options_exit(int result)
@@ -53,6 +56,9 @@ struct cli_setting {
  * *status: 0, or the exit code after a message. */
 bool cli_take_setting(const struct cli_command *command, const struct cli_setting *table, int id,
     void *into, int *status);
+
+/* The flag is not set, if the table has one of that id. */
+void cli_unset(const struct cli_setting *table, int id, void *into);
 
 /* For commands that have no other option than --format: takes all options and returns what ended
  * them. `other` is the format beside json, which is printed unless asked otherwise. */

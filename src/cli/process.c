@@ -46,8 +46,9 @@ int cli_take_security_option(const struct cli_command *self, const char *text, s
         "seccomp=unconfined", "apparmor=unconfined", "label=", "label:"};
     if (begins(text, name)) {
         const char *value = text + strlen(name);
-        if (!*value || strcmp(value + 1, "true") == 0 || strcmp(value + 1, "false") == 0) {
-            exec->no_new_privileges = !*value || strcmp(value + 1, "true") == 0;
+        bool said = *value == '=' || *value == ':', on = said && strcmp(value + 1, "true") == 0;
+        if (!*value || on || (said && strcmp(value + 1, "false") == 0)) {
+            exec->no_new_privileges = !*value || on;
             return 0;
         }
     }

@@ -153,7 +153,7 @@ struct run {
     char *policy_text, *cwd;
     int stop_timeout_ms;
     char made_up_name[16];
-    bool interactive, timing, quiet;
+    bool interactive, timing, quiet, env_host, http_proxy;
 };
 
 static uint64_t now_us(void)
@@ -163,6 +163,8 @@ static uint64_t now_us(void)
 
 static const struct cli_setting settings[] = {
     {CLI_SETS_FLAG('i', struct run, interactive)},
+    {CLI_SETS_FLAG(OPT_TIMING, struct run, timing)},
+    {CLI_SETS_FLAG(OPT_ENV_HOST, struct run, env_host)},
     {CLI_SETS_FLAG('t', struct run, exec.tty)},
     {CLI_SETS_TEXT('u', struct run, exec.user)},
     {CLI_SETS_LIST(OPT_UNSETENV, struct run, unset_env)},
@@ -242,12 +244,8 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
     case 'w':
         take_directory(run, optarg);
         return 0;
-    case OPT_ENV_HOST:
-        cli_env_add_all(&run->default_env);
-        return 0;
     case OPT_HTTP_PROXY:
-        if (!optarg || strcmp(optarg, "true") == 0)
-            cli_env_add_proxies(&run->default_env);
+        run->http_proxy = !optarg || strcmp(optarg, "true") == 0;
         return 0;
     case OPT_ENTRYPOINT:
         cli_take_entrypoint(&run->entrypoint, optarg);
@@ -268,9 +266,6 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
         return 0;
     case OPT_EXPOSE:
         return cli_take_ports(self, "expose", optarg, &run->expose);
-    case OPT_TIMING:
-        run->timing = run->vm.count_instructions = true;
-        return 0;
     case 'p':
         return cli_take_ports(self, "publish", optarg, &run->publish);
     case OPT_ALLOW:
@@ -280,6 +275,14 @@ static int take_option(const struct cli_command *self, struct run *run, int id)
     default: /* --rm */
         return 0;
     }
+}
+
+/* A flag that is said to be off, whatever was said before. */
+static void take_back(struct run *run, int id)
+{
+    cli_unset(settings, id, run);
+    if (id == OPT_INSECURE_REGISTRY)
+        run->image_options.insecure_registry = false;
 }
 
 static void print_stage(const char *stage, uint64_t from, uint64_t to)
@@ -485,18 +488,23 @@ static void print_notice(void *arg, const char *line)
 /* Options that would do nothing. */
 static int check_unplugged(const struct cli_command *self, const struct run *run)
 {
-    const char *option = run->publish.count        ? "--publish"
-                         : run->vm.publish_exposed ? "--publish-all"
-                         : run->policy.allows      ? "--allow"
-                                                   : NULL;
+    const char *option = run->vm.publish_exposed ? "--publish-all"
+                         : run->publish.count    ? "--publish"
+                         : run->policy.allows    ? "--allow"
+                                                 : NULL;
     if (!option || !run->vm.network || strcmp(run->vm.network, "none") != 0)
         return 0;
     return cli_fail_usage(self, "%s needs a network; leave out --network none", option);
 }
 
+/* What the options leave when all are read: one may have been taken back. */
 static void give_lists(struct run *run)
 {
     sm_exec_config *exec = &run->exec;
+    if (run->env_host)
+        cli_env_add_all(&run->default_env);
+    if (run->http_proxy)
+        cli_env_add_proxies(&run->default_env);
     exec->env = (const char *const *)run->file_env.items;
     exec->default_env = (const char *const *)run->default_env.items;
     exec->unset_env = (const char *const *)run->unset_env.items;
@@ -528,12 +536,16 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
 {
     struct run run = {.stop_timeout_ms = STOP_TIMEOUT_MS};
     int status = 0, id;
-    while (!status && (id = cli_next_option(self, argc, argv)) != CLI_OPTIONS_END) {
+    bool off;
+    while (!status && (id = cli_next_flag(self, argc, argv, &off)) != CLI_OPTIONS_END) {
         if (id < 0) {
             status = cli_options_exit(id);
             goto out;
         }
-        status = take_option(self, &run, id);
+        if (off)
+            take_back(&run, id);
+        else
+            status = take_option(self, &run, id);
     }
     if (status)
         goto out;
@@ -554,13 +566,16 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
     status = check_unplugged(self, &run);
     if (status)
         goto out;
+    run.vm.count_instructions = run.timing;
     run.vm.notice = print_notice;
     /* For people; a command's own screen is left alone. */
     run.vm.log_ports = isatty(STDERR_FILENO) && !run.quiet && !run.exec.tty;
     if (run.entrypoint.count) {
         static const char *const none[] = {NULL};
-        run.exec.entrypoint =
-            *run.entrypoint.items[0] ? (const char *const *)run.entrypoint.items : none;
+        /* Several of which the first is empty are no command, which is told. */
+        run.exec.entrypoint = *run.entrypoint.items[0] || run.entrypoint.count > 1
+                                  ? (const char *const *)run.entrypoint.items
+                                  : none;
     }
     run.exec.stdin_fd = run.interactive ? SM_FD_STDIN : SM_FD_NULL;
     /* With nothing else asked for, the image's own command may be running in the snapshot

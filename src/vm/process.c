@@ -264,13 +264,15 @@ static int take_tmpfs(struct sm_process *process, const char *text, sm_error *er
 
 static int take_mounts(const sm_exec_config *config, struct sm_process *process, sm_error *err)
 {
-    static const char *const writable[] = {"/run", "/tmp", "/var/tmp"};
+    static const struct {
+        const char *path, *mode;
+    } writable[] = {{"/run", "mode=755"}, {"/tmp", "mode=1777"}, {"/var/tmp", "mode=1777"}};
     int rc = 0;
     if (config->read_only)
         process->wire.flags |= SM_WIRE_PROCESS_READ_ONLY;
     for (size_t i = 0; !rc && config->read_only && !config->no_tmpfs && i < SM_ARRAY_LEN(writable);
          i++)
-        rc = add_tmpfs(process, NO_SUID | NO_DEV, writable[i], "mode=1777", err);
+        rc = add_tmpfs(process, NO_SUID | NO_DEV, writable[i].path, writable[i].mode, err);
     for (const char *const *text = config->tmpfs; !rc && text && *text; text++)
         rc = take_tmpfs(process, *text, err);
     process->wire.tmpfs.strv = (const char *const *)process->tmpfs.items;
@@ -300,6 +302,11 @@ static int take_hosts(const sm_exec_config *config, struct sm_process *process, 
     for (const char *const *text = config->hosts; text && *text; text++) {
         size_t name = strcspn(*text, ":");
         const char *address = (*text)[name] ? *text + name + 1 : "";
+        if (strcmp(address, "host-gateway") == 0)
+            return sm_error_set(err, SM_EUNSUPPORTED,
+                "'%.256s' is not possible: this host is host.docker.internal for a guest already, "
+                "and opened with --allow host-loopback; leave it out",
+                *text);
         if (!is_host_name(*text, name) || !is_address(address))
             return sm_error_set(
                 err, SM_EINVAL, "'%.256s' is not NAME:ADDRESS for /etc/hosts", *text);

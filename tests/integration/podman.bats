@@ -20,7 +20,7 @@ pids-limit platform pod pod-id-file preserve-fds privileged publish publish-all 
 restart rm rmi rootfs sdnotify seccomp-policy secret security-opt shm-size sig-proxy stop-signal stop-timeout subgidname subuidname
 sysctl systemd timeout tls-verify tmpfs tty tz uidmap ulimit umask unsetenv unsetenv-all user userns uts variant volume volumes-from workdir"
 
-@test "each option of podman has a row, and is what the row says" {
+@test "each option of podman has a row, and is accepted or refused as the row says" {
     declare -A short=([a]=attach [c]=cpu-shares [d]=detach [e]=env [h]=hostname [i]=interactive [l]=label [m]=memory [p]=publish
         [P]=publish-all [q]=quiet [t]=tty [u]=user [v]=volume [w]=workdir)
     local example verdict option value name seen=" "
@@ -74,6 +74,11 @@ refused() {
     refused "the sysctl 'a.b' is not NAME=VALUE" --sysctl a.b
     refused "keep-groups" --group-add keep-groups
     refused "'box' is not NAME:ADDRESS" --add-host box
+    refused "this host is host.docker.internal" --add-host x:host-gateway
+    refused "learns names from the guest's usual one" --allow example.org --dns 1.1.1.1
+    refused "--publish-all needs a network" -P --expose 80 --network none
+    refused "the command's name is empty" --entrypoint '["","x"]'
+    refused "it is no-new-privileges" --security-opt no-new-privilegesXtrue
     refused "'1.1.1' is not the address of a name server" --dns 1.1.1
     refused "without a network" --network none --dns 1.1.1.1
     refused "there is no signal 'NOSUCH'" --stop-signal NOSUCH
@@ -102,11 +107,11 @@ refused() {
         grep -E 'Groups|NoNew' /proc/self/status; umask; ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj
         cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmax /proc/sys/net/ipv4/tcp_fin_timeout
         grep -E ' (/x/y|/dev/shm|/tmp) ' /proc/mounts | cut -d' ' -f2,4 | cut -d, -f1-3 | tail -n 3 | sort
-        (echo >/home/app/x) 2>&1 | grep -o 'Read-only'; echo \$GIVEN \$A; pwd; stat -c %a /x/y
+        (echo >/home/app/x) 2>&1 | grep -o 'Read-only'; echo \$GIVEN \$A; pwd; stat -c %a /x/y /run
         head -n 1 /etc/hosts; cat /etc/resolv.conf"
     echo "$status $output $stderr"
     diff - <<<"$output" <(printf '%s\n' 'CapInh=2000 CapPrm=2000 CapEff=2000 CapBnd=800425fa CapAmb=2000 Groups:'$'\t''50 777 1000 ' $'NoNewPrivs:\t1' \
-        0027 100 200 321 1 1000 7 '/dev/shm rw,nosuid,nodev' '/tmp rw,nosuid,nodev' '/x/y rw,nosuid,nodev' Read-only 'from-host 1' /home 700 $'10.9.9.9\tbox' 'search a.test b.test' 'nameserver 1.1.1.1' 'options edns0 ndots:3')
+        0027 100 200 321 1 1000 7 '/dev/shm rw,nosuid,nodev' '/tmp rw,nosuid,nodev' '/x/y rw,nosuid,nodev' Read-only 'from-host 1' /home 700 755 $'10.9.9.9\tbox' 'search a.test b.test' 'nameserver 1.1.1.1' 'options edns0 ndots:3')
 }
 
 @test "a privileged command has all rights over its VM; what the guest lacks is told" {

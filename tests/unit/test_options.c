@@ -347,6 +347,31 @@ static void a_flag_may_be_said_to_be_off(void **state)
     FLAGS("!", (char[]){"-x"});
 }
 
+/* The last one counts, as with podman: so an alias or a script can be overridden. */
+static void a_flag_may_be_taken_back(void **state)
+{
+    struct into {
+        bool flag, other;
+    } into = {.flag = true, .other = true};
+    static const struct cli_setting table[] = {
+        {CLI_SETS_FLAG('f', struct into, flag)}, {CLI_SETS_FLAG('o', struct into, other)}, {0}};
+    static const struct cli_option rows[] = {{'f', "flag", NULL, ""}, {0}};
+    static const struct cli_command with_rows = {.name = "c", .options = rows};
+    char name[] = "c", on[] = "--flag", no[] = "--flag=false";
+    char *argv[] = {name, on, no, on, NULL};
+    bool off;
+    optind = 0;
+    assert_int_equal(cli_next_flag(&with_rows, 4, argv, &off), 'f');
+    assert_false(off);
+    assert_int_equal(cli_next_flag(&with_rows, 4, argv, &off), 'f');
+    assert_true(off);
+    cli_unset(table, 'f', &into);
+    assert_false(into.flag);
+    assert_true(into.other);
+    assert_int_equal(cli_next_flag(&with_rows, 4, argv, &off), 'f');
+    assert_false(off);
+}
+
 static void an_entrypoint_is_an_array_or_a_word(void **state)
 {
     const struct {
@@ -442,6 +467,7 @@ int main(void)
         cmocka_unit_test(a_setting_goes_where_its_row_says),
         cmocka_unit_test(a_list_has_each_value_or_each_word),
         cmocka_unit_test(a_flag_may_be_said_to_be_off),
+        cmocka_unit_test(a_flag_may_be_taken_back),
         cmocka_unit_test(an_entrypoint_is_an_array_or_a_word),
         cmocka_unit_test(ranges_of_ports_are_ports),
         cmocka_unit_test(options_of_podman_are_each_its_own),

@@ -128,7 +128,7 @@ static void mounts(void **state)
             "flags=40 tmpfs=6:/x:mode=1777,size=1m,mode=700 tmpfs=3:/y:mode=1777"},
         {{.tmpfs = LIST("/x:")}, "flags=40 tmpfs=6:/x:mode=1777"},
         {{.read_only = true},
-            "flags=140 tmpfs=6:/run:mode=1777 tmpfs=6:/tmp:mode=1777 tmpfs=6:/var/tmp:mode=1777"},
+            "flags=140 tmpfs=6:/run:mode=755 tmpfs=6:/tmp:mode=1777 tmpfs=6:/var/tmp:mode=1777"},
         {{.read_only = true, .no_tmpfs = true}, "flags=100"},
         {{.tmpfs = LIST("x")}, "refused: 'x' is no absolute path"},
         {{.tmpfs = LIST("")}, "refused: '' is no absolute path"},
@@ -162,7 +162,8 @@ static void numbers_and_names(void **state)
         {{.hosts = LIST("box")}, "refused: 'box' is not NAME:ADDRESS"},
         {{.hosts = LIST(":10.0.0.1")}, "refused: ':10.0.0.1' is not"},
         {{.hosts = LIST("box:10.0.0")}, "refused: 'box:10.0.0' is not"},
-        {{.hosts = LIST("box:host-gateway")}, "refused: 'box:host-gateway' is not"},
+        {{.hosts = LIST("box:host-gateway")},
+            "refused: 'box:host-gateway' is not possible: this host is"},
         {{.hosts = LIST("a b:10.0.0.1")}, "refused: 'a b:10.0.0.1' is not"},
         {{.hosts = LIST("a\n:10.0.0.1")}, "refused: "},
     };
