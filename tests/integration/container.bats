@@ -50,17 +50,10 @@ inside='
 }
 
 @test "an entrypoint that insists on being process 1 starts" {
-    local layout=$BATS_TEST_TMPDIR/layout
-    PYTHONPATH=$repo/tests/tools python3 - "$layout" <<'PY'
-import sys
-from layout import *
-l = Layout(sys.argv[1])
-with open("/bin/busybox", "rb") as f:
-    shell = [("d", "bin"), ("f", "bin/sh", f.read(), {"mode": 0o755})]
-init = b"#!/bin/sh\n[ $$ -eq 1 ] || { echo can only run as pid 1; exit 100; }\nexec echo up\n"
-l.image("latest", [l.layer(shell + [("f", "init", init, {"mode": 0o755})])], config={"Entrypoint": ["/init"]})
-l.close()
-PY
+    local layout=$BATS_TEST_TMPDIR/layout # busybox's layers: there is a snapshot of them
+    cp -r "$SM_IMAGE_BUSYBOX/oci" "$layout"
+    umoci config --image "$layout:latest" --config.entrypoint=sh --config.entrypoint=-c \
+        --config.entrypoint='[ $$ -eq 1 ] || { echo can only run as pid 1; exit 100; }; exec echo up'
     run --separate-stderr supermachine run "oci:$layout:latest"
     echo "$status $output $stderr"
     [ "$output" = up ]

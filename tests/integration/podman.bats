@@ -20,6 +20,7 @@ pids-limit platform pod pod-id-file preserve-fds privileged publish publish-all 
 restart rm rmi rootfs sdnotify seccomp-policy secret security-opt shm-size sig-proxy stop-signal stop-timeout subgidname subuidname
 sysctl systemd timeout tls-verify tmpfs tty tz uidmap ulimit umask unsetenv unsetenv-all user userns uts variant volume volumes-from workdir"
 
+# bats test_tags=all-nested
 @test "each option of podman has a row, and is accepted or refused as the row says" {
     declare -A short=([a]=attach [c]=cpu-shares [d]=detach [e]=env [h]=hostname [i]=interactive [l]=label [m]=memory [p]=publish
         [P]=publish-all [q]=quiet [t]=tty [u]=user [v]=volume [w]=workdir)
@@ -57,7 +58,8 @@ refused() {
     [[ $stderr == *"$1"* ]]
 }
 
-@test "values that make no sense are refused by name" {
+# bats test_tags=all-nested
+@test "values that make no sense are refused by name, before anything is baked" {
     export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
     refused "there is no capability 'nosuch'" --cap-add nosuch
     refused "NET_RAW cannot be both added and dropped" --cap-add net_raw --cap-drop CAP_NET_RAW
@@ -91,6 +93,7 @@ refused() {
     refused "'--ipc host' is not possible: it is private shareable" --ipc host
     refused "takes no value" --rm=maybe
     refused "8000-8001:80" -p 8000-8001:80:80:80
+    [ -z "$(find "$XDG_DATA_HOME" -name '*.snap')" ]
 }
 
 # What the agent gives is podman's. One guest for what does not contradict itself.
