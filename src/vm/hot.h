@@ -21,7 +21,7 @@
 
 #include "vm/engine.h"
 
-/* As many runs of pages as are noted: a start has some 250. */
+/* As many runs of pages as are noted: a start has some 140. */
 #define SM_HOT_MAX_RUNS  1024
 #define SM_HOT_MAX_PAGES 4096 /* 16 MiB: what writes more is no start */
 
