@@ -279,6 +279,14 @@ static char *put_number(char *end, pid_t number)
     return end;
 }
 
+/* A file of process 1's directory in /proc, whose name begins with '/'. */
+static int open_of_first(const char *name, int flags)
+{
+    char path[32], *end = path + sizeof(path) - 1 - strlen(name);
+    memcpy(end, name, strlen(name) + 1);
+    return openat(own_proc, put_number(end, first.pid), flags | O_CLOEXEC);
+}
+
 void container_exec_init(pid_t command)
 {
     char digits[12] = "", *number = put_number(digits + sizeof(digits) - 1, command);
@@ -289,6 +297,16 @@ void container_exec_init(pid_t command)
     syscall(SYS_execveat, init_program, "", argv, envp, AT_EMPTY_PATH);
 }
 
+void container_keep_init(void)
+{
+    static const char score[] = "-1000";
+    int fd = open_of_first("/oom_score_adj", O_WRONLY);
+    if (fd < 0)
+        return; /* it has ended */
+    (void)!write(fd, score, sizeof(score) - 1);
+    close(fd);
+}
+
 static int become_init(void *unused)
 {
     setsid();
@@ -296,13 +314,10 @@ static int become_init(void *unused)
     return 1;
 }
 
-/* A file of process 1's directory in /proc, whose name begins with '/', as text. Its length, or
- * -1. */
+/* As text. Its length, or -1. */
 static ssize_t read_of_first(const char *name, char *text, size_t size)
 {
-    char path[32], *end = path + sizeof(path) - 1 - strlen(name);
-    memcpy(end, name, strlen(name) + 1);
-    int fd = openat(own_proc, put_number(end, first.pid), O_RDONLY | O_CLOEXEC);
+    int fd = open_of_first(name, O_RDONLY);
     ssize_t len = fd < 0 ? -1 : read(fd, text, size - 1);
     if (fd >= 0)
         close(fd);
@@ -335,12 +350,20 @@ static bool has_signal(const char *status, const char *mask, int sig)
     return (signals >> (sig - 1) & 1) != 0;
 }
 
+/* It ends nobody who does nothing about it. */
+static bool is_harmless(int sig)
+{
+    return sig == SIGCHLD || sig == SIGCONT || sig == SIGURG || sig == SIGWINCH || sig == SIGSTOP ||
+           sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU;
+}
+
 bool container_spares(pid_t pid, int sig)
 {
     char status[2048];
-    return pid == first.pid && first.state == TAKEN &&
+    return pid == first.pid && first.state == TAKEN && !is_harmless(sig) &&
            read_of_first("/status", status, sizeof(status)) > 0 &&
-           !has_signal(status, "\nSigIgn:\t", sig) && !has_signal(status, "\nSigCgt:\t", sig);
+           !has_signal(status, "\nSigIgn:\t", sig) && !has_signal(status, "\nSigCgt:\t", sig) &&
+           !has_signal(status, "\nSigBlk:\t", sig); /* an init waits for all that it blocks */
 }
 
 static pid_t clone_into(int cgroup, int (*fn)(void *arg), void *arg)
@@ -366,6 +389,7 @@ pid_t container_join(int (*fn)(void *arg), void *arg, const char **what)
             errno = first.errnum;
             return -1;
         }
+        container_keep_init();
     }
     *what = "cannot make it";
     pid_t pid = clone_into(group, fn, arg);

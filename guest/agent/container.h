@@ -55,11 +55,14 @@ pid_t container_join(int (*fn)(void *arg), void *arg, const char **what);
  * failure. */
 #define CONTAINER_NO_INIT (-1)
 void container_exec_init(pid_t command);
+/* Process 1 has executed it, and nobody shares its memory: memory that ends is not its fault, and
+ * everything would end with it, so the kernel does not kill it for that. */
+void container_keep_init(void);
 /* Waits until a process that was made with CLONE_CHILD_CLEARTID has executed or ended. */
 void container_await(int *running);
 
-/* This child is process 1, which the kernel spares this signal because it has no handler for it;
- * any other process would be ended by it. */
+/* This child is process 1, which the kernel spares this signal because it neither handles, blocks
+ * nor ignores it; any other process would be ended by it. */
 bool container_spares(pid_t pid, int sig);
 
 /* This child has ended. True: it was process 1, by reboot(2), which sends it SIGHUP or SIGINT in a

@@ -7,7 +7,6 @@
 #include "init.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -28,12 +27,6 @@ int init_main(int argc, char **argv)
     pid_t child = argc > 1 ? (pid_t)atoi(argv[1]) : 0;
     if (argc > 1 && child == 0)
         return 0;
-    /* Memory that ends is not its fault, and everything would end with it. */
-    int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (score >= 0) {
-        (void)!write(score, "-1000", 5);
-        close(score);
-    }
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);

@@ -289,6 +289,8 @@ pid_t spawn(struct spawn *s)
         return -1;
     }
     container_await(&s->running);
+    if (s->first && s->init && s->kind == 0)
+        container_keep_init(); /* the command was let go when it shared memory with nobody */
     /* A child that failed is reaped like any other: nobody knows its pid. */
     return s->kind == 0 ? pid : -1;
 }
