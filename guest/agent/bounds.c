@@ -7,6 +7,7 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include "directory.h"
 #include "system.h"
 
 #define MIB ((uint64_t)1 << 20)
@@ -68,22 +69,47 @@ static int set(int dir, const char *name, const char *value)
     return e;
 }
 
-int bounds_set(const char *controllers, int group, const char **what)
+static int bound(int group, const char **what)
 {
     struct bounds b = bounds_here();
     char text[BOUNDS_TEXT];
+    *what = "cannot bound the container";
+    int e = set(group, "memory.max", bounds_text(text, b.group));
+    return e != 0 ? e : set(group, "pids.max", bounds_text(text, b.processes));
+}
+
+int bounds_set(const char *controllers, int group, const char **what)
+{
     *what = "cannot turn the cgroup controllers on";
     int e = set(AT_FDCWD, controllers, "+cpu +cpuset +io +memory +pids");
     if (e != 0)
         return e;
-    *what = "cannot bound the container";
-    e = set(group, "memory.max", bounds_text(text, b.group));
-    if (e == 0)
-        e = set(group, "pids.max", bounds_text(text, b.processes));
+    e = bound(group, what);
     if (e != 0)
         return e;
     events = openat(group, "memory.events", O_RDONLY | O_CLOEXEC);
     return events < 0 ? errno : 0;
+}
+
+int bounds_reset(int group, const char **what)
+{
+    /* What a group has that nobody has changed; not all of these are there in every kernel. */
+    static const struct {
+        const char *name, *value;
+    } initial[] = {{"cgroup.freeze", "0"}, {"cgroup.max.depth", "max"},
+        {"cgroup.max.descendants", "max"}, {"cpu.max", "max"}, {"cpu.weight", "100"},
+        {"cpuset.cpus", "\n"}, {"cpuset.mems", "\n"}, {"memory.high", "max"}, {"memory.low", "0"},
+        {"memory.min", "0"}, {"memory.oom.group", "0"}};
+    *what = "cannot remove the groups of the container that has ended";
+    if (directory_empty(group) != 0)
+        return errno;
+    *what = "cannot turn the controllers off that the container which has ended had on";
+    int e = set(group, "cgroup.subtree_control", "-cpu -cpuset -io -memory -pids");
+    if (e != 0)
+        return e;
+    for (size_t i = 0; i < sizeof(initial) / sizeof(initial[0]); i++)
+        (void)set(group, initial[i].name, initial[i].value);
+    return bound(group, what);
 }
 
 uint64_t system_kills(void)

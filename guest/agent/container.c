@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -18,6 +19,7 @@
 #include "bounds.h"
 #include "clone.h"
 #include "init.h"
+#include "loop.h"
 #include "mask.h"
 #include "process.h"
 #include "spawn.h"
@@ -26,11 +28,16 @@
 #define CGROUPS "/sys/fs/cgroup"
 #define GROUP   CGROUPS "/container"
 
+/* That long the end of a process 1 may take from when it has let go of our memory. */
+#define END_MS  5000
+#define LOOK_MS 5
+
 #define PROC_FLAGS (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 enum { NOBODY, PARKED, TAKEN }; /* process 1 */
 
 static int own_proc = -1, own_pids = -1, own_mounts = -1, group = -1, init_program = -1;
+static bool group_is_used; /* somebody of the user's was in it */
 
 static struct {
     int state;
@@ -160,6 +167,10 @@ static int make(const struct sm_wire_process *asked, const char **what)
     if (e == 0)
         e = enter(what);
     first.state = e == 0 ? PARKED : NOBODY;
+    if (e != 0 && first.pid > 0) { /* it is not to stand on the stack of the next one */
+        syscall(SYS_pidfd_send_signal, first.pidfd, SIGKILL, NULL, 0);
+        wait_while(&first.running, 1);
+    }
     return e;
 }
 
@@ -190,20 +201,34 @@ int container_open(const char **what)
     return make(NULL, what);
 }
 
-/* From outside, where all of it began. */
+/* From outside, where all of it began. (We stay in the last one's IPC and cgroup namespaces, which
+ * nothing is made of: process 1 is born in others, or makes them.) */
 static int make_anew(const struct sm_wire_process *asked, const char **what)
 {
-    if (first.pidfd >= 0)
+    if (first.pidfd >= 0) {
+        /* It has left its group when it is to be waited for. */
+        poll(&(struct pollfd){.fd = first.pidfd, .events = POLLIN}, 1, END_MS);
         close(first.pidfd);
+    }
     first.pidfd = -1;
     *what = "cannot leave the container that has ended";
     if (setns(own_pids, CLONE_NEWPID) != 0 || setns(own_mounts, CLONE_NEWNS) != 0)
         return errno;
-    return make(asked, what);
+    int e = group_is_used ? bounds_reset(group, what) : 0;
+    group_is_used = e != 0;
+    return e == 0 ? make(asked, what) : e;
+}
+
+/* Somebody has killed it while it was parked. */
+static void look_for_first(void)
+{
+    if (first.state == PARKED && __atomic_load_n(&first.running, __ATOMIC_ACQUIRE) == 0)
+        first.state = NOBODY;
 }
 
 int container_renew(const char **what)
 {
+    look_for_first();
     return first.state != NOBODY ? 0 : make_anew(NULL, what);
 }
 
@@ -245,6 +270,7 @@ static void call(int (*fn)(void *arg), void *arg)
     first.fn = fn;
     first.arg = arg;
     first.state = TAKEN;
+    group_is_used = group_is_used || fn != nothing;
     wake(&first.go, 1);
     wait_while(&first.running, 1);
     if (first.failed)
@@ -254,6 +280,7 @@ static void call(int (*fn)(void *arg), void *arg)
 pid_t container_first(
     int (*fn)(void *arg), void *arg, const struct sm_wire_process *asked, const char **what)
 {
+    look_for_first();
     if (first.state == PARKED && process_exceeds(asked))
         call(nothing, NULL); /* it has dropped what cannot be had back */
     int e = first.state != NOBODY ? 0 : make_anew(asked, what);
@@ -350,6 +377,20 @@ static bool has_signal(const char *status, const char *mask, int sig)
     return (signals >> (sig - 1) & 1) != 0;
 }
 
+/* The kernel lets it end when all others in its namespace have, and those that are ours have been
+ * waited for. */
+bool container_has_ended(void)
+{
+    char status[2048];
+    for (int ms = 0; first.state == TAKEN && ms < END_MS; ms += LOOK_MS) {
+        if (read_of_first("/status", status, sizeof(status)) <= 0 || strstr(status, "\nVmSize:"))
+            return false; /* it runs */
+        poll(&(struct pollfd){.fd = first.pidfd, .events = POLLIN}, 1, LOOK_MS);
+        loop_children();
+    }
+    return first.state != TAKEN;
+}
+
 /* It ends nobody who does nothing about it. */
 static bool is_harmless(int sig)
 {
@@ -404,8 +445,10 @@ pid_t container_join(int (*fn)(void *arg), void *arg, const char **what)
 
 bool container_reap(pid_t pid, int status)
 {
-    if (pid != first.pid || first.state != TAKEN)
+    if (pid != first.pid)
         return false;
+    bool was_taken = first.state == TAKEN;
     first.state = NOBODY;
-    return WIFSIGNALED(status) && (WTERMSIG(status) == SIGINT || WTERMSIG(status) == SIGHUP);
+    return was_taken && WIFSIGNALED(status) &&
+           (WTERMSIG(status) == SIGINT || WTERMSIG(status) == SIGHUP);
 }

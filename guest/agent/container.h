@@ -61,6 +61,11 @@ void container_keep_init(void);
 /* Waits until a process that was made with CLONE_CHILD_CLEARTID has executed or ended. */
 void container_await(int *running);
 
+/* After ENOMEM of container_join, which may have been for process 1 is ending: its namespace takes
+ * nobody any more. True: that was so, it has ended (and who of our children has was reported), and
+ * the next process begins in a container made anew. */
+bool container_has_ended(void);
+
 /* This child is process 1, which the kernel spares this signal because it neither handles, blocks
  * nor ignores it; any other process would be ended by it. */
 bool container_spares(pid_t pid, int sig);

@@ -191,6 +191,11 @@ int loop_init(void (*children)(void))
     return epoll_ctl(epoll, EPOLL_CTL_ADD, signals, &ev);
 }
 
+void loop_children(void)
+{
+    children_ended();
+}
+
 static void run_events(const struct epoll_event *events, int n)
 {
     bool children = false;

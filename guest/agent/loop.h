@@ -36,6 +36,8 @@ int loop_init(void (*children)(void));
 /* Until it is stopped: the turn in which that happens is the last. -1 and errno: epoll failed. */
 int loop_run(void);
 void loop_stop(void);
+/* Calls `children` at once, for who cannot go on before those that have ended were waited for. */
+void loop_children(void);
 
 /* ---- descriptors -------------------------------------------------------------------------- */
 

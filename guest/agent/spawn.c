@@ -1,7 +1,8 @@
 /*
  * Starts a process of the container without copying the agent (container.h): it shares our memory
- * until it executes, and we are suspended until then. So it may read the request and leave word of
- * a failure in struct spawn, and must touch nothing else.
+ * until it executes, and we wait for that and do nothing else. So it may read the request and leave
+ * word of a failure in struct spawn, and must touch nothing else. With a small init these are two
+ * processes, and the command does nothing before the init has executed.
  */
 #include "spawn.h"
 
@@ -17,6 +18,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "clone.h"
@@ -263,28 +265,45 @@ static int as_init(void *arg)
     pid_t pid = clone_child(&command);
     if (pid > 0)
         container_exec_init(pid);
-    s->running = 0; /* who waits is killed by our end */
-    return fail(s, SM_WIRE_E_INTERNAL, "cannot start an init for ");
+    fail(s, SM_WIRE_E_INTERNAL, "cannot start an init for ");
+    s->running = 0;
+    if (pid > 0) { /* it looks into our caller's memory, who goes on when we end */
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+    }
+    return 1;
 }
 
 /* ---- start -------------------------------------------------------------------------------- */
 
-pid_t spawn(struct spawn *s)
+/* `first`: it shall be process 1 if nobody is. */
+static pid_t try_to_spawn(struct spawn *s, bool first)
 {
-    pid_t pid;
     s->kind = 0;
     s->step = NULL;
     s->which = NULL;
     s->running = 0;
     s->inherits = false;
-    s->first = s->first && !container_is_taken();
+    s->first = first && !container_is_taken();
     s->systemd = s->systemd && s->first;
     s->bounded = s->first && !process_exceeds(s->process);
     if (!s->first)
-        pid = container_join(child, s, &s->step);
-    else
-        pid = container_first(s->init ? as_init : child, s, s->process, &s->step);
+        return container_join(child, s, &s->step);
+    return container_first(s->init ? as_init : child, s, s->process, &s->step);
+}
+
+pid_t spawn(struct spawn *s)
+{
+    bool first = s->first, systemd = s->systemd;
+    pid_t pid = try_to_spawn(s, first);
+    int errnum = errno;
+    if (pid < 0 && errnum == ENOMEM && container_has_ended()) {
+        s->systemd = systemd;
+        pid = try_to_spawn(s, first);
+        errnum = errno;
+    }
     if (pid < 0) {
+        errno = errnum;
         fail(s, SM_WIRE_E_INTERNAL, "cannot start a process for ");
         return -1;
     }

@@ -208,6 +208,11 @@ void container_await(int *running)
 {
 }
 
+bool container_has_ended(void)
+{
+    return false;
+}
+
 bool container_spares(pid_t pid, int sig)
 {
     return false;

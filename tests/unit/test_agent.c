@@ -18,6 +18,7 @@
 
 #include <linux/vm_sockets.h>
 
+#include "directory.h"
 #include "host.h"
 
 #define SEED_LEN   32
@@ -736,6 +737,34 @@ static void only_the_host_is_answered(void **state)
     }
 }
 
+/* ---- directories -------------------------------------------------------------------------- */
+
+static void directories_are_removed_however_deep(void **state)
+{
+    char path[] = "/tmp/sm-agent-tree-XXXXXX";
+    assert_non_null(mkdtemp(path));
+    int top = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), at = dup(top);
+    for (int i = 0; i < 3000; i++) { /* deeper than a path is long */
+        assert_int_equal(mkdirat(at, "wide", 0700), 0);
+        assert_int_equal(mkdirat(at, "deep", 0700), 0);
+        int next = openat(at, "deep", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        assert_true(next >= 0);
+        close(at);
+        at = next;
+    }
+    /* What cannot be removed is told, and not tried for ever. */
+    int file = openat(at, "file", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(directory_empty(top), -1);
+    assert_int_equal(errno, EBUSY);
+    assert_int_equal(unlinkat(at, "file", 0), 0);
+    close(file);
+    close(at);
+    assert_int_equal(directory_empty(top), 0);
+    assert_int_equal(directory_empty(top), 0);
+    close(top);
+    assert_int_equal(rmdir(path), 0);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, agent_setup, agent_teardown)
@@ -762,6 +791,7 @@ int main(void)
         TEST(what_is_no_request_ends_the_connection_only),
         TEST(a_host_that_does_not_read_is_waited_for),
         TEST(listeners_are_listed),
+        cmocka_unit_test(directories_are_removed_however_deep),
         TEST(a_listener_is_waited_for),
         TEST(a_watch_tells_what_comes_and_goes),
         TEST(a_new_command_is_looked_after_soon),
