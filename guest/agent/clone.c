@@ -2,11 +2,17 @@
 #include "clone.h"
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <linux/sched.h>
+
+#include "loop.h"
 
 #ifndef CLONE_INTO_CGROUP /* an enum's range ends below it in headers of C libraries */
 #define CLONE_INTO_CGROUP 0x200000000ull
@@ -74,4 +80,39 @@ pid_t clone_child(const struct clone_child *c)
         return -1;
     }
     return (pid_t)rc;
+}
+
+/* False: it is still not 0. */
+static bool wait_for_zero(int *word, uint32_t ms)
+{
+    uint64_t now = loop_now_ns(), end = now + ms * (uint64_t)1000000;
+    for (int value; (value = __atomic_load_n(word, __ATOMIC_ACQUIRE)) != 0; now = loop_now_ns()) {
+        if (now >= end)
+            return false;
+        uint64_t left = end - now;
+        struct timespec t = {(time_t)(left / 1000000000), (long)(left % 1000000000)};
+        syscall(SYS_futex, word, FUTEX_WAIT, value, &t, NULL, 0);
+    }
+    return true;
+}
+
+pid_t clone_until_it_executes(const struct clone_child *c, uint32_t ms)
+{
+    int running = 1, pidfd = -1;
+    struct clone_child child = *c;
+    child.flags |= CLONE_PIDFD | CLONE_CHILD_CLEARTID;
+    child.pidfd = &pidfd;
+    child.running = &running;
+    pid_t pid = clone_child(&child);
+    if (pid < 0)
+        return -1;
+    bool executes = wait_for_zero(&running, ms);
+    if (!executes) {
+        syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+        while (!wait_for_zero(&running, ms))
+            ;
+    }
+    close(pidfd);
+    errno = ETIMEDOUT;
+    return executes ? pid : -1;
 }

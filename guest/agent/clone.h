@@ -25,7 +25,10 @@ struct clone_child {
     void *arg;
 };
 
-/* The pid, or -1 and errno. With CLONE_VFORK when it has executed or ended. */
+/* The pid, or -1 and errno. */
 pid_t clone_child(const struct clone_child *c);
+/* The same when it has executed or ended; one that has not after so long, because somebody stops
+ * it, is killed: ETIMEDOUT. A vfork would wait for ever. `pidfd` and `running` are not used. */
+pid_t clone_until_it_executes(const struct clone_child *c, uint32_t ms);
 
 #endif

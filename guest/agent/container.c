@@ -32,6 +32,9 @@
 #define END_MS  5000
 #define LOOK_MS 5
 
+/* And the start of any other one, by far: the host waits longer. */
+#define START_MS 30000
+
 #define PROC_FLAGS (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 enum { NOBODY, PARKED, TAKEN }; /* process 1 */
@@ -407,17 +410,17 @@ bool container_spares(pid_t pid, int sig)
            !has_signal(status, "\nSigBlk:\t", sig); /* an init waits for all that it blocks */
 }
 
+/* Who is in the container can freeze or stop it before it executes. */
 static pid_t clone_into(int cgroup, int (*fn)(void *arg), void *arg)
 {
     const struct clone_child child = {
-        .flags = CLONE_VFORK,
         .stack = stack,
         .stack_size = sizeof(stack),
         .cgroup = cgroup,
         .fn = fn,
         .arg = arg,
     };
-    return clone_child(&child);
+    return clone_until_it_executes(&child, START_MS);
 }
 
 pid_t container_join(int (*fn)(void *arg), void *arg, const char **what)
@@ -434,12 +437,16 @@ pid_t container_join(int (*fn)(void *arg), void *arg, const char **what)
     }
     *what = "cannot make it";
     pid_t pid = clone_into(group, fn, arg);
-    if (pid >= 0 || errno != EBUSY)
-        return pid;
-    int leaf = group_of_first();
-    pid = leaf < 0 ? -1 : clone_into(leaf, fn, arg);
-    if (leaf >= 0)
-        close(leaf);
+    if (pid < 0 && errno == EBUSY) {
+        int leaf = group_of_first();
+        pid = leaf < 0 ? -1 : clone_into(leaf, fn, arg);
+        int errnum = errno;
+        if (leaf >= 0)
+            close(leaf);
+        errno = errnum;
+    }
+    if (pid < 0 && errno == ETIMEDOUT)
+        *what = "the container, where something is frozen or stopped, does not let it execute";
     return pid;
 }
 

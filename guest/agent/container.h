@@ -9,8 +9,9 @@
  * after a restore makes no process, copies no page table and mounts nothing.
  *
  * Nothing of the user's runs in the container as long as process 1 shares memory with the agent: if
- * another process comes first, process 1 executes a small init before (init.c). Besides, the agent
- * is not dumpable, so a process that shares its memory cannot be looked into.
+ * another process comes first, process 1 executes a small init before (init.c). Who joins shares it
+ * until it executes while others run; but the agent is not dumpable, so a process that shares its
+ * memory cannot be looked into without CAP_SYS_PTRACE, which no command has unless it is asked for.
  *
  * When process 1 ends the kernel kills whoever is left in its namespace, and the next who asks gets
  * a container made anew: same files, other namespaces.

@@ -164,7 +164,7 @@ setup_file() {
     [[ $output != *already* ]]
     run --separate-stderr supermachine run "$busybox" sh -c 'ls -d /one /two /sys/fs/cgroup/x 2>/dev/null
         cd /sys/fs/cgroup; cat cgroup.subtree_control cpu.max; grep -x 99999744 memory.max; exit 0'
-    [ "$output" = $'/two\n\nmax 100000' ]
+    [ "$output" = $'/two\nmax 100000' ]
     # Another command, another label: the same file system and the same way of running a command.
     cp -r "$SM_IMAGE_BUSYBOX/oci" "$layout"
     umoci config --image "$layout:latest" --tag other --config.cmd true --config.label a=b

@@ -172,7 +172,7 @@ static pid_t start(int (*fn)(void *arg), void *arg)
 {
     static _Alignas(16) uint8_t stack[64 * 1024];
     const struct clone_child child = {
-        .flags = CLONE_VFORK,
+        .flags = CLONE_VFORK, /* the agent is not PID 1 here: it would share an OOM score */
         .stack = stack,
         .stack_size = sizeof(stack),
         .cgroup = -1,

@@ -8,16 +8,20 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <linux/vm_sockets.h>
 
+#include "clone.h"
 #include "directory.h"
 #include "host.h"
 
@@ -765,6 +769,38 @@ static void directories_are_removed_however_deep(void **state)
     assert_int_equal(rmdir(path), 0);
 }
 
+/* ---- processes -------------------------------------------------------------------------- */
+
+static int stops(void *unused)
+{
+    (void)unused;
+    syscall(SYS_tgkill, syscall(SYS_getpid), syscall(SYS_gettid), SIGSTOP);
+    return 1;
+}
+
+static int ends(void *unused)
+{
+    (void)unused;
+    return 7;
+}
+
+static void who_does_not_come_to_execute_is_killed(void **state)
+{
+    static _Alignas(16) uint8_t stack[64 * 1024];
+    struct clone_child child = {
+        .stack = stack, .stack_size = sizeof(stack), .cgroup = -1, .fn = stops};
+    int status;
+    assert_int_equal(clone_until_it_executes(&child, 50), -1);
+    assert_int_equal(errno, ETIMEDOUT);
+    assert_true(waitpid(-1, &status, 0) > 0);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    child.fn = ends;
+    pid_t pid = clone_until_it_executes(&child, PATIENCE_MS);
+    assert_true(pid > 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, agent_setup, agent_teardown)
@@ -791,6 +827,7 @@ int main(void)
         TEST(what_is_no_request_ends_the_connection_only),
         TEST(a_host_that_does_not_read_is_waited_for),
         TEST(listeners_are_listed),
+        cmocka_unit_test(who_does_not_come_to_execute_is_killed),
         cmocka_unit_test(directories_are_removed_however_deep),
         TEST(a_listener_is_waited_for),
         TEST(a_watch_tells_what_comes_and_goes),
