@@ -128,7 +128,11 @@ static void give_datagram(struct link *l, const uint8_t *data, size_t len)
     for (;;) {
         int fd = l->side[GUEST].source.fd, e = 0;
         socklen_t size = sizeof(e);
-        (void)!send(fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        /* The refusal of an earlier datagram is told here, once, and this one did not go out. */
+        if (send(fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == ECONNREFUSED) {
+            l->settled = false;
+            continue;
+        }
         if (l->settled)
             return;
         l->settled = getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &size) != 0 || e != ECONNREFUSED;

@@ -183,6 +183,14 @@ static void datagrams_reach_who_is_bound_to_the_card_or_to_the_loopback(void **s
     while (poll(&there, 1, 50) == 0);
     datagram(fd, service, "fourth");
     close(service);
+    service = at_card(SOCK_DGRAM, &port);
+    /* three at once: the refusal of the first, which is lost, is told of the second */
+    static const uint8_t three[] = "\1\0a\1\0b\1\0c";
+    assert_int_equal(send(fd, three, sizeof(three) - 1, 0), sizeof(three) - 1);
+    char got;
+    assert_int_equal(recv(service, &got, 1, 0), 1);
+    assert_int_equal(got, 'b');
+    close(service);
     close(fd);
 }
 
