@@ -15,6 +15,7 @@
 #define LOCK_SUFFIX    ".lock"
 #define PARTIAL_SUFFIX ".snap.partial"
 #define HINT_SUFFIX    ".snap.hot" /* vm/hot.h; it goes with its snapshot */
+#define HINT_PARTIAL   ".snap.hot.partial"
 #define MAX_KEY        128
 #define LOCK_POLL_MS   20
 
@@ -25,7 +26,7 @@ struct sm_snapshot_cache {
 
 /* KEY and suffix; the buffer has room for any valid key. */
 struct name {
-    char text[MAX_KEY + sizeof(PARTIAL_SUFFIX)];
+    char text[MAX_KEY + sizeof(HINT_PARTIAL)];
 };
 
 struct sm_snapshot_lock {
@@ -277,6 +278,17 @@ static void cannot(struct pruning *p, const char *name)
         p->rc = sm_error_errno(p->err, errno, "cannot remove %s/%s", p->cache->dir, name);
 }
 
+/* A writer that did not take the key's lock still holds its own on the file. */
+static void remove_partial(struct pruning *p, const char *key, const char *suffix)
+{
+    struct name name;
+    if (make_name(key, suffix, &name, NULL))
+        return;
+    auto_fd fd = openat(p->cache->fd, name.text, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd >= 0 && !sm_lock_try(fd, LOCK_EX) && unlinkat(p->cache->fd, name.text, 0))
+        cannot(p, name.text);
+}
+
 /* Removes what belongs to a key that nobody works on: the snapshot if `all`, otherwise leftovers.
  * True if the snapshot is gone. */
 static bool remove_idle(struct pruning *p, const char *key, bool all)
@@ -303,12 +315,11 @@ static bool remove_idle(struct pruning *p, const char *key, bool all)
         else
             cannot(p, name.text);
     }
-    if (!make_name(key, PARTIAL_SUFFIX, &name, NULL)) {
-        /* a writer that did not take the key's lock still holds its own on the file */
-        auto_fd partial = openat(dir, name.text, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-        if (partial >= 0 && !sm_lock_try(partial, LOCK_EX) && unlinkat(dir, name.text, 0))
-            cannot(p, name.text);
-    }
+    remove_partial(p, key, PARTIAL_SUFFIX);
+    remove_partial(p, key, HINT_PARTIAL);
+    if (!make_name(key, SUFFIX, &name, NULL) && faccessat(dir, name.text, F_OK, 0) &&
+        errno == ENOENT)
+        remove_hint(p->cache, key);
     if (unlinkat(dir, lock_name.text, 0))
         cannot(p, lock_name.text);
     return gone;
@@ -322,11 +333,12 @@ static void remove_leftovers(struct pruning *p)
         p->rc = rc;
         return;
     }
+    static const char *const suffixes[] = {PARTIAL_SUFFIX, LOCK_SUFFIX, HINT_PARTIAL, HINT_SUFFIX};
     for (struct dirent *e; (e = readdir(d));) {
-        size_t stem;
-        if ((ends_with(e->d_name, PARTIAL_SUFFIX, &stem) ||
-                ends_with(e->d_name, LOCK_SUFFIX, &stem)) &&
-            key_is_valid(e->d_name, stem)) {
+        size_t stem, i = 0;
+        while (i < SM_ARRAY_LEN(suffixes) && !ends_with(e->d_name, suffixes[i], &stem))
+            i++;
+        if (i < SM_ARRAY_LEN(suffixes) && key_is_valid(e->d_name, stem)) {
             char key[MAX_KEY + 1];
             snprintf(key, sizeof(key), "%.*s", (int)stem, e->d_name);
             remove_idle(p, key, false);

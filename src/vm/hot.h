@@ -33,7 +33,8 @@ struct sm_hot {
 /* Notes what a restored VM has written so far, beside the snapshot of this path. It stands still
  * afterwards. */
 int sm_hot_note(struct sm_engine *engine, const char *path, sm_error *err);
-/* n is 0 where there is no note. */
+/* n is 0 where there is no note. Of what is baked alone: beside a file of the user's nobody of ours
+ * writes one. */
 void sm_hot_read(const char *path, struct sm_hot *hot);
 
 #endif

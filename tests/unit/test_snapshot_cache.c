@@ -164,6 +164,8 @@ static void pruning_keeps_what_was_used_last(void **state)
     struct sm_snapshot_lock *lock = NULL;
     assert_int_equal(sm_snapshot_cache_lock(cache, "busy", 0, &lock, &err), 0);
     free(make_file(dir, "crashed.snap.partial", "x", 1));
+    free(make_file(dir, "crashed.snap.hot.partial", "x", 1));
+    free(make_file(dir, "gone.snap.hot", "x", 1));
     free(make_file(dir, "busy.snap.partial", "x", 1));
     free(make_file(dir, "stranger", "x", 1));
     free(make_file(dir, "idle.lock", "", 0));
@@ -173,6 +175,8 @@ static void pruning_keeps_what_was_used_last(void **state)
         sm_snapshot_cache_prune(cache, UINT64_MAX, UINT64_MAX, &removed, &freed, &err), 0);
     assert_int_equal(removed, 0);
     assert_false(has("crashed.snap.partial"));
+    assert_false(has("crashed.snap.hot.partial") || has("gone.snap.hot"));
+    assert_true(has("older.snap.hot"));
     assert_false(has("idle.lock"));
     assert_true(has("busy.snap.partial") && has("busy.lock") && has("stranger"));
 
