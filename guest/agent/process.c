@@ -26,10 +26,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "bounds.h"
 #include "directory.h"
 
 #define SYSCTLS   "/proc/sys/"
-#define HOSTS_MAX 8192 /* bytes of /etc/hosts when it has got lines in front */
+#define HOSTS_MAX 8192       /* bytes of /etc/hosts when it has got lines in front */
+#define LAYER_DIR "/dev/shm" /* a directory of the tmpfs that has the writable layer */
+#define PARTS     8          /* of it, each for a tmpfs beside it */
 
 #define BIT(cap) (1ull << (cap))
 
@@ -190,6 +193,73 @@ static int set_sysctls(const struct sm_wire_process *p, struct process_failure *
     return 0;
 }
 
+/* ---- mounts ------------------------------------------------------------------------------- */
+
+/* What is written in a tmpfs cannot be had back, and its own idea of a bound is half of the memory.
+ * So one that nobody gave a size has a part of the writable layer, which gets smaller by that: all
+ * that is written stays within one bound (bounds.h). */
+static uint64_t part;
+
+/* Writes the number in front of `end` and returns where it begins. */
+static char *put_number(char *end, uint64_t number)
+{
+    do
+        *--end = (char)('0' + number % 10);
+    while ((number /= 10) > 0);
+    return end;
+}
+
+static int set_size(const char *where, unsigned long flags, uint64_t bytes)
+{
+    static const char name[] = "size=";
+    char data[32];
+    data[sizeof(data) - 1] = 0;
+    char *at = put_number(data + sizeof(data) - 1, bytes) - strlen(name);
+    memcpy(at, name, strlen(name));
+    return mount(NULL, where, NULL, MS_REMOUNT | flags, at);
+}
+
+static int mount_sized(const char *where, unsigned long flags, const char *data)
+{
+    if (directory_make(where) != 0 || mount("tmpfs", where, "tmpfs", flags, data) != 0)
+        return -1;
+    return strstr(data, "size=") ? 0 : set_size(where, flags, part);
+}
+
+static const struct {
+    const char *path, *mode;
+} for_systemd[] = {{"/run", "mode=755"}, {"/run/lock", "mode=1777"}, {"/tmp", "mode=1777"},
+    {"/var/log/journal", "mode=755"}};
+#define N_FOR_SYSTEMD (sizeof(for_systemd) / sizeof(for_systemd[0]))
+
+/* As container engines do it for systemd, but that they copy what the image has there. */
+static int mount_for_systemd(void)
+{
+    for (size_t i = 0; i < N_FOR_SYSTEMD; i++)
+        if (mount_sized(for_systemd[i].path, MS_NOSUID | MS_NODEV, for_systemd[i].mode) != 0)
+            return -1;
+    return 0;
+}
+
+int process_divide(const struct sm_wire_process *p, bool systemd, struct process_failure *failure)
+{
+    static bool divided;
+    uint64_t n = systemd ? N_FOR_SYSTEMD : 0;
+    uint32_t cursor = 0;
+    for (const char *text; sm_wire_list_next(&p->tmpfs, &cursor, &text);)
+        n += strstr(text, "size=") == NULL;
+    if (n == 0 && !divided)
+        return 0;
+    uint64_t layer = bounds_here().layer;
+    part = layer / (n < PARTS ? PARTS : n + 1);
+    /* Where more is in the layer already it stays as it is. */
+    (void)!set_size(LAYER_DIR, MS_NOSUID | MS_NODEV, layer - n * part);
+    divided = n > 0;
+    return systemd && mount_for_systemd() != 0
+               ? fail(failure, "cannot mount what systemd expects for ", NULL)
+               : 0;
+}
+
 /* "FLAGS:DIR:DATA" */
 static int mount_tmpfs(const char *text)
 {
@@ -204,27 +274,31 @@ static int mount_tmpfs(const char *text)
         return -1;
     memcpy(where, dir, len);
     where[len] = 0;
-    if (directory_make(where) != 0)
-        return -1;
-    return mount("tmpfs", where, "tmpfs", flags, data + 1);
-}
-
-/* All of it but what is mounted below. */
-static int seal_root(void)
-{
-    return mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL);
+    return mount_sized(where, flags, data + 1);
 }
 
 static int set_mounts(const struct sm_wire_process *p, struct process_failure *failure)
 {
     uint32_t cursor = 0;
+    if (part == 0 && p->tmpfs.count > 0)
+        part = bounds_here().layer / PARTS;
     for (const char *text; sm_wire_list_next(&p->tmpfs, &cursor, &text);)
         if (mount_tmpfs(text) != 0)
             return fail(failure, "cannot mount a tmpfs: ", text);
-    if ((p->flags & SM_WIRE_PROCESS_READ_ONLY) && seal_root() != 0)
-        return fail(failure, "cannot make / read-only for ", NULL);
     return 0;
 }
+
+/* All of / but what is mounted below. */
+int process_seal(const struct sm_wire_process *p, struct process_failure *failure)
+{
+    if (!(p->flags & SM_WIRE_PROCESS_READ_ONLY))
+        return 0;
+    return mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) != 0
+               ? fail(failure, "cannot make / read-only for ", NULL)
+               : 0;
+}
+
+/* ---- other things of the guest -------------------------------------------------------------- */
 
 /* Of two lines for a name the first counts. */
 static int add_hosts(const struct sm_wire_list *lines)
@@ -259,11 +333,8 @@ static int add_hosts(const struct sm_wire_list *lines)
 
 static int set_oom_score(int32_t score)
 {
-    char text[12], *end = text + sizeof(text), *s = end;
-    uint32_t v = score < 0 ? -(uint32_t)score : (uint32_t)score;
-    do
-        *--s = (char)('0' + v % 10);
-    while ((v /= 10) > 0);
+    char text[12], *end = text + sizeof(text);
+    char *s = put_number(end, score < 0 ? -(uint32_t)score : (uint32_t)score);
     if (score < 0)
         *--s = '-';
     int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);

@@ -72,20 +72,6 @@ static int change_directory(const char *path, const struct user *u)
     return roots || chown(path, u->uid, u->gid) == 0 ? chdir(path) : -1;
 }
 
-/* As container engines do it for systemd; what the image has there is hidden. */
-static int mount_for_systemd(void)
-{
-    static const struct {
-        const char *path, *mode;
-    } memory[] = {{"/run", "mode=755"}, {"/run/lock", "mode=1777"}, {"/tmp", "mode=1777"},
-        {"/var/log/journal", "mode=755"}};
-    for (size_t i = 0; i < sizeof(memory) / sizeof(memory[0]); i++)
-        if (directory_make(memory[i].path) != 0 ||
-            mount("tmpfs", memory[i].path, "tmpfs", MS_NOSUID | MS_NODEV, memory[i].mode) != 0)
-            return -1;
-    return 0;
-}
-
 /* As `execute` looks for it, but for a name that nobody has; then our own program. */
 static void try_out(const struct spawn *s)
 {
@@ -208,12 +194,14 @@ static int child(void *arg)
     if (s->tty && s->first && be_console() != 0)
         return fail(s, SM_WIRE_E_INTERNAL, "no console for ");
     struct process_failure failure;
-    if (s->systemd && mount_for_systemd() != 0)
-        return fail(s, SM_WIRE_E_INTERNAL, "cannot mount what systemd expects for ");
+    if (s->first && process_divide(s->process, s->systemd, &failure) != 0)
+        return fail_as(s, &failure);
     if (process_prepare(s->process, &failure) != 0)
         return fail_as(s, &failure);
     if (change_directory(s->cwd, s->user) != 0)
         return fail(s, SM_WIRE_E_BAD_CWD, "cannot change to working directory ");
+    if (process_seal(s->process, &failure) != 0)
+        return fail_as(s, &failure);
     if (process_become(s->process, s->user, s->bounded, &failure) != 0)
         return fail_as(s, &failure);
     const char *found = NULL;

@@ -106,7 +106,7 @@ refused() {
     GIVEN=from-host run --separate-stderr supermachine run -u app --group-add staff,777 --cap-add net_raw --cap-drop CAP_CHOWN \
         --security-opt no-new-privileges --ulimit nofile=100:200 --ulimit core=-1 --umask 027 --oom-score-adj 321 \
         --sysctl net.ipv4.ip_forward=1 --sysctl kernel.shmmax=1000 --sysctl net/ipv4/tcp_fin_timeout=7 --tmpfs /x/y:size=1m,mode=700 \
-        --shm-size 2m --read-only --add-host box:10.9.9.9 --dns 1.1.1.1 --dns-search a.test,b.test --dns-option ndots:3 --env-host --unsetenv GIVEN2 -e A=1 -w home --entrypoint '["sh","-c"]' "$busybox" "$caps
+        --shm-size 2m --read-only --add-host box:10.9.9.9 --dns 1.1.1.1 --dns-search a.test,b.test --dns-option ndots:3 --env-host --unsetenv GIVEN2 -e A=1 -w home/new/dir --entrypoint '["sh","-c"]' "$busybox" "$caps
         grep -E 'Groups|NoNew' /proc/self/status; umask; ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj
         cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmax /proc/sys/net/ipv4/tcp_fin_timeout
         grep -E ' (/x/y|/dev/shm|/tmp) ' /proc/mounts | cut -d' ' -f2,4 | cut -d, -f1-3 | tail -n 3 | sort
@@ -114,7 +114,7 @@ refused() {
         head -n 1 /etc/hosts; cat /etc/resolv.conf"
     echo "$status $output $stderr"
     diff - <<<"$output" <(printf '%s\n' 'CapInh=2000 CapPrm=2000 CapEff=2000 CapBnd=800425fa CapAmb=2000 Groups:'$'\t''50 777 1000 ' $'NoNewPrivs:\t1' \
-        0027 100 200 321 1 1000 7 '/dev/shm rw,nosuid,nodev' '/tmp rw,nosuid,nodev' '/x/y rw,nosuid,nodev' Read-only 'from-host 1' /home 700 755 $'10.9.9.9\tbox' 'search a.test b.test' 'nameserver 1.1.1.1' 'options edns0 ndots:3')
+        0027 100 200 321 1 1000 7 '/dev/shm rw,nosuid,nodev' '/tmp rw,nosuid,nodev' '/x/y rw,nosuid,nodev' Read-only 'from-host 1' /home/new/dir 700 755 $'10.9.9.9\tbox' 'search a.test b.test' 'nameserver 1.1.1.1' 'options edns0 ndots:3')
 }
 
 @test "a privileged command has all rights over its VM; what the guest lacks is told" {
