@@ -316,8 +316,10 @@ typedef struct sm_vm_counters {
  * config may be NULL. SM_EHYPERVISOR or SM_EPERM: KVM cannot be used; SM_EINVAL: what the
  * configuration asks for makes no sense; SM_EBUSY: a port is taken; SM_EGUEST: the guest died;
  * SM_ETIMEOUT: its agent was not ready in time; SM_EUNSUPPORTED and SM_ECORRUPT: the snapshot does
- * not fit, or is damaged; SM_ELIMIT: more than 256 ports are to be published. Ports are open before
- * its own command begins: when one is taken nothing has run. */
+ * not fit, or is damaged; SM_ELIMIT: more than 256 ports are to be published. Its own command is
+ * looked at before anything is made, so it fails as sm_exec_check does, too; whether it could be
+ * started sm_vm_take_command says. Ports are open before it begins: when one is taken nothing has
+ * run. */
 SM_API int sm_vm_start(sm_image *image, const sm_vm_config *config, sm_vm **vm, sm_error *err);
 
 /* Asks the guest to power off and waits; after timeout_ms (negative: 30 s) it is killed, and still
@@ -445,8 +447,8 @@ typedef struct sm_exec_result {
 } sm_exec_result;
 
 /* What is wrong with a command can be told before there is a VM to run it in: that neither the
- * caller nor the image names one, a relative working directory and the like (SM_EINVAL).
- * sm_exec_start checks the same. */
+ * caller nor the image names one, a relative working directory and the like (SM_EINVAL); that its
+ * arguments and environment are too long (SM_ELIMIT). sm_exec_start checks the same. */
 SM_API int sm_exec_check(const sm_image *image, const sm_exec_config *config, sm_error *err);
 
 /* Whether nothing is asked for but to see the output of the image's own command: a VM that is
@@ -463,8 +465,8 @@ SM_API bool sm_exec_is_default(const sm_exec_config *config);
  * for what it is given for; SM_ELIMIT: arguments or environment are too long. A thread of the
  * exec's own moves its streams. */
 SM_API int sm_exec_start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err);
-/* The VM's own command (sm_vm_config.command), once. Fails as sm_exec_start does; SM_EINVAL also:
- * it has none, or it was taken already. */
+/* The VM's own command (sm_vm_config.command), once; the caller's to close (sm_exec_close). Fails
+ * as sm_exec_start does; SM_EINVAL also: it has none, or it was taken already. */
 SM_API int sm_vm_take_command(sm_vm *vm, sm_exec **exec, sm_error *err);
 /* Our end of the pipe of stream 0, 1 or 2 (SM_FD_PIPE); the caller owns it from then on. -1: it was
  * asked for already, or is no pipe. */
@@ -507,7 +509,8 @@ enum sm_bake_until {
 };
 
 typedef struct sm_bake_options {
-    /* a command that is run to its end first; its state is what is restored */
+    /* a command that is run to its end first; the files and caches that it leaves are restored.
+     * It is process 1 of its container: what it has started in the background ends with it */
     const char *const *warmup;
     enum sm_bake_until until;
     unsigned seconds; /* SM_BAKE_SECONDS: the time; else how long to wait at most, 0: 300 */
@@ -536,8 +539,9 @@ SM_API int sm_image_bake(sm_image *image, const sm_vm_config *config,
 
 /* Captures the VM into a file and lets it run on; it stands still only while its memory is copied.
  * Of several threads that capture one VM each waits for those before it. The file appears whole or
- * not at all; stats may be NULL. SM_EINVAL: it is paused (sm_vm_pause); SM_ETIMEOUT: its processes
- * did not stop, and they go on; SM_EBUSY: somebody else writes that file. */
+ * not at all; stats may be NULL. SM_EINVAL: it is paused (sm_vm_pause), or has a command of its own
+ * that was not taken yet (sm_vm_take_command); SM_ETIMEOUT: its processes did not stop, and they go
+ * on; SM_EBUSY: somebody else writes that file. */
 SM_API int sm_vm_snapshot(sm_vm *vm, const char *path, sm_snapshot_stats *stats, sm_error *err);
 
 /* A snapshot of the store. */

@@ -343,7 +343,7 @@ static int exit_code(const sm_exec_result *result)
 }
 
 /* Runs the command in a VM that is ready. */
-static int run_command(struct run *run, sm_vm *vm, struct stamps *at)
+static int run_command(struct run *run, sm_vm *vm, struct cli_control *control, struct stamps *at)
 {
     sm_error err;
     sm_exec *exec = NULL;
@@ -358,6 +358,7 @@ static int run_command(struct run *run, sm_vm *vm, struct stamps *at)
                : rc == -SM_ENOEXEC ? CLI_EXIT_NOEXEC
                                    : CLI_EXIT_FAILURE;
     }
+    cli_control_attach(control, vm); /* a capture goes on with the command, so not before */
     at->exec = now_us();
     cli_signals_attach(exec, run->exec.tty);
     if (run->exec.tty && run->interactive && isatty(STDIN_FILENO))
@@ -467,8 +468,7 @@ static int run_image(struct run *run)
     }
     if (run->vm.snapshot)
         cli_limit_memory_now();
-    cli_control_attach(control, vm);
-    status = run_command(run, vm, &at);
+    status = run_command(run, vm, control, &at);
     cli_control_attach(control, NULL);
 out:
     cli_control_close(control);

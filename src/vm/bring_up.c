@@ -95,7 +95,7 @@ static int finish(sm_vm *vm, const struct sm_vm_plan *plan, struct sm_channel *c
         return rc;
     }
     vm->command_config = plan->command;
-    vm->command_is_service = command.attach.pid != 0;
+    vm->command_service = command.attach.pid;
     *(plan->command ? &vm->commanded : &vm->own) = *channel;
     note_times(vm, agent_ns);
     return 0;
@@ -287,7 +287,7 @@ int sm_vm_restore(sm_vm *vm, const struct sm_vm_plan *plan, const char *path, sm
     int rc = open_file(vm, plan, path, &fd, &engine.shape, &s, err);
     if (!rc)
         rc = take_note(vm, s, plan, err);
-    if (!rc && plan->command)
+    if (!rc && plan->command && plan->from == SM_FROM_BAKED)
         sm_hot_read(path, &hot);
     engine.written = hot.runs;
     engine.n_written = hot.n;

@@ -95,13 +95,23 @@ static int capture_frozen(struct sm_capture *capture, sm_vm *vm, sm_error *err)
     return rc;
 }
 
+static int can_be_captured(sm_vm *vm, sm_error *err)
+{
+    if (sm_engine_is_paused(vm->engine))
+        return sm_error_set(
+            err, SM_EINVAL, "it is paused, and its agent has a part in it; resume it first");
+    if (sm_vm_awaits_taking(vm))
+        return sm_error_set(err, SM_EINVAL,
+            "its own command was not taken yet, so a restore could not go on with it; take it first");
+    return 0;
+}
+
 static int capture_live(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 {
     pthread_rwlock_wrlock(&vm->capturing);
-    int rc = sm_engine_is_paused(vm->engine)
-                 ? sm_error_set(err, SM_EINVAL,
-                       "it is paused, and its agent has a part in it; resume it first")
-                 : sm_vm_freeze(vm, err);
+    int rc = can_be_captured(vm, err);
+    if (!rc)
+        rc = sm_vm_freeze(vm, err);
     if (!rc)
         rc = capture_frozen(capture, vm, err);
     pthread_rwlock_unlock(&vm->capturing);

@@ -164,7 +164,14 @@ int sm_command_check(const struct sm_oci_config *image, const sm_exec_config *co
     auto_command command = {0};
     int signal;
     int rc = sm_command_describe(image, config, &command, err);
-    return rc ? rc : sm_command_stop_signal(image, config, false, &signal, err);
+    if (!rc)
+        rc = sm_command_stop_signal(image, config, false, &signal, err);
+    struct sm_wire_writer length = {0};
+    if (!rc)
+        sm_wire_put(&length, SM_WIRE_EXEC, &command.wire);
+    if (length.failed)
+        return sm_error_set(err, SM_ELIMIT, "the command's arguments and environment are too long");
+    return rc;
 }
 
 bool sm_command_is_default(const sm_exec_config *c)

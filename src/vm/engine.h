@@ -69,7 +69,7 @@ int sm_engine_restore(struct sm_engine *engine, const struct sm_engine_config *c
     const struct sm_snapshot *snapshot, const char *path, sm_error *err);
 
 /* The pages that a restored guest has written so far, in set->changed; it stands still from now
- * on. */
+ * on. *set is the caller's (sm_page_set_free). */
 struct sm_page_set;
 int sm_engine_written(struct sm_engine *engine, struct sm_page_set **set, sm_error *err);
 

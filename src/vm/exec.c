@@ -87,44 +87,40 @@ static int check_beside(const sm_vm *vm, const sm_exec_config *config, sm_error 
 int sm_vm_describe_own(sm_vm *vm, const sm_exec_config *config, struct sm_command *command,
     struct sm_exec_request *request, sm_error *err)
 {
+    bool systemd = false;
     int rc = describe(vm, config, command, request, err);
     if (!rc && request->attach.pid) {
-        vm->command_is_systemd = service_is_systemd(vm);
-        return 0;
-    }
-    if (!rc)
+        systemd = service_is_systemd(vm);
+    } else if (!rc) {
         rc = check_beside(vm, config, err);
-    if (!rc)
-        rc = sm_command_be_first(config, command, &vm->command_is_systemd, err);
-    if (rc)
-        return rc;
-    request->exec = command->wire;
-    request->exec.flags |= sm_exec_stream_flags(config);
-    return 0;
+        if (!rc)
+            rc = sm_command_be_first(config, command, &systemd, err);
+        request->exec = command->wire;
+        request->exec.flags |= sm_exec_stream_flags(config);
+    }
+    return rc ? rc
+              : sm_command_stop_signal(
+                    &vm->image->config, config, systemd, &vm->command_stop_signal, err);
 }
 
+/* No capture comes between the command that is not taken yet and the one that is the VM's. */
 int sm_vm_take_own(sm_vm *vm, sm_exec **exec, sm_error *err)
 {
     const struct sm_exec_request sent = {.sent = true};
+    pthread_rwlock_rdlock(&vm->capturing);
     pthread_mutex_lock(&vm->lock);
     const sm_exec_config *config = vm->command_config;
     struct sm_channel channel = vm->commanded;
     vm->command_config = NULL;
     vm->commanded = (struct sm_channel){.fd = -1};
     pthread_mutex_unlock(&vm->lock);
-    if (!config)
-        return sm_error_set(
-            err, SM_EINVAL, "the VM has no command of its own, or it was taken already");
-    int stop_signal;
-    int rc = sm_command_stop_signal(
-        &vm->image->config, config, vm->command_is_systemd, &stop_signal, err);
-    pthread_rwlock_rdlock(&vm->capturing);
+    int rc = config ? sm_exec_begin(&channel, &sent, config, vm->command_stop_signal, exec, err)
+                    : sm_error_set(err, SM_EINVAL,
+                          "the VM has no command of its own, or it was taken already");
     if (!rc)
-        rc = sm_exec_begin(&channel, &sent, config, stop_signal, exec, err);
-    else
-        sm_channel_close(&channel);
-    if (!rc)
-        sm_vm_add_command(vm, *exec, vm->command_is_service);
+        sm_vm_add_command(vm, *exec, vm->command_service != 0);
+    else if (config && vm->command_service)
+        sm_vm_put_service(vm, vm->command_service);
     pthread_rwlock_unlock(&vm->capturing);
     if (!rc)
         sm_engine_watch(vm->engine);

@@ -55,6 +55,7 @@ struct sm_vm_network_text {
 bool sm_vm_network_describe(struct sm_vm_network *network, struct sm_vm_network_text *text,
     struct sm_wire_set_network *message);
 
+/* Of the guest's card; those that are not given are all zero. */
 struct sm_card_addresses sm_vm_network_card(const struct sm_vm_network *network);
 
 /* A snapshot says what its guest was allowed at most. */

@@ -117,6 +117,14 @@ uint32_t sm_vm_command_pid(sm_vm *vm)
     return pid;
 }
 
+bool sm_vm_awaits_taking(sm_vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    bool awaits = vm->command_config != NULL;
+    pthread_mutex_unlock(&vm->lock);
+    return awaits;
+}
+
 void sm_vm_put_service(sm_vm *vm, uint32_t pid)
 {
     pthread_mutex_lock(&vm->lock);

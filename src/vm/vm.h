@@ -39,7 +39,8 @@ struct sm_vm {
      * comes. */
     struct sm_channel commanded;
     const sm_exec_config *command_config; /* NULL: there is none, or it was taken */
-    bool command_is_service, command_is_systemd;
+    int command_stop_signal;              /* what SM_SIGNAL_STOP means for it */
+    uint32_t command_service;             /* the service that it is, by its pid; 0: it is none */
     bool service_is_baked; /* the image's own command, and none of a snapshot of the user's */
     bool is_taken;         /* somebody ran in the snapshot: process 1 is there */
     sm_exec *command;      /* the VM's: what its captures go on with; NULL: none */
@@ -88,5 +89,7 @@ void sm_vm_put_service(sm_vm *vm, uint32_t pid);
 void sm_vm_add_command(sm_vm *vm, sm_exec *exec, bool is_service);
 void sm_vm_drop_command(sm_vm *vm, const sm_exec *exec);
 uint32_t sm_vm_command_pid(sm_vm *vm); /* 0: none runs */
+/* It has a command of its own that nobody has taken: whose pid is not known yet. */
+bool sm_vm_awaits_taking(sm_vm *vm);
 
 #endif

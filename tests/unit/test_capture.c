@@ -73,6 +73,24 @@ static void expect_frame(int agent, enum sm_wire_type type)
     assert_int_equal(recv(agent, bytes, frame.len, MSG_WAITALL), frame.len);
 }
 
+/* Its pid is not known, so a restore could not go on with it. */
+static void a_command_that_was_not_taken_is_in_no_capture(void **state)
+{
+    sm_error err;
+    sm_image image = {0};
+    const sm_exec_config config = {0};
+    sm_vm vm = {.image = &image,
+        .name = "early",
+        .lock = PTHREAD_MUTEX_INITIALIZER,
+        .capturing = PTHREAD_RWLOCK_INITIALIZER,
+        .own = {.fd = -1},
+        .command_config = &config};
+    connects = 0;
+    assert_int_equal(sm_vm_snapshot(&vm, "/nonexistent/a.snap", NULL, &err), -SM_EINVAL);
+    assert_non_null(strstr(err.message, "was not taken yet"));
+    assert_int_equal(connects, 0);
+}
+
 /* Whenever it comes to it, the guest reads that it shall go on; nobody waits for that. */
 static void a_freeze_without_an_answer_is_taken_back(void **state)
 {
@@ -129,6 +147,7 @@ static void what_listens_is_read_while_it_is_there(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_command_that_was_not_taken_is_in_no_capture),
         cmocka_unit_test(a_freeze_without_an_answer_is_taken_back),
         cmocka_unit_test(who_did_not_answer_is_not_waited_for_again),
         cmocka_unit_test(what_listens_is_read_while_it_is_there),

@@ -6,12 +6,14 @@
 #include <stdint.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
 #include "util/error.h"
 #include "vm/agent/greeting.h"
 #include "vm/bring_up.h"
+#include "vm/command.h"
 #include "vm/ports.h"
 #include "vm/vm.h"
 
@@ -143,11 +145,29 @@ static void ports_are_counted_before_anything_is_made(void **state)
     assert_int_equal(check(&bad, false, none, &err), -SM_EINVAL);
 }
 
+static void a_command_that_is_too_long_is_told_as_that(void **state)
+{
+    const struct sm_oci_config image = {.user = (char[]){""}, .working_dir = (char[]){""}};
+    char *text = malloc(SM_WIRE_MAX_PAYLOAD + 1);
+    assert_non_null(text);
+    memset(text, 'x', SM_WIRE_MAX_PAYLOAD);
+    text[SM_WIRE_MAX_PAYLOAD] = '\0';
+    const char *const argv[] = {"true", text, NULL};
+    const sm_exec_config config = {.argv = argv};
+    sm_error err;
+    assert_int_equal(sm_command_check(&image, &config, &err), -SM_ELIMIT);
+    assert_ptr_equal(strstr(err.message, "the command's arguments"), err.message);
+    text[100] = '\0';
+    assert_int_equal(sm_command_check(&image, &config, &err), 0);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ports_are_open_before_the_command_begins),
         cmocka_unit_test(ports_are_counted_before_anything_is_made),
+        cmocka_unit_test(a_command_that_is_too_long_is_told_as_that),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -87,6 +87,7 @@ int sm_agent_personalise(struct sm_channel *channel, const struct sm_agent_ident
     if (!rc)
         rc = sm_channel_expect(channel, SM_WIRE_OK, NULL, wait, err);
     explicit_bzero(seed, sizeof(seed));
-    return rc ? sm_error_prefix(err, rc, "cannot set the VM's network, clock, entropy and name")
-              : 0;
+    if (!rc || rc == -SM_ELIMIT) /* which is the request's alone */
+        return rc;
+    return sm_error_prefix(err, rc, "cannot set the VM's network, clock, entropy and name");
 }
