@@ -267,8 +267,8 @@ typedef struct sm_vm_config {
 
     /* The VM's own command: process 1 of its container, so that nothing in there outlives it. It is
      * started with the VM, in one exchange; sm_vm_take_command gives it, and says whether it could
-     * be started. Borrowed until then. NULL: there is none, and a small init of ours becomes
-     * process 1 when the first command is started. */
+     * be started. Borrowed until then. NULL: there is none, and process 1 is a small init of
+     * ours. */
     const struct sm_exec_config *command;
 
     /* What the guest's resolv.conf has instead of the host's; NULL: the host's. */
@@ -509,8 +509,8 @@ enum sm_bake_until {
 };
 
 typedef struct sm_bake_options {
-    /* a command that is run to its end first; the files and caches that it leaves are restored.
-     * It is process 1 of its container: what it has started in the background ends with it */
+    /* a command that is run to its end first; what it leaves is restored: files, caches, and what
+     * it has started in the background */
     const char *const *warmup;
     enum sm_bake_until until;
     unsigned seconds; /* SM_BAKE_SECONDS: the time; else how long to wait at most, 0: 300 */

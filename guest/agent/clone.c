@@ -82,8 +82,7 @@ pid_t clone_child(const struct clone_child *c)
     return (pid_t)rc;
 }
 
-/* False: it is still not 0. */
-static bool wait_for_zero(int *word, uint32_t ms)
+bool clone_await(int *word, uint32_t ms)
 {
     uint64_t now = loop_now_ns(), end = now + ms * (uint64_t)1000000;
     for (int value; (value = __atomic_load_n(word, __ATOMIC_ACQUIRE)) != 0; now = loop_now_ns()) {
@@ -106,10 +105,10 @@ pid_t clone_until_it_executes(const struct clone_child *c, uint32_t ms)
     pid_t pid = clone_child(&child);
     if (pid < 0)
         return -1;
-    bool executes = wait_for_zero(&running, ms);
+    bool executes = clone_await(&running, ms);
     if (!executes) {
         syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-        while (!wait_for_zero(&running, ms))
+        while (!clone_await(&running, ms))
             ;
     }
     close(pidfd);

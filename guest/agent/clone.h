@@ -10,6 +10,7 @@
 #ifndef SM_AGENT_CLONE_H
 #define SM_AGENT_CLONE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -27,6 +28,8 @@ struct clone_child {
 
 /* The pid, or -1 and errno. */
 pid_t clone_child(const struct clone_child *c);
+/* Waits for it. False: after so long it still has neither executed nor ended. */
+bool clone_await(int *running, uint32_t ms);
 /* The same when it has executed or ended; one that has not after so long, because somebody stops
  * it, is killed: ETIMEDOUT. A vfork would wait for ever. `pidfd` and `running` are not used. */
 pid_t clone_until_it_executes(const struct clone_child *c, uint32_t ms);

@@ -40,10 +40,11 @@
 enum { NOBODY, PARKED, TAKEN }; /* process 1 */
 
 static int own_proc = -1, own_pids = -1, own_mounts = -1, group = -1, init_program = -1;
-static bool group_is_used; /* somebody of the user's was in it */
+static bool group_is_used; /* somebody of the user's is or was in it */
 
 static struct {
     int state;
+    bool kept; /* parked, but others run: the kernel is not to kill it for want of memory */
     pid_t pid;
     int pidfd;
 
@@ -107,6 +108,10 @@ static const char *settle_in(const struct sm_wire_process *asked)
  * descriptors, up to here. */
 static int park(void *asked)
 {
+    /* Orphans of who joins need no waiting for; what it executes waits for its own again. */
+    static const struct sigaction unwaited = {.sa_handler = SIG_DFL, .sa_flags = SA_NOCLDWAIT};
+    sigaction(SIGCHLD, &unwaited, NULL);
+    prctl(PR_SET_NAME, INIT_NAME);
     const char *what = settle_in(asked);
     if (what) {
         first.what = what;
@@ -142,7 +147,7 @@ static int make_first(const struct sm_wire_process *asked, const char **what)
     };
     first.parked = first.go = 0;
     first.running = 1;
-    first.failed = false;
+    first.failed = first.kept = false;
     *what = "cannot make the container's first process";
     first.pid = clone_child(&child);
     if (first.pid < 0)
@@ -251,9 +256,28 @@ int container_prepare(const char **what)
     return e;
 }
 
-bool container_is_taken(void)
+bool container_is_used(void)
 {
-    return first.state == TAKEN;
+    return group_is_used;
+}
+
+/* Not all of them need be the user's: one is process 1. */
+static bool others_live(void)
+{
+    char count[12] = "";
+    int fd = openat(group, "pids.current", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, count, sizeof(count) - 1);
+    if (fd >= 0)
+        close(fd);
+    return n > 0 && strcmp(count, "1\n") != 0;
+}
+
+bool container_takes(const struct sm_wire_process *asked)
+{
+    look_for_first();
+    bool parked = first.state == PARKED;
+    return first.state == NOBODY ||
+           (parked && !(group_is_used && process_exceeds(asked) && others_live()));
 }
 
 int container_cgroup(void)
@@ -268,36 +292,21 @@ static int nothing(void *unused)
     return 1;
 }
 
-static void call(int (*fn)(void *arg), void *arg)
+/* 0, or ETIMEDOUT: somebody of the user's stops it, who ran before. */
+static int call(int (*fn)(void *arg), void *arg)
 {
     first.fn = fn;
     first.arg = arg;
     first.state = TAKEN;
-    group_is_used = group_is_used || fn != nothing;
     wake(&first.go, 1);
-    wait_while(&first.running, 1);
-    if (first.failed)
-        first.state = NOBODY;
-}
-
-pid_t container_first(
-    int (*fn)(void *arg), void *arg, const struct sm_wire_process *asked, const char **what)
-{
-    look_for_first();
-    if (first.state == PARKED && process_exceeds(asked))
-        call(nothing, NULL); /* it has dropped what cannot be had back */
-    int e = first.state != NOBODY ? 0 : make_anew(asked, what);
-    if (e != 0) {
-        errno = e;
-        return -1;
+    bool executes = clone_await(&first.running, START_MS);
+    if (!executes) {
+        syscall(SYS_pidfd_send_signal, first.pidfd, SIGKILL, NULL, 0);
+        wait_while(&first.running, 1);
     }
-    call(fn, arg);
-    return first.pid;
-}
-
-void container_await(int *running)
-{
-    wait_while(running, 1);
+    if (first.failed || !executes)
+        first.state = NOBODY;
+    return executes ? 0 : ETIMEDOUT;
 }
 
 /* The number's digits before `end`. */
@@ -309,6 +318,9 @@ static char *put_number(char *end, pid_t number)
     return end;
 }
 
+static const char stopped[] =
+    "the container, where something is frozen or stopped, does not let it execute";
+
 /* A file of process 1's directory in /proc, whose name begins with '/'. */
 static int open_of_first(const char *name, int flags)
 {
@@ -317,31 +329,60 @@ static int open_of_first(const char *name, int flags)
     return openat(own_proc, put_number(end, first.pid), flags | O_CLOEXEC);
 }
 
+/* An OOM score is also that of who shares its memory, but for the machine's own process 1. */
+static void set_score(const char *score)
+{
+    int fd = open_of_first("/oom_score_adj", O_WRONLY);
+    if (fd < 0)
+        return; /* it has ended */
+    (void)!write(fd, score, strlen(score));
+    close(fd);
+}
+
+void container_keep_init(void)
+{
+    set_score("-1000");
+}
+
+/* While it is parked. */
+static void keep(bool kept)
+{
+    if (first.kept != kept)
+        set_score(kept ? "-1000" : "0");
+    first.kept = kept;
+}
+
+pid_t container_first(
+    int (*fn)(void *arg), void *arg, const struct sm_wire_process *asked, const char **what)
+{
+    if (first.state == PARKED && process_exceeds(asked)) {
+        (void)call(nothing, NULL); /* it has dropped what cannot be had back */
+        first.state = NOBODY;
+    }
+    int e = first.state != NOBODY ? 0 : make_anew(asked, what);
+    if (e == 0) {
+        keep(false);
+        group_is_used = true;
+        *what = stopped;
+        e = call(fn, arg);
+    }
+    errno = e;
+    return e == 0 ? first.pid : -1;
+}
+
+void container_await(int *running)
+{
+    wait_while(running, 1);
+}
+
 void container_exec_init(pid_t command)
 {
     char digits[12] = "", *number = put_number(digits + sizeof(digits) - 1, command);
     if (command == CONTAINER_NO_INIT)
         number = digits + sizeof(digits) - 1; /* "" */
-    char *const argv[] = {(char[]){INIT_NAME}, command != 0 ? number : NULL, NULL};
+    char *const argv[] = {(char[]){INIT_NAME}, number, NULL};
     char *const envp[] = {NULL};
     syscall(SYS_execveat, init_program, "", argv, envp, AT_EMPTY_PATH);
-}
-
-void container_keep_init(void)
-{
-    static const char score[] = "-1000";
-    int fd = open_of_first("/oom_score_adj", O_WRONLY);
-    if (fd < 0)
-        return; /* it has ended */
-    (void)!write(fd, score, sizeof(score) - 1);
-    close(fd);
-}
-
-static int become_init(void *unused)
-{
-    setsid();
-    container_exec_init(0);
-    return 1;
 }
 
 /* As text. Its length, or -1. */
@@ -385,13 +426,13 @@ static bool has_signal(const char *status, const char *mask, int sig)
 bool container_has_ended(void)
 {
     char status[2048];
-    for (int ms = 0; first.state == TAKEN && ms < END_MS; ms += LOOK_MS) {
+    for (int ms = 0; first.state != NOBODY && ms < END_MS; ms += LOOK_MS) {
         if (read_of_first("/status", status, sizeof(status)) <= 0 || strstr(status, "\nVmSize:"))
             return false; /* it runs */
         poll(&(struct pollfd){.fd = first.pidfd, .events = POLLIN}, 1, LOOK_MS);
         loop_children();
     }
-    return first.state != TAKEN;
+    return first.state == NOBODY;
 }
 
 /* It ends nobody who does nothing about it. */
@@ -433,18 +474,16 @@ static pid_t clone_into(int cgroup, int (*fn)(void *arg), void *arg)
     return clone_until_it_executes(&child, START_MS);
 }
 
-pid_t container_join(int (*fn)(void *arg), void *arg, const char **what)
+pid_t container_join(
+    int (*fn)(void *arg), void *arg, const struct sm_wire_process *asked, const char **what)
 {
-    if (first.state != TAKEN) {
-        if (container_first(become_init, NULL, &(struct sm_wire_process){0}, what) < 0)
-            return -1;
-        if (first.failed) {
-            *what = "cannot start the container's init";
-            errno = first.errnum;
-            return -1;
-        }
-        container_keep_init();
+    int e = container_renew(what);
+    if (e != 0) {
+        errno = e;
+        return -1;
     }
+    keep(first.state == PARKED);
+    group_is_used = true;
     *what = "cannot make it";
     pid_t pid = clone_into(group, fn, arg);
     if (pid < 0 && errno == EBUSY) {
@@ -456,7 +495,9 @@ pid_t container_join(int (*fn)(void *arg), void *arg, const char **what)
         errno = errnum;
     }
     if (pid < 0 && errno == ETIMEDOUT)
-        *what = "the container, where something is frozen or stopped, does not let it execute";
+        *what = stopped;
+    if (first.kept && (asked->flags & SM_WIRE_PROCESS_OOM_SCORE))
+        container_keep_init(); /* the score was process 1's, too, until it executed */
     return pid;
 }
 
@@ -464,8 +505,8 @@ bool container_reap(pid_t pid, int status)
 {
     if (pid != first.pid)
         return false;
-    bool was_taken = first.state == TAKEN;
+    bool was_used = first.state != NOBODY && group_is_used;
     first.state = NOBODY;
-    return was_taken && WIFSIGNALED(status) &&
+    return was_used && WIFSIGNALED(status) &&
            (WTERMSIG(status) == SIGINT || WTERMSIG(status) == SIGHUP);
 }

@@ -8,10 +8,11 @@
  * process 1 leaves a function with container_first and the process goes on with that. So a start
  * after a restore makes no process, copies no page table and mounts nothing.
  *
- * Nothing of the user's runs in the container as long as process 1 shares memory with the agent: if
- * another process comes first, process 1 executes a small init before (init.c). Who joins shares it
- * until it executes while others run; but the agent is not dumpable, so a process that shares its
- * memory cannot be looked into without CAP_SYS_PTRACE, which no command has unless it is asked for.
+ * Others may join before anybody is process 1: a warm-up, or the commands of a library's VM that
+ * has none of its own. It is then what a small init would be: their orphans' parent, whom the
+ * kernel does not kill for want of memory; and who becomes process 1 later has with it what they
+ * left running. Who shares the agent's memory cannot be looked into from the container without
+ * CAP_SYS_PTRACE, for the agent is not dumpable, and no command has that unless it is asked for.
  *
  * When process 1 ends the kernel kills whoever is left in its namespace, and the next who asks gets
  * a container made anew: same files, other namespaces.
@@ -37,23 +38,26 @@ int container_open(const char **what);
 int container_renew(const char **what);
 /* Before a capture: that, and whatever else makes a start in a restore cheap. */
 int container_prepare(const char **what);
-/* Process 1 is somebody already. */
-bool container_is_taken(void);
+/* Somebody of the user's is in it, or was. */
+bool container_is_used(void);
+/* Who asks for this can be process 1: nobody is yet, or it can be made anew without an end to
+ * others that run. */
+bool container_takes(const struct sm_wire_process *asked);
 /* The directory of its cgroup. */
 int container_cgroup(void);
 
 /* A process of the container that calls fn(arg), which executes something or returns an exit code;
- * as process 1 if it is parked, or as another one, for which process 1 becomes our init if nobody
- * is it yet. Returns when it has executed (the pid; or fn has failed), or -1, errno, and the step
- * in *what. A process 1 that is parked can only become what podman gives where nothing is said;
- * where more is asked for it makes room for another, and that has dropped nothing. */
+ * as process 1, if container_takes, or as another one. Returns when it has executed (the pid; or fn
+ * has failed), or -1, errno, and the step in *what. A process 1 that is parked can only become what
+ * podman gives where nothing is said; where more is asked for it makes room for another, and that
+ * has dropped nothing. */
 pid_t container_first(
     int (*fn)(void *arg), void *arg, const struct sm_wire_process *asked, const char **what);
-pid_t container_join(int (*fn)(void *arg), void *arg, const char **what);
+pid_t container_join(
+    int (*fn)(void *arg), void *arg, const struct sm_wire_process *asked, const char **what);
 
 /* In process 1, which must not have executed yet: executes the small init, whose command is its
- * child with this number; 0: it has none; CONTAINER_NO_INIT: it ends at once. Returns on
- * failure. */
+ * child with this number; CONTAINER_NO_INIT: it ends at once. Returns on failure. */
 #define CONTAINER_NO_INIT (-1)
 void container_exec_init(pid_t command);
 /* Process 1 has executed it, and nobody shares its memory: memory that ends is not its fault, and

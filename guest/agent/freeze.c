@@ -1,8 +1,8 @@
 /*
  * Stops and restarts all processes of the container, by the freezer of its cgroup: that reaches all
- * groups below it, those too that the guest made itself. A process 1 that is parked needs no
- * freezing. A freeze belongs to a capture and may take its time; the thaw belongs to a restore and
- * is one system call.
+ * groups below it, those too that the guest made itself. Where nobody of the user's is or was,
+ * there is nothing to freeze. A freeze belongs to a capture and may take its time; the thaw belongs
+ * to a restore and is one system call.
  */
 #include "system.h"
 
@@ -38,7 +38,7 @@ int system_freeze(bool *anybody, const char **what)
 {
     /* What is captured has a process 1 that waits for its command, if it has none. */
     int e = container_prepare(what);
-    *anybody = container_is_taken();
+    *anybody = container_is_used();
     if (e != 0 || !*anybody)
         return e;
     *what = "cannot freeze";

@@ -1,8 +1,7 @@
 /*
  * The small init: the agent's own program, executed as process 1 of the container by another name.
- * Without an argument it has no command of its own and is there for whoever joins; with one, the
- * PID of its child, it passes signals on to that and ends with its exit code. It waits for
- * everybody's orphans. With one that is no number it ends at once.
+ * Its argument is the PID of its child: it passes signals on to that, ends with its exit code, and
+ * waits for everybody's orphans. With one that is no number it ends at once.
  */
 #include "init.h"
 
@@ -25,7 +24,7 @@ static void reap(pid_t child)
 int init_main(int argc, char **argv)
 {
     pid_t child = argc > 1 ? (pid_t)atoi(argv[1]) : 0;
-    if (argc > 1 && child == 0)
+    if (child == 0)
         return 0;
     sigset_t all;
     sigfillset(&all);
@@ -35,7 +34,7 @@ int init_main(int argc, char **argv)
         int sig = sigwaitinfo(&all, NULL);
         if (sig == SIGCHLD)
             reap(child);
-        else if (sig > 0 && child > 0)
+        else if (sig > 0)
             kill(child, sig);
     }
 }

@@ -272,11 +272,11 @@ static pid_t try_to_spawn(struct spawn *s, bool first)
     s->which = NULL;
     s->running = 0;
     s->inherits = false;
-    s->first = first && !container_is_taken();
+    s->first = first && container_takes(s->process);
     s->systemd = s->systemd && s->first;
     s->bounded = s->first && !process_exceeds(s->process);
     if (!s->first)
-        return container_join(child, s, &s->step);
+        return container_join(child, s, s->process, &s->step);
     return container_first(s->init ? as_init : child, s, s->process, &s->step);
 }
 

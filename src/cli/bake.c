@@ -18,7 +18,7 @@ static const struct cli_option options[] = {
     CLI_VM_OPTIONS,
     CLI_PULL_OPTION,
     CLI_IMAGE_OPTIONS,
-    {OPT_WARMUP, "warmup", "COMMAND", "run this shell command first and keep what it leaves"},
+    {OPT_WARMUP, "warmup", "COMMAND", "run this shell command first and keep the state it leaves"},
     {OPT_UNTIL, "until", "WHEN", "start the image's own command and bake it running: when it is"},
     {OPT_AGAIN, "again", NULL, "bake even if the snapshot is there"},
     {'q', "quiet", NULL, "no progress"},
@@ -121,9 +121,9 @@ const struct cli_command cli_bake = {
     .notes =
         "WHEN is 'listening' (on a TCP port), 'idle', or a number of seconds. 'run' without a\n"
         "command then restores the image's command running. With --warmup every 'run' starts from\n"
-        "the files and the warm caches that the warm-up left; what it has started in the\n"
-        "background ends with it: for that there is --until. Without either 'run' begins with\n"
-        "nothing run again. A snapshot serves runs with the same memory, CPUs and kernel.\n",
+        "the state that the warm-up left, with what it has started in the background. Without\n"
+        "either 'run' begins with nothing run again. A snapshot serves runs with the same memory,\n"
+        "CPUs and kernel.\n",
     .options = options,
     .run = run,
 };

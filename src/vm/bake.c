@@ -181,7 +181,7 @@ static int run_warmup(struct bake *b, sm_error *err)
     sm_exec *exec;
     sm_exec_result result;
     const sm_exec_config config = {.argv = b->options->warmup};
-    int rc = sm_vm_exec_first(b->vm, &config, &exec, err);
+    int rc = sm_vm_exec(b->vm, &config, &exec, err);
     if (!rc) {
         rc = wait_for_warmup(b, exec, &result, err);
         sm_vm_end_exec(exec);

@@ -26,8 +26,7 @@ static bool service_is_systemd(const sm_vm *vm)
            sm_command_is_systemd(&argv, &own);
 }
 
-static int start(
-    sm_vm *vm, const sm_exec_config *config, uint32_t flags, sm_exec **exec, sm_error *err)
+static int start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err)
 {
     auto_command command = {0};
     struct sm_exec_request request = {0};
@@ -36,7 +35,6 @@ static int start(
     if (!rc)
         rc = sm_command_stop_signal(&vm->image->config, config,
             request.attach.pid && service_is_systemd(vm), &stop_signal, err);
-    request.exec.flags |= flags;
     struct sm_channel channel;
     struct sm_guest_wait w;
     sm_vm_begin_wait(vm, &w, 0);
@@ -60,12 +58,7 @@ int sm_vm_exec(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error
     if (config->init || config->systemd == SM_SYSTEMD_ALWAYS)
         return sm_error_set(err, SM_EINVAL,
             "only a VM's own command can have an init or be prepared for as systemd: others join it");
-    return start(vm, config, 0, exec, err);
-}
-
-int sm_vm_exec_first(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err)
-{
-    return start(vm, config, SM_WIRE_EXEC_FIRST, exec, err);
+    return start(vm, config, exec, err);
 }
 
 /* In a snapshot whose command runs on, others join that: it is process 1, and what was mounted for

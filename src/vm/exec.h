@@ -9,9 +9,6 @@
 
 /* As sm_exec_start of the public API. */
 int sm_vm_exec(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err);
-/* A command that is process 1 of the container, if that is nobody yet: when it ends nothing else is
- * left there. */
-int sm_vm_exec_first(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err);
 
 /* The VM's own command, as it is asked for when the VM comes up: its process 1, or the service that
  * runs already. The request points into config and *command, which is the caller's even after a

@@ -195,8 +195,8 @@ struct sm_wire_pong {
 #define SM_WIRE_EXEC_STDOUT 0x08u /* STDOUT is wanted; without it stdout is /dev/null */
 #define SM_WIRE_EXEC_STDERR 0x10u /* STDERR is wanted; without it stderr is /dev/null */
 /* It is process 1 of the container, if nobody is yet; when that ends all others there are killed.
- * Without it, or if somebody is, it joins process 1, which becomes a small init of the agent's if
- * nobody is. */
+ * Without it, or if somebody is, it joins process 1. If nobody is that is the agent's, and does a
+ * small init's work until the next who has this flag comes. */
 #define SM_WIRE_EXEC_FIRST 0x20u
 /* With FIRST: the small init is process 1 and passes signals on, the command is its child. */
 #define SM_WIRE_EXEC_INIT 0x40u

@@ -152,8 +152,8 @@ setup_file() {
 @test "runs begin where the last bake says; images that differ in configuration only share it" {
     baked_store
     local layout=$BATS_TEST_TMPDIR/layout key keys two
-    # What it leaves of groups, bounds and controllers is not the next container's, which could not begin there.
-    two='echo 2 >/two; cd /sys/fs/cgroup; mkdir -p x/y; echo $$ >x/cgroup.procs; echo 99999744 >memory.max
+    # What it leaves of groups, bounds and controllers is where a run begins, also when process 1 was moved away.
+    two='echo 2 >/two; cd /sys/fs/cgroup; mkdir -p x/y; echo $$ >x/cgroup.procs; echo 1 >x/cgroup.procs
         echo +memory >cgroup.subtree_control; echo "90000 100000" >cpu.max'
     bake() { run --separate-stderr supermachine bake "$@"; echo "$output $stderr"; [ "$status" -eq 0 ]; }
     bake --warmup 'echo 1 >/one' "$busybox"
@@ -163,8 +163,8 @@ setup_file() {
     bake --warmup "$two" "$busybox"
     [[ $output != *already* ]]
     run --separate-stderr supermachine run "$busybox" sh -c 'ls -d /one /two /sys/fs/cgroup/x 2>/dev/null
-        cd /sys/fs/cgroup; cat cgroup.subtree_control cpu.max; grep -x 99999744 memory.max; exit 0'
-    [ "$output" = $'/two\nmax 100000' ]
+        echo $$; cd /sys/fs/cgroup; cat /proc/self/cgroup cgroup.subtree_control cpu.max'
+    [ "$output" = $'/sys/fs/cgroup/x\n/two\n1\n0::/x\nmemory\n90000 100000' ]
     # Another command, another label: the same file system and the same way of running a command.
     cp -r "$SM_IMAGE_BUSYBOX/oci" "$layout"
     umoci config --image "$layout:latest" --tag other --config.cmd true --config.label a=b

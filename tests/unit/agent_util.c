@@ -169,9 +169,9 @@ int system_thaw(const char **what)
 
 static bool taken;
 
-bool container_is_taken(void)
+bool container_takes(const struct sm_wire_process *asked)
 {
-    return taken;
+    return !taken;
 }
 
 static pid_t start(int (*fn)(void *arg), void *arg)
@@ -196,7 +196,8 @@ pid_t container_first(
     return start(fn, arg);
 }
 
-pid_t container_join(int (*fn)(void *arg), void *arg, const char **what)
+pid_t container_join(
+    int (*fn)(void *arg), void *arg, const struct sm_wire_process *asked, const char **what)
 {
     *what = "join";
     return start(fn, arg);
