@@ -13,6 +13,11 @@
 
 static bool frozen; /* FREEZE was done, THAW not yet */
 
+bool pause_is_on(void)
+{
+    return frozen;
+}
+
 int pause_end(const char **what)
 {
     int e = frozen ? system_thaw(what) : 0;

@@ -51,7 +51,10 @@ static void thaw(struct conn *c)
 
 static void run(struct conn *c, const struct sm_wire_exec *m)
 {
-    if (exec_start(c, m))
+    if (pause_is_on())
+        conn_error(c, SM_WIRE_E_INTERNAL, 0,
+            "the guest's processes stand still for a snapshot: a command can begin after it", NULL);
+    else if (exec_start(c, m))
         watch_soon();
 }
 

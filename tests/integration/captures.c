@@ -1,6 +1,6 @@
-/* Captures one VM from two threads at once, while a third one tries to let it run. Then goes on
- * with each capture, whose command must say where it is. Arguments: image, directory for the
- * files. */
+/* Captures one VM from two threads at once, while a third one tries to let it run and a fourth one
+ * starts commands, which wait for the end of a capture and no longer. Then goes on with each
+ * capture, whose command must say where it is. Arguments: image, directory for the files. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -47,6 +47,23 @@ static void *let_run(void *arg)
     return arg;
 }
 
+static void *start_commands(void *arg)
+{
+    static const char *const argv[] = {"true", NULL};
+    sm_error err;
+    sm_exec *exec;
+    while (!over) {
+        int rc = sm_exec_start(vm, &(sm_exec_config){.argv = argv}, &exec, &err);
+        if (!rc)
+            rc = sm_exec_wait(exec, -1, NULL, &err);
+        check(rc, &err, "a command that is started in the middle of captures");
+        sm_exec_close(exec);
+        if (rc)
+            break;
+    }
+    return arg;
+}
+
 static int go_on(sm_image *image, const char *name, sm_error *err)
 {
     char path[4096], text[256] = "";
@@ -79,7 +96,7 @@ int main(int argc, char **argv)
     sm_store *store;
     sm_image *image;
     sm_exec *exec;
-    pthread_t threads[THREADS], resumer;
+    pthread_t threads[THREADS], resumer, starter;
     if (argc != 3)
         return 2;
     dir = argv[2];
@@ -90,12 +107,14 @@ int main(int argc, char **argv)
         return 1;
     }
     pthread_create(&resumer, NULL, let_run, NULL);
+    pthread_create(&starter, NULL, start_commands, NULL);
     for (int i = 0; i < THREADS; i++)
         pthread_create(&threads[i], NULL, capture, (void *)names[i]);
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     over = true;
     pthread_join(resumer, NULL);
+    pthread_join(starter, NULL);
 
     check(sm_vm_pause(vm, &err), &err, "pause");
     if (sm_vm_snapshot(vm, "/never", NULL, &err) != -SM_EINVAL)

@@ -297,6 +297,36 @@ static void restore_thaws_what_was_frozen_once(void **state)
     peer_close(p);
 }
 
+/* Not for as long as the start of one may take: nothing else would be answered meanwhile. */
+static void while_all_is_frozen_no_command_begins(void **state)
+{
+    static const char *const argv[] = {"/bin/true", NULL};
+    const struct sm_wire_exec exec = {.argv.strv = argv};
+    struct agent_test *t = *state;
+    struct peer *freezer = peer_open(t), *p = peer_open(t);
+    peer_put(freezer, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = PATIENCE_MS});
+    for (int ms = 0; t->system->freezes < 1 && ms < PATIENCE_MS; ms++)
+        usleep(1000);
+    peer_put(p, SM_WIRE_EXEC, &exec); /* it is being frozen */
+    peer_expect_error(p, SM_WIRE_E_INTERNAL);
+    peer_close(p);
+
+    t->system->frozen = 1;
+    peer_expect(freezer, SM_WIRE_OK, NULL);
+    p = peer_open(t);
+    peer_put(p, SM_WIRE_EXEC, &exec);
+    peer_expect_error(p, SM_WIRE_E_INTERNAL);
+    peer_close(p);
+
+    peer_put(freezer, SM_WIRE_THAW, NULL);
+    peer_expect(freezer, SM_WIRE_OK, NULL);
+    peer_close(freezer);
+    p = peer_open(t);
+    peer_put(p, SM_WIRE_EXEC, &exec);
+    peer_expect(p, SM_WIRE_STARTED, NULL);
+    peer_close(p);
+}
+
 static void without_processes_nothing_is_frozen_or_thawed(void **state)
 {
     struct agent_test *t = *state;
@@ -816,6 +846,7 @@ int main(void)
         TEST(a_network_is_set_before_the_restore),
         TEST(idle_is_when_the_cpus_rest),
         TEST(restore_thaws_what_was_frozen_once),
+        TEST(while_all_is_frozen_no_command_begins),
         TEST(without_processes_nothing_is_frozen_or_thawed),
         TEST(freezing_takes_its_time_but_not_more),
         TEST(time_without_a_cpu_is_not_waited),
