@@ -70,3 +70,13 @@ installed() {
     [ "$status" -eq 0 ]
     [ "$output" = ok ]
 }
+
+@test "a VM's own command is taken once, and says what has become of it" {
+    local program
+    program=$(build "$BATS_TEST_DIRNAME/own-command.c")
+    run --separate-stderr installed "$program" "$busybox" "$BATS_TEST_TMPDIR/own.snap"
+    echo "$output $stderr"
+    [ "$status" -eq 0 ]
+    [ "$output" = ok ]
+    rm "$BATS_TEST_TMPDIR/own.snap"
+}
