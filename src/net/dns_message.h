@@ -12,6 +12,7 @@
 #include "net/addr.h"
 
 #define SM_DNS_HEADER      12
+#define SM_DNS_LENGTH      2 /* bytes that say a message's length in front of it, over TCP */
 #define SM_DNS_MAX_MESSAGE 65535
 #define SM_DNS_MAX_UDP     4096 /* the largest UDP answer that is asked for */
 #define SM_DNS_NAME_TEXT   1024 /* 255 octets with every one escaped as \DDD */

@@ -24,6 +24,10 @@ struct attempt {
     struct sm_loop_watch *watch;
     int fd;          /* -1: it has answered, or cannot be reached */
     unsigned server; /* its place in resolv.conf */
+    /* Over TCP: bytes of the question with its length, and of the answer with its length. */
+    size_t sent, got;
+    uint8_t length[2];
+    uint8_t *msg; /* owned */
 };
 
 struct pending {
@@ -37,7 +41,7 @@ struct pending {
     uint64_t began_ms, deadline_ms;
     struct sm_dns_question question;
     size_t query_len;
-    uint8_t query[];
+    uint8_t prefixed[]; /* what goes over TCP: the length, and the question */
 };
 
 struct sm_dns_proxy {
@@ -127,7 +131,13 @@ static void hang_up(struct attempt *a)
     a->fd = -1;
 }
 
-static void drop(struct pending *p)
+static uint8_t *query_of(struct pending *p)
+{
+    return p->prefixed + SM_DNS_LENGTH;
+}
+
+/* Nobody is asked any more, and nobody finds it. */
+static void unlist(struct pending *p)
 {
     for (unsigned i = 0; i < p->tries; i++)
         hang_up(&p->attempts[i]);
@@ -135,28 +145,44 @@ static void drop(struct pending *p)
     if (p->next)
         p->next->link = p->link;
     p->proxy->n_pending--;
+}
+
+static void release(struct pending *p)
+{
+    for (unsigned i = 0; i < p->tries; i++)
+        free(p->attempts[i].msg);
     free(p);
+}
+
+static void drop(struct pending *p)
+{
+    unlist(p);
+    release(p);
+}
+
+/* Who gets the answer may ask again, or have all that he asked forgotten. */
+static void hand_over(struct pending *p, const uint8_t *msg, size_t len)
+{
+    unlist(p);
+    p->proxy->answer(p->proxy->arg, &p->client, msg, len);
+    release(p);
 }
 
 /* The answer is in msg: with the guest's id, cut to what it takes. */
 static void finish(struct pending *p, uint8_t *msg, size_t len)
 {
-    struct sm_dns_proxy *proxy = p->proxy;
-    struct sm_dns_client client = p->client;
-    len = enforce(proxy, &p->question, msg, len);
-    if (len > p->question.udp_size)
+    len = enforce(p->proxy, &p->question, msg, len);
+    if (!p->client.stream && len > p->question.udp_size)
         len = sm_dns_truncate(msg, &p->question);
     sm_store_be16(msg, p->question.id);
-    proxy->answer(proxy->arg, &client, msg, len);
-    drop(p);
+    hand_over(p, msg, len);
 }
 
 static void give_up(struct pending *p)
 {
-    size_t len = sm_dns_make_error(p->query, &p->question, SM_DNS_RCODE_SERVFAIL);
-    sm_store_be16(p->query, p->question.id);
-    p->proxy->answer(p->proxy->arg, &p->client, p->query, len);
-    drop(p);
+    size_t len = sm_dns_make_error(query_of(p), &p->question, SM_DNS_RCODE_SERVFAIL);
+    sm_store_be16(query_of(p), p->question.id);
+    hand_over(p, query_of(p), len);
 }
 
 /* Who did not say a word while another one helped is asked after that one, for a while. Who has
@@ -182,7 +208,30 @@ static bool is_asked(const struct pending *p)
 
 static bool ask_next_server(struct pending *p);
 
-static void on_answer(void *arg, uint32_t events)
+/* It refuses, cannot be reached, or talks nonsense. */
+static void fail(struct attempt *a)
+{
+    struct pending *p = a->pending;
+    hang_up(a);
+    if (!ask_next_server(p) && !is_asked(p))
+        give_up(p);
+}
+
+static void take_answer(struct attempt *a, uint8_t *msg, size_t len)
+{
+    struct pending *p = a->pending;
+    if (!sm_dns_is_failure(msg)) {
+        prefer(p, a->server);
+    } else {
+        hang_up(a);
+        p->answered |= 1u << a->server;
+        if (ask_next_server(p) || is_asked(p))
+            return;
+    }
+    finish(p, msg, len);
+}
+
+static void on_datagram(void *arg, uint32_t events)
 {
     (void)events;
     struct attempt *a = arg;
@@ -191,34 +240,79 @@ static void on_answer(void *arg, uint32_t events)
     ssize_t n = recv(a->fd, proxy->buf, sizeof(proxy->buf), MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    if (n < 0) { /* refused, unreachable */
-        hang_up(a);
-        if (!ask_next_server(p) && !is_asked(p))
-            give_up(p);
+    if (n < 0)
+        fail(a);
+    else if (sm_dns_is_answer(proxy->buf, (size_t)n, p->id, &p->question))
+        take_answer(a, proxy->buf, (size_t)n);
+}
+
+/* False: the connection is of no use any more. */
+static bool send_query(struct attempt *a)
+{
+    const struct pending *p = a->pending;
+    size_t len = SM_DNS_LENGTH + p->query_len;
+    ssize_t n = send(a->fd, p->prefixed + a->sent, len - a->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR;
+    a->sent += (size_t)n;
+    if (a->sent == len)
+        sm_loop_modify(a->watch, SM_LOOP_IN);
+    return true;
+}
+
+/* Reads what is missing of the length, or then of the answer. False as above. */
+static bool read_answer(struct attempt *a)
+{
+    size_t len = SM_DNS_LENGTH, have = a->got;
+    uint8_t *to = a->length;
+    if (a->got >= SM_DNS_LENGTH) {
+        len = sm_load_be16(a->length);
+        have = a->got - SM_DNS_LENGTH;
+        if (len < SM_DNS_HEADER || (!a->msg && !(a->msg = malloc(len))))
+            return false;
+        to = a->msg;
+    }
+    ssize_t n = recv(a->fd, to + have, len - have, MSG_DONTWAIT);
+    if (n <= 0)
+        return n < 0 && (errno == EAGAIN || errno == EINTR);
+    a->got += (size_t)n;
+    return true;
+}
+
+static void on_stream(void *arg, uint32_t events)
+{
+    (void)events;
+    struct attempt *a = arg;
+    const struct pending *p = a->pending;
+    bool asking = a->sent < SM_DNS_LENGTH + p->query_len;
+    if (!(asking ? send_query(a) : read_answer(a))) {
+        fail(a);
         return;
     }
-    if (!sm_dns_is_answer(proxy->buf, (size_t)n, p->id, &p->question))
+    size_t len = a->got > SM_DNS_LENGTH ? sm_load_be16(a->length) : 0;
+    if (len == 0 || a->got < SM_DNS_LENGTH + len)
         return;
-    if (!sm_dns_is_failure(proxy->buf)) {
-        prefer(p, a->server);
-    } else {
-        hang_up(a);
-        p->answered |= 1u << a->server;
-        if (ask_next_server(p) || is_asked(p))
-            return;
-    }
-    finish(p, proxy->buf, (size_t)n);
+    if (sm_dns_is_answer(a->msg, len, p->id, &p->question))
+        take_answer(a, a->msg, len);
+    else
+        fail(a);
 }
 
 static bool start(struct attempt *a, const struct sockaddr_storage *server)
 {
-    const struct pending *p = a->pending;
-    a->fd = socket(server->ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct pending *p = a->pending;
+    bool stream = p->client.stream != 0;
+    int type = (stream ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC | SOCK_NONBLOCK;
     socklen_t len =
         server->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-    return a->fd >= 0 && connect(a->fd, (const struct sockaddr *)server, len) == 0 &&
-           send(a->fd, p->query, p->query_len, MSG_NOSIGNAL) >= 0 &&
-           sm_loop_add(p->proxy->loop, a->fd, SM_LOOP_IN, on_answer, a, &a->watch, NULL) == 0;
+    a->fd = socket(server->ss_family, type, 0);
+    if (a->fd < 0 ||
+        (connect(a->fd, (const struct sockaddr *)server, len) != 0 && errno != EINPROGRESS))
+        return false;
+    if (!stream && send(a->fd, query_of(p), p->query_len, MSG_NOSIGNAL) < 0)
+        return false;
+    return sm_loop_add(p->proxy->loop, a->fd, stream ? SM_LOOP_OUT : SM_LOOP_IN,
+               stream ? on_stream : on_datagram, a, &a->watch, NULL) == 0;
 }
 
 /* The next one in turn that has not answered yet; those that were asked may answer still. False:
@@ -276,31 +370,8 @@ static void answer_error(struct sm_dns_proxy *proxy, const struct sm_dns_client 
     proxy->answer(proxy->arg, client, copy, sm_dns_make_error(copy, question, rcode));
 }
 
-void sm_dns_proxy_ask(
-    struct sm_dns_proxy *proxy, const struct sm_dns_client *client, const void *msg, size_t len)
+static void enlist(struct sm_dns_proxy *proxy, struct pending *p)
 {
-    struct sm_dns_question question;
-    if (len > SM_DNS_MAX_UDP || !sm_dns_parse_query(msg, len, &question))
-        return;
-    enum sm_verdict v = sm_policy_decide_name(&proxy->egress->policy, question.name);
-    if (v != SM_VERDICT_ALLOW) {
-        deny(proxy, v, question.name, NULL);
-        answer_error(proxy, client, msg, &question, SM_DNS_RCODE_NXDOMAIN);
-        return;
-    }
-    struct pending *p = proxy->n_pending < SM_DNS_MAX_PENDING ? calloc(1, sizeof(*p) + len) : NULL;
-    if (!p || getrandom(&p->id, sizeof(p->id), 0) != (ssize_t)sizeof(p->id)) {
-        free(p);
-        answer_error(proxy, client, msg, &question, SM_DNS_RCODE_SERVFAIL);
-        return;
-    }
-    p->proxy = proxy;
-    p->client = *client;
-    p->question = question;
-    p->began_ms = (uint64_t)sm_now_ms();
-    p->query_len = len;
-    memcpy(p->query, msg, len);
-    sm_store_be16(p->query, p->id);
     p->next = proxy->pending;
     p->link = &proxy->pending;
     if (p->next)
@@ -309,10 +380,52 @@ void sm_dns_proxy_ask(
         sm_loop_timer_arm(proxy->timer, TICK_MS);
     proxy->pending = p;
     proxy->n_pending++;
+}
+
+bool sm_dns_proxy_ask(
+    struct sm_dns_proxy *proxy, const struct sm_dns_client *client, const void *msg, size_t len)
+{
+    struct sm_dns_question question;
+    if (len > SM_DNS_MAX_UDP || !sm_dns_parse_query(msg, len, &question))
+        return false;
+    enum sm_verdict v = sm_policy_decide_name(&proxy->egress->policy, question.name);
+    if (v != SM_VERDICT_ALLOW) {
+        deny(proxy, v, question.name, NULL);
+        answer_error(proxy, client, msg, &question, SM_DNS_RCODE_NXDOMAIN);
+        return true;
+    }
+    struct pending *p = NULL;
+    if (proxy->n_pending < SM_DNS_MAX_PENDING)
+        p = calloc(1, sizeof(*p) + SM_DNS_LENGTH + len);
+    if (!p || getrandom(&p->id, sizeof(p->id), 0) != (ssize_t)sizeof(p->id)) {
+        free(p);
+        answer_error(proxy, client, msg, &question, SM_DNS_RCODE_SERVFAIL);
+        return true;
+    }
+    p->proxy = proxy;
+    p->client = *client;
+    p->question = question;
+    p->began_ms = (uint64_t)sm_now_ms();
+    p->query_len = len;
+    sm_store_be16(p->prefixed, len);
+    memcpy(query_of(p), msg, len);
+    sm_store_be16(query_of(p), p->id);
+    enlist(proxy, p);
     if (sm_resolv_conf_refresh(&proxy->conf) || p->began_ms >= proxy->preferred_until_ms)
         proxy->preferred = 0;
     if (!ask_next_server(p))
         give_up(p);
+    return true;
+}
+
+void sm_dns_proxy_forget(struct sm_dns_proxy *proxy, uint32_t stream)
+{
+    struct pending *next;
+    for (struct pending *p = proxy->pending; p; p = next) {
+        next = p->next;
+        if (p->client.stream == stream)
+            drop(p);
+    }
 }
 
 void sm_dns_proxy_reset(struct sm_dns_proxy *proxy)

@@ -10,8 +10,11 @@
  * id: answers can be neither spoofed from aside nor mixed up. One that is silent for SM_DNS_TRY_MS,
  * cannot be reached or answers that it cannot help (SERVFAIL, NOTIMP, REFUSED) is followed by the
  * next; the first answer that helps is taken, and the last where none does. Questions under way are
- * bounded in number and time; resolv.conf is read again when it has changed. By UDP alone: an
- * answer of more than SM_DNS_MAX_UDP bytes comes cut, with the flag that says so.
+ * bounded in number and time; resolv.conf is read again when it has changed.
+ *
+ * A question goes on as it came. By UDP an answer of more than the asker takes (SM_DNS_MAX_UDP at
+ * most) comes cut, with the flag that says so; who then asks over TCP (dns_stream.h) has the
+ * resolvers asked over TCP, which give it whole.
  */
 #ifndef SM_NET_DNS_PROXY_H
 #define SM_NET_DNS_PROXY_H
@@ -30,6 +33,7 @@
 struct sm_dns_client {
     bool v6;
     uint16_t port;
+    uint32_t stream; /* its number, of the caller's choice; 0: a datagram */
 };
 
 typedef void sm_dns_answer_fn(
@@ -44,9 +48,13 @@ int sm_dns_proxy_create(struct sm_loop *loop, struct sm_egress *egress, const ch
 void sm_dns_proxy_destroy(struct sm_dns_proxy *proxy);
 SM_DEFINE_CLEANUP(struct sm_dns_proxy *, sm_dns_proxy_destroy)
 
-/* Takes a question; the answer may come before this returns. What is no question is dropped. */
-void sm_dns_proxy_ask(
+/* Takes a question; the answer may come before this returns. False: it is none, or longer than
+ * SM_DNS_MAX_UDP, and there will be no answer. */
+bool sm_dns_proxy_ask(
     struct sm_dns_proxy *proxy, const struct sm_dns_client *client, const void *msg, size_t len);
+
+/* Forgets what came by this stream. */
+void sm_dns_proxy_forget(struct sm_dns_proxy *proxy, uint32_t stream);
 
 /* Forgets all that is under way. */
 void sm_dns_proxy_reset(struct sm_dns_proxy *proxy);

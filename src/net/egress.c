@@ -139,7 +139,7 @@ static enum sm_egress_action judge_neighbour(struct sm_egress *egress, const str
         return unsupported(egress);
     if (is_echo(f))
         return pass(egress); /* answered by the network itself */
-    if (dns && f->protocol == SM_IP_UDP && f->dport == 53)
+    if (dns && has_ports(f) && f->dport == 53)
         return SM_EGRESS_DNS;
     if (gateway && has_ports(f)) {
         enum sm_verdict v = sm_policy_decide_host(&egress->policy, f->dport);

@@ -68,7 +68,7 @@ enum sm_egress_action {
     SM_EGRESS_DROP,   /* silently */
     SM_EGRESS_REJECT, /* and tell the guest: sm_frame_refuse */
     SM_EGRESS_PASS,
-    SM_EGRESS_DNS, /* a UDP datagram for our name server: never to be passed on */
+    SM_EGRESS_DNS, /* for our name server, by UDP or TCP: never to be passed on as it is */
 };
 
 /* What the policy says of an address that is none of the virtual subnet's, this host's addresses

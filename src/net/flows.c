@@ -8,19 +8,11 @@
 
 #include "util/bytes.h"
 
-#define SEQ_AT 4
-#define ACK_AT 8
-
 /* Of sequence numbers, which wrap around. What is half around the circle counts as after:
  * libslirp's arithmetic can take it for either. */
 static bool is_after(uint32_t a, uint32_t b)
 {
     return a != b && a - b <= 1u << 31;
-}
-
-static uint32_t tcp_number(const uint8_t *frame, const struct sm_frame *f, size_t at)
-{
-    return sm_load_be32(frame + f->l3 + (f->v6 ? SM_IPV6_HEADER : SM_IPV4_HEADER) + at);
 }
 
 /* Where the sequence numbers of a segment end: data, and SYN and FIN count one each. */
@@ -100,7 +92,7 @@ void sm_flows_insert(struct sm_flows *flows, struct sm_flow *flow, const uint8_t
         .guest_port = syn->sport,
         .peer_port = syn->dport,
         .v6 = syn->v6,
-        .syn = tcp_number(frame, syn, SEQ_AT),
+        .syn = sm_frame_tcp_number(frame, syn, SM_TCP_SEQ_AT),
         .used_ms = now_ms};
     *bucket = flow;
     enlist(flows, flow);
@@ -110,7 +102,7 @@ void sm_flows_insert(struct sm_flows *flows, struct sm_flow *flow, const uint8_t
 bool sm_flows_is_repeated(
     const struct sm_flow *flow, const uint8_t *frame, const struct sm_frame *syn)
 {
-    return !flow->answered || tcp_number(frame, syn, SEQ_AT) == flow->syn;
+    return !flow->answered || sm_frame_tcp_number(frame, syn, SM_TCP_SEQ_AT) == flow->syn;
 }
 
 void sm_flows_remove(struct sm_flows *flows, struct sm_flow *flow)
@@ -133,7 +125,7 @@ bool sm_flows_admit(struct sm_flows *flows, struct sm_flow *flow, const uint8_t 
     const struct sm_frame *f, int64_t now_ms)
 {
     touch(flows, flow, f->tcp_flags & SM_TCP_FIN, now_ms);
-    uint32_t seq = tcp_number(frame, f, SEQ_AT);
+    uint32_t seq = sm_frame_tcp_number(frame, f, SM_TCP_SEQ_AT);
     uint32_t end = segment_end(f, seq);
     if (end == seq)
         return true; /* an acknowledgement, a reset: nothing to keep */
@@ -156,8 +148,8 @@ void sm_flows_sent(struct sm_flows *flows, struct sm_flow *flow, const uint8_t *
     touch(flows, flow, f->tcp_flags & SM_TCP_FIN, now_ms);
     if (!(f->tcp_flags & SM_TCP_ACK))
         return;
-    flow->expected = tcp_number(frame, f, ACK_AT);
-    uint32_t seq = tcp_number(frame, f, SEQ_AT);
+    flow->expected = sm_frame_tcp_number(frame, f, SM_TCP_ACK_AT);
+    uint32_t seq = sm_frame_tcp_number(frame, f, SM_TCP_SEQ_AT);
     if (!flow->answered) {
         flow->answered = true;
         flow->guest_end = flow->expected;

@@ -291,13 +291,17 @@ size_t sm_frame_make_reset(uint8_t out[SM_RESET_FRAME_MAX], const struct sm_tcp_
     return at + 20;
 }
 
+uint32_t sm_frame_tcp_number(const uint8_t *frame, const struct sm_frame *f, size_t at)
+{
+    return sm_load_be32(frame + f->l3 + (f->v6 ? SM_IPV6_HEADER : SM_IPV4_HEADER) + at);
+}
+
 /* RFC 9293, 3.5.2: a segment with ACK is reset from there, one without is acknowledged by the
  * reset. */
 static size_t refuse_tcp(uint8_t *out, const uint8_t *frame, const struct sm_frame *f)
 {
     if (f->tcp_flags & SM_TCP_RST)
         return 0;
-    const uint8_t *tcp = frame + f->l3 + (f->v6 ? SM_IPV6_HEADER : SM_IPV4_HEADER);
     struct sm_tcp_reset reset = {.dst_mac = frame + SM_ETH_ALEN,
         .src_mac = frame,
         .src = f->dst,
@@ -306,10 +310,10 @@ static size_t refuse_tcp(uint8_t *out, const uint8_t *frame, const struct sm_fra
         .dport = f->sport,
         .flags = SM_TCP_RST};
     if (f->tcp_flags & SM_TCP_ACK) {
-        reset.seq = sm_load_be32(tcp + 8);
+        reset.seq = sm_frame_tcp_number(frame, f, SM_TCP_ACK_AT);
     } else {
         reset.flags |= SM_TCP_ACK;
-        reset.ack = sm_load_be32(tcp + 4) + (uint32_t)(f->end - f->payload) +
+        reset.ack = sm_frame_tcp_number(frame, f, SM_TCP_SEQ_AT) + (uint32_t)(f->end - f->payload) +
                     ((f->tcp_flags & SM_TCP_SYN) ? 1 : 0) + ((f->tcp_flags & SM_TCP_FIN) ? 1 : 0);
     }
     return sm_frame_make_reset(out, &reset);
@@ -320,4 +324,36 @@ size_t sm_frame_refuse(uint8_t *out, size_t room, const uint8_t *frame, const st
     if (room < SM_FRAME_REFUSAL_MAX)
         return 0;
     return f->protocol == SM_IP_TCP ? refuse_tcp(out, frame, f) : make_prohibited(out, frame, f);
+}
+
+/* RFC 1624: the checksum of what has `with` where it had `was`. */
+static void adjust(uint8_t *checksum, const uint8_t *was, const uint8_t *with, size_t len)
+{
+    uint8_t minus[sizeof(struct sm_ip)];
+    uint16_t sum;
+    memcpy(&sum, checksum, sizeof(sum));
+    for (size_t i = 0; i < len; i++)
+        minus[i] = (uint8_t)~was[i];
+    sum = sm_inet_finish(sm_inet_sum(with, len, sm_inet_sum(minus, len, (uint16_t)~sum)));
+    memcpy(checksum, &sum, sizeof(sum));
+}
+
+void sm_frame_readdress(uint8_t *frame, struct sm_frame *f, enum sm_frame_end end,
+    const struct sm_ip *ip, uint16_t port)
+{
+    bool receiver = end == SM_FRAME_RECEIVER;
+    uint8_t *l3 = frame + f->l3, *tcp = l3 + (f->v6 ? SM_IPV6_HEADER : SM_IPV4_HEADER);
+    size_t len = f->v6 ? 16 : 4;
+    uint8_t *address = l3 + (f->v6 ? 8 : 12) + (receiver ? len : 0);
+    uint8_t *old_port = tcp + (receiver ? 2 : 0), new_port[2];
+    const uint8_t *with = ip->b + 16 - len;
+    sm_store_be16(new_port, port);
+    if (!f->v6)
+        adjust(l3 + 10, address, with, len);
+    adjust(tcp + SM_TCP_CHECKSUM, address, with, len);
+    adjust(tcp + SM_TCP_CHECKSUM, old_port, new_port, 2);
+    memcpy(address, with, len);
+    memcpy(old_port, new_port, 2);
+    *(receiver ? &f->dst : &f->src) = *ip;
+    *(receiver ? &f->dport : &f->sport) = port;
 }

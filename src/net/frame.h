@@ -23,6 +23,8 @@
 #define SM_IP_UDP       17
 #define SM_IP_ICMP      1
 #define SM_IP_ICMPV6    58
+#define SM_TCP_SEQ_AT   4
+#define SM_TCP_ACK_AT   8
 #define SM_TCP_CHECKSUM 16 /* where it is in the header */
 #define SM_UDP_CHECKSUM 6
 #define SM_TCP_FIN      0x01
@@ -100,5 +102,13 @@ size_t sm_frame_make_reset(uint8_t out[SM_RESET_FRAME_MAX], const struct sm_tcp_
  * nothing to say, to a reset. `room` must be at least SM_FRAME_REFUSAL_MAX. */
 #define SM_FRAME_REFUSAL_MAX (SM_ETH_HEADER + 40 + 8 + 128)
 size_t sm_frame_refuse(uint8_t *out, size_t room, const uint8_t *frame, const struct sm_frame *f);
+
+/* A number of a TCP segment's: SM_TCP_SEQ_AT, SM_TCP_ACK_AT. */
+uint32_t sm_frame_tcp_number(const uint8_t *frame, const struct sm_frame *f, size_t at);
+
+/* Gives a TCP segment another sender (or receiver), checksums and *f included. */
+enum sm_frame_end { SM_FRAME_SENDER, SM_FRAME_RECEIVER };
+void sm_frame_readdress(uint8_t *frame, struct sm_frame *f, enum sm_frame_end end,
+    const struct sm_ip *ip, uint16_t port);
 
 #endif

@@ -208,11 +208,10 @@ void sm_guest_net_resolvers(struct sm_guest_net *net, const struct sm_resolv_con
         net->dns[net->n_dns++] = net->v6.gateway;
 }
 
-/* Our name server speaks UDP alone; answers of more than 512 bytes are asked for in any case. */
+/* Answers of more than 512 bytes are asked for in any case. */
 static bool is_passed_on(const char *option, size_t len)
 {
-    return (len != 6 || memcmp(option, "use-vc", 6) != 0) &&
-           (len != 5 || memcmp(option, "edns0", 5) != 0);
+    return len != 5 || memcmp(option, "edns0", 5) != 0;
 }
 
 void sm_guest_net_resolv_text(const struct sm_guest_net *net, const struct sm_resolv_conf *host,

@@ -46,8 +46,7 @@ int sm_tap_spec_parse(const char *text, struct sm_tap_spec *spec, sm_error *err)
 struct sm_resolv_conf;
 void sm_guest_net_resolvers(struct sm_guest_net *net, const struct sm_resolv_conf *host);
 
-/* The guest's resolv.conf: its name servers, with the host's search domains and options but for
- * what says how they are spoken to. */
+/* The guest's resolv.conf: its name servers, with the host's search domains and options. */
 void sm_guest_net_resolv_text(const struct sm_guest_net *net, const struct sm_resolv_conf *host,
     char text[SM_RESOLV_TEXT_MAX + 1]);
 

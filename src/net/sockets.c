@@ -98,6 +98,15 @@ void sm_sockets_closed(struct sm_sockets *s, int fd)
     atomic_fetch_sub_explicit(s->n, 1, memory_order_relaxed);
 }
 
+bool sm_sockets_end(struct sm_sockets *s, int fd)
+{
+    const struct sm_flow *flow = fd >= 0 && (size_t)fd < s->n_fds ? s->fds[fd].flow : NULL;
+    if (!flow || !flow->answered)
+        return false;
+    s->end(s->end_arg, flow, true);
+    return true;
+}
+
 void sm_sockets_clear(struct sm_sockets *s)
 {
     for (size_t fd = 0; fd < s->n_fds; fd++)

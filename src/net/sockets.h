@@ -48,6 +48,9 @@ bool sm_sockets_opened(
     struct sm_sockets *s, int fd, const uint8_t *frame, const struct sm_frame *f);
 /* Also told of sockets that could not be made. */
 void sm_sockets_closed(struct sm_sockets *s, int fd);
+/* Ends the connection of a socket, for the guest as well. False: it cannot be ended, for it is not
+ * answered yet. */
+bool sm_sockets_end(struct sm_sockets *s, int fd);
 /* libslirp sends this frame to the guest. */
 void sm_sockets_sent(struct sm_sockets *s, const uint8_t *frame, size_t len);
 

@@ -6,6 +6,7 @@
 
 #include "net/backlog.h"
 #include "net/dns_proxy.h"
+#include "net/dns_tcp.h"
 #include "net/reassembly.h"
 #include "net/slirp.h"
 #include "net/sockets.h"
@@ -17,6 +18,7 @@ struct user_net {
     struct sm_net_backend base;
     struct sm_egress egress;
     struct sm_dns_proxy *dns;
+    struct sm_dns_tcp dns_tcp;
     struct sm_slirp slirp;
     bool broken; /* libslirp could not be loaded: said once */
     void (*trouble)(void *arg, const char *message);
@@ -59,6 +61,7 @@ static void to_guest(struct user_net *un, const void *frame, size_t len)
         .flags = un->guest_csum ? VIRTIO_NET_HDR_F_DATA_VALID : 0,
         .gso_type = VIRTIO_NET_HDR_GSO_NONE,
     };
+    frame = sm_dns_tcp_unaim(&un->dns_tcp, frame, len);
     if (!sm_backlog_deliver(&un->backlog, un->base.dev, &hdr, frame, len))
         count(&un->counters.backlog_limit);
 }
@@ -84,12 +87,15 @@ static void on_opened(void *arg, int fd)
     struct user_net *un = arg;
     if (!sm_sockets_opened(&un->sockets, fd, un->input, un->parsed))
         un->untracked = true;
+    else
+        sm_dns_tcp_opened(&un->dns_tcp, fd, un->parsed);
 }
 
 static void on_closed(void *arg, int fd)
 {
     struct user_net *un = arg;
     sm_sockets_closed(&un->sockets, fd);
+    sm_dns_tcp_closed(&un->dns_tcp, fd);
 }
 
 static void on_nonsense(void *arg)
@@ -161,6 +167,10 @@ static void on_dns_answer(
     void *arg, const struct sm_dns_client *client, const uint8_t *msg, size_t len)
 {
     struct user_net *un = arg;
+    if (client->stream) {
+        sm_dns_tcp_answer(&un->dns_tcp, client, msg, len);
+        return;
+    }
     const struct sm_subnet *subnet = client->v6 ? &sm_subnet_v6 : &sm_subnet_v4;
     struct sm_udp_packet packet = {
         .dst_mac = un->guest_mac,
@@ -208,6 +218,12 @@ static void end_for_guest(struct user_net *un, const struct sm_flow *flow)
     to_guest(un, frame, sm_frame_make_reset(frame, &reset));
 }
 
+static bool on_end_of(void *arg, int fd)
+{
+    struct user_net *un = arg;
+    return sm_sockets_end(&un->sockets, fd);
+}
+
 static void on_end(void *arg, const struct sm_flow *flow, bool for_guest)
 {
     if (for_guest)
@@ -244,6 +260,23 @@ static void reject(struct user_net *un, const uint8_t *frame, const struct sm_fr
         to_guest(un, answer, n);
 }
 
+static void pass_on(struct user_net *un, const uint8_t *frame, size_t len, const struct sm_frame *f)
+{
+    if (sm_sockets_admit(&un->sockets, frame, f))
+        slirp_input_now(un, frame, len, f);
+}
+
+static void ask_name_server(struct user_net *un, uint8_t *frame, size_t len, struct sm_frame *f)
+{
+    struct sm_dns_client client = {.v6 = f->v6, .port = f->sport};
+    if (f->protocol == SM_IP_UDP)
+        (void)sm_dns_proxy_ask(un->dns, &client, frame + f->payload, f->end - f->payload);
+    else if (sm_dns_tcp_aim(&un->dns_tcp, frame, f))
+        pass_on(un, frame, len, f);
+    else
+        reject(un, frame, f);
+}
+
 static bool user_send(
     struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr, uint8_t *frame, size_t len)
 {
@@ -258,14 +291,12 @@ static bool user_send(
     struct sm_frame f;
     switch (sm_egress_judge(&un->egress, frame, len, (uint64_t)sm_now_ms(), &f)) {
     case SM_EGRESS_PASS:
-        if (!answer_neighbour(un, frame, len, &f) && sm_sockets_admit(&un->sockets, frame, &f))
-            slirp_input_now(un, frame, len, &f);
+        if (!answer_neighbour(un, frame, len, &f))
+            pass_on(un, frame, len, &f);
         break;
-    case SM_EGRESS_DNS: {
-        struct sm_dns_client client = {.v6 = f.v6, .port = f.sport};
-        sm_dns_proxy_ask(un->dns, &client, frame + f.payload, f.end - f.payload);
+    case SM_EGRESS_DNS:
+        ask_name_server(un, frame, len, &f);
         break;
-    }
     case SM_EGRESS_REJECT:
         reject(un, frame, &f);
         break;
@@ -287,6 +318,7 @@ static void hang_up(struct user_net *un)
 {
     sm_slirp_stop(&un->slirp);
     sm_sockets_clear(&un->sockets);
+    sm_dns_tcp_clear(&un->dns_tcp);
     un->introduced = false;
     sm_backlog_clear(&un->backlog);
     un->untracked = false;
@@ -306,6 +338,7 @@ static void user_destroy(struct sm_net_backend *backend)
 {
     struct user_net *un = user_net_of(backend);
     hang_up(un);
+    sm_dns_tcp_fini(&un->dns_tcp);
     sm_dns_proxy_destroy(un->dns);
     sm_slirp_fini(&un->slirp);
     sm_sockets_fini(&un->sockets);
@@ -348,7 +381,10 @@ int sm_user_net_create(struct sm_loop *loop, const struct sm_user_net_config *co
         return rc;
     rc = sm_dns_proxy_create(
         loop, &un->egress, config->resolv_conf, on_dns_answer, un, &un->dns, err);
+    if (!rc)
+        rc = sm_dns_tcp_init(&un->dns_tcp, loop, un->dns, on_end_of, un, err);
     if (rc) {
+        sm_dns_proxy_destroy(un->dns);
         sm_slirp_fini(&un->slirp);
         return rc;
     }

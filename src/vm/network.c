@@ -70,14 +70,6 @@ static int read_words(
     return 0;
 }
 
-/* Our name server speaks UDP alone, so a guest that insists on TCP would resolve nothing. */
-static bool insists_on_tcp(const char *const *options)
-{
-    while (*options && strcmp(*options, "use-vc") != 0)
-        options++;
-    return *options != NULL;
-}
-
 static int read_resolver(
     struct sm_vm_resolver *r, const struct sm_vm_network_config *config, sm_error *err)
 {
@@ -87,9 +79,6 @@ static int read_resolver(
     int rc = read_dns(r, config->dns, err);
     if (!rc && r->has_search && (strcmp(search[0], ".") != 0 || search[1]))
         rc = read_words(r->search, search, "search domain", err);
-    if (!rc && r->has_options && insists_on_tcp(options))
-        rc = sm_error_set(err, SM_EUNSUPPORTED,
-            "the option 'use-vc' is not possible: the guest's name server answers over UDP");
     if (!rc && r->has_options)
         rc = read_words(r->options, options, "option of a resolver", err);
     return rc;

@@ -23,7 +23,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             abort();
         break;
     case SM_EGRESS_DNS:
-        if (f.payload > f.end || f.end > size || f.protocol != SM_IP_UDP || f.dport != 53)
+        if (f.payload > f.end || f.end > size || f.dport != 53 ||
+            (f.protocol != SM_IP_UDP && f.protocol != SM_IP_TCP))
             abort();
         break;
     case SM_EGRESS_PASS:

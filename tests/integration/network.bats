@@ -16,7 +16,7 @@ servers() {
     mkdir -p "$www"
     echo 'hello from the host' >"$www/hello"
     serve_network "$BATS_TEST_TMPDIR/dns" python3 "$repo/tests/tools/dns.py" 10.1.2.3 \
-        server.test=203.0.113.9,2001:db8::9 four.test=203.0.113.9 six.test=2001:db8::9
+        server.test=203.0.113.9,2001:db8::9 four.test=203.0.113.9 six.test=2001:db8::9 'many.test=*400'
     serve_network "$BATS_TEST_TMPDIR/http" python3 -m http.server --bind :: --directory "$www" 8080
     serve_network "$BATS_TEST_TMPDIR/saw" python3 "$repo/tests/tools/witness.py"
     wait_for network_listens 53 udp
@@ -60,7 +60,7 @@ servers() {
         ping -c 1 -W 600 203.0.113.9 | grep -o "0% packet loss"
         hostname -i; ping -c 1 "$(hostname)" | grep -o "^64 bytes from 10.0.2.15"; wget -q -O - "http://$(hostname):1/" 2>&1'
     echo "$output $stderr"
-    diff - <<<"$output" <(printf '%s\n' 'search nowhere.test test' 'nameserver 10.0.2.3' 'options edns0 ndots:2' \
+    diff - <<<"$output" <(printf '%s\n' 'search nowhere.test test' 'nameserver 10.0.2.3' 'options edns0 ndots:2 use-vc' \
         'hello from the host' 'hello from the host' "Connecting to [2001:db8::9]:8080 ([2001:db8::9]:8080)" \
         "wget: can't connect to remote host: Network is unreachable" '0% packet loss' 10.0.2.15 '64 bytes from 10.0.2.15' \
         "wget: can't connect to remote host (10.0.2.15): Connection refused")
@@ -74,6 +74,7 @@ servers() {
     run --separate-stderr in_network supermachine run --cap-add net_raw -e RES_OPTIONS="timeout:30 attempts:5" "$services:latest" bash -c "
         curl -sS 'http://203.0.113.9$url' 'http://[2001:db8::9]$url' -: -sS -6 'http://server.test$url' -: -sS -4 'http://server.test$url'
         getent ahostsv4 server.test
+        getent ahostsv4 many.test | grep -c STREAM # more than a datagram holds
         getent hosts six.test
         exec 3<>/dev/udp/203.0.113.9/8000
         echo ask >&3
@@ -84,6 +85,7 @@ servers() {
     [ "$status" -eq 6 ] # curl: could not resolve
     [ "$(grep -cx 'hello from the host' <<<"$output")" -eq 4 ]
     grep -q '^203.0.113.9 *STREAM' <<<"$output"
+    grep -qx 400 <<<"$output"
     grep -q '^2001:db8::9 .*six.test' <<<"$output"
     grep -qx reached <<<"$output"
     grep -q ' 0% packet loss' <<<"$output"

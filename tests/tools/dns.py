@@ -2,16 +2,19 @@
 """A name server for tests: usage: dns.py ADDRESS NAME=ANSWER[/ANSWER]...
 
 ANSWER is a list of addresses with commas. A question for both A and AAAA gets those of its family; with several ANSWERs each
-address question is given the next one, and the last one forever. Other names do not exist."""
+address question is given the next one, and the last one forever. An ANSWER *N is N addresses, 198.18.0.0 and on: what is more
+than a datagram holds comes cut, and whole over TCP. Other names do not exist."""
 import ipaddress
 import socket
 import sys
+import threading
 
 TYPES = {1: 4, 28: 6}
 names = {}
 for argument in sys.argv[2:]:
     name, _, answers = argument.partition("=")
-    names[name] = [[ipaddress.ip_address(a) for a in answer.split(",")] for answer in answers.split("/")]
+    names[name] = [[ipaddress.ip_address("198.18.0.0") + i for i in range(int(answer[1:]))] if answer[0] == "*" else
+                   [ipaddress.ip_address(a) for a in answer.split(",")] for answer in answers.split("/")]
 
 
 def reply(query):
@@ -32,11 +35,28 @@ def reply(query):
     return query[:2] + b"\x81\x80\0\1" + len(here).to_bytes(2, "big") + bytes(4) + question + records
 
 
+def serve_stream(client):
+    with client, client.makefile("rb") as questions:
+        while length := questions.read(2):
+            answer = reply(questions.read(int.from_bytes(length, "big")))
+            client.sendall(len(answer).to_bytes(2, "big") + answer)
+
+
+def serve_streams():
+    with socket.create_server((sys.argv[1], 53)) as listener:
+        while True:
+            threading.Thread(target=serve_stream, args=(listener.accept()[0],), daemon=True).start()
+
+
+threading.Thread(target=serve_streams, daemon=True).start()
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind((sys.argv[1], 53))
 while True:
     query, client = server.recvfrom(4096)
     try:
-        server.sendto(reply(query), client)
+        answer = reply(query)
+        if len(answer) > 1232:
+            answer = answer[:2] + b"\x83\x80\0\1" + bytes(6) + answer[12:answer.index(0, 12) + 5]
+        server.sendto(answer, client)
     except (IndexError, UnicodeDecodeError):
         pass

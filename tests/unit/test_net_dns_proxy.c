@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
@@ -58,11 +59,11 @@ static void on_answer(void *arg, const struct sm_dns_client *client, const uint8
     assert_int_equal(send(w->answers[1], msg, len, 0), len);
 }
 
-static int server(uint16_t *port)
+static int server(int type, uint16_t *port)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(a);
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
     *port = ntohs(a.sin_port);
@@ -119,7 +120,7 @@ static void resolvers(struct world *w, unsigned n, const unsigned *does)
     for (unsigned i = 0; i < n; i++) {
         if (w->servers[i] > 0)
             close(w->servers[i]);
-        w->servers[i] = server(&ports[i]);
+        w->servers[i] = server(SOCK_DGRAM, &ports[i]);
         if (does[i] == GONE) {
             close(w->servers[i]);
             w->servers[i] = -1;
@@ -296,6 +297,52 @@ static void where_all_are_silent_the_guest_is_told(void **state)
     assert_true(now_ms - began <= SM_DNS_GIVE_UP_MS + STEP_MS);
 }
 
+/* Does what comes to a listener of ours: a question is answered, or with a byte and an end. */
+static void serve_stream(struct world *w, unsigned i, int *conn, bool helps)
+{
+    uint8_t msg[512];
+    if (*conn < 0)
+        *conn = accept4(w->servers[i], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    ssize_t n = *conn < 0 ? -1 : recv(*conn, msg, sizeof(msg), 0);
+    if (n <= 0)
+        return;
+    assert_int_equal(n, 2 + sizeof(query));
+    assert_int_equal(msg[1], sizeof(query));
+    msg[4] |= 0x80;
+    assert_int_equal(send(*conn, msg, helps ? (size_t)n : 1, 0), helps ? n : 1);
+    close(*conn);
+    *conn = -1;
+}
+
+/* One that breaks off, one where nobody listens, one that helps: no time passes. */
+static void over_tcp_the_next_one_is_asked_at_once(void **state)
+{
+    struct world *w = *state;
+    uint16_t ports[SERVERS];
+    int conns[SERVERS] = {-1, -1, -1}, code;
+    for (unsigned i = 0; i < SERVERS; i++) {
+        w->servers[i] = server(SOCK_STREAM, &ports[i]);
+        if (i == 1) {
+            close(w->servers[i]);
+            w->servers[i] = -1;
+        } else {
+            assert_int_equal(fcntl(w->servers[i], F_SETFL, O_NONBLOCK), 0);
+            assert_int_equal(listen(w->servers[i], 1), 0);
+        }
+    }
+    write_conf(w, ports, SERVERS);
+    struct sm_dns_client client = {.port = 4000, .stream = 1};
+    int64_t began = now_ms;
+    assert_true(sm_dns_proxy_ask(w->proxy, &client, query, sizeof(query)));
+    while ((code = answered(w)) < 0) {
+        serve_stream(w, 0, &conns[0], false);
+        serve_stream(w, 2, &conns[2], true);
+        sm_loop_turn(w->loop);
+    }
+    assert_int_equal(code, 0);
+    assert_int_equal(now_ms, began);
+}
+
 int main(void)
 {
 #define T(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -304,6 +351,7 @@ int main(void)
         T(an_answer_that_comes_late_is_taken),
         T(the_only_one_that_cannot_help_is_believed_at_once),
         T(where_all_are_silent_the_guest_is_told),
+        T(over_tcp_the_next_one_is_asked_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

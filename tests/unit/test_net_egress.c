@@ -161,6 +161,8 @@ static void test_subnet(void **state)
         assert_int_equal(judge(&open, tcp(gateways[i], 81, SM_TCP_SYN)), SM_EGRESS_REJECT);
         assert_int_equal(judge(&closed, echo(gateways[i])), SM_EGRESS_PASS);
         assert_int_equal(judge(&closed, udp(servers[i], 53)), SM_EGRESS_DNS);
+        assert_int_equal(judge(&closed, tcp(servers[i], 53, SM_TCP_SYN)), SM_EGRESS_DNS);
+        assert_int_equal(judge(&closed, tcp(servers[i], 53, SM_TCP_ACK)), SM_EGRESS_DNS);
         assert_int_equal(judge(&open, udp(servers[i], 54)), SM_EGRESS_REJECT);
         assert_int_equal(judge(&open, tcp(servers[i], 80, SM_TCP_SYN)), SM_EGRESS_REJECT);
     }

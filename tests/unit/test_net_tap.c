@@ -462,7 +462,7 @@ static void name_servers_domains_and_options_of_the_host(void **state)
         {"search a.test\t b.test \r\ndomain c.test\nsearch d.test e.test\nnameserver 192.0.2.1\n",
             "search d.test e.test\nnameserver 192.0.2.1\noptions edns0\n"},
         {"search .\nnameserver 192.0.2.1\noptions use-vc edns0 trust-ad\n#options x\noptions rotate\n",
-            "nameserver 192.0.2.1\noptions edns0 trust-ad rotate\n"},
+            "nameserver 192.0.2.1\noptions edns0 use-vc trust-ad rotate\n"},
         {"search a\x1b[2J.test b.test\nnameserver 192.0.2.1\noptions\n",
             "search b.test\nnameserver 192.0.2.1\noptions edns0\n"},
     };

@@ -98,45 +98,6 @@ static void burst(
     sm_loop_run(f->loop, do_burst, &b);
 }
 
-struct segment {
-    struct sm_ip dst;
-    uint16_t sport, dport;
-    uint32_t seq, ack;
-    uint8_t flags;
-    size_t len;
-};
-
-static size_t make_segment(uint8_t *frame, const struct segment *s)
-{
-    uint8_t *ip = frame + 14, *tcp = ip + 20, pseudo[12] = {0};
-    memset(frame, 0, 14 + 40);
-    memcpy(frame, gateway_mac, 6);
-    memcpy(frame + 6, sm_user_net_mac, 6);
-    frame[12] = 8;
-    ip[0] = 0x45;
-    sm_store_be16(ip + 2, (uint16_t)(40 + s->len));
-    ip[8] = 64;
-    ip[9] = SM_IP_TCP;
-    memcpy(ip + 12, sm_subnet_v4.guest.b + 12, 4);
-    memcpy(ip + 16, s->dst.b + 12, 4);
-    uint16_t sum = sm_inet_finish(sm_inet_sum(ip, 20, 0));
-    memcpy(ip + 10, &sum, 2);
-    sm_store_be16(tcp, s->sport);
-    sm_store_be16(tcp + 2, s->dport);
-    sm_store_be32(tcp + 4, s->seq);
-    sm_store_be32(tcp + 8, s->ack);
-    tcp[12] = 0x50;
-    tcp[13] = s->flags;
-    sm_store_be16(tcp + 14, 0xff00);
-    memset(tcp + 20, 'x', s->len);
-    memcpy(pseudo, ip + 12, 8);
-    pseudo[9] = SM_IP_TCP;
-    sm_store_be16(pseudo + 10, (uint16_t)(20 + s->len));
-    sum = sm_inet_finish(sm_inet_sum(tcp, 20 + s->len, sm_inet_sum(pseudo, 12, 0)));
-    memcpy(tcp + 16, &sum, 2);
-    return 54 + s->len;
-}
-
 /* ---- connections ---------------------------------------------------------------------------- */
 
 struct server {

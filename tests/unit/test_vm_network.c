@@ -59,7 +59,6 @@ static void a_resolver_is_what_was_asked_for(void **state)
         {{.dns_search = (const char *const[]){"a b", NULL}}, "!'a b' is no search domain"},
         {{.dns_search = (const char *const[]){"a\nb", NULL}}, "!is no search domain"},
         {{.dns_search = (const char *const[]){"", NULL}}, "!'' is no search domain"},
-        {{.dns_options = (const char *const[]){"use-vc", NULL}}, "!'use-vc' is not possible"},
         {{.plug = "none", .dns = (const char *const[]){"1.1.1.1", NULL}}, "!without a network"},
         {{.dns = (const char *const[]){"1.1.1.1", NULL},
              .egress = "layer none\nallow 1.1.1.1\nallow example.org\n"},

@@ -205,40 +205,87 @@ static inline void send_udp(struct fixture *f, bool v6, const struct sm_ip *dst,
     send_frame(f, frame, sm_frame_make_udp(frame, sizeof(frame), &p));
 }
 
+struct segment {
+    bool v6;
+    struct sm_ip dst;
+    uint16_t sport, dport;
+    uint32_t seq, ack;
+    uint8_t flags;
+    uint16_t window;  /* 0: 65280 */
+    const void *data; /* NULL: x */
+    size_t len;
+};
+
+/* Sum of `len` bytes of TCP and their pseudo header; the IP header is at `l3`. */
+static inline uint32_t tcp_sum(const uint8_t *l3, bool v6, size_t len)
+{
+    uint8_t tail[4] = {0, SM_IP_TCP};
+    sm_store_be16(tail + 2, len);
+    uint32_t sum = sm_inet_sum(l3 + (v6 ? 8 : 12), v6 ? 32 : 8, sm_inet_sum(tail, 4, 0));
+    return sm_inet_sum(l3 + (v6 ? SM_IPV6_HEADER : SM_IPV4_HEADER), len, sum);
+}
+
 /* Enough TCP for a connection: SYN, data, FIN by hand. */
+static inline size_t make_segment(uint8_t *frame, const struct segment *s)
+{
+    uint8_t *ip = frame + SM_ETH_HEADER;
+    uint8_t *tcp = ip + (s->v6 ? SM_IPV6_HEADER : SM_IPV4_HEADER);
+    const struct sm_ip *src = &(s->v6 ? &sm_subnet_v6 : &sm_subnet_v4)->guest;
+    size_t len = 20 + s->len;
+    memset(frame, 0, SM_ETH_HEADER + SM_IPV6_HEADER + 20);
+    memcpy(frame, gateway_mac, 6);
+    memcpy(frame + 6, sm_user_net_mac, 6);
+    memcpy(frame + 12, s->v6 ? "\x86\xdd" : "\x08", 2);
+    if (s->v6) {
+        ip[0] = 0x60;
+        sm_store_be16(ip + 4, len);
+        ip[6] = SM_IP_TCP;
+        ip[7] = 64;
+        memcpy(ip + 8, src->b, 16);
+        memcpy(ip + 24, s->dst.b, 16);
+    } else {
+        ip[0] = 0x45;
+        sm_store_be16(ip + 2, SM_IPV4_HEADER + len);
+        ip[8] = 64;
+        ip[9] = SM_IP_TCP;
+        memcpy(ip + 12, src->b + 12, 4);
+        memcpy(ip + 16, s->dst.b + 12, 4);
+        uint16_t sum = sm_inet_finish(sm_inet_sum(ip, SM_IPV4_HEADER, 0));
+        memcpy(ip + 10, &sum, 2);
+    }
+    sm_store_be16(tcp, s->sport);
+    sm_store_be16(tcp + 2, s->dport);
+    sm_store_be32(tcp + 4, s->seq);
+    sm_store_be32(tcp + 8, s->ack);
+    tcp[12] = 0x50;
+    tcp[13] = s->flags;
+    sm_store_be16(tcp + 14, s->window ? s->window : 0xff00);
+    if (s->data)
+        memcpy(tcp + 20, s->data, s->len);
+    else
+        memset(tcp + 20, 'x', s->len);
+    uint16_t sum = sm_inet_finish(tcp_sum(ip, s->v6, len));
+    memcpy(tcp + SM_TCP_CHECKSUM, &sum, 2);
+    return (size_t)(tcp - frame) + len;
+}
+
+static inline void send_segment(struct fixture *f, const struct segment *s)
+{
+    uint8_t frame[RX_SIZE];
+    send_frame(f, frame, make_segment(frame, s));
+}
+
 static inline void send_tcp(struct fixture *f, const struct sm_ip *dst, uint16_t sport,
     uint16_t dport, uint32_t seq, uint32_t ack, uint8_t flags, const char *data)
 {
-    uint8_t frame[256] = {0}, pseudo[12] = {0};
-    size_t len = strlen(data), total = 20 + 20 + len;
-    uint8_t *ip = frame + 14, *tcp = ip + 20;
-    memcpy(frame, gateway_mac, 6);
-    memcpy(frame + 6, sm_user_net_mac, 6);
-    frame[12] = 8;
-    ip[0] = 0x45;
-    ip[3] = (uint8_t)total;
-    ip[8] = 64;
-    ip[9] = SM_IP_TCP;
-    memcpy(ip + 12, sm_subnet_v4.guest.b + 12, 4);
-    memcpy(ip + 16, dst->b + 12, 4);
-    uint16_t sum = sm_inet_finish(sm_inet_sum(ip, 20, 0));
-    memcpy(ip + 10, &sum, 2);
-    *(uint16_t *)(void *)tcp = htons(sport);
-    *(uint16_t *)(void *)(tcp + 2) = htons(dport);
-    uint32_t be = htonl(seq);
-    memcpy(tcp + 4, &be, 4);
-    be = htonl(ack);
-    memcpy(tcp + 8, &be, 4);
-    tcp[12] = 0x50;
-    tcp[13] = flags;
-    tcp[14] = 0xff;
-    memcpy(tcp + 20, data, len);
-    memcpy(pseudo, ip + 12, 8);
-    pseudo[9] = SM_IP_TCP;
-    pseudo[11] = (uint8_t)(20 + len);
-    sum = sm_inet_finish(sm_inet_sum(tcp, 20 + len, sm_inet_sum(pseudo, 12, 0)));
-    memcpy(tcp + 16, &sum, 2);
-    send_frame(f, frame, 14 + total);
+    send_segment(f, &(struct segment){.dst = *dst,
+                        .sport = sport,
+                        .dport = dport,
+                        .seq = seq,
+                        .ack = ack,
+                        .flags = flags,
+                        .data = data,
+                        .len = strlen(data)});
 }
 
 static inline void wait_sockets(struct fixture *f, unsigned want)
