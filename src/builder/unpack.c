@@ -8,15 +8,13 @@
  */
 #include "builder/unpack.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "builder/archive.h"
 #include "builder/digest.h"
+#include "builder/inflate.h"
 #include "util/bytes.h"
 #include "util/clock.h"
 #include "util/error.h"
@@ -26,7 +24,6 @@ enum {
     PROGRESS_MS = 100,
     SLOTS = 16,
     SLOT_SIZE = 256 << 10,
-    READ_SIZE = 128 << 10,
 };
 
 struct slot {
@@ -54,16 +51,12 @@ struct pipeline {
 
 /* ---- the reading thread ---------------------------------------------------------------------- */
 
-/* One layer on its way through the decompressor. */
+/* One layer on its way into slots. */
 struct layer_reader {
     struct pipeline *p;
-    struct sm_blob blob;
-    struct sm_sha256 *sum; /* NULL: has no digest to be checked */
-    uint64_t pos;
-    int rc;
-    struct slot *slot; /* being filled, with so many bytes */
+    bool is_file;      /* of which nobody knew the size */
+    struct slot *slot; /* being filled, with so many bytes; NULL: none is */
     size_t have;
-    char buf[READ_SIZE];
 };
 
 /* Waits for a free slot; NULL when the caller has stopped. */
@@ -87,133 +80,51 @@ static void end_slot(struct pipeline *p, struct slot *slot, size_t size, bool la
     pthread_mutex_unlock(&p->lock);
 }
 
-static ssize_t next_bytes(struct layer_reader *r)
-{
-    ssize_t n = sm_blob_read(&r->blob, r->pos, r->buf, sizeof(r->buf), &r->p->why);
-    if (n < 0) {
-        r->rc = (int)n;
-        return n;
-    }
-    if (r->sum)
-        sm_sha256_update(r->sum, r->buf, (size_t)n);
-    r->pos += (uint64_t)n;
-    r->p->done += (uint64_t)n;
-    return n;
-}
-
-static la_ssize_t read_compressed(struct archive *a, void *arg, const void **data)
+static void opened(void *arg, uint64_t size)
 {
     struct layer_reader *r = arg;
-    *data = r->buf;
-    ssize_t n = r->rc ? r->rc : next_bytes(r);
-    if (n < 0)
-        archive_set_error(a, EIO, "read failed");
-    return n < 0 ? -1 : n;
+    if (r->is_file)
+        r->p->total += size;
 }
 
-/* Reads what the decompressor left, and compares. */
-static int check_digest(struct layer_reader *r, const struct sm_descriptor *d)
+static void was_read(void *arg, size_t size)
 {
-    while (r->rc == 0 && next_bytes(r) > 0)
-        ;
-    return r->rc || !r->sum ? r->rc : sm_sha256_check(r->sum, d->digest, &r->p->why);
+    struct layer_reader *r = arg;
+    r->p->done += size;
 }
 
-static int filter_of(struct layer_reader *r, int *filter)
+static int take(void *arg, const void *data, size_t size, sm_error *err)
 {
-    unsigned char magic[SM_MAGIC_BYTES] = {0};
-    ssize_t n = sm_blob_read(&r->blob, 0, magic, sizeof(magic), &r->p->why);
-    if (n < 0)
-        return (int)n;
-    *filter = sm_compression_of(magic);
-    return 0;
-}
-
-static int not_decompressed(struct layer_reader *r, struct archive *a)
-{
-    const char *why = archive_error_string(a);
-    return r->rc ? r->rc
-                 : sm_error_set(&r->p->why, SM_ECORRUPT, "the layer cannot be decompressed: %s",
-                       why ? why : "unknown error");
-}
-
-/* Decompresses into slots until the layer's end; the last one stays in our hands. */
-static int fill_slots(struct layer_reader *r, struct archive *a)
-{
-    while (true) {
-        r->have = 0;
-        r->slot = begin_slot(r->p);
-        if (!r->slot)
+    struct layer_reader *r = arg;
+    for (const char *from = data; size > 0;) {
+        if (!r->slot && !(r->slot = begin_slot(r->p)))
             return -SM_ECANCELLED;
-        la_ssize_t n = 1;
-        while (r->have < SLOT_SIZE && n > 0) {
-            n = archive_read_data(a, r->slot->data + r->have, SLOT_SIZE - r->have);
-            r->have += n > 0 ? (size_t)n : 0;
-        }
-        if (n < 0)
-            return not_decompressed(r, a);
-        if (n == 0)
-            return 0;
+        size_t n = SM_MIN(size, SLOT_SIZE - r->have);
+        memcpy(r->slot->data + r->have, from, n);
+        r->have += n;
+        from += n;
+        size -= n;
+        if (r->have < SLOT_SIZE)
+            continue;
         end_slot(r->p, r->slot, r->have, false);
+        r->slot = NULL;
+        r->have = 0;
     }
-}
-
-static int decompress(struct layer_reader *r)
-{
-    int filter = ARCHIVE_FILTER_NONE;
-    int rc = filter_of(r, &filter);
-    if (rc)
-        return rc;
-    struct archive *a = archive_read_new();
-    struct archive_entry *e;
-    if (!a)
-        return sm_error_set(&r->p->why, SM_ENOMEM, "out of memory");
-    archive_read_support_format_raw(a);
-    archive_read_support_format_empty(a);
-    if (filter != ARCHIVE_FILTER_NONE)
-        archive_read_append_filter(a, filter);
-    bool opened = archive_read_open2(a, r, NULL, read_compressed, NULL, NULL) == ARCHIVE_OK;
-    int got = opened ? archive_read_next_header(a, &e) : ARCHIVE_FATAL;
-    if (got == ARCHIVE_OK)
-        rc = fill_slots(r, a);
-    else if (got != ARCHIVE_EOF || r->rc || archive_errno(a))
-        rc = not_decompressed(r, a); /* libarchive takes what it cannot read for empty */
-    else if (!(r->slot = begin_slot(r->p)))
-        rc = -SM_ECANCELLED;
-    archive_read_free(a);
-    return rc;
-}
-
-/* The caller learns of the layer's end only when its digest was found right; and where the digest
- * is wrong that is the better word for a failed decompression, too. */
-static int read_layer(struct layer_reader *r, const struct sm_layer *layer)
-{
-    sm_error *why = &r->p->why;
-    int rc = decompress(r);
-    if (rc == -SM_ECANCELLED || r->rc)
-        return r->rc ? r->rc : rc;
-    sm_error first = *why;
-    int checked = check_digest(r, &layer->blob);
-    if (checked == 0 && rc)
-        *why = first;
-    if (checked || rc)
-        return checked ? checked : rc;
-    end_slot(r->p, r->slot, r->have, true);
     return 0;
 }
 
-static int open_layer(struct layer_reader *r, const struct sm_layer *layer)
+/* The caller learns of the layer's end only when its digest was found right. */
+static int read_layer(struct pipeline *p, const struct sm_layer *layer)
 {
-    struct pipeline *p = r->p;
-    int rc = p->source->open(p->source, &layer->blob, layer->name, &r->blob, &p->why);
+    static const struct sm_inflate_ops ops = {.opened = opened, .read = was_read, .take = take};
+    struct layer_reader r = {.p = p, .is_file = layer->name != NULL};
+    int rc = sm_inflate(p->source, layer, &ops, &r, &p->why);
     if (rc)
         return rc;
-    if (layer->name)
-        p->total += r->blob.size;
-    if (!*layer->blob.digest || r->blob.checked)
-        return 0;
-    r->sum = sm_sha256_new();
-    return r->sum ? 0 : sm_error_set(&p->why, SM_ENOMEM, "out of memory");
+    if (!r.slot && !(r.slot = begin_slot(p)))
+        return -SM_ECANCELLED;
+    end_slot(p, r.slot, r.have, true);
+    return 0;
 }
 
 static void read_layers(void *arg)
@@ -221,21 +132,9 @@ static void read_layers(void *arg)
     struct pipeline *p = arg;
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < p->plan->layer_count; i++) {
-        struct layer_reader *r = calloc(1, sizeof(*r));
-        if (!r) {
-            rc = sm_error_set(&p->why, SM_ENOMEM, "out of memory");
-            break;
-        }
-        r->p = p;
-        r->blob.fd = -1;
-        rc = open_layer(r, &p->plan->layers[i]);
-        if (rc == 0)
-            rc = read_layer(r, &p->plan->layers[i]);
+        rc = read_layer(p, &p->plan->layers[i]);
         if (rc && rc != -SM_ECANCELLED)
             sm_error_prefix(&p->why, rc, "layer %zu of %zu", i + 1, p->plan->layer_count);
-        sm_sha256_free(r->sum);
-        sm_blob_close(&r->blob);
-        free(r);
     }
     pthread_mutex_lock(&p->lock);
     p->rc = rc;
