@@ -172,12 +172,19 @@ SM_API int sm_store_tag(sm_store *store, const char *reference, const char *name
  * does not have it. (What is cheap is compared at every sm_image_open.) */
 SM_API int sm_store_verify(sm_store *store, const char *reference, sm_error *err);
 
-/* Writes an image as an oci-archive, and makes all images of an oci-archive or docker-archive ready
- * under the names they have in it; *names, malloc'ed, lists them (digests of those without), a line
- * each. The path "-" is the standard output or input of this process. A file appears whole or not
- * at all. SM_ENOTFOUND: the store does not have the image, or there is no such file; SM_ECORRUPT:
- * it is no archive of images. options as for sm_image_open. */
+/* Writes an image as an archive: oci's, or (sm_store_save_as) docker's, for older tools as well.
+ * A file appears whole or not at all. The path "-" is the standard output of this process.
+ * SM_ENOTFOUND: the store does not have the image; SM_EUNSUPPORTED: nor its layers, or no manifest
+ * of it, as of what a docker-archive was loaded from. */
 SM_API int sm_store_save(sm_store *store, const char *reference, const char *path, sm_error *err);
+enum sm_archive_format { SM_ARCHIVE_OCI, SM_ARCHIVE_DOCKER };
+SM_API int sm_store_save_as(sm_store *store, const char *reference, enum sm_archive_format format,
+    const char *path, sm_error *err);
+
+/* Makes all images of an archive ready under the names they have in it; *names, malloc'ed, lists
+ * them (digests of those without), a line each. The path "-" is the standard input of this process.
+ * SM_ENOTFOUND: there is no such file; SM_ECORRUPT: it is no archive of images. options as for
+ * sm_image_open. */
 SM_API int sm_store_load(sm_store *store, const char *path, const sm_image_options *options,
     char **names, sm_error *err);
 

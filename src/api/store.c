@@ -112,7 +112,15 @@ static struct sm_ensure_options options_of(const sm_image_options *o)
 
 int sm_store_save(sm_store *store, const char *reference, const char *path, sm_error *err)
 {
-    return sm_builder_save(store->images, reference, path, err);
+    return sm_store_save_as(store, reference, SM_ARCHIVE_OCI, path, err);
+}
+
+int sm_store_save_as(sm_store *store, const char *reference, enum sm_archive_format format,
+    const char *path, sm_error *err)
+{
+    if (format != SM_ARCHIVE_OCI && format != SM_ARCHIVE_DOCKER)
+        return sm_error_set(err, SM_EINVAL, "there is no archive of the format %d", (int)format);
+    return sm_builder_save(store->images, reference, format, path, err);
 }
 
 int sm_store_load(

@@ -4,7 +4,7 @@
  *     supermachine-image build --store DIR [OPTION...] REFERENCE
  *     supermachine-image login --user USER [OPTION...] REGISTRY
  *     supermachine-image logout [OPTION...] REGISTRY
- *     supermachine-image save --store DIR --output FILE REFERENCE
+ *     supermachine-image save --store DIR --output FILE [--format FORMAT] REFERENCE
  *     supermachine-image load --store DIR [OPTION...] FILE
  *
  * The password is read from stdin. FILE may be "-": descriptor 3. Progress and the result go to
@@ -85,6 +85,7 @@ static const char *const verbs[] = {"build", "save", "load", "login", "logout"};
 struct job {
     enum verb verb;
     const char *store_dir, *user, *output, *operand;
+    enum sm_archive_format format;
     bool called; /* by the library */
     struct sm_fetch fetch;
 };
@@ -107,6 +108,7 @@ enum option_id {
     OPT_STORE = OPT_FETCH + SM_FETCH_FIELDS,
     OPT_USER,
     OPT_OUTPUT,
+    OPT_FORMAT,
     OPT_PARENT,
 };
 
@@ -124,6 +126,11 @@ static int take_option(struct job *job, int opt, sm_error *err)
     case OPT_OUTPUT:
         job->output = optarg;
         return 0;
+    case OPT_FORMAT:
+        job->format = strcmp(optarg, "docker-archive") == 0 ? SM_ARCHIVE_DOCKER : SM_ARCHIVE_OCI;
+        return job->format == SM_ARCHIVE_DOCKER || strcmp(optarg, "oci-archive") == 0
+                   ? 0
+                   : bad_usage("the format is oci-archive or docker-archive", err);
     case OPT_PARENT:
         job->called = true;
         return follow_parent(optarg) ? 0 : bad_usage("the process that started it has ended", err);
@@ -134,7 +141,7 @@ static int take_option(struct job *job, int opt, sm_error *err)
 
 static int take_options(struct job *job, int argc, char **argv, sm_error *err)
 {
-    struct option options[SM_FETCH_FIELDS + 5] = {{0}};
+    struct option options[SM_FETCH_FIELDS + 6] = {{0}};
     size_t n = 0;
     for (; n < SM_FETCH_FIELDS; n++)
         options[n] = (struct option){sm_fetch_fields[n].name,
@@ -143,6 +150,7 @@ static int take_options(struct job *job, int argc, char **argv, sm_error *err)
     options[n++] = (struct option){"store", required_argument, NULL, OPT_STORE};
     options[n++] = (struct option){"user", required_argument, NULL, OPT_USER};
     options[n++] = (struct option){"output", required_argument, NULL, OPT_OUTPUT};
+    options[n++] = (struct option){"format", required_argument, NULL, OPT_FORMAT};
     options[n++] = (struct option){"parent", required_argument, NULL, OPT_PARENT};
     int opt, rc = 0;
     optind = 2;
@@ -230,7 +238,8 @@ static int with_store(const struct job *job, json_t **result, sm_error *err)
         rc = sm_image_load(store, job->operand, stream_of(job->operand), &how, &loaded, err);
         *result = rc ? NULL : json_pack("{s:s}", "loaded", loaded);
     } else if (rc == 0) {
-        rc = sm_image_save(store, job->operand, job->output, stream_of(job->output), err);
+        rc = sm_image_save(
+            store, job->operand, job->format, job->output, stream_of(job->output), err);
         *result = json_object();
     }
     sm_imgstore_close(store);

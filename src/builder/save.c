@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 
 #include "builder/archive.h"
+#include "builder/digest.h"
+#include "builder/inflate.h"
 #include "builder/plan.h"
 #include "builder/store_source.h"
 #include "image/find.h"
@@ -17,29 +19,50 @@
 #include "util/error.h"
 #include "util/file.h"
 
-/* The plan from the layout or archive that the image was made from, where the store has no blobs of
- * it. */
-static int plan_from_origin(struct sm_imgstore *store, const struct sm_image_info *info,
+/* Of docker's archive, which has no manifest. */
+static int plan_from_docker(struct sm_imgstore *store, const struct sm_reference *ref,
     const struct sm_platform *platform, struct sm_source **source, struct sm_plan *plan,
     sm_error *err)
 {
-    auto_reference ref = NULL;
+    auto_json *manifest = NULL;
+    int rc = sm_docker_archive_open(store, ref->path, source, &manifest, err);
+    return rc ? rc : sm_plan_docker(*source, manifest, ref->name, platform, plan, err);
+}
+
+static int plan_from_oci(struct sm_imgstore *store, const struct sm_reference *ref,
+    const struct sm_platform *platform, struct sm_source **source, struct sm_plan *plan,
+    sm_error *err)
+{
     auto_json *index = NULL;
     struct sm_descriptor top;
-    int rc = sm_reference_parse(info->source, &ref, err);
-    if (rc == 0 && ref->kind == SM_REF_OCI_DIR)
-        rc = sm_layout_open(ref->path, source, &index, err);
-    else if (rc == 0 && ref->kind == SM_REF_OCI_ARCHIVE)
-        rc = sm_oci_archive_open(store, ref->path, source, &index, err);
-    else if (rc == 0)
-        rc = sm_error_set(err, SM_EUNSUPPORTED,
-            "the store has only the root filesystem of the image, not its layers: "
-            "copy what it was made from (%.200s)",
-            info->source);
+    int rc = ref->kind == SM_REF_OCI_DIR
+                 ? sm_layout_open(ref->path, source, &index, err)
+                 : sm_oci_archive_open(store, ref->path, source, &index, err);
     if (rc == 0)
         rc = sm_layout_choose(index, ref->name, platform, &top, err);
-    if (rc == 0)
-        rc = sm_plan_oci(*source, &top, platform, plan, err);
+    return rc ? rc : sm_plan_oci(*source, &top, platform, plan, err);
+}
+
+/* The plan from the layout or archive that the image was made from, where the store has no blobs of
+ * it. */
+static int plan_from_origin(struct sm_imgstore *store, const struct sm_image_info *info,
+    const struct sm_platform *platform, enum sm_archive_format format, struct sm_source **source,
+    struct sm_plan *plan, sm_error *err)
+{
+    auto_reference ref = NULL;
+    int rc = sm_reference_parse(info->source, &ref, err);
+    if (rc)
+        return rc;
+    if (ref->kind == SM_REF_OCI_DIR || ref->kind == SM_REF_OCI_ARCHIVE)
+        rc = plan_from_oci(store, ref, platform, source, plan, err);
+    else if (ref->kind == SM_REF_DOCKER_ARCHIVE && format == SM_ARCHIVE_DOCKER)
+        rc = plan_from_docker(store, ref, platform, source, plan, err);
+    else
+        rc = sm_error_set(err, SM_EUNSUPPORTED,
+            "the store has only the root filesystem of the image, not its layers: "
+            "copy what it was made from (%.200s)%s",
+            info->source,
+            ref->kind == SM_REF_DOCKER_ARCHIVE ? ", or save it as a docker-archive" : "");
     if (rc == 0 && strcmp(plan->digest, info->digest) != 0)
         rc = sm_error_set(err, SM_ENOTFOUND,
             "the store has only the root filesystem of the image, "
@@ -48,11 +71,21 @@ static int plan_from_origin(struct sm_imgstore *store, const struct sm_image_inf
     return rc;
 }
 
+/* ---- members of a tar ------------------------------------------------------------------------ */
+
 struct saver {
     struct archive *tar;
     struct sm_source *source;
+    const struct sm_plan *plan;
+    const char *name; /* the image's, or NULL */
     sm_error *err;
 };
+
+static int not_written(struct saver *s)
+{
+    return sm_error_set(
+        s->err, SM_EIO, "cannot write the archive: %s", archive_error_string(s->tar));
+}
 
 static int begin_member(struct saver *s, const char *name, uint64_t size)
 {
@@ -65,18 +98,13 @@ static int begin_member(struct saver *s, const char *name, uint64_t size)
     archive_entry_set_mtime(e, 0, 0);
     int got = archive_write_header(s->tar, e);
     archive_entry_free(e);
-    return got == ARCHIVE_OK ? 0
-                             : sm_error_set(s->err, SM_EIO, "cannot write the archive: %s",
-                                   archive_error_string(s->tar));
+    return got == ARCHIVE_OK ? 0 : not_written(s);
 }
 
 static int put_bytes(void *arg, const void *data, size_t size)
 {
     struct saver *s = arg;
-    if (archive_write_data(s->tar, data, size) == (la_ssize_t)size)
-        return 0;
-    return sm_error_set(
-        s->err, SM_EIO, "cannot write the archive: %s", archive_error_string(s->tar));
+    return archive_write_data(s->tar, data, size) == (la_ssize_t)size ? 0 : not_written(s);
 }
 
 static int save_text(struct saver *s, const char *name, const char *text)
@@ -84,6 +112,16 @@ static int save_text(struct saver *s, const char *name, const char *text)
     int rc = begin_member(s, name, strlen(text));
     return rc ? rc : put_bytes(s, text, strlen(text));
 }
+
+/* As text, which is released. */
+static int save_json(struct saver *s, const char *name, json_t *root)
+{
+    auto_free char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    json_decref(root);
+    return text ? save_text(s, name, text) : sm_error_set(s->err, SM_ENOMEM, "out of memory");
+}
+
+/* ---- an oci-archive -------------------------------------------------------------------------- */
 
 static int save_blob(struct saver *s, const struct sm_descriptor *d)
 {
@@ -93,21 +131,19 @@ static int save_blob(struct saver *s, const struct sm_descriptor *d)
     return rc ? rc : sm_source_copy(s->source, d, put_bytes, s, s->err);
 }
 
-static int save_index(struct saver *s, const struct sm_plan *plan, const char *name)
+static int save_index(struct saver *s)
 {
-    const struct sm_descriptor *d = &plan->manifest_blob;
+    const struct sm_descriptor *d = &s->plan->manifest_blob;
     auto_json *annotations =
-        name ? json_pack("{s:s}", "org.opencontainers.image.ref.name", name) : json_object();
-    auto_json *root = json_pack("{s:i, s:[{s:s, s:s, s:I, s:O}]}", "schemaVersion", 2, "manifests",
-        "mediaType", d->media_type, "digest", d->digest, "size", (json_int_t)d->size, "annotations",
-        annotations);
-    auto_free char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
-    return text ? save_text(s, "index.json", text)
-                : sm_error_set(s->err, SM_ENOMEM, "out of memory");
+        s->name ? json_pack("{s:s}", "org.opencontainers.image.ref.name", s->name) : json_object();
+    return save_json(s, "index.json",
+        json_pack("{s:i, s:[{s:s, s:s, s:I, s:O}]}", "schemaVersion", 2, "manifests", "mediaType",
+            d->media_type, "digest", d->digest, "size", (json_int_t)d->size, "annotations",
+            annotations));
 }
 
 /* Layers that occur twice are in the archive once. */
-static bool seen(const struct sm_plan *plan, size_t i)
+static bool blob_seen(const struct sm_plan *plan, size_t i)
 {
     for (size_t j = 0; j < i; j++)
         if (strcmp(plan->layers[j].blob.digest, plan->layers[i].blob.digest) == 0)
@@ -115,50 +151,156 @@ static bool seen(const struct sm_plan *plan, size_t i)
     return false;
 }
 
-static int write_archive(struct saver *s, const struct sm_plan *plan, const char *name, int fd)
+static int save_as_oci(struct saver *s)
 {
-    archive_write_set_format_pax_restricted(s->tar);
-    if (archive_write_open_fd(s->tar, fd) != ARCHIVE_OK)
-        return sm_error_set(
-            s->err, SM_EIO, "cannot write the archive: %s", archive_error_string(s->tar));
+    const struct sm_plan *plan = s->plan;
     int rc = save_text(s, "oci-layout", "{\"imageLayoutVersion\":\"1.0.0\"}");
     if (rc == 0)
-        rc = save_index(s, plan, name);
+        rc = save_index(s);
     if (rc == 0)
         rc = save_blob(s, &plan->manifest_blob);
     if (rc == 0)
         rc = save_blob(s, &plan->config_blob);
     for (size_t i = 0; rc == 0 && i < plan->layer_count; i++)
-        if (!seen(plan, i))
+        if (!blob_seen(plan, i))
             rc = save_blob(s, &plan->layers[i].blob);
-    if (rc == 0 && archive_write_close(s->tar) != ARCHIVE_OK)
-        rc = sm_error_set(
-            s->err, SM_EIO, "cannot write the archive: %s", archive_error_string(s->tar));
     return rc;
 }
 
-static int save_to(
-    struct sm_source *source, const struct sm_plan *plan, const char *name, int fd, sm_error *err)
+/* ---- a docker-archive ------------------------------------------------------------------------ */
+
+/* A layer's tar: looked at, then written. */
+struct layer_tar {
+    struct saver *s;
+    struct sm_sha256 *sum;
+    uint64_t size;
+    bool written;
+};
+
+static int take_tar(void *arg, const void *data, size_t size, sm_error *err)
 {
-    struct saver s = {.tar = archive_write_new(), .source = source, .err = err};
+    struct layer_tar *t = arg;
+    sm_sha256_update(t->sum, data, size);
+    t->size += size;
+    return t->written ? put_bytes(t->s, data, size) : 0;
+}
+
+/* All of it, or what is wrong. */
+static int read_tar(struct layer_tar *t, const struct sm_layer *layer)
+{
+    static const struct sm_inflate_ops ops = {.take = take_tar};
+    sm_error *err = t->s->err;
+    t->size = 0;
+    t->sum = sm_sha256_new();
+    if (!t->sum)
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    int rc = sm_inflate(t->s->source, layer, &ops, t, err);
+    char digest[SM_DIGEST_LEN + 1];
+    sm_sha256_finish(t->sum, digest);
+    sm_sha256_free(t->sum);
+    if (rc == 0 && strcmp(digest, layer->diff_id) != 0)
+        rc = sm_error_set(err, SM_ECORRUPT, "it unpacks to %s, but the image's config says %s",
+            digest, layer->diff_id);
+    return rc;
+}
+
+static void layer_name(const struct sm_layer *layer, char name[SM_DIGEST_LEN + 8])
+{
+    snprintf(name, SM_DIGEST_LEN + 8, "%s.tar", layer->diff_id + strlen("sha256:"));
+}
+
+static int save_layer(struct saver *s, size_t i)
+{
+    const struct sm_layer *layer = &s->plan->layers[i];
+    struct layer_tar t = {.s = s};
+    char name[SM_DIGEST_LEN + 8];
+    layer_name(layer, name);
+    int rc = read_tar(&t, layer);
+    if (rc == 0)
+        rc = begin_member(s, name, t.size);
+    t.written = true;
+    if (rc == 0)
+        rc = read_tar(&t, layer);
+    return rc ? sm_error_prefix(s->err, rc, "layer %zu of %zu", i + 1, s->plan->layer_count) : 0;
+}
+
+static bool tar_seen(const struct sm_plan *plan, size_t i)
+{
+    for (size_t j = 0; j < i; j++)
+        if (strcmp(plan->layers[j].diff_id, plan->layers[i].diff_id) == 0)
+            return true;
+    return false;
+}
+
+static int save_manifest(struct saver *s, const char *config)
+{
+    auto_json *layers = json_array();
+    for (size_t i = 0; i < s->plan->layer_count; i++) {
+        char name[SM_DIGEST_LEN + 8];
+        layer_name(&s->plan->layers[i], name);
+        if (json_array_append_new(layers, json_string(name)) != 0)
+            return sm_error_set(s->err, SM_ENOMEM, "out of memory");
+    }
+    auto_json *tags = s->name ? json_pack("[s]", s->name) : json_array();
+    return save_json(s, "manifest.json",
+        json_pack("[{s:s, s:O, s:O}]", "Config", config, "RepoTags", tags, "Layers", layers));
+}
+
+static int save_as_docker(struct saver *s)
+{
+    const struct sm_plan *plan = s->plan;
+    char digest[SM_DIGEST_LEN + 1], config[SM_DIGEST_LEN + 8];
+    int rc = sm_digest_of(plan->config, strlen(plan->config), digest, s->err);
+    if (rc)
+        return rc;
+    snprintf(config, sizeof(config), "%s.json", digest + strlen("sha256:"));
+    for (size_t i = 0; rc == 0 && i < plan->layer_count; i++)
+        if (!tar_seen(plan, i))
+            rc = save_layer(s, i);
+    if (rc == 0)
+        rc = save_text(s, config, plan->config);
+    return rc ? rc : save_manifest(s, config);
+}
+
+/* ---- the whole ------------------------------------------------------------------------------- */
+
+static int write_archive(struct saver *s, enum sm_archive_format format, int fd)
+{
+    archive_write_set_format_pax_restricted(s->tar);
+    if (archive_write_open_fd(s->tar, fd) != ARCHIVE_OK)
+        return not_written(s);
+    int rc = format == SM_ARCHIVE_DOCKER ? save_as_docker(s) : save_as_oci(s);
+    return rc == 0 && archive_write_close(s->tar) != ARCHIVE_OK ? not_written(s) : rc;
+}
+
+/* What is saved, and how. */
+struct saved {
+    struct sm_source *source;
+    const struct sm_plan *plan;
+    const char *name;
+    enum sm_archive_format format;
+};
+
+static int save_to(const struct saved *what, int fd, sm_error *err)
+{
+    struct saver s = {archive_write_new(), what->source, what->plan, what->name, err};
     int rc =
-        s.tar ? write_archive(&s, plan, name, fd) : sm_error_set(err, SM_ENOMEM, "out of memory");
+        s.tar ? write_archive(&s, what->format, fd) : sm_error_set(err, SM_ENOMEM, "out of memory");
     archive_write_free(s.tar);
     return rc;
 }
 
-static int save_plan(struct sm_source *source, const struct sm_plan *plan, const char *name,
-    const char *path, sm_error *err)
+static int save_file(const struct saved *what, const char *path, sm_error *err)
 {
     auto_partial file = SM_PARTIAL_NONE;
     int rc = sm_partial_open(&file, AT_FDCWD, path, NULL, err);
     if (rc == 0)
-        rc = save_to(source, plan, name, file.fd, err);
+        rc = save_to(what, file.fd, err);
     return rc ? rc : sm_partial_commit(&file, SM_PARTIAL_SYNC_FILE, err);
 }
 
-int sm_image_save(
-    struct sm_imgstore *store, const char *reference, const char *path, int stream, sm_error *err)
+int sm_image_save(struct sm_imgstore *store, const char *reference, enum sm_archive_format format,
+    const char *path, int stream, sm_error *err)
 {
     auto_reference ref = NULL;
     auto_source source = NULL;
@@ -178,13 +320,13 @@ int sm_image_save(
     if (rc == -SM_ENOTFOUND) {
         sm_source_free(source);
         source = NULL;
-        rc = plan_from_origin(store, &info, &platform, &source, &plan, err);
+        rc = plan_from_origin(store, &info, &platform, format, &source, &plan, err);
     }
     auto_free char *name =
         ref->kind == SM_REF_REGISTRY && !ref->digest ? sm_reference_format(ref) : NULL;
+    const struct saved what = {source, &plan, name, format};
     if (rc == 0)
-        rc = stream >= 0 ? save_to(source, &plan, name, stream, err)
-                         : save_plan(source, &plan, name, path, err);
+        rc = stream >= 0 ? save_to(&what, stream, err) : save_file(&what, path, err);
     sm_plan_clear(&plan);
     sm_image_info_clear(&info);
     return rc;

@@ -143,29 +143,44 @@ const struct cli_command cli_image_history = {
 };
 
 static const struct cli_option save_options[] = {
+    CLI_FORMAT_OPTION("oci-archive|docker-archive", "of which kind (oci-archive)"),
     {'o', "output", "FILE", "the archive to write (-: standard output, which must be no terminal)"},
+    {'q', "quiet", NULL, "taken: nothing is printed anyway"},
     {0},
 };
 
+static int take_format(
+    const struct cli_command *self, const char *text, enum sm_archive_format *format)
+{
+    *format = strcmp(text, "docker-archive") == 0 ? SM_ARCHIVE_DOCKER : SM_ARCHIVE_OCI;
+    if (*format == SM_ARCHIVE_DOCKER || strcmp(text, "oci-archive") == 0)
+        return CLI_EXIT_OK;
+    return cli_fail_usage(
+        self, "'%s' is no format of an archive: oci-archive, docker-archive", text);
+}
+
 static int save(const struct cli_command *self, int argc, char **argv)
 {
-    const char *output = NULL;
+    const char *output = "-";
+    enum sm_archive_format format = SM_ARCHIVE_OCI;
     int id;
-    while ((id = cli_next_option(self, argc, argv)) > 0)
-        output = optarg;
+    while ((id = cli_next_option(self, argc, argv)) > 0) {
+        if (id == 'o')
+            output = optarg;
+        else if (id != 'q' && take_format(self, optarg, &format) != CLI_EXIT_OK)
+            return CLI_EXIT_FAILURE;
+    }
     if (id != CLI_OPTIONS_END)
         return cli_options_exit(id);
     if (argc - optind != 1)
         return cli_fail_usage(self, "which image?");
-    if (!output)
-        output = "-";
     if (strcmp(output, "-") == 0 && isatty(STDOUT_FILENO))
         return cli_fail_usage(self, "an archive is nothing for a terminal: use --output");
     sm_error err;
     sm_store *store = cli_open_store();
     if (!store)
         return CLI_EXIT_FAILURE;
-    int rc = sm_store_save(store, argv[optind], output, &err);
+    int rc = sm_store_save_as(store, argv[optind], format, output, &err);
     sm_store_close(store);
     return rc ? cli_fail_error(&err) : CLI_EXIT_OK;
 }
@@ -173,7 +188,7 @@ static int save(const struct cli_command *self, int argc, char **argv)
 const struct cli_command cli_image_save = {
     .name = "image save",
     .synopsis = "IMAGE",
-    .summary = "Write an image of the store as an OCI archive.",
+    .summary = "Write an image of the store as an archive.",
     .options = save_options,
     .run = save,
 };

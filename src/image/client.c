@@ -43,7 +43,7 @@
 enum {
     MAX_LINE = 16384,
     MAX_SILENCE_MS = 10 * 60 * 1000,
-    MAX_ARGS = 12,
+    MAX_ARGS = 16,
 };
 
 /* ---- what it says ---------------------------------------------------------------------------- */
@@ -239,7 +239,7 @@ static int finish(pid_t pid, const struct lines *lines, sm_error *err)
 
 /* What differs between the commands. */
 struct command {
-    const char *verb, *store, *user, *output, *operand, *password;
+    const char *verb, *store, *user, *output, *format, *operand, *password;
     bool reads_stream; /* our standard input */
 };
 
@@ -266,6 +266,7 @@ static void list_args(struct args *args, const char *program, const struct comma
     add_option(args, "--store", c->store);
     add_option(args, "--user", c->user);
     add_option(args, "--output", c->output);
+    add_option(args, "--format", c->format);
     add_option(args, "--", c->operand);
 }
 
@@ -423,11 +424,14 @@ int sm_builder_load(struct sm_imgstore *store, const char *path,
     return 0;
 }
 
-int sm_builder_save(
-    struct sm_imgstore *store, const char *reference, const char *path, sm_error *err)
+int sm_builder_save(struct sm_imgstore *store, const char *reference, enum sm_archive_format format,
+    const char *path, sm_error *err)
 {
-    const struct command c = {
-        .verb = "save", .store = sm_imgstore_path(store), .output = path, .operand = reference};
+    const struct command c = {.verb = "save",
+        .store = sm_imgstore_path(store),
+        .output = path,
+        .format = format == SM_ARCHIVE_DOCKER ? "docker-archive" : "oci-archive",
+        .operand = reference};
     return run_simple(&c, NULL, err);
 }
 

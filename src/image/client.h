@@ -30,8 +30,8 @@ int sm_builder_build(struct sm_imgstore *store, const char *reference,
 
 /* `supermachine-image save` and `load`, see builder/save.h and load.h. The path "-" means our
  * standard output or input. */
-int sm_builder_save(
-    struct sm_imgstore *store, const char *reference, const char *path, sm_error *err);
+int sm_builder_save(struct sm_imgstore *store, const char *reference, enum sm_archive_format format,
+    const char *path, sm_error *err);
 int sm_builder_load(struct sm_imgstore *store, const char *path,
     const struct sm_builder_options *options, char **loaded, sm_error *err);
 

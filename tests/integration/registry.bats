@@ -459,3 +459,45 @@ cli() {
     supermachine image inspect busybox >/dev/null
     fails_with 125 "not a valid tar archive" supermachine image load /etc/passwd
 }
+
+# Without legacy names: what reads those is older than 2016.
+@test "save as docker's archive: other tools read it, and load gives the image back" {
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    local tar=$BATS_TEST_TMPDIR/docker.tar config layer
+    cp -r "$SM_IMAGE_BUSYBOX/oci" "$BATS_TEST_TMPDIR/oci"
+    # a layer more, and one that is there twice
+    mkdir -p "$BATS_TEST_TMPDIR/more"
+    echo more >"$BATS_TEST_TMPDIR/more/more"
+    tar -C "$BATS_TEST_TMPDIR/more" -cf "$BATS_TEST_TMPDIR/layer.tar" more
+    for _ in 1 2; do umoci raw add-layer --image "$BATS_TEST_TMPDIR/oci:latest" "$BATS_TEST_TMPDIR/layer.tar"; done
+    supermachine image inspect "oci:$BATS_TEST_TMPDIR/oci:latest" >"$BATS_TEST_TMPDIR/inspect"
+    config=$(skopeo inspect --config --raw "oci:$BATS_TEST_TMPDIR/oci:latest" | sha256sum | cut -d ' ' -f 1)
+    supermachine image tag "$(jq -r '.[0].digest' "$BATS_TEST_TMPDIR/inspect")" example.com/saved:1
+    supermachine image save --format docker-archive -q -o "$tar" example.com/saved:1
+    tar xOf "$tar" manifest.json | jq -e --arg config "$config.json" \
+        'length == 1 and (.[0] | .Config == $config and .RepoTags == ["example.com/saved:1"] and (.Layers | length == 3 and (unique | length) == 2))'
+    tar xOf "$tar" manifest.json | jq -r '.[0].Layers[]' | while read -r layer; do
+        [ "$(tar xOf "$tar" "$layer" | sha256sum | cut -d ' ' -f 1).tar" = "$layer" ]
+    done
+    [ "$(tar tf "$tar" | sort | uniq -d)" = "" ]
+    skopeo inspect --config --raw "docker-archive:$tar:example.com/saved:1" | sha256sum | grep -q "^$config "
+    skopeo copy --insecure-policy "docker-archive:$tar" "oci:$BATS_TEST_TMPDIR/copied:x"
+    # ours reads it: the same root file system, under the name that was saved
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data1
+    supermachine image load -q "$tar" >"$BATS_TEST_TMPDIR/loaded"
+    [ "$(cat "$BATS_TEST_TMPDIR/loaded")" = example.com/saved:1 ]
+    cmp "$BATS_TEST_TMPDIR"/data/supermachine/rootfs/*.ext4 "$XDG_DATA_HOME"/supermachine/rootfs/*.ext4
+    # and saves it again as long as the archive is there; it has no manifest of oci's
+    supermachine image save --format docker-archive example.com/saved:1 >"$BATS_TEST_TMPDIR/again.tar"
+    cmp "$tar" "$BATS_TEST_TMPDIR/again.tar"
+    fails_with 125 "not its layers: .*, or save it as a docker-archive" supermachine image save -o "$BATS_TEST_TMPDIR/no.tar" example.com/saved:1
+    fails_with 125 "'docker-dir' is no format" supermachine image save --format docker-dir -o "$BATS_TEST_TMPDIR/no.tar" example.com/saved:1
+    # a layer that is not what its config says is no archive of anybody's
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    layer=$(jq -r '.layers[2].digest' "$BATS_TEST_TMPDIR/oci/blobs/sha256/$(jq -r '.manifests[0].digest' "$BATS_TEST_TMPDIR/oci/index.json" | cut -d : -f 2)")
+    layer=$BATS_TEST_TMPDIR/oci/blobs/sha256/${layer#*:}
+    chmod u+w "$layer"
+    printf x | dd of="$layer" bs=1 seek=20 conv=notrunc status=none
+    fails_with 125 "layer 2 of 3" supermachine image save --format docker-archive -o "$BATS_TEST_TMPDIR/no.tar" example.com/saved:1
+    [ -z "$(find "$BATS_TEST_TMPDIR" -name 'no.tar*')" ]
+}
