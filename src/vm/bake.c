@@ -19,6 +19,7 @@
 #include "vm/command.h"
 #include "vm/exec.h"
 #include "vm/hot.h"
+#include "vm/ports.h"
 #include "vm/snapshots.h"
 
 #define IDLE_QUIET_MS    100
@@ -531,6 +532,8 @@ int sm_bake_find(sm_vm *vm, const struct sm_vm_plan *plan, char **path, sm_error
     bool found = (plan->service && find(&b, SERVICE, path, NULL) == 0) ||
                  find(&b, WARM, path, NULL) == 0 || find(&b, BASE, path, NULL) == 0;
     if (!found)
+        rc = sm_vm_try_ports(vm, &plan->network, err);
+    if (!found && !rc)
         rc = bake_base(&b, vm, path, err);
     sm_snapshot_cache_close(b.cache);
     return rc;

@@ -30,13 +30,33 @@ static int too_many(sm_error *err)
         SM_PORTS_MAX);
 }
 
+/* The one that has this port of the host already, or NULL. */
+static const struct sm_port_spec *find_host_port(
+    const struct asked *asked, const struct sm_port_spec *spec)
+{
+    for (size_t i = 0; i < asked->n && spec->host_port; i++) {
+        const struct sm_port_spec *other = &asked->specs[i];
+        if (other->host_port == spec->host_port && other->protocol == spec->protocol &&
+            sm_ip_equal(&other->ip, &spec->ip))
+            return other;
+    }
+    return NULL;
+}
+
+/* Who says the same thing twice means it once. */
 static int ask_for(struct asked *asked, const char *port, sm_error *err)
 {
     struct sm_port_spec spec;
     int rc = sm_port_spec_parse(port, &spec, err);
-    if (!rc && asked->n == SM_PORTS_MAX)
+    const struct sm_port_spec *same = rc ? NULL : find_host_port(asked, &spec);
+    if (same && same->guest_port != spec.guest_port)
+        return sm_error_set(err, SM_EINVAL,
+            "port %u of the host cannot lead to both port %u and port %u of the VM; choose another "
+            "for one of them",
+            spec.host_port, same->guest_port, spec.guest_port);
+    if (!rc && !same && asked->n == SM_PORTS_MAX)
         return too_many(err);
-    if (!rc)
+    if (!rc && !same)
         asked->specs[asked->n++] = spec;
     return rc;
 }
@@ -84,6 +104,15 @@ int sm_vm_check_ports(
 {
     struct asked asked;
     return find_asked(&asked, image, config, err);
+}
+
+int sm_vm_try_ports(const sm_vm *vm, const struct sm_vm_network_config *config, sm_error *err)
+{
+    struct asked asked;
+    int rc = find_asked(&asked, &vm->image->config, config, err);
+    for (size_t i = 0; i < asked.n && !rc; i++)
+        rc = sm_ports_try(&asked.specs[i], err);
+    return rc;
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */

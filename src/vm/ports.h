@@ -9,6 +9,9 @@
 int sm_vm_check_ports(
     const struct sm_oci_config *image, const struct sm_vm_network_config *config, sm_error *err);
 
+/* Whether the host's ports can be had now: asked where a long time passes until they are opened. */
+int sm_vm_try_ports(const sm_vm *vm, const struct sm_vm_network_config *config, sm_error *err);
+
 /* The agent is connected, and nothing of the user's runs yet: opens what the configuration asks
  * for, so that nothing has begun when one of these cannot be had. */
 int sm_vm_open_ports(sm_vm *vm, const struct sm_vm_network_config *config, sm_error *err);

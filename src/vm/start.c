@@ -20,8 +20,10 @@ static int come_up(sm_vm *vm, const struct sm_vm_plan *plan, sm_error *err)
     switch (plan->from) {
     case SM_FROM_FILE:
         return sm_vm_restore(vm, plan, plan->file, err);
-    case SM_FROM_BOOT:
-        return sm_vm_boot(vm, plan, err);
+    case SM_FROM_BOOT: {
+        int rc = sm_vm_try_ports(vm, &plan->network, err);
+        return rc ? rc : sm_vm_boot(vm, plan, err);
+    }
     case SM_FROM_BAKED:
         break;
     }

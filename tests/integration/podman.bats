@@ -93,6 +93,8 @@ refused() {
     refused "'--ipc host' is not possible: it is private shareable" --ipc host
     refused "takes no value" --rm=maybe
     refused "8000-8001:80" -p 8000-8001:80:80:80
+    refused "cannot lead to both port 80 and port 81" -p 8080:80 -p 8080:81
+    refused "192.0.2.1 port 8080: this host has no such address" -p 192.0.2.1:8080:80
     [ -z "$(find "$XDG_DATA_HOME" -name '*.snap')" ]
 }
 

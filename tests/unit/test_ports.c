@@ -6,11 +6,13 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/fsuid.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "ports_util.h"
@@ -375,6 +377,73 @@ static void test_taken_and_withdrawn(void **state)
     close(fd);
 }
 
+/* With the rights of a user, if there are such. */
+static int publish_as_user(struct ports_fixture *f, struct sm_port_spec *spec, sm_error *err)
+{
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct had[2], caps[2];
+    assert_int_equal(syscall(SYS_capget, &head, had), 0);
+    memcpy(caps, had, sizeof(caps));
+    caps[0].effective &= ~(1u << CAP_NET_BIND_SERVICE);
+    assert_int_equal(syscall(SYS_capset, &head, caps), 0);
+    int rc = sm_ports_publish(f->ports, spec, err);
+    assert_int_equal(syscall(SYS_capset, &head, had), 0);
+    return rc;
+}
+
+static void what_cannot_be_published_is_told_with_its_cause(void **state)
+{
+    struct ports_fixture *f = *state;
+    static const struct {
+        const char *text;
+        int rc;
+        const char *why;
+    } cases[] = {
+        {"127.0.0.1:7:80", -SM_EPERM, "127.0.0.1 port 7: ports this low are for root"},
+        {"[::1]:7:80/udp", -SM_EPERM, "::1 port 7: ports this low are for root"},
+        {"192.0.2.1:8080:80", -SM_EINVAL, "192.0.2.1 port 8080: this host has no such address"},
+        {"[2001:db8::1]::80", -SM_EINVAL, "2001:db8::1 port 0: this host has no such address"},
+    };
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        struct sm_port_spec spec;
+        sm_error err;
+        assert_int_equal(sm_port_spec_parse(cases[i].text, &spec, NULL), 0);
+        assert_int_equal(publish_as_user(f, &spec, &err), cases[i].rc);
+        assert_non_null(strstr(err.message, cases[i].why));
+    }
+    struct sm_port_spec v4 = publish(f, "80"), v6 = publish(f, "[::1]::80");
+    sm_error err;
+    assert_int_equal(sm_ports_try(&v4, &err), -SM_EBUSY);
+    assert_int_equal(sm_ports_try(&v6, &err), -SM_EBUSY);
+    sm_ports_withdraw(f->ports, &v4);
+    assert_int_equal(sm_ports_try(&v4, &err), 0);
+    assert_int_equal(sm_ports_try(&v4, &err), 0); /* it is tried, and no more */
+}
+
+/* Connections of the VM before, which was killed, are in TIME_WAIT on the port. */
+static void a_port_is_had_again_at_once(void **state)
+{
+    struct ports_fixture *f = *state;
+    struct sm_port_spec spec = publish(f, "80");
+    sm_ports_withdraw(f->ports, &spec);
+    struct sockaddr_in at = {.sin_family = AF_INET,
+        .sin_port = htons(spec.host_port),
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+    assert_int_equal(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)), 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof(at)), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    int visitor = client(&spec);
+    int peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    assert_true(peer >= 0);
+    close(peer); /* whose side ends first has to wait */
+    close(listener);
+    char c;
+    assert_int_equal(recv(visitor, &c, 1, 0), 0);
+    close(visitor);
+    assert_int_equal(sm_ports_publish(f->ports, &spec, NULL), 0);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, ports_setup, ports_teardown)
@@ -391,6 +460,8 @@ int main(void)
             test_strangers_leave_room, setup_few_streams, ports_teardown),
         T(test_strangers_sessions),
         T(test_taken_and_withdrawn),
+        T(what_cannot_be_published_is_told_with_its_cause),
+        T(a_port_is_had_again_at_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

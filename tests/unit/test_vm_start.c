@@ -14,6 +14,7 @@
 #include "vm/agent/greeting.h"
 #include "vm/bring_up.h"
 #include "vm/command.h"
+#include "util/bytes.h"
 #include "vm/ports.h"
 #include "vm/vm.h"
 
@@ -145,6 +146,30 @@ static void ports_are_counted_before_anything_is_made(void **state)
     assert_int_equal(check(&bad, false, none, &err), -SM_EINVAL);
 }
 
+static void a_port_of_the_host_leads_to_one_of_the_guest(void **state)
+{
+    static const struct {
+        const char *ports[2];
+        bool good;
+    } cases[] = {
+        {{"8080:80", "8080:80"}, true}, /* said twice */
+        {{"8080:80", "8080:81"}, false}, {{"[::1]:8080:80", "[0:0::1]:8080:81"}, false},
+        {{"8080:80", "8080:81/udp"}, true}, {{"8080:80", "127.0.0.2:8080:81"}, true},
+        {{"8080:80", "[::1]:8080:81"}, true}, {{"8080:80", "8081:80"}, true},
+        {{"127.0.0.1::80", ":81"}, true}, /* any two */
+    };
+    static const char *const none[] = {NULL};
+    for (size_t i = 0; i < SM_ARRAY_LEN(cases); i++) {
+        sm_error err;
+        auto_strv publish = {0};
+        assert_true(sm_strv_add(&publish, cases[i].ports[0]));
+        assert_true(sm_strv_add(&publish, cases[i].ports[1]));
+        assert_int_equal(check(&publish, false, none, &err), cases[i].good ? 0 : -SM_EINVAL);
+        if (!cases[i].good)
+            assert_non_null(strstr(err.message, "cannot lead to both port 80 and port 81"));
+    }
+}
+
 static void a_command_that_is_too_long_is_told_as_that(void **state)
 {
     const struct sm_oci_config image = {.user = (char[]){""}, .working_dir = (char[]){""}};
@@ -167,6 +192,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ports_are_open_before_the_command_begins),
         cmocka_unit_test(ports_are_counted_before_anything_is_made),
+        cmocka_unit_test(a_port_of_the_host_leads_to_one_of_the_guest),
         cmocka_unit_test(a_command_that_is_too_long_is_told_as_that),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

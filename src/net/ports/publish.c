@@ -79,6 +79,30 @@ static void on_connection(void *arg, uint32_t events)
 
 /* ---- listeners ------------------------------------------------------------------------------- */
 
+static int cannot_bind(const struct sm_port_spec *spec, int e, sm_error *err)
+{
+    char text[SM_IP_TEXT];
+    sm_ip_format(&spec->ip, text);
+    switch (e) {
+    case EADDRINUSE:
+        return sm_error_set(err, SM_EBUSY,
+            "cannot publish on %s port %u: somebody listens there already; choose another port",
+            text, spec->host_port);
+    case EACCES:
+        return sm_error_set(err, SM_EPERM,
+            "cannot publish on %s port %u: ports this low are for root (the sysctl "
+            "net.ipv4.ip_unprivileged_port_start says which); choose a higher one",
+            text, spec->host_port);
+    case EADDRNOTAVAIL:
+        return sm_error_set(err, SM_EINVAL,
+            "cannot publish on %s port %u: this host has no such address; 'ip address' tells "
+            "which it has",
+            text, spec->host_port);
+    default:
+        return sm_error_errno(err, e, "cannot publish on %s port %u", text, spec->host_port);
+    }
+}
+
 static int open_socket(struct sm_port_spec *spec, int *out, sm_error *err)
 {
     bool tcp = spec->protocol == SM_WIRE_PROXY_TCP;
@@ -93,22 +117,21 @@ static int open_socket(struct sm_port_spec *spec, int *out, sm_error *err)
         (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
     if (addr.ss_family == AF_INET6)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-    if (bind(fd, (const struct sockaddr *)&addr, len) || (tcp && listen(fd, BACKLOG))) {
-        int e = errno;
-        char text[SM_IP_TEXT];
-        sm_ip_format(&spec->ip, text);
-        if (e == EADDRINUSE)
-            return sm_error_set(err, SM_EBUSY,
-                "cannot publish on %s port %u: somebody listens there already; choose another port",
-                text, spec->host_port);
-        return sm_error_errno(err, e, "cannot publish on %s port %u", text, spec->host_port);
-    }
+    if (bind(fd, (const struct sockaddr *)&addr, len) || (tcp && listen(fd, BACKLOG)))
+        return cannot_bind(spec, errno, err);
     len = sizeof(addr);
     if (getsockname(fd, (struct sockaddr *)&addr, &len))
         return sm_error_errno(err, errno, "cannot tell the port that was published");
     spec->host_port = sm_ports_port_of(&addr);
     *out = sm_steal_fd(&fd);
     return 0;
+}
+
+int sm_ports_try(const struct sm_port_spec *spec, sm_error *err)
+{
+    struct sm_port_spec copy = *spec;
+    auto_fd fd = -1;
+    return open_socket(&copy, &fd, err);
 }
 
 static void close_port(struct port *port)
