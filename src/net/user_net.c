@@ -1,8 +1,10 @@
 /* The user-mode network. See user_net.h. */
 #include "net/user_net.h"
 
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "net/backlog.h"
 #include "net/dns_proxy.h"
@@ -260,9 +262,30 @@ static void reject(struct user_net *un, const uint8_t *frame, const struct sm_fr
         to_guest(un, answer, n);
 }
 
+/* Asked each time: what the host allows may change. */
+static bool host_can_ping(void)
+{
+    auto_fd fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_ICMP);
+    if (fd < 0)
+        fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP);
+    return fd >= 0;
+}
+
+/* An echo request to the outside that cannot be made, so that ping is to fail at once: libslirp
+ * drops those of IPv6, and where it may open no socket for one it sends a datagram to port 7. */
+static bool is_lost_echo(const struct sm_frame *f)
+{
+    const struct sm_subnet *subnet = f->v6 ? &sm_subnet_v6 : &sm_subnet_v4;
+    if (f->protocol != SM_IP_ICMP && f->protocol != SM_IP_ICMPV6)
+        return false;
+    return !sm_ip_in_prefix(&f->dst, &subnet->net, subnet->prefix) && (f->v6 || !host_can_ping());
+}
+
 static void pass_on(struct user_net *un, const uint8_t *frame, size_t len, const struct sm_frame *f)
 {
-    if (sm_sockets_admit(&un->sockets, frame, f))
+    if (is_lost_echo(f))
+        reject(un, frame, f);
+    else if (sm_sockets_admit(&un->sockets, frame, f))
         slirp_input_now(un, frame, len, f);
 }
 

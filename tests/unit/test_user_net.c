@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
+
 #include "user_net_guest.h"
 
 static void test_udp_to_host(void **state)
@@ -168,26 +170,85 @@ static void test_arp(void **state)
     stop(f);
 }
 
+static bool no_pings; /* the host lets us open no sockets for them */
+
+int __real_socket(int domain, int type, int protocol);
+int __wrap_socket(int domain, int type, int protocol);
+
+int __wrap_socket(int domain, int type, int protocol)
+{
+    if (!no_pings || protocol != IPPROTO_ICMP)
+        return __real_socket(domain, type, protocol);
+    errno = EACCES;
+    return -1;
+}
+
+static void send_echo(struct fixture *f, const struct sm_ip *dst)
+{
+    bool v6 = !sm_ip_is_v4(dst);
+    uint8_t frame[SM_ETH_HEADER + SM_IPV6_HEADER + 16] = {0}, *ip = frame + SM_ETH_HEADER;
+    uint8_t *icmp = ip + (v6 ? SM_IPV6_HEADER : SM_IPV4_HEADER);
+    memcpy(frame, gateway_mac, 6);
+    memcpy(frame + 6, sm_user_net_mac, 6);
+    memcpy(frame + 12, v6 ? "\x86\xdd" : "\x08", 2);
+    memcpy(icmp, v6 ? "\x80\0\0\0\0\1\0\1abcdefgh" : "\x08\0\0\0\0\1\0\1abcdefgh", 16);
+    uint32_t start = 0;
+    if (v6) {
+        memcpy(ip, "\x60\0\0\0\0\x10\x3a\x40", 8);
+        memcpy(ip + 8, sm_subnet_v6.guest.b, 16);
+        memcpy(ip + 24, dst->b, 16);
+        start = sm_inet_sum("\0\0\0\x10\0\0\0\x3a", 8, sm_inet_sum(ip + 8, 32, 0));
+    } else {
+        memcpy(ip, "\x45\0\0\x24\0\0\0\0\x40\1", 10);
+        memcpy(ip + 12, sm_subnet_v4.guest.b + 12, 4);
+        memcpy(ip + 16, dst->b + 12, 4);
+        uint16_t sum = sm_inet_finish(sm_inet_sum(ip, SM_IPV4_HEADER, 0));
+        memcpy(ip + 10, &sum, 2);
+    }
+    uint16_t sum = sm_inet_finish(sm_inet_sum(icmp, 16, start));
+    memcpy(icmp + 2, &sum, 2);
+    send_frame(f, frame, (size_t)(icmp - frame) + 16);
+}
+
+/* By the network itself, whatever the host allows. */
 static void test_ping_gateway(void **state)
 {
     (void)state;
-    uint8_t echo[14 + 20 + 16] = {0};
-    struct fixture *f = start("layer none\n", 0);
-    memcpy(echo, gateway_mac, 6);
-    memcpy(echo + 6, sm_user_net_mac, 6);
-    echo[12] = 8;
-    memcpy(echo + 14, "\x45\0\0\x24\0\0\0\0\x40\1\0\0\x0a\0\2\x0f\x0a\0\2\2", 20);
-    uint16_t sum = sm_inet_finish(sm_inet_sum(echo + 14, 20, 0));
-    memcpy(echo + 24, &sum, 2);
-    memcpy(echo + 34, "\x08\0\0\0\0\1\0\1abcdefgh", 16);
-    sum = sm_inet_finish(sm_inet_sum(echo + 34, 16, 0));
-    memcpy(echo + 36, &sum, 2);
-    send_frame(f, echo, sizeof(echo));
     uint8_t frame[RX_SIZE];
     struct sm_frame parsed;
-    expect(f, SM_IP_ICMP, frame, sizeof(frame), &parsed);
-    assert_int_equal(parsed.icmp_type, 0);
-    assert_memory_equal(frame + parsed.payload, "abcdefgh", 8);
+    struct fixture *f = start("layer none\n", 0);
+    no_pings = true;
+    for (int v6 = 0; v6 < 2; v6++) {
+        const struct sm_subnet *subnet = v6 ? &sm_subnet_v6 : &sm_subnet_v4;
+        send_echo(f, &subnet->gateway);
+        expect(f, v6 ? SM_IP_ICMPV6 : SM_IP_ICMP, frame, sizeof(frame), &parsed);
+        assert_int_equal(parsed.icmp_type, v6 ? 129 : 0);
+        assert_memory_equal(frame + parsed.payload, "abcdefgh", 8);
+    }
+    no_pings = false;
+    stop(f);
+}
+
+/* Nothing goes out for it, and the guest need not wait. */
+static void a_ping_that_cannot_be_made_is_refused_at_once(void **state)
+{
+    (void)state;
+    static const char *const outside[] = {"198.51.100.9", "2001:db8::9"};
+    uint8_t frame[RX_SIZE];
+    struct sm_frame parsed;
+    struct fixture *f = start("", 0);
+    no_pings = true;
+    for (int v6 = 0; v6 < 2; v6++) {
+        struct sm_ip ip;
+        assert_true(sm_ip_parse(outside[v6], &ip));
+        send_echo(f, &ip);
+        expect(f, v6 ? SM_IP_ICMPV6 : SM_IP_ICMP, frame, sizeof(frame), &parsed);
+        assert_int_equal(parsed.icmp_type, v6 ? 1 : 3);           /* destination unreachable: */
+        assert_int_equal(frame[parsed.payload - 7], v6 ? 1 : 13); /* prohibited */
+        assert_true(sm_ip_equal(&parsed.src, &ip));
+    }
+    wait_sockets(f, 0);
+    no_pings = false;
     stop(f);
 }
 
@@ -376,6 +437,7 @@ int main(void)
         cmocka_unit_test(test_loopback_is_closed),
         cmocka_unit_test(test_arp),
         cmocka_unit_test(test_ping_gateway),
+        cmocka_unit_test(a_ping_that_cannot_be_made_is_refused_at_once),
         cmocka_unit_test(test_dns),
         cmocka_unit_test(test_dns_policy),
         cmocka_unit_test(test_dns_silence_is_bounded),
