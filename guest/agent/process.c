@@ -300,35 +300,65 @@ int process_seal(const struct sm_wire_process *p, struct process_failure *failur
 
 /* ---- other things of the guest -------------------------------------------------------------- */
 
-/* Of two lines for a name the first counts. */
-static int add_hosts(const struct sm_wire_list *lines)
+/* The address of our line for the gateway; returns its length, 0 where there is no such line. */
+static size_t find_gateway(const char *hosts, size_t len, const char **address)
 {
-    char text[HOSTS_MAX];
+    static const char names[] = "\t" SM_WIRE_GATEWAY_NAME;
+    const char *at = memmem(hosts, len, names, sizeof(names) - 1);
+    if (!at)
+        return 0;
+    const char *start = at;
+    while (start > hosts && start[-1] != '\n')
+        start--;
+    *address = start;
+    return (size_t)(at - start);
+}
+
+static bool put_text(char text[HOSTS_MAX], size_t *len, const char *more, size_t n)
+{
+    if (n > HOSTS_MAX - *len)
+        return false;
+    memcpy(text + *len, more, n);
+    *len += n;
+    return true;
+}
+
+/* Makes lines of what was asked for, and what was there: of two lines for a name the first counts.
+ * Returns the length, 0 with errno. */
+static size_t hosts_with(
+    char text[HOSTS_MAX], const struct sm_wire_list *lines, const char *old, size_t old_len)
+{
+    static const char symbol[] = SM_WIRE_HOST_GATEWAY "\t";
+    const char *gateway = NULL;
+    size_t gateway_len = find_gateway(old, old_len, &gateway);
     size_t len = 0;
     uint32_t cursor = 0;
-    errno = EFBIG;
     for (const char *line; sm_wire_list_next(lines, &cursor, &line);) {
-        size_t n = strlen(line);
-        if (n + 1 > sizeof(text) - len)
-            return -1;
-        memcpy(text + len, line, n);
-        len += n;
-        text[len++] = '\n';
+        bool symbolic = strncmp(line, symbol, sizeof(symbol) - 1) == 0;
+        errno = symbolic && gateway_len == 0 ? ENETUNREACH : EFBIG;
+        if (errno == ENETUNREACH || (symbolic && !put_text(text, &len, gateway, gateway_len)))
+            return 0;
+        line += symbolic ? sizeof(symbol) - 2 : 0; /* the tab stays */
+        if (!put_text(text, &len, line, strlen(line)) || !put_text(text, &len, "\n", 1))
+            return 0;
     }
+    errno = EFBIG;
+    return put_text(text, &len, old, old_len) ? len : 0;
+}
+
+static int add_hosts(const struct sm_wire_list *lines)
+{
+    char text[HOSTS_MAX], old[HOSTS_MAX];
     int fd = open("/etc/hosts", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0)
         return -1;
-    ssize_t old = pread(fd, text + len, sizeof(text) - len, 0);
-    size_t all = len + (old > 0 ? (size_t)old : 0);
-    ssize_t put = -1;
-    if (all == sizeof(text))
-        errno = EFBIG;
-    else if (old >= 0)
-        put = pwrite(fd, text, all, 0);
+    ssize_t n = pread(fd, old, sizeof(old), 0);
+    size_t len = n < 0 ? 0 : hosts_with(text, lines, old, (size_t)n);
+    ssize_t put = len > 0 ? pwrite(fd, text, len, 0) : -1;
     int saved = errno;
     close(fd);
     errno = saved;
-    return put == (ssize_t)all ? 0 : -1;
+    return put == (ssize_t)len ? 0 : -1;
 }
 
 static int set_oom_score(int32_t score)

@@ -5,8 +5,8 @@
  * system calls as it can: the descriptors are opened at boot. The identity files are written
  * through the overlay's upper file system, below the overlay, which has no page cache of its own
  * and so shows what was written. A file that somebody changed or replaced meanwhile is his: we
- * change only what is as we left it, except the machine id, which must differ and is written to the
- * new file if need be.
+ * change only what is as we left it, of hosts what stands behind lines in front, except the machine
+ * id, which must differ and is written to the new file if need be.
  */
 #include "system.h"
 
@@ -26,8 +26,10 @@
 #include "wire/wire.h"
 
 #define HOSTS_HEAD    "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-#define HOSTS_GATEWAY "\thost.containers.internal host.docker.internal\n"
+#define HOSTS_GATEWAY "\t" SM_WIRE_GATEWAY_NAME " host.docker.internal\n"
 #define ADDRESS_TEXT  40 /* the longest, with what ends it */
+
+#define FRONT_MAX 8192 /* bytes of /etc/hosts that a command has put in front (process.c) */
 
 #define TEXT_MAX (SM_WIRE_MAX_RESOLV + 1)
 _Static_assert(
@@ -56,27 +58,42 @@ void system_free(void *p, size_t size)
 }
 
 /* Fails with errno. */
-static int write_text(struct text_file *f, const char *text, size_t len)
+static int write_text(struct text_file *f, size_t at, const char *text, size_t len)
 {
-    if (pwrite(f->fd, text, len, 0) != (ssize_t)len)
+    if (pwrite(f->fd, text, len, (off_t)at) != (ssize_t)len)
         return -1;
-    if (len < f->len && ftruncate(f->fd, (off_t)len) != 0)
+    if (len < f->len && ftruncate(f->fd, (off_t)(at + len)) != 0)
         return -1;
     memcpy(f->text, text, len);
     f->len = len;
     return 0;
 }
 
+/* Where the text stands behind at most `front` bytes of lines of others; 0: nowhere. */
+static size_t find_behind(const struct text_file *f, size_t front)
+{
+    struct stat st;
+    char now[TEXT_MAX + 1];
+    if (front == 0 || fstat(f->fd, &st) != 0 || st.st_size <= (off_t)f->len)
+        return 0;
+    size_t at = (size_t)st.st_size - f->len;
+    bool same = at <= front &&
+                pread(f->fd, now, f->len + 1, (off_t)at - 1) == (ssize_t)f->len + 1 &&
+                now[0] == '\n' && memcmp(now + 1, f->text, f->len) == 0;
+    return same ? at : 0;
+}
+
 /* Replaces the text if it is still ours. */
-static int replace_text(struct text_file *f, const char *text, size_t len)
+static int replace_text(struct text_file *f, size_t front, const char *text, size_t len)
 {
     char now[TEXT_MAX + 1];
     ssize_t n = pread(f->fd, now, sizeof(now), 0);
     if (n < 0)
         return -1;
-    if ((size_t)n != f->len || memcmp(now, f->text, f->len) != 0)
-        return 0;
-    return write_text(f, text, len);
+    if ((size_t)n == f->len && memcmp(now, f->text, f->len) == 0)
+        return write_text(f, 0, text, len);
+    size_t at = find_behind(f, front);
+    return at > 0 ? write_text(f, at, text, len) : 0;
 }
 
 static int create_text(struct text_file *f, int dir, const char *name, mode_t mode)
@@ -151,7 +168,7 @@ static int draw_machine_id(void)
     for (unsigned i = 0; i < 32; i++)
         text[i] = "0123456789abcdef"[raw[i / 2] >> (i % 2 ? 0 : 4) & 15];
     text[32] = '\n';
-    return write_text(&machine_id_file, text, sizeof(text));
+    return write_text(&machine_id_file, 0, text, sizeof(text));
 }
 
 int system_init(int etc, const char *hostname, const char **what)
@@ -174,12 +191,12 @@ int system_init(int etc, const char *hostname, const char **what)
     *what = "cannot make hosts, hostname, resolv.conf and machine-id";
     char text[TEXT_MAX];
     if (create_text(&resolver, etc, "resolv.conf", 0644) != 0 ||
-        write_text(&resolver, SM_WIRE_RESOLV_CONF, sizeof(SM_WIRE_RESOLV_CONF) - 1) != 0 ||
+        write_text(&resolver, 0, SM_WIRE_RESOLV_CONF, sizeof(SM_WIRE_RESOLV_CONF) - 1) != 0 ||
         create_text(&hosts, etc, "hosts", 0644) != 0 ||
         create_text(&hostname_file, etc, "hostname", 0644) != 0 ||
         create_text(&machine_id_file, etc, "machine-id", 0444) != 0 || draw_machine_id() != 0 ||
-        write_text(&hosts, text, hosts_text(text, hostname)) != 0 ||
-        write_text(&hostname_file, text, line_text(text, hostname)) != 0)
+        write_text(&hosts, 0, text, hosts_text(text, hostname)) != 0 ||
+        write_text(&hostname_file, 0, text, line_text(text, hostname)) != 0)
         return errno;
     return 0;
 }
@@ -231,15 +248,15 @@ static int set_machine_id(const char *id)
     } else {
         machine_id_file.len = (size_t)st.st_size; /* cuts what somebody appended */
     }
-    return write_text(&machine_id_file, text, n);
+    return write_text(&machine_id_file, 0, text, n);
 }
 
 static int set_hostname(const char *name)
 {
     char text[TEXT_MAX];
     return sethostname(name, strlen(name)) != 0 ||
-                   replace_text(&hostname_file, text, line_text(text, name)) != 0 ||
-                   replace_text(&hosts, text, hosts_text(text, name)) != 0
+                   replace_text(&hostname_file, 0, text, line_text(text, name)) != 0 ||
+                   replace_text(&hosts, FRONT_MAX, text, hosts_text(text, name)) != 0
                ? -1
                : 0;
 }
@@ -260,12 +277,14 @@ int system_set_hosts(const char **what)
     struct utsname u;
     char text[TEXT_MAX];
     *what = "cannot write the card's address to hosts";
-    return uname(&u) != 0 || replace_text(&hosts, text, hosts_text(text, u.nodename)) != 0 ? errno
-                                                                                           : 0;
+    return uname(&u) != 0 ||
+                   replace_text(&hosts, FRONT_MAX, text, hosts_text(text, u.nodename)) != 0
+               ? errno
+               : 0;
 }
 
 int system_set_resolver(const char *text, const char **what)
 {
     *what = "cannot set the name servers";
-    return replace_text(&resolver, text, strlen(text)) == 0 ? 0 : errno;
+    return replace_text(&resolver, 0, text, strlen(text)) == 0 ? 0 : errno;
 }

@@ -293,7 +293,8 @@ static bool is_host_name(const char *name, size_t len)
 static bool is_address(const char *text)
 {
     unsigned char raw[16];
-    return inet_pton(AF_INET, text, raw) == 1 || inet_pton(AF_INET6, text, raw) == 1;
+    return strcmp(text, SM_WIRE_HOST_GATEWAY) == 0 || inet_pton(AF_INET, text, raw) == 1 ||
+           inet_pton(AF_INET6, text, raw) == 1;
 }
 
 /* NAME:ADDRESS becomes a line. */
@@ -302,11 +303,6 @@ static int take_hosts(const sm_exec_config *config, struct sm_process *process, 
     for (const char *const *text = config->hosts; text && *text; text++) {
         size_t name = strcspn(*text, ":");
         const char *address = (*text)[name] ? *text + name + 1 : "";
-        if (strcmp(address, "host-gateway") == 0)
-            return sm_error_set(err, SM_EUNSUPPORTED,
-                "'%.256s' is not possible: this host is host.docker.internal for a guest already, "
-                "and opened with --allow host-loopback; leave it out",
-                *text);
         if (!is_host_name(*text, name) || !is_address(address))
             return sm_error_set(
                 err, SM_EINVAL, "'%.256s' is not NAME:ADDRESS for /etc/hosts", *text);

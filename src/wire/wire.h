@@ -234,7 +234,8 @@ struct sm_wire_process {
     struct sm_wire_list groups;  /* names or gids, beside those that the user has */
     struct sm_wire_list sysctls; /* "a.b.c=value", for the whole guest */
     struct sm_wire_list tmpfs;   /* "FLAGS:DIR:DATA" of mount(2): DIR is made, if it is not there */
-    struct sm_wire_list hosts;   /* lines that /etc/hosts gets in front of what it has */
+    /* Lines that /etc/hosts gets in front of what it has; SM_WIRE_HOST_GATEWAY is an address. */
+    struct sm_wire_list hosts;
 };
 
 #define SM_WIRE_LIMIT_SIZE 20u
@@ -333,7 +334,10 @@ struct sm_wire_set_network {
 
 /* The resolv.conf of a boot. The name server is that of the user-mode network; with EDNS nearly all
  * answers fit into one datagram. */
-#define SM_WIRE_RESOLV_CONF "nameserver 10.0.2.3\noptions edns0\n"
+/* In a line that a command adds to /etc/hosts: the gateway, whose own line has this name first. */
+#define SM_WIRE_HOST_GATEWAY "host-gateway"
+#define SM_WIRE_GATEWAY_NAME "host.containers.internal"
+#define SM_WIRE_RESOLV_CONF  "nameserver 10.0.2.3\noptions edns0\n"
 
 struct sm_wire_wait_listen {
     uint32_t port; /* 0: any TCP listener */

@@ -76,7 +76,6 @@ refused() {
     refused "the sysctl 'a.b' is not NAME=VALUE" --sysctl a.b
     refused "keep-groups" --group-add keep-groups
     refused "'box' is not NAME:ADDRESS" --add-host box
-    refused "this host is host.docker.internal" --add-host x:host-gateway
     refused "learns names from the guest's usual one" --allow example.org --dns 1.1.1.1
     refused "--publish-all needs a network" -P --expose 80 --network none
     refused "the command's name is empty" --entrypoint '["","x"]'
@@ -108,15 +107,15 @@ refused() {
     GIVEN=from-host run --separate-stderr supermachine run -u app --group-add staff,777 --cap-add net_raw --cap-drop CAP_CHOWN \
         --security-opt no-new-privileges --ulimit nofile=100:200 --ulimit core=-1 --umask 027 --oom-score-adj 321 \
         --sysctl net.ipv4.ip_forward=1 --sysctl kernel.shmmax=1000 --sysctl net/ipv4/tcp_fin_timeout=7 --tmpfs /x/y:size=1m,mode=700 \
-        --shm-size 2m --read-only --add-host box:10.9.9.9 --dns 1.1.1.1 --dns-search a.test,b.test --dns-option ndots:3 --env-host --unsetenv GIVEN2 -e A=1 -w home/new/dir --entrypoint '["sh","-c"]' "$busybox" "$caps
+        --shm-size 2m --read-only --add-host box:10.9.9.9 --add-host here:host-gateway --add-host six:fd00::1 --dns 1.1.1.1 --dns-search a.test,b.test --dns-option ndots:3 --env-host --unsetenv GIVEN2 -e A=1 -w home/new/dir --entrypoint '["sh","-c"]' "$busybox" "$caps
         grep -E 'Groups|NoNew' /proc/self/status; umask; ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj
         cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmax /proc/sys/net/ipv4/tcp_fin_timeout
         grep -E ' (/x/y|/dev/shm|/tmp) ' /proc/mounts | cut -d' ' -f2,4 | cut -d, -f1-3 | tail -n 3 | sort
         (echo >/home/app/x) 2>&1 | grep -o 'Read-only'; echo \$GIVEN \$A; pwd; stat -c %a /x/y /run
-        head -n 1 /etc/hosts; cat /etc/resolv.conf"
+        head -n 3 /etc/hosts; cat /etc/resolv.conf"
     echo "$status $output $stderr"
     diff - <<<"$output" <(printf '%s\n' 'CapInh=2000 CapPrm=2000 CapEff=2000 CapBnd=800425fa CapAmb=2000 Groups:'$'\t''50 777 1000 ' $'NoNewPrivs:\t1' \
-        0027 100 200 321 1 1000 7 '/dev/shm rw,nosuid,nodev' '/tmp rw,nosuid,nodev' '/x/y rw,nosuid,nodev' Read-only 'from-host 1' /home/new/dir 700 755 $'10.9.9.9\tbox' 'search a.test b.test' 'nameserver 1.1.1.1' 'options edns0 ndots:3')
+        0027 100 200 321 1 1000 7 '/dev/shm rw,nosuid,nodev' '/tmp rw,nosuid,nodev' '/x/y rw,nosuid,nodev' Read-only 'from-host 1' /home/new/dir 700 755 $'10.9.9.9\tbox' $'10.0.2.2\there' $'fd00::1\tsix' 'search a.test b.test' 'nameserver 1.1.1.1' 'options edns0 ndots:3')
 }
 
 @test "a privileged command has all rights over its VM; what the guest lacks is told" {

@@ -195,7 +195,7 @@ setup_file() {
     needs_debian
     local snap=$BATS_TEST_TMPDIR/live.snap i
     : >"$BATS_TEST_TMPDIR/out"
-    supermachine run --name "live-$$" --cpus 2 "$busybox" sh -c "$witness"'
+    supermachine run --name "live-$$" --cpus 2 --add-host kept:10.9.9.9 "$busybox" sh -c "$witness"'
         trap "exit 143" TERM; echo ready; i=0; while :; do i=$((i + 1)); echo "loop $i"; sleep 0.1; done' >"$BATS_TEST_TMPDIR/out" 3>&- &
     local pid=$!
     wait_for grep -q ready "$BATS_TEST_TMPDIR/out"
@@ -209,11 +209,13 @@ setup_file() {
         before=$(wc -l <"$BATS_TEST_TMPDIR/out")
         wait_for sh -c '[ "$(wc -l <"$1")" -gt '"$before"' ]' _ "$BATS_TEST_TMPDIR/out"
         kill -STOP "$pid" # two busy machines would only slow each other down
-        run --separate-stderr supermachine run --snapshot "$snap" "$busybox" sh -c "$tell"'; nproc'
+        run --separate-stderr supermachine run --snapshot "$snap" "$busybox" sh -c "$tell"'
+            head -n 1 /etc/hosts; grep -c "^10.0.2.15.$(hostname)\$" /etc/hosts; nproc'
         kill -CONT "$pid"
         echo "$output $stderr"
         [ "$status" -eq 0 ]
         grep -qx "ticks go on" <<<"$output"
+        [ "$(tail -n 3 <<<"$output" | head -n 2)" = $'10.9.9.9\tkept\n1' ]
         [ "$(tail -n 1 <<<"$output")" = 2 ]
     done
     # Without a command of its own a run goes on with the one that was captured, and ends with it.
