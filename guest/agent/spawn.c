@@ -295,6 +295,7 @@ pid_t spawn(struct spawn *s)
         fail(s, SM_WIRE_E_INTERNAL, "cannot start a process for ");
         return -1;
     }
+    s->step = NULL; /* the container has done its part */
     container_await(&s->running);
     if (s->first && s->init && s->kind == 0)
         container_keep_init(); /* the command was let go when it shared memory with nobody */

@@ -127,6 +127,7 @@ load helper
 @test "a command that is not there is 127, one that cannot be executed 126, an unknown user 125" {
     fails_with 127 'command not found: no-such-command' supermachine run "$busybox" no-such-command
     fails_with 126 'cannot execute /etc/passwd: Permission denied' supermachine run "$busybox" /etc/passwd
+    fails_with 126 'cannot execute /etc/passwd: Permission denied' supermachine run --privileged "$busybox" /etc/passwd
     fails_with 126 'cannot execute /etc: Is a directory' supermachine run "$busybox" /etc
     fails_with 125 'nobody-knows' supermachine run -u nobody-knows "$busybox" true
     fails_with 125 'working directory /etc/passwd: Not a directory' supermachine run -w /etc/passwd "$busybox" true
