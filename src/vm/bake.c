@@ -198,8 +198,8 @@ static int run_warmup(struct bake *b, sm_error *err)
     return 0;
 }
 
-/* Starts the image's own command so that it outlives its connection. */
-static int start_command(struct bake *b, uint32_t *pid, sm_error *err)
+/* Starts the image's own command so that it outlives its connection, and notes it. */
+static int start_command(struct bake *b, struct sm_note *note, sm_error *err)
 {
     static const sm_exec_config config;
     auto_command command = {0};
@@ -209,13 +209,15 @@ static int start_command(struct bake *b, uint32_t *pid, sm_error *err)
     int rc = sm_command_describe(&b->image->config, &config, &command, err);
     if (!rc)
         rc = sm_command_be_first(&config, &command, &systemd, err);
+    if (!rc)
+        rc = sm_command_stop_signal(&b->image->config, &config, systemd, &note->stop_signal, err);
     if (rc)
         return rc;
     command.wire.flags |= SM_WIRE_EXEC_DETACH | SM_WIRE_EXEC_STDOUT | SM_WIRE_EXEC_STDERR;
     sm_vm_begin_wait(b->vm, &w, 0);
     rc = sm_vm_ask(b->vm, SM_WIRE_EXEC, &command.wire, SM_WIRE_STARTED, &started, &w.wait, err);
     if (!rc)
-        *pid = started.pid;
+        note->pid = started.pid;
     return rc;
 }
 
@@ -237,11 +239,11 @@ static int let_run(sm_vm *vm, unsigned seconds, sm_error *err)
 }
 
 /* Starts the image's own command, and waits as asked for. */
-static int start_service(struct bake *b, uint32_t *pid, sm_error *err)
+static int start_service(struct bake *b, struct sm_note *note, sm_error *err)
 {
     say(b, "starting the image's command");
     uint32_t seconds = b->options->seconds ? b->options->seconds : DEFAULT_UNTIL_S;
-    int rc = start_command(b, pid, err);
+    int rc = start_command(b, note, err);
     if (rc)
         return rc;
     switch (b->options->until) {
@@ -260,18 +262,17 @@ static int start_service(struct bake *b, uint32_t *pid, sm_error *err)
 /* ---- capturing ------------------------------------------------------------------------------- */
 
 /* Stops the guest and copies what is to be written. */
-static int capture(struct bake *b, enum state state, uint32_t pid, bool delta,
+static int capture(struct bake *b, enum state state, struct sm_note note, bool delta,
     struct sm_capture *capture, sm_error *err)
 {
+    note.state = state_names[state];
     /* What runs in it ran under this policy, and shall never get a wider one; in the base nothing
      * runs. */
-    const struct sm_note note = {
-        .state = state_names[state],
-        .pid = pid,
-        .egress = state != BASE ? b->vm->egress : NULL,
-        .asked = state != BASE ? b->asked : NULL,
-        .began = state != BASE ? b->began : NULL,
-    };
+    if (state != BASE) {
+        note.egress = b->vm->egress;
+        note.asked = b->asked;
+        note.began = b->began;
+    }
     /* A stream that is still being closed would cost every restore a reset of the guest's
      * connections. */
     struct sm_wait quiet = sm_wait_ms(STREAMS_END_MS);
@@ -294,7 +295,7 @@ static int boot_and_capture(struct bake *b, struct sm_capture *base, sm_error *e
     if (!rc)
         rc = target(b, BASE, &path, err);
     if (!rc)
-        rc = capture(b, BASE, 0, false, base, err);
+        rc = capture(b, BASE, (struct sm_note){0}, false, base, err);
     if (!rc)
         rc = sm_capture_write(base, path, -1, err);
     return rc;
@@ -308,18 +309,19 @@ static int restore_base(struct bake *b, const char *path, sm_error *err)
     return rc ? rc : sm_vm_restore(b->vm, &b->plan, path, err);
 }
 
-static int make_state(struct bake *b, enum state state, uint32_t *pid, sm_error *err)
+static int make_state(struct bake *b, enum state state, struct sm_note *note, sm_error *err)
 {
     int rc = b->options->warmup ? run_warmup(b, err) : 0;
     if (rc)
         return rc;
     if (state == SERVICE)
-        return start_service(b, pid, err);
+        return start_service(b, note, err);
     settle(b, SETTLE_MS);
     return 0;
 }
 
-static int capture_top(struct bake *b, enum state state, uint32_t pid, bool delta, sm_error *err)
+static int capture_top(
+    struct bake *b, enum state state, struct sm_note note, bool delta, sm_error *err)
 {
     auto_free char *base_path = NULL;
     auto_free char *path = NULL;
@@ -335,7 +337,7 @@ static int capture_top(struct bake *b, enum state state, uint32_t pid, bool delt
     if (!rc)
         rc = sm_capture_listeners(&top, b->vm, err);
     if (!rc)
-        rc = capture(b, state, pid, delta, &top, err);
+        rc = capture(b, state, note, delta, &top, err);
     if (!rc) {
         say(b, "writing the snapshot");
         rc = sm_capture_write(&top, path, base_fd, err);
@@ -381,7 +383,7 @@ static int bake(struct bake *b, enum state state, sm_error *err)
 {
     auto_free char *base_path = NULL;
     struct sm_capture base = SM_CAPTURE_NONE;
-    uint32_t pid = 0;
+    struct sm_note note = {0};
     int rc = sm_imgstore_verify(b->image->store, &b->image->info, err);
     if (rc)
         return rc;
@@ -390,11 +392,11 @@ static int bake(struct bake *b, enum state state, sm_error *err)
     if (!rc && state != BASE && !restored)
         rc = sm_capture_resume(&base, err);
     if (!rc && state != BASE)
-        rc = make_state(b, state, &pid, err); /* while the base is written */
+        rc = make_state(b, state, &note, err); /* while the base is written */
     if (!rc && !restored)
         rc = sm_capture_finish(&base, state == BASE ? b->stats : NULL, err);
     if (!rc && state != BASE)
-        rc = capture_top(b, state, pid, restored, err);
+        rc = capture_top(b, state, note, restored, err);
     sm_capture_clear(&base);
     sm_vm_free(b->vm);
     b->vm = NULL;

@@ -198,7 +198,7 @@ static int check_builds(
         "the snapshot '%s' was made with another %s; make it again", path, what);
 }
 
-/* What capture.c wrote: the pid of a command that runs, the policy that the network may not go
+/* What capture.c wrote: the command that runs, the policy that the network may not go
  * beyond, whether card and resolv.conf are other than after a boot, and what listened. */
 static int take_note(
     sm_vm *vm, const struct sm_snapshot *s, const struct sm_vm_plan *plan, sm_error *err)
@@ -215,7 +215,7 @@ static int take_note(
     vm->network.moved = note.network_moved;
     vm->network.told = note.resolver_told;
     vm->service_pid = plan->service ? note.pid : 0;
-    vm->service_is_baked = plan->from == SM_FROM_BAKED;
+    vm->service_stop_signal = note.stop_signal;
     vm->is_taken = note.pid != 0;
     sm_note_clear(&note);
     return rc;

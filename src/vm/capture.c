@@ -82,8 +82,8 @@ void sm_capture_clear(struct sm_capture *capture)
 /* Of a guest that is frozen; it is thawed. */
 static int capture_frozen(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 {
-    const struct sm_note note = {
-        .state = "live", .pid = sm_vm_command_pid(vm), .egress = vm->egress};
+    struct sm_note note = {.state = "live", .egress = vm->egress};
+    note.pid = sm_vm_command(vm, &note.stop_signal);
     int rc = sm_capture_listeners(capture, vm, err);
     if (!rc)
         rc = sm_capture_take(capture, vm, &note, false, err);

@@ -17,13 +17,15 @@ static int describe(sm_vm *vm, const sm_exec_config *config, struct sm_command *
     return rc;
 }
 
-/* A service that was baked is the image's own command; what else was captured nobody knows here. */
-static bool service_is_systemd(const sm_vm *vm)
+/* What the command that is attached to was started with, unless the caller says something else. */
+static int stop_signal_of(const sm_vm *vm, const sm_exec_config *config, bool attached,
+    bool systemd, int *signal, sm_error *err)
 {
-    static const sm_exec_config own;
-    auto_strv argv = {0};
-    return vm->service_is_baked && sm_command_argv(&vm->image->config, &own, &argv, NULL) == 0 &&
-           sm_command_is_systemd(&argv, &own);
+    if (attached && vm->service_stop_signal && !config->stop_signal) {
+        *signal = vm->service_stop_signal;
+        return 0;
+    }
+    return sm_command_stop_signal(&vm->image->config, config, systemd, signal, err);
 }
 
 static int start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err)
@@ -33,8 +35,7 @@ static int start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_err
     int stop_signal;
     int rc = describe(vm, config, &command, &request, err);
     if (!rc)
-        rc = sm_command_stop_signal(&vm->image->config, config,
-            request.attach.pid && service_is_systemd(vm), &stop_signal, err);
+        rc = stop_signal_of(vm, config, request.attach.pid != 0, false, &stop_signal, err);
     struct sm_channel channel;
     struct sm_guest_wait w;
     sm_vm_begin_wait(vm, &w, 0);
@@ -82,9 +83,7 @@ int sm_vm_describe_own(sm_vm *vm, const sm_exec_config *config, struct sm_comman
 {
     bool systemd = false;
     int rc = describe(vm, config, command, request, err);
-    if (!rc && request->attach.pid) {
-        systemd = service_is_systemd(vm);
-    } else if (!rc) {
+    if (!rc && !request->attach.pid) {
         rc = check_beside(vm, config, err);
         if (!rc)
             rc = sm_command_be_first(config, command, &systemd, err);
@@ -92,8 +91,8 @@ int sm_vm_describe_own(sm_vm *vm, const sm_exec_config *config, struct sm_comman
         request->exec.flags |= sm_exec_stream_flags(config);
     }
     return rc ? rc
-              : sm_command_stop_signal(
-                    &vm->image->config, config, systemd, &vm->command_stop_signal, err);
+              : stop_signal_of(
+                    vm, config, request->attach.pid != 0, systemd, &vm->command_stop_signal, err);
 }
 
 /* No capture comes between the command that is not taken yet and the one that is the VM's. */

@@ -107,12 +107,15 @@ void sm_vm_drop_command(sm_vm *vm, const sm_exec *exec)
     pthread_mutex_unlock(&vm->lock);
 }
 
-uint32_t sm_vm_command_pid(sm_vm *vm)
+uint32_t sm_vm_command(sm_vm *vm, int *stop_signal)
 {
     pthread_mutex_lock(&vm->lock);
     uint32_t pid = vm->service_pid;
-    if (!pid && vm->command)
+    *stop_signal = vm->service_stop_signal;
+    if (!pid && vm->command) {
         pid = sm_exec_running(vm->command);
+        *stop_signal = vm->command->stop_signal;
+    }
     pthread_mutex_unlock(&vm->lock);
     return pid;
 }

@@ -41,9 +41,9 @@ struct sm_vm {
     const sm_exec_config *command_config; /* NULL: there is none, or it was taken */
     int command_stop_signal;              /* what SM_SIGNAL_STOP means for it */
     uint32_t command_service;             /* the service that it is, by its pid; 0: it is none */
-    bool service_is_baked; /* the image's own command, and none of a snapshot of the user's */
-    bool is_taken;         /* somebody ran in the snapshot: process 1 is there */
-    sm_exec *command;      /* the VM's: what its captures go on with; NULL: none */
+    int service_stop_signal;              /* that, for the service; 0: as the image says */
+    bool is_taken;                        /* somebody ran in the snapshot: process 1 is there */
+    sm_exec *command;                     /* the VM's: what its captures go on with; NULL: none */
 };
 
 /* Everything but the machine: names, files, the engine. */
@@ -88,7 +88,8 @@ void sm_vm_put_service(sm_vm *vm, uint32_t pid);
 /* The VM's command is its service, or else the first one that was started and still runs. */
 void sm_vm_add_command(sm_vm *vm, sm_exec *exec, bool is_service);
 void sm_vm_drop_command(sm_vm *vm, const sm_exec *exec);
-uint32_t sm_vm_command_pid(sm_vm *vm); /* 0: none runs */
+/* Its pid, and what it is told to stop by; 0: none runs. */
+uint32_t sm_vm_command(sm_vm *vm, int *stop_signal);
 /* It has a command of its own that nobody has taken: whose pid is not known yet. */
 bool sm_vm_awaits_taking(sm_vm *vm);
 

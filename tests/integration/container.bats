@@ -72,21 +72,24 @@ inside='
     [ "$status" -eq 141 ]
 }
 
-@test "who runs in groups of the guest's own goes on in them in a restore of what was captured" {
+@test "who runs in groups of the guest's own goes on in them in a restore of what was captured, which its own signal stops" {
     local snapshot=$BATS_TEST_TMPDIR/snapshot out=$BATS_TEST_TMPDIR/out
-    supermachine run --name "grouped-$$" "$busybox" sh -c '
+    supermachine run --name "grouped-$$" --stop-signal QUIT "$busybox" sh -c '
+        trap "exit 5" QUIT
         mkdir /sys/fs/cgroup/own
         sh -c "echo \$\$ >/sys/fs/cgroup/own/cgroup.procs; while :; do cat /etc/machine-id; sleep 0.2; done >/told" &
         while sleep 0.2; do echo "$$ $(cat /proc/$!/cgroup) $(tail -n 1 /told)"; done' >"$out" 3>&- &
-    local first=$!
+    local first=$! second status=0
     wait_for grep -Eq '^1 0::/own [0-9a-f]+$' "$out"
     supermachine snapshot create "grouped-$$" "$snapshot"
     kill -KILL "$first"
     supermachine run --snapshot "$snapshot" "$busybox" >"$out.2" 3>&- &
-    local second=$!
+    second=$!
     # Another machine id than before.
     wait_for sh -c 'grep -vxFf "$1" "$2" | grep -Eq "^1 0::/own [0-9a-f]+$"' _ "$out" "$out.2"
-    kill -KILL "$second"
+    kill -TERM "$second"
+    wait "$second" || status=$?
+    [ "$status" -eq 5 ]
 }
 
 @test "systemd's paths are in memory and its variable is set, if the command is systemd or is said to be" {
