@@ -229,9 +229,13 @@ static int write_layer(struct layer_writer *w, struct sm_rootfs *rootfs, sm_erro
     }
     if (strcmp(digest, layer->diff_id) == 0)
         return 0;
+    /* They sum what they read and write other zeros behind its end. */
+    bool chunked = strstr(layer->blob.media_type, "zstd") != NULL;
     return sm_error_set(err, SM_ECORRUPT,
-        "layer %zu of %zu unpacks to %s, but the image's config says %s", w->layer + 1,
-        plan->layer_count, digest, layer->diff_id);
+        "layer %zu of %zu unpacks to %s, but the image's config says %s%s", w->layer + 1,
+        plan->layer_count, digest, layer->diff_id,
+        chunked ? "; podman and skopeo write such layers as zstd:chunked: push it as gzip or zstd"
+                : "");
 }
 
 int sm_unpack(struct sm_source *source, const struct sm_plan *plan, struct sm_rootfs *rootfs,
