@@ -27,12 +27,15 @@
 #include <unistd.h>
 
 #include "bounds.h"
+#include "copy.h"
 #include "directory.h"
+#include "loop.h"
 
 #define SYSCTLS   "/proc/sys/"
-#define HOSTS_MAX 8192       /* bytes of /etc/hosts when it has got lines in front */
-#define LAYER_DIR "/dev/shm" /* a directory of the tmpfs that has the writable layer */
-#define PARTS     8          /* of it, each for a tmpfs beside it */
+#define HOSTS_MAX 8192         /* bytes of /etc/hosts when it has got lines in front */
+#define LAYER_DIR "/dev/shm"   /* a directory of the tmpfs that has the writable layer */
+#define PARTS     8            /* of it, each for a tmpfs beside it */
+#define COPY_NS   20000000000u /* for all that is copied into them: less than a start may take */
 
 #define BIT(cap) (1ull << (cap))
 
@@ -199,6 +202,7 @@ static int set_sysctls(const struct sm_wire_process *p, struct process_failure *
  * So one that nobody gave a size has a part of the writable layer, which gets smaller by that: all
  * that is written stays within one bound (bounds.h). */
 static uint64_t part;
+static uint64_t copy_end_ns; /* of this command; 0: nothing was copied yet */
 
 /* Writes the number in front of `end` and returns where it begins. */
 static char *put_number(char *end, uint64_t number)
@@ -219,11 +223,61 @@ static int set_size(const char *where, unsigned long flags, uint64_t bytes)
     return mount(NULL, where, NULL, MS_REMOUNT | flags, at);
 }
 
+static int close_after(int fd, int rc)
+{
+    int errnum = errno;
+    if (fd >= 0)
+        close(fd);
+    errno = errnum;
+    return rc;
+}
+
+/* Of the directory that it is mounted over, which is open. */
+static int copy_up(int under, const char *where)
+{
+    int over = open(where, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (copy_end_ns == 0)
+        copy_end_ns = loop_now_ns() + COPY_NS;
+    int rc = over < 0 ? -1 : copy_within(under, over, copy_end_ns);
+    return close_after(over, rc);
+}
+
+/* What is copied stays within its size. */
+static int mount_over(int under, const char *where, unsigned long flags, const char *data)
+{
+    const unsigned long writable = flags & ~(unsigned long)(MS_RDONLY | SM_WIRE_TMPFS_COPY);
+    if (mount("tmpfs", where, "tmpfs", writable, data) != 0)
+        return -1;
+    int rc = strstr(data, "size=") ? 0 : set_size(where, writable, part);
+    if (rc == 0 && (flags & SM_WIRE_TMPFS_COPY))
+        rc = copy_up(under, where);
+    if (rc == 0 && (flags & MS_RDONLY))
+        rc = mount(NULL, where, NULL, MS_REMOUNT | MS_RDONLY | writable, NULL);
+    int errnum = errno;
+    if (rc != 0)
+        umount2(where, MNT_DETACH);
+    errno = errnum;
+    return rc;
+}
+
 static int mount_sized(const char *where, unsigned long flags, const char *data)
 {
-    if (directory_make(where) != 0 || mount("tmpfs", where, "tmpfs", flags, data) != 0)
-        return -1;
-    return strstr(data, "size=") ? 0 : set_size(where, flags, part);
+    int under = directory_make(where) != 0 ? -1 : open(where, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return under < 0 ? -1 : close_after(under, mount_over(under, where, flags, data));
+}
+
+static int fail_to_mount(struct process_failure *failure, const char *where)
+{
+    const char *why = errno == ENOSPC
+                          ? "no room in the tmpfs for what is in the directory (see size= and "
+                            "notmpcopyup of --tmpfs, and -m): "
+                      : errno == ETIMEDOUT
+                          ? "more is in the directory than can be copied into a tmpfs within 20 s "
+                            "(see notmpcopyup of --tmpfs): "
+                          : NULL;
+    if (why)
+        errno = 0; /* said in our words */
+    return fail(failure, why ? why : "cannot mount a tmpfs: ", where);
 }
 
 static const struct {
@@ -232,16 +286,19 @@ static const struct {
     {"/var/log/journal", "mode=755"}};
 #define N_FOR_SYSTEMD (sizeof(for_systemd) / sizeof(for_systemd[0]))
 
-/* As container engines do it for systemd, but that they copy what the image has there. */
-static int mount_for_systemd(void)
+/* As container engines do it for systemd. */
+static int mount_for_systemd(struct process_failure *failure)
 {
     for (size_t i = 0; i < N_FOR_SYSTEMD; i++)
-        if (mount_sized(for_systemd[i].path, MS_NOSUID | MS_NODEV, for_systemd[i].mode) != 0)
-            return -1;
+        if (mount_sized(for_systemd[i].path, MS_NOSUID | MS_NODEV | SM_WIRE_TMPFS_COPY,
+                for_systemd[i].mode) != 0)
+            return fail_to_mount(failure, for_systemd[i].path);
     return 0;
 }
 
-int process_divide(const struct sm_wire_process *p, bool systemd, struct process_failure *failure)
+/* For the container's own command, before the others: what systemd expects, if it is that, and room
+ * for all that is mounted. */
+static int divide(const struct sm_wire_process *p, bool systemd, struct process_failure *failure)
 {
     static bool divided;
     uint64_t n = systemd ? N_FOR_SYSTEMD : 0;
@@ -255,15 +312,14 @@ int process_divide(const struct sm_wire_process *p, bool systemd, struct process
     /* Where more is in the layer already it stays as it is. */
     (void)!set_size(LAYER_DIR, MS_NOSUID | MS_NODEV, layer - n * part);
     divided = n > 0;
-    return systemd && mount_for_systemd() != 0
-               ? fail(failure, "cannot mount what systemd expects for ", NULL)
-               : 0;
+    return systemd ? mount_for_systemd(failure) : 0;
 }
+
+static char where[SM_WIRE_MAX_PATH + 1]; /* the last one that was asked for */
 
 /* "FLAGS:DIR:DATA" */
 static int mount_tmpfs(const char *text)
 {
-    char where[SM_WIRE_MAX_PATH + 1];
     unsigned long flags = 0;
     for (; *text >= '0' && *text <= '9'; text++)
         flags = flags * 10 + (unsigned long)(*text - '0');
@@ -284,7 +340,7 @@ static int set_mounts(const struct sm_wire_process *p, struct process_failure *f
         part = bounds_here().layer / PARTS;
     for (const char *text; sm_wire_list_next(&p->tmpfs, &cursor, &text);)
         if (mount_tmpfs(text) != 0)
-            return fail(failure, "cannot mount a tmpfs: ", text);
+            return fail_to_mount(failure, where);
     return 0;
 }
 
@@ -377,8 +433,12 @@ static int set_oom_score(int32_t score)
     return n == end - s ? 0 : -1;
 }
 
-int process_prepare(const struct sm_wire_process *p, struct process_failure *failure)
+int process_prepare(
+    const struct sm_wire_process *p, bool first, bool systemd, struct process_failure *failure)
 {
+    copy_end_ns = 0;
+    if (first && divide(p, systemd, failure) != 0)
+        return -1;
     if (p->flags == 0)
         return 0;
     if (p->hosts.count > 0 && add_hosts(&p->hosts) != 0)

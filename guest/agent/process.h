@@ -21,12 +21,10 @@ int process_open(void);
 /* Something is asked for that no process can have which is bounded so. */
 bool process_exceeds(const struct sm_wire_process *p);
 
-/* In the child, with all rights still: what is not about it alone. 0, or -1.
- *
- * Only for the container's own command, and before the others: what systemd expects, if it is that,
- * and room for all that is mounted. */
-int process_divide(const struct sm_wire_process *p, bool systemd, struct process_failure *failure);
-int process_prepare(const struct sm_wire_process *p, struct process_failure *failure);
+/* In the child, with all rights still: what is not about it alone. `first`: it is the container's
+ * own command; `systemd`: and gets what that expects. 0, or -1. */
+int process_prepare(
+    const struct sm_wire_process *p, bool first, bool systemd, struct process_failure *failure);
 /* Once nothing more is to be made in / for it. */
 int process_seal(const struct sm_wire_process *p, struct process_failure *failure);
 /* The last before it executes. bounded: process_bound was called in it, or in who made it. */

@@ -194,9 +194,7 @@ static int child(void *arg)
     if (s->tty && s->first && be_console() != 0)
         return fail(s, SM_WIRE_E_INTERNAL, "no console for ");
     struct process_failure failure;
-    if (s->first && process_divide(s->process, s->systemd, &failure) != 0)
-        return fail_as(s, &failure);
-    if (process_prepare(s->process, &failure) != 0)
+    if (process_prepare(s->process, s->first, s->systemd, &failure) != 0)
         return fail_as(s, &failure);
     if (change_directory(s->cwd, s->user) != 0)
         return fail(s, SM_WIRE_E_BAD_CWD, "cannot change to working directory ");

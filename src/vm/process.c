@@ -185,7 +185,8 @@ static const struct {
     {"nodev", NO_DEV, 0},
     {"exec", 0, NO_EXEC},
     {"noexec", NO_EXEC, 0},
-    {"notmpcopyup", 0, 0},
+    {"tmpcopyup", SM_WIRE_TMPFS_COPY, 0},
+    {"notmpcopyup", 0, SM_WIRE_TMPFS_COPY},
     /* how mounts pass on to other name spaces: there is nobody else */
     {"private", 0, 0},
     {"rprivate", 0, 0},
@@ -246,7 +247,7 @@ static int take_tmpfs(struct sm_process *process, const char *text, sm_error *er
     if (*where != '/')
         return sm_error_set(
             err, SM_EINVAL, "'%.256s' is no absolute path to mount a tmpfs at", where);
-    unsigned flags = NO_SUID | NO_DEV;
+    unsigned flags = NO_SUID | NO_DEV | SM_WIRE_TMPFS_COPY;
     strcpy(data, "mode=1777");
     for (const char *option = text + strlen(where); *option;) {
         size_t len = strcspn(++option, ",");
@@ -272,7 +273,8 @@ static int take_mounts(const sm_exec_config *config, struct sm_process *process,
         process->wire.flags |= SM_WIRE_PROCESS_READ_ONLY;
     for (size_t i = 0; !rc && config->read_only && !config->no_tmpfs && i < SM_ARRAY_LEN(writable);
          i++)
-        rc = add_tmpfs(process, NO_SUID | NO_DEV, writable[i].path, writable[i].mode, err);
+        rc = add_tmpfs(process, NO_SUID | NO_DEV | SM_WIRE_TMPFS_COPY, writable[i].path,
+            writable[i].mode, err);
     for (const char *const *text = config->tmpfs; !rc && text && *text; text++)
         rc = take_tmpfs(process, *text, err);
     process->wire.tmpfs.strv = (const char *const *)process->tmpfs.items;

@@ -233,10 +233,13 @@ struct sm_wire_process {
     struct sm_wire_bytes limits; /* records, see sm_wire_limit_get */
     struct sm_wire_list groups;  /* names or gids, beside those that the user has */
     struct sm_wire_list sysctls; /* "a.b.c=value", for the whole guest */
-    struct sm_wire_list tmpfs;   /* "FLAGS:DIR:DATA" of mount(2): DIR is made, if it is not there */
+    struct sm_wire_list tmpfs;   /* "FLAGS:DIR:DATA", see SM_WIRE_TMPFS_COPY */
     /* Lines that /etc/hosts gets in front of what it has; SM_WIRE_HOST_GATEWAY is an address. */
     struct sm_wire_list hosts;
 };
+
+/* Beside those of mount(2): what is in DIR, which is made if it is not there, is copied up. */
+#define SM_WIRE_TMPFS_COPY (1u << 30)
 
 #define SM_WIRE_LIMIT_SIZE 20u
 #define SM_WIRE_MAX_LIMITS 16u /* Linux has as many */

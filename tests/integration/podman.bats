@@ -118,6 +118,31 @@ refused() {
         0027 100 200 321 1 1000 7 '/dev/shm rw,nosuid,nodev' '/tmp rw,nosuid,nodev' '/x/y rw,nosuid,nodev' Read-only 'from-host 1' /home/new/dir 700 755 $'10.9.9.9\tbox' $'10.0.2.2\there' $'fd00::1\tsix' 'search a.test b.test' 'nameserver 1.1.1.1' 'options edns0 ndots:3')
 }
 
+@test "what the image has under a tmpfs is copied into it, within its size" {
+    run --separate-stderr supermachine run --tmpfs /etc:ro --tmpfs /home:mode=700 --tmpfs /root:notmpcopyup --add-host box:10.9.9.9 "$busybox" sh -c '
+        head -n 1 /etc/hosts; id -un app; stat -c "%n %a %u:%g" /etc /etc/passwd /home /home/app; (echo >/etc/x) 2>&1 | grep -o "Read-only"
+        mount | grep -E " /(etc|home|root) " | wc -l'
+    echo "$status $output $stderr"
+    [ "$output" = $'10.9.9.9\tbox\napp\n/etc 1777 0:0\n/etc/passwd 644 0:0\n/home 700 0:0\n/home/app 755 1000:1000\nRead-only\n3' ]
+    fails_with 125 'no room in the tmpfs for what is in the directory .*: /etc$' supermachine run --tmpfs /etc:size=4k "$busybox" true
+}
+
+# bats test_tags=all-native
+@test "a directory of 40,000 files under a tmpfs ends in a sentence" {
+    mkdir "$BATS_TEST_TMPDIR/many"
+    (cd "$BATS_TEST_TMPDIR/many" && seq 40000 | xargs touch)
+    cp -r "$SM_IMAGE_BUSYBOX/oci" "$BATS_TEST_TMPDIR/oci"
+    tar -C "$BATS_TEST_TMPDIR" -cf "$BATS_TEST_TMPDIR/many.tar" many
+    rm -r "$BATS_TEST_TMPDIR/many"
+    umoci raw add-layer --image "$BATS_TEST_TMPDIR/oci:latest" "$BATS_TEST_TMPDIR/many.tar"
+    fails_with 125 '(no room in the tmpfs|more is in the directory than can be copied).*: /many$' \
+        supermachine run --tmpfs /many "oci:$BATS_TEST_TMPDIR/oci:latest" true
+    # and nothing is wrong with the image
+    [ "$(supermachine run --tmpfs /many:notmpcopyup "oci:$BATS_TEST_TMPDIR/oci:latest" sh -c 'ls /many | wc -l')" = 0 ]
+    # what there is room for
+    [ "$(supermachine run --tmpfs /bin:exec "$busybox" sh -c 'ls /bin | wc -l')" = "$(supermachine run "$busybox" sh -c 'ls /bin | wc -l')" ]
+}
+
 @test "a privileged command has all rights over its VM; what the guest lacks is told" {
     run --separate-stderr supermachine run --privileged "$busybox" sh -c '
         sed -n "s/^CapBnd:.0*//p" /proc/self/status; mount -t tmpfs x /tmp && grep -c " /tmp " /proc/mounts; mknod /tmp/n c 1 3 && echo made'

@@ -123,18 +123,20 @@ static void limits(void **state)
 static void mounts(void **state)
 {
     const struct row rows[] = {
-        {{.tmpfs = LIST("/x")}, "flags=40 tmpfs=6:/x:mode=1777"},
-        {{.tmpfs = LIST("/x:size=1m,mode=700", "/y:ro,exec,dev")},
-            "flags=40 tmpfs=6:/x:mode=1777,size=1m,mode=700 tmpfs=3:/y:mode=1777"},
-        {{.tmpfs = LIST("/x:")}, "flags=40 tmpfs=6:/x:mode=1777"},
+        {{.tmpfs = LIST("/x:notmpcopyup")}, "flags=40 tmpfs=6:/x:mode=1777"},
+        {{.tmpfs = LIST(
+              "/x:size=1m,mode=700", "/y:ro,exec,dev,notmpcopyup", "/z:notmpcopyup,tmpcopyup")},
+            "flags=40 tmpfs=1073741830:/x:mode=1777,size=1m,mode=700 tmpfs=3:/y:mode=1777 "
+            "tmpfs=1073741830:/z:mode=1777"},
+        {{.tmpfs = LIST("/x:")}, "flags=40 tmpfs=1073741830:/x:mode=1777"},
         {{.read_only = true},
-            "flags=140 tmpfs=6:/run:mode=755 tmpfs=6:/tmp:mode=1777 tmpfs=6:/var/tmp:mode=1777"},
+            "flags=140 tmpfs=1073741830:/run:mode=755 tmpfs=1073741830:/tmp:mode=1777 "
+            "tmpfs=1073741830:/var/tmp:mode=1777"},
         {{.read_only = true, .no_tmpfs = true}, "flags=100"},
         {{.tmpfs = LIST("x")}, "refused: 'x' is no absolute path"},
         {{.tmpfs = LIST("")}, "refused: '' is no absolute path"},
         {{.tmpfs = LIST("/x:nosuch")}, "refused: 'nosuch' is no option of a tmpfs (/x)"},
         {{.tmpfs = LIST("/x:size")}, "refused: 'size' is no option"},
-        {{.tmpfs = LIST("/x:tmpcopyup")}, "refused: 'tmpcopyup' is no option"},
     };
     try(rows, SM_ARRAY_LEN(rows));
 }
