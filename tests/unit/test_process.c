@@ -164,8 +164,7 @@ static void numbers_and_names(void **state)
         {{.hosts = LIST("box")}, "refused: 'box' is not NAME:ADDRESS"},
         {{.hosts = LIST(":10.0.0.1")}, "refused: ':10.0.0.1' is not"},
         {{.hosts = LIST("box:10.0.0")}, "refused: 'box:10.0.0' is not"},
-        {{.hosts = LIST("box:host-gateway")},
-            "refused: 'box:host-gateway' is not possible: this host is"},
+        {{.hosts = LIST("box:host-gateway")}, "flags=400 hosts=host-gateway\tbox"},
         {{.hosts = LIST("a b:10.0.0.1")}, "refused: 'a b:10.0.0.1' is not"},
         {{.hosts = LIST("a\n:10.0.0.1")}, "refused: "},
     };
