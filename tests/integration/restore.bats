@@ -59,6 +59,14 @@ tell='
     for line in 4 5 6; do
         [ "$(sed -n ${line}p "$BATS_TEST_TMPDIR/1")" != "$(sed -n ${line}p "$BATS_TEST_TMPDIR/2")" ]
     done
+    # The host's clock may have been put back since the bake; here it is the nested machine's.
+    is_native && return
+    before=$(($(date +%s) - 7200))
+    date -s "@$before"
+    run --separate-stderr supermachine run "$busybox" date +%s
+    date -s "@$(($(date +%s) + 7200))"
+    [ "$output" -ge "$before" ]
+    [ "$output" -lt "$((before + 3600))" ]
 }
 
 # restore_many VCPUS N: the program of that name, which makes no process in the guest: that is what costs most where guest kernels
