@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "directory.h"
+#include "number.h"
 #include "system.h"
 
 #define MIB ((uint64_t)1 << 20)
@@ -53,10 +54,7 @@ const char *bounds_text(char text[BOUNDS_TEXT], uint64_t number)
 {
     char *at = text + BOUNDS_TEXT;
     *--at = 0;
-    do
-        *--at = (char)('0' + number % 10);
-    while ((number /= 10) > 0);
-    return at;
+    return number_before(at, number);
 }
 
 static int set(int dir, const char *name, const char *value)

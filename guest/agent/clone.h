@@ -28,6 +28,7 @@ struct clone_child {
 
 /* The pid, or -1 and errno. */
 pid_t clone_child(const struct clone_child *c);
+#define CLONE_FOREVER UINT32_MAX /* ms: 49 days, which is as good */
 /* Waits for it. False: after so long it still has neither executed nor ended. */
 bool clone_await(int *running, uint32_t ms);
 /* The same when it has executed or ended; one that has not after so long, because somebody stops

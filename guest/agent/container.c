@@ -21,6 +21,7 @@
 #include "init.h"
 #include "loop.h"
 #include "mask.h"
+#include "number.h"
 #include "process.h"
 #include "spawn.h"
 #include "user.h"
@@ -38,9 +39,11 @@
 #define PROC_FLAGS (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 enum { NOBODY, PARKED, TAKEN }; /* process 1 */
+enum { STARTING = 1, WAITING }; /* what that does before it has executed */
 
 static int own_proc = -1, own_pids = -1, own_mounts = -1, group = -1, init_program = -1;
 static bool group_is_used; /* somebody of the user's is or was in it */
+static bool others_ran;    /* of the user's, before what is being started */
 
 static struct {
     int state;
@@ -49,15 +52,17 @@ static struct {
     int pidfd;
 
     /* What both write, the agent and the process that is parked. */
-    int parked;  /* futex: it is ready, or has failed */
     int go;      /* futex: it shall call fn */
-    int running; /* futex: the kernel's; 0: it has executed, or ended */
+    int running; /* futex: STARTING, WAITING; the kernel's 0: it has executed, or ended */
     int (*fn)(void *arg);
     void *arg;
     bool failed; /* fn returned; or it could not be parked: */
     int errnum;
     const char *what;
 } first = {.pidfd = -1};
+
+static const char stopped[] =
+    "the container, where something is frozen or stopped, does not let it execute";
 
 /* Of process 1 until it executes; of any other one, which the agent waits for. */
 static _Alignas(16) uint8_t first_stack[32 * 1024], stack[64 * 1024];
@@ -118,7 +123,7 @@ static int park(void *asked)
         first.errnum = errno;
         first.failed = true;
     }
-    wake(&first.parked, 1);
+    wake(&first.running, WAITING);
     if (what)
         return 1;
     wait_while(&first.go, 0);
@@ -145,16 +150,17 @@ static int make_first(const struct sm_wire_process *asked, const char **what)
         .fn = park,
         .arg = (void *)(uintptr_t)asked,
     };
-    first.parked = first.go = 0;
-    first.running = 1;
+    first.go = 0;
+    first.running = STARTING;
     first.failed = first.kept = false;
     *what = "cannot make the container's first process";
     first.pid = clone_child(&child);
     if (first.pid < 0)
         return errno;
-    wait_while(&first.parked, 0);
-    *what = first.what;
-    return first.failed ? first.errnum : 0;
+    wait_while(&first.running, STARTING);
+    if (first.failed)
+        *what = first.what;
+    return first.failed ? first.errnum : first.running == WAITING ? 0 : ECHILD;
 }
 
 /* The agent's children are born in the container from now on, and its paths are the container's. It
@@ -169,16 +175,21 @@ static int enter(const char **what)
     return setns(first.pidfd, CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWCGROUP) == 0 ? 0 : errno;
 }
 
+/* It shares our memory no more. */
+static void end_first(void)
+{
+    syscall(SYS_pidfd_send_signal, first.pidfd, SIGKILL, NULL, 0);
+    clone_await(&first.running, CLONE_FOREVER);
+}
+
 static int make(const struct sm_wire_process *asked, const char **what)
 {
     int e = make_first(asked, what);
     if (e == 0)
         e = enter(what);
     first.state = e == 0 ? PARKED : NOBODY;
-    if (e != 0 && first.pid > 0) { /* it is not to stand on the stack of the next one */
-        syscall(SYS_pidfd_send_signal, first.pidfd, SIGKILL, NULL, 0);
-        wait_while(&first.running, 1);
-    }
+    if (e != 0 && first.pid > 0)
+        end_first(); /* it is not to stand on the stack of the next one */
     return e;
 }
 
@@ -209,13 +220,21 @@ int container_open(const char **what)
     return make(NULL, what);
 }
 
+/* The kernel lets process 1 end when all others in its namespace have, and those that are ours have
+ * been waited for. */
+static void await_end(void)
+{
+    struct pollfd end = {.fd = first.pidfd, .events = POLLIN};
+    for (int ms = 0; ms < END_MS && poll(&end, 1, LOOK_MS) == 0; ms += LOOK_MS)
+        loop_children();
+}
+
 /* From outside, where all of it began. (We stay in the last one's IPC and cgroup namespaces, which
  * nothing is made of: process 1 is born in others, or makes them.) */
 static int make_anew(const struct sm_wire_process *asked, const char **what)
 {
     if (first.pidfd >= 0) {
-        /* It has left its group when it is to be waited for. */
-        poll(&(struct pollfd){.fd = first.pidfd, .events = POLLIN}, 1, END_MS);
+        await_end(); /* it has left its group when it is to be waited for */
         close(first.pidfd);
     }
     first.pidfd = -1;
@@ -272,12 +291,10 @@ static bool others_live(void)
     return n > 0 && strcmp(count, "1\n") != 0;
 }
 
-bool container_takes(const struct sm_wire_process *asked)
+bool container_is_taken(void)
 {
     look_for_first();
-    bool parked = first.state == PARKED;
-    return first.state == NOBODY ||
-           (parked && !(group_is_used && process_exceeds(asked) && others_live()));
+    return first.state == TAKEN;
 }
 
 int container_cgroup(void)
@@ -287,51 +304,35 @@ int container_cgroup(void)
 
 /* ---- its processes ------------------------------------------------------------------------ */
 
-static int nothing(void *unused)
+/* Where nobody of the user's could stop what is started it takes as long as a busy host has it. */
+int container_await(int *running, const char **what)
 {
-    return 1;
+    if (clone_await(running, others_ran ? START_MS : CLONE_FOREVER))
+        return 0;
+    *what = stopped;
+    end_first();
+    clone_await(running, CLONE_FOREVER); /* who is in the namespace ends with it */
+    return ETIMEDOUT;
 }
 
-/* 0, or ETIMEDOUT: somebody of the user's stops it, who ran before. Where nobody did it takes as
- * long as a busy host has it take. */
-static int call(int (*fn)(void *arg), void *arg)
+static int call(int (*fn)(void *arg), void *arg, const char **what)
 {
     first.fn = fn;
     first.arg = arg;
     first.state = TAKEN;
     wake(&first.go, 1);
-    bool executes = true;
-    if (group_is_used)
-        executes = clone_await(&first.running, START_MS);
-    else
-        wait_while(&first.running, 1);
-    if (!executes) {
-        syscall(SYS_pidfd_send_signal, first.pidfd, SIGKILL, NULL, 0);
-        wait_while(&first.running, 1);
-    }
-    if (first.failed || !executes)
+    int e = container_await(&first.running, what);
+    if (first.failed || e != 0)
         first.state = NOBODY;
-    return executes ? 0 : ETIMEDOUT;
+    return e;
 }
-
-/* The number's digits before `end`. */
-static char *put_number(char *end, pid_t number)
-{
-    do
-        *--end = (char)('0' + number % 10);
-    while ((number /= 10) > 0);
-    return end;
-}
-
-static const char stopped[] =
-    "the container, where something is frozen or stopped, does not let it execute";
 
 /* A file of process 1's directory in /proc, whose name begins with '/'. */
 static int open_of_first(const char *name, int flags)
 {
     char path[32], *end = path + sizeof(path) - 1 - strlen(name);
     memcpy(end, name, strlen(name) + 1);
-    return openat(own_proc, put_number(end, first.pid), flags | O_CLOEXEC);
+    return openat(own_proc, number_before(end, (uint64_t)first.pid), flags | O_CLOEXEC);
 }
 
 /* An OOM score is also that of who shares its memory, but for the machine's own process 1. */
@@ -357,34 +358,41 @@ static void keep(bool kept)
     first.kept = kept;
 }
 
+/* A process 1 that is parked has dropped what cannot be had back. */
+static int make_room(const struct sm_wire_process *asked, const char **what)
+{
+    if (first.state != PARKED || !process_exceeds(asked))
+        return 0;
+    if (group_is_used && others_live()) {
+        *what = "what was left running keeps process 1, which has given up what is asked for";
+        return EBUSY;
+    }
+    end_first();
+    first.state = NOBODY;
+    return 0;
+}
+
 pid_t container_first(
     int (*fn)(void *arg), void *arg, const struct sm_wire_process *asked, const char **what)
 {
-    if (first.state == PARKED && process_exceeds(asked)) {
-        (void)call(nothing, NULL); /* it has dropped what cannot be had back */
-        first.state = NOBODY;
-    }
-    int e = first.state != NOBODY ? 0 : make_anew(asked, what);
+    int e = make_room(asked, what);
+    if (e == 0 && first.state == NOBODY)
+        e = make_anew(asked, what);
+    others_ran = group_is_used;
     if (e == 0) {
-        keep(false);
-        *what = stopped;
-        e = call(fn, arg);
         group_is_used = true;
+        keep(false);
+        e = call(fn, arg, what);
     }
     errno = e;
     return e == 0 ? first.pid : -1;
 }
 
-void container_await(int *running)
-{
-    wait_while(running, 1);
-}
-
 void container_exec_init(pid_t command)
 {
-    char digits[12] = "", *number = put_number(digits + sizeof(digits) - 1, command);
-    if (command == CONTAINER_NO_INIT)
-        number = digits + sizeof(digits) - 1; /* "" */
+    char digits[12] = "", *number = digits + sizeof(digits) - 1;
+    if (command != CONTAINER_NO_INIT)
+        number = number_before(number, (uint64_t)command);
     char *const argv[] = {(char[]){INIT_NAME}, number, NULL};
     char *const envp[] = {NULL};
     syscall(SYS_execveat, init_program, "", argv, envp, AT_EMPTY_PATH);
@@ -426,17 +434,14 @@ static bool has_signal(const char *status, const char *mask, int sig)
     return (signals >> (sig - 1) & 1) != 0;
 }
 
-/* The kernel lets it end when all others in its namespace have, and those that are ours have been
- * waited for. */
 bool container_has_ended(void)
 {
     char status[2048];
-    for (int ms = 0; first.state != NOBODY && ms < END_MS; ms += LOOK_MS) {
-        if (read_of_first("/status", status, sizeof(status)) <= 0 || strstr(status, "\nVmSize:"))
-            return false; /* it runs */
-        poll(&(struct pollfd){.fd = first.pidfd, .events = POLLIN}, 1, LOOK_MS);
-        loop_children();
-    }
+    if (first.state == NOBODY)
+        return true;
+    if (read_of_first("/status", status, sizeof(status)) <= 0 || strstr(status, "\nVmSize:"))
+        return false; /* it runs */
+    await_end();
     return first.state == NOBODY;
 }
 
@@ -451,7 +456,7 @@ static bool is_harmless(int sig)
 static bool waits_for_signals(void)
 {
     char text[256], number[12] = "", *end = number + sizeof(number) - 1;
-    const char *wanted = put_number(end, SYS_rt_sigtimedwait);
+    const char *wanted = number_before(end, SYS_rt_sigtimedwait);
     size_t len = strlen(wanted);
     return read_of_first("/syscall", text, sizeof(text)) > 0 && strncmp(text, wanted, len) == 0 &&
            text[len] == ' ';
@@ -488,7 +493,7 @@ pid_t container_join(
         return -1;
     }
     keep(first.state == PARKED);
-    group_is_used = true;
+    group_is_used = others_ran = true;
     *what = "cannot make it";
     pid_t pid = clone_into(group, fn, arg);
     if (pid < 0 && errno == EBUSY) {

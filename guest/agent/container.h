@@ -3,14 +3,14 @@
  * cgroup namespace, a mount namespace, and a cgroup for everything in it.
  *
  * Process 1 is made at boot and parked: its namespaces are there, /proc and cgroups are mounted,
- * it leads a session, and all that it lacks is what to execute. It shares the agent's memory and
+ * and all that it lacks is what to execute. It shares the agent's memory and
  * descriptors until then (clone.h), so that nothing must be handed to it: whoever is to become
  * process 1 leaves a function with container_first and the process goes on with that. So a start
  * after a restore makes no process, copies no page table and mounts nothing.
  *
  * Others may join before anybody is process 1: a warm-up, or the commands of a library's VM that
  * has none of its own. It is then what a small init would be: their orphans' parent, whom the
- * kernel does not kill for want of memory; and who becomes process 1 later has with it what they
+ * kernel does not choose when memory ends; and who becomes process 1 later has with it what they
  * left running. Who shares the agent's memory cannot be looked into from the container without
  * CAP_SYS_PTRACE, for the agent is not dumpable, and no command has that unless it is asked for.
  *
@@ -40,17 +40,16 @@ int container_renew(const char **what);
 int container_prepare(const char **what);
 /* Somebody of the user's is in it, or was. */
 bool container_is_used(void);
-/* Who asks for this can be process 1: nobody is yet, or it can be made anew without an end to
- * others that run. */
-bool container_takes(const struct sm_wire_process *asked);
+/* Process 1 is somebody already. */
+bool container_is_taken(void);
 /* The directory of its cgroup. */
 int container_cgroup(void);
 
 /* A process of the container that calls fn(arg), which executes something or returns an exit code;
- * as process 1, if container_takes, or as another one. Returns when it has executed (the pid; or fn
- * has failed), or -1, errno, and the step in *what. A process 1 that is parked can only become what
- * podman gives where nothing is said; where more is asked for it makes room for another, and that
- * has dropped nothing. */
+ * as process 1, if that is nobody yet, or as another one. Returns when it has executed (the pid; or
+ * fn has failed), or -1, errno, and the step in *what. A process 1 that is parked can only become
+ * what podman gives where nothing is said; where more is asked for it makes room for another, and
+ * that has dropped nothing; unless others run in its namespace already: EBUSY. */
 pid_t container_first(
     int (*fn)(void *arg), void *arg, const struct sm_wire_process *asked, const char **what);
 pid_t container_join(
@@ -63,8 +62,10 @@ void container_exec_init(pid_t command);
 /* Process 1 has executed it, and nobody shares its memory: memory that ends is not its fault, and
  * everything would end with it, so the kernel does not kill it for that. */
 void container_keep_init(void);
-/* Waits until a process that was made with CLONE_CHILD_CLEARTID has executed or ended. */
-void container_await(int *running);
+/* Waits until a process in the container that was made with CLONE_CHILD_CLEARTID has executed or
+ * ended. 0; or ETIMEDOUT and the step in *what: who was there before stops it, and it was ended
+ * with process 1. */
+int container_await(int *running, const char **what);
 
 /* After ENOMEM of container_join, which may have been for process 1 is ending: its namespace takes
  * nobody any more. True: that was so, it has ended (and who of our children has was reported), and

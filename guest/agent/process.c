@@ -30,6 +30,7 @@
 #include "copy.h"
 #include "directory.h"
 #include "loop.h"
+#include "number.h"
 
 #define SYSCTLS   "/proc/sys/"
 #define HOSTS_MAX 8192         /* bytes of /etc/hosts when it has got lines in front */
@@ -204,21 +205,12 @@ static int set_sysctls(const struct sm_wire_process *p, struct process_failure *
 static uint64_t part;
 static uint64_t copy_end_ns; /* of this command; 0: nothing was copied yet */
 
-/* Writes the number in front of `end` and returns where it begins. */
-static char *put_number(char *end, uint64_t number)
-{
-    do
-        *--end = (char)('0' + number % 10);
-    while ((number /= 10) > 0);
-    return end;
-}
-
 static int set_size(const char *where, unsigned long flags, uint64_t bytes)
 {
     static const char name[] = "size=";
     char data[32];
     data[sizeof(data) - 1] = 0;
-    char *at = put_number(data + sizeof(data) - 1, bytes) - strlen(name);
+    char *at = number_before(data + sizeof(data) - 1, bytes) - strlen(name);
     memcpy(at, name, strlen(name));
     return mount(NULL, where, NULL, MS_REMOUNT | flags, at);
 }
@@ -420,7 +412,7 @@ static int add_hosts(const struct sm_wire_list *lines)
 static int set_oom_score(int32_t score)
 {
     char text[12], *end = text + sizeof(text);
-    char *s = put_number(end, score < 0 ? -(uint32_t)score : (uint32_t)score);
+    char *s = number_before(end, score < 0 ? -(uint32_t)score : (uint32_t)score);
     if (score < 0)
         *--s = '-';
     int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);

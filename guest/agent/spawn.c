@@ -24,6 +24,7 @@
 #include "clone.h"
 #include "container.h"
 #include "directory.h"
+#include "number.h"
 #include "process.h"
 
 static char child_path[2 * (SM_WIRE_MAX_PATH + 1)];
@@ -172,9 +173,7 @@ static int be_console(void)
     if (file < 0 || close(file) != 0 || fstat(0, &terminal) != 0)
         return -1;
     unsigned number = minor(terminal.st_rdev);
-    do
-        *--at = (char)('0' + number % 10);
-    while ((number /= 10) > 0);
+    at = number_before(at, number);
     memmove(path + strlen("/dev/pts/"), at, strlen(at) + 1);
     return mount(path, "/dev/console", NULL, MS_BIND, NULL);
 }
@@ -219,7 +218,7 @@ static int child(void *arg)
 /* ---- with a small init --------------------------------------------------------------------- */
 
 static _Alignas(16) uint8_t under_stack[32 * 1024];
-static int gate[2]; /* open until process 1 shares our memory no more */
+static int gate[2]; /* open until process 1 executes, which then cannot fail */
 
 static int under_init(void *arg)
 {
@@ -244,6 +243,7 @@ static int as_init(void *arg)
         .arg = s,
     };
     setsid();
+    signal(SIGCHLD, SIG_DFL); /* its end waits for the init, however quick it is */
     if (set_streams(s) != 0 || pipe2(gate, O_CLOEXEC) != 0)
         return fail(s, SM_WIRE_E_INTERNAL, "cannot set up an init for ");
     s->running = 1;
@@ -270,7 +270,7 @@ static pid_t try_to_spawn(struct spawn *s, bool first)
     s->which = NULL;
     s->running = 0;
     s->inherits = false;
-    s->first = first && container_takes(s->process);
+    s->first = first && !container_is_taken();
     s->systemd = s->systemd && s->first;
     s->bounded = s->first && !process_exceeds(s->process);
     if (!s->first)
@@ -291,12 +291,16 @@ pid_t spawn(struct spawn *s)
     if (pid < 0) {
         errno = errnum;
         fail(s, SM_WIRE_E_INTERNAL, "cannot start a process for ");
+        (void)container_await(
+            &s->running, &(const char *){NULL}); /* an init's, which ends with it */
         return -1;
     }
     s->step = NULL; /* the container has done its part */
-    container_await(&s->running);
+    errno = container_await(&s->running, &s->step);
+    if (errno != 0)
+        fail(s, SM_WIRE_E_INTERNAL, "cannot start a process for ");
     if (s->first && s->init && s->kind == 0)
-        container_keep_init(); /* the command was let go when it shared memory with nobody */
+        container_keep_init();
     /* A child that failed is reaped like any other: nobody knows its pid. */
     return s->kind == 0 ? pid : -1;
 }

@@ -59,6 +59,12 @@ tell='
     for line in 4 5 6; do
         [ "$(sed -n ${line}p "$BATS_TEST_TMPDIR/1")" != "$(sed -n ${line}p "$BATS_TEST_TMPDIR/2")" ]
     done
+    # What still runs keeps process 1, which an init may be and nobody who asks for more than it has left.
+    run --separate-stderr supermachine run --init "$busybox" sh -c 'echo "child of $(sed -n "s/^PPid:.//p" /proc/$$/status)"; test -s /run/ticks'
+    echo "$status $output $stderr"
+    [ "$status" -eq 0 ]
+    [ "$output" = "child of 1" ]
+    fails_with 125 "has given up what is asked for" supermachine run --privileged "$busybox" true
     # The host's clock may have been put back since the bake; here it is the nested machine's.
     is_native && return
     before=$(($(date +%s) - 7200))

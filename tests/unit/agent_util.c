@@ -169,9 +169,9 @@ int system_thaw(const char **what)
 
 static bool taken;
 
-bool container_takes(const struct sm_wire_process *asked)
+bool container_is_taken(void)
 {
-    return !taken;
+    return taken;
 }
 
 static pid_t start(int (*fn)(void *arg), void *arg)
@@ -211,8 +211,9 @@ void container_keep_init(void)
 {
 }
 
-void container_await(int *running)
+int container_await(int *running, const char **what)
 {
+    return 0;
 }
 
 bool container_has_ended(void)
