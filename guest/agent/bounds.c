@@ -52,9 +52,9 @@ struct bounds bounds_here(void)
 
 const char *bounds_text(char text[BOUNDS_TEXT], uint64_t number)
 {
-    char *at = text + BOUNDS_TEXT;
-    *--at = 0;
-    return number_before(at, number);
+    char *end = &text[BOUNDS_TEXT - 1];
+    *end = 0;
+    return number_before(end, number);
 }
 
 static int set(int dir, const char *name, const char *value)

@@ -52,7 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *text = fuzz_text(&in, '\0');
     struct sm_oci_config c;
     if (sm_oci_config_parse(&c, text, NULL) == 0) {
-        fuzz_demand(c.stop_signal > 0 && c.stop_signal < 65);
+        fuzz_demand(c.stop_signal >= 0 && c.stop_signal < 65);
         demand_whole(&c.exposed);
         use_ports(&c);
         demand_directory(c.working_dir);
