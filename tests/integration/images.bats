@@ -78,7 +78,7 @@ for name, data in [("nothing", b""), ("zeros", bytes(1024)), ("tape", bytes(1024
     add(name + "-zstd", zstd(data), data, "tar+zstd")
 add("garbage", compress(whole, "gzip") + b"trailing garbage", whole, "tar+gzip")
 add("zgarbage", zstd(whole) + b"trailing garbage", whole, "tar+zstd")'
-    local name layout=oci:$BATS_TEST_TMPDIR/layout
+    local name kind layout=oci:$BATS_TEST_TMPDIR/layout
     built "$layout:frames"
     [ "$("$SM_BUILD/tests/unit/ext4-dump" "$rootfs" | grep -c '^/[ab] file ')" -eq 2 ]
     cp "$rootfs" "$BATS_TEST_TMPDIR/same"
@@ -93,8 +93,8 @@ add("zgarbage", zstd(whole) + b"trailing garbage", whole, "tar+zstd")'
         [ "$("$SM_BUILD/tests/unit/ext4-dump" "$rootfs" | grep -c '^/[ab] file ')" -eq 2 ]
     done
     for name in nothing zeros tape; do
-        for name in "$name" "$name-gzip" "$name-zstd"; do
-            built "$layout:$name"
+        for kind in "$name" "$name-gzip" "$name-zstd"; do
+            built "$layout:$kind"
             [ "$("$SM_BUILD/tests/unit/ext4-dump" "$rootfs" | wc -l)" -eq 1 ]
         done
     done
@@ -593,6 +593,35 @@ print(at - 1)' "$rootfs")
     # and removal takes the seal along
     supermachine image rm "$digest"
     [ -z "$(find "$XDG_DATA_HOME/supermachine/seals" -type f)" ]
+}
+
+# full SIZE WORDS COMMAND: in a store on a disk of that size it fails with these words, or with none if WORDS is empty. No file
+# is half there; what is whole may be.
+full() {
+    unshare -m bash -c '
+        mount -t tmpfs -o "size=$1,mode=700" none "$XDG_DATA_HOME" || exit
+        status=0 said=$(eval "$3" 2>&1 >/dev/null) || status=$?
+        echo "$1 $3: $status $said"
+        if [ -n "$2" ]; then [ "$status" -eq 125 ] && [[ $said == *"$2"*"No space left on device" ]]; else [ "$status" -eq 0 ]; fi || exit
+        find "$XDG_DATA_HOME" -name "*.partial" -o -size 0 -type f | grep . && exit 1
+        [ "$status" -eq 0 ] || [ -z "$(find "$XDG_DATA_HOME" -path "*/refs/*" -type f)" ] || exit
+        supermachine image verify' _ "$@"
+}
+
+@test "a disk that is full while an image is built, loaded or read from a pipe" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root: a mount"
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/full
+    mkdir "$XDG_DATA_HOME"
+    local size build="supermachine image inspect $busybox" load="supermachine image load -q $SM_IMAGE_BUSYBOX/oci.tar"
+    for size in 64k 1m 3m; do
+        full "$size" "cannot write the root filesystem" "$build"
+        full "$size" "cannot write the root filesystem" "$load"
+        full "$size" "cannot write into the store" "supermachine image load -q <$SM_IMAGE_BUSYBOX/docker.tar"
+    done
+    full 5m "cannot write into the store" "$load"
+    full 6m "cannot write the root filesystem" "supermachine image load -q <$SM_IMAGE_BUSYBOX/docker.tar"
+    full 64m "" "$build"
+    full 64m "" "$load"
 }
 
 @test "a configuration of 4 MiB, of which nobody reads the most, and labels with NUL" {
