@@ -439,7 +439,8 @@ typedef struct sm_exec_config {
     bool read_only;           /* / is; /run, /tmp and /var/tmp are an empty tmpfs each, */
     bool no_tmpfs;            /* or not */
     const char *const *tmpfs; /* "DIR[:OPTION,...]": mounted for the whole guest */
-    const char *const *hosts; /* "NAME:ADDRESS": lines that /etc/hosts gets in front */
+    /* "NAME:ADDRESS": lines that /etc/hosts gets in front; host-gateway is the gateway's. */
+    const char *const *hosts;
 } sm_exec_config;
 
 typedef struct sm_exec_result {

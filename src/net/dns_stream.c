@@ -10,7 +10,6 @@
 #include "util/clock.h"
 
 struct sm_dns_stream {
-    struct sm_loop *loop;
     struct sm_dns_proxy *proxy;
     struct sm_loop_watch *watch;
     uint32_t id;
@@ -33,6 +32,15 @@ static void end(struct sm_dns_stream *s)
     if (s->asking)
         sm_dns_proxy_forget(s->proxy, s->id);
     s->asking = false;
+}
+
+/* Without a TIME_WAIT, which would keep a port of the host's for a minute each time that somebody
+ * talks nonsense. */
+static void reset(struct sm_dns_stream *s)
+{
+    const struct linger none = {.l_onoff = 1};
+    (void)setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+    end(s);
 }
 
 static bool would_block(void)
@@ -65,7 +73,7 @@ static bool ask(struct sm_dns_stream *s)
         struct sm_dns_client client = {.stream = s->id};
         s->asking = true;
         if (!sm_dns_proxy_ask(s->proxy, &client, s->in + SM_DNS_LENGTH, len)) {
-            end(s);
+            reset(s);
             return false;
         }
         s->got -= SM_DNS_LENGTH + len;
@@ -73,7 +81,7 @@ static bool ask(struct sm_dns_stream *s)
         return true;
     }
     if (len > SM_DNS_MAX_UDP) {
-        end(s);
+        reset(s);
         return false;
     }
     ssize_t n = recv(s->fd, s->in + s->got, sizeof(s->in) - s->got, MSG_DONTWAIT);
@@ -152,7 +160,6 @@ struct sm_dns_stream *sm_dns_stream_create(
         sm_close(fd);
         return NULL;
     }
-    s->loop = loop;
     s->proxy = proxy;
     s->id = id;
     s->fd = fd;
