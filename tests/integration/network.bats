@@ -12,10 +12,10 @@ teardown() {
 # The host side: a name server at 10.1.2.3, what is in $www by HTTP at port 8080 of every address, echo by UDP at port 8000.
 servers() {
     www=$BATS_TEST_TMPDIR/www
-    own_network 10.1.2.3 203.0.113.9 2001:db8::9
+    own_network 10.1.2.3 203.0.113.9 2001:db8::9 2001:db8::53
     mkdir -p "$www"
     echo 'hello from the host' >"$www/hello"
-    serve_network "$BATS_TEST_TMPDIR/dns" python3 "$repo/tests/tools/dns.py" 10.1.2.3 \
+    serve_network "$BATS_TEST_TMPDIR/dns" python3 "$repo/tests/tools/dns.py" 10.1.2.3,2001:db8::53 \
         server.test=203.0.113.9,2001:db8::9 four.test=203.0.113.9 six.test=2001:db8::9 'many.test=*400'
     serve_network "$BATS_TEST_TMPDIR/http" python3 -m http.server --bind :: --directory "$www" 8080
     serve_network "$BATS_TEST_TMPDIR/saw" python3 "$repo/tests/tools/witness.py"
@@ -64,6 +64,21 @@ servers() {
         'hello from the host' 'hello from the host' "Connecting to [2001:db8::9]:8080 ([2001:db8::9]:8080)" \
         "wget: can't connect to remote host: Network is unreachable" '0% packet loss' 10.0.2.15 '64 bytes from 10.0.2.15' \
         "wget: can't connect to remote host (10.0.2.15): Connection refused")
+}
+
+# bats test_tags=all-native
+@test "a host with IPv6 alone: names resolve, IPv6 is used, IPv4 is unreachable at once" {
+    servers
+    echo 'nameserver 2001:db8::53' >"$BATS_TEST_TMPDIR/resolv.conf"
+    ip -n "$netns" route del default
+    run --separate-stderr in_network supermachine run "$busybox" sh -c '
+        wget -q -O - http://six.test:8080/hello
+        wget -q -O - "http://[2001:db8::9]:8080/hello"
+        wget -O - http://203.0.113.9:8080/hello 2>&1'
+    echo "$output $stderr"
+    diff - <<<"$output" <(printf '%s\n' 'hello from the host' 'hello from the host' \
+        'Connecting to 203.0.113.9:8080 (203.0.113.9:8080)' \
+        "wget: can't connect to remote host (203.0.113.9): Network is unreachable")
 }
 
 # bats test_tags=all-native

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A name server for tests: usage: dns.py ADDRESS NAME=ANSWER[/ANSWER]...
+"""A name server for tests: usage: dns.py ADDRESS[,ADDRESS] NAME=ANSWER[/ANSWER]...
 
 ANSWER is a list of addresses with commas. A question for both A and AAAA gets those of its family; with several ANSWERs each
 address question is given the next one, and the last one forever. An ANSWER *N is N addresses, 198.18.0.0 and on: what is more
@@ -42,21 +42,27 @@ def serve_stream(client):
             client.sendall(len(answer).to_bytes(2, "big") + answer)
 
 
-def serve_streams():
-    with socket.create_server((sys.argv[1], 53)) as listener:
+def serve_streams(address, family):
+    with socket.create_server((address, 53), family=family) as listener:
         while True:
             threading.Thread(target=serve_stream, args=(listener.accept()[0],), daemon=True).start()
 
 
-threading.Thread(target=serve_streams, daemon=True).start()
-server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-server.bind((sys.argv[1], 53))
-while True:
-    query, client = server.recvfrom(4096)
-    try:
-        answer = reply(query)
-        if len(answer) > 1232:
-            answer = answer[:2] + b"\x83\x80\0\1" + bytes(6) + answer[12:answer.index(0, 12) + 5]
-        server.sendto(answer, client)
-    except (IndexError, UnicodeDecodeError):
-        pass
+def serve_datagrams(address, family):
+    server = socket.socket(family, socket.SOCK_DGRAM)
+    server.bind((address, 53))
+    while True:
+        query, client = server.recvfrom(4096)
+        try:
+            answer = reply(query)
+            if len(answer) > 1232:
+                answer = answer[:2] + b"\x83\x80\0\1" + bytes(6) + answer[12:answer.index(0, 12) + 5]
+            server.sendto(answer, client)
+        except (IndexError, UnicodeDecodeError):
+            pass
+
+
+for address in sys.argv[1].split(","):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for serve in serve_streams, serve_datagrams:
+        threading.Thread(target=serve, args=(address, family)).start()

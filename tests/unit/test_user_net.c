@@ -52,6 +52,38 @@ static void test_udp_to_host(void **state)
     close(other);
 }
 
+/* Of one byte, and of more than a packet of the usual size holds. */
+static void datagrams_of_any_size_pass(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {1, 2, 1473, 1999, 0};
+    uint16_t port;
+    uint8_t data[2000], back[2000], frame[RX_SIZE];
+    struct sm_frame parsed;
+    char text[64];
+    int host = loopback_socket(SOCK_DGRAM, &port);
+    snprintf(text, sizeof(text), "layer all\nallow host-loopback:%u\n", port);
+    struct fixture *f = start(text, 0);
+    for (size_t i = 0; i < sizeof(data); i++)
+        data[i] = (uint8_t)(i * 7);
+    for (size_t i = 0; i < SM_ARRAY_LEN(sizes); i++) {
+        struct sockaddr_in from;
+        socklen_t from_len = sizeof(from);
+        send_udp(f, false, &sm_subnet_v4.gateway, 4000, port, data, sizes[i]);
+        struct pollfd p = {.fd = host, .events = POLLIN};
+        assert_int_equal(poll(&p, 1, PATIENCE_MS), 1);
+        assert_int_equal(
+            recvfrom(host, back, sizeof(back), 0, (struct sockaddr *)&from, &from_len), sizes[i]);
+        assert_int_equal(
+            sendto(host, back, sizes[i], 0, (struct sockaddr *)&from, from_len), sizes[i]);
+        expect(f, SM_IP_UDP, frame, sizeof(frame), &parsed);
+        assert_int_equal(parsed.end - parsed.payload, sizes[i]);
+        assert_memory_equal(frame + parsed.payload, data, sizes[i]);
+    }
+    stop(f);
+    close(host);
+}
+
 /* A driver that resets the card, as one that is bound anew does, finds the network as it was. */
 static void test_card_is_reset(void **state)
 {
@@ -432,6 +464,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_udp_to_host),
+        cmocka_unit_test(datagrams_of_any_size_pass),
         cmocka_unit_test(test_card_is_reset),
         cmocka_unit_test(test_tcp_to_host),
         cmocka_unit_test(test_loopback_is_closed),
