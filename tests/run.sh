@@ -20,6 +20,7 @@
 #   SM_KERNEL              the guest kernel (vmlinux)
 #   SM_IMAGE_BUSYBOX, SM_IMAGE_DEBIAN, SM_IMAGE_SERVICES   directories of tests/images/make.sh (oci, and of some oci.tar,
 #                          docker.tar); the latter two are empty where they cannot be made
+#   SM_IMAGE_INITS         with --all: the directory of tests/images/inits.sh, empty where it cannot be made
 #   SM_TEST_ALL            not empty with --all
 # SM_TEST_FILTER, a regular expression, chooses tests by name. BATS_TEST_TIMEOUT: a test that takes longer hangs.
 set -uo pipefail
@@ -133,13 +134,15 @@ prepare_integration() {
     # Without root they can only be taken from the cache; the tests that need them skip themselves.
     SM_IMAGE_DEBIAN=$(tests/images/make.sh debian) || missing=1
     SM_IMAGE_SERVICES=$(tests/images/make.sh services) || missing=1
+    SM_IMAGE_INITS=
+    [ -z "${SM_TEST_ALL:-}" ] || SM_IMAGE_INITS=$(tests/images/inits.sh) || missing=1
     if [ -n "$missing" ] && [ "$(id -u)" -eq 0 ]; then
         count 0 1 0
         return 1
     fi
     SM_BUILD=$root/build
     BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-$test_limit}
-    export SM_KERNEL SM_IMAGE_BUSYBOX SM_IMAGE_DEBIAN SM_IMAGE_SERVICES SM_BUILD BATS_TEST_TIMEOUT
+    export SM_KERNEL SM_IMAGE_BUSYBOX SM_IMAGE_DEBIAN SM_IMAGE_SERVICES SM_IMAGE_INITS SM_BUILD BATS_TEST_TIMEOUT
     prepared=1
 }
 

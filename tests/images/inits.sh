@@ -10,6 +10,7 @@
 #   gosu         an entrypoint that goes on as another user
 #   fd1          an entrypoint whose child writes to /proc/1/fd/1 and /proc/1/fd/2
 #   groups       `id -G` of the user "many"
+#   systemd      Debian's image with systemd and D-Bus, and a service of its own, nothing left out: /sbin/init
 #
 # Needs root (chroot, owners). Cached as make.sh caches, keyed by this script and the image that it is made from.
 set -euo pipefail
@@ -39,13 +40,12 @@ script() { # script PATH: an executable of standard input
     chmod 755 "$root/$1"
 }
 
-install_packages() {
+install() { # install PACKAGE...
     printf 'path-exclude=/usr/share/%s/*\n' doc man info locale >"$root/etc/dpkg/dpkg.cfg.d/small"
     printf '#!/bin/sh\nexit 101\n' | script usr/sbin/policy-rc.d
     cp /etc/resolv.conf "$root/etc/resolv.conf"
     chroot "$root" apt-get update
-    chroot "$root" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        s6 tini dumb-init supervisor gosu
+    chroot "$root" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
     rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/*.log "$root/usr/sbin/policy-rc.d"
 }
 
@@ -57,20 +57,24 @@ add_user_of_many_groups() {
     useradd -R "$root" -u 2000 -g 1000 -G "$(seq -s , -f many%g 1 40)" -M -s /bin/sh many
 }
 
-# What each one runs counts its starts and says how it was ended, on its standard output.
-write_programs() {
+# What each one runs says that it is there, and how it was ended, on its standard output.
+write_service() {
     script usr/local/bin/service <<'EOF'
 #!/bin/sh
-# service NAME: until SIGTERM, which it answers with a word; SIGUSR1 is answered, too
+# service NAME: says now and then that it goes on, until it is told to end
 trap 'echo "$1 bye"; exit 0' TERM
-trap 'echo "$1 usr1"' USR1
+trap 'echo "$1 quits"; exit 5' QUIT
 echo "$1 up as $(id -u) in $$ below $PPID"
 while :; do
-    sleep 1000 &
+    sleep 3 &
     wait $!
-    kill $! 2>/dev/null
+    echo "$1 goes on"
 done
 EOF
+}
+
+write_programs() {
+    write_service
     mkdir -p "$root"/etc/s6/one "$root"/etc/s6/two
     script etc/s6/one/run <<'EOF'
 #!/bin/sh
@@ -121,16 +125,18 @@ tag() { # tag NAME ENTRYPOINT...: an image of its own
     umoci config --image "$layout:latest" --tag "$name" "${options[@]}" --clear config.cmd
 }
 
-make_image() {
-    layout=$work/result/oci
-    root=$work/bundle/rootfs
-    cp -r "$debian/oci" "$layout"
-    chmod -R u+w "$layout"
-    umoci unpack --image "$layout:latest" "$work/bundle"
-    install_packages
+# begin NAME: $root is to become the image of that name.
+begin() {
+    root=$work/$1/rootfs
+    umoci unpack --image "$layout:debian" "$work/$1"
+}
+
+make_inits() {
+    begin latest
+    install s6 tini dumb-init supervisor gosu
     add_user_of_many_groups
     write_programs
-    umoci repack --image "$layout:latest" "$work/bundle"
+    umoci repack --image "$layout:latest" "$work/latest"
     tag s6 s6-entrypoint
     tag tini tini -- sh -c '(sleep 1 &) ; exec service tini'
     tag dumb-init dumb-init sh -c 'service child & exec service dumb'
@@ -139,12 +145,41 @@ make_image() {
     tag fd1 fd1-entrypoint
     tag groups id -G
     umoci config --image "$layout:groups" --config.user many
+}
+
+make_systemd() {
+    begin systemd
+    install systemd-sysv dbus
+    write_service
+    cat >"$root/etc/systemd/system/own.service" <<'EOF'
+[Unit]
+Description=A service of the image
+[Service]
+ExecStart=/usr/local/bin/service own
+User=app
+StandardOutput=journal+console
+[Install]
+WantedBy=multi-user.target
+EOF
+    chroot "$root" systemctl enable own
+    umoci repack --image "$layout:systemd" "$work/systemd"
+    umoci config --image "$layout:systemd" --config.cmd /sbin/init
+}
+
+make_images() {
+    layout=$work/result/oci
+    cp -r "$debian/oci" "$layout"
+    chmod -R u+w "$layout"
+    umoci tag --image "$layout:latest" debian
+    make_inits
+    make_systemd
+    umoci rm --image "$layout:debian"
     umoci gc --layout "$layout"
 }
 
 umask 022
 # shellcheck disable=SC2119 # no arguments
-make_image >"$work/log" 2>&1 9>&- || { tail -n 20 "$work/log" >&2; die "making the image failed, see above"; }
+make_images >"$work/log" 2>&1 9>&- || { tail -n 20 "$work/log" >&2; die "making the image failed, see above"; }
 rm -rf "$out"
 mv -T "$work/result" "$out"
 echo "$out"
