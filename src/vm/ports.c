@@ -110,9 +110,7 @@ int sm_vm_try_ports(const sm_vm *vm, const struct sm_vm_network_config *config, 
 {
     struct asked asked;
     int rc = find_asked(&asked, &vm->image->config, config, err);
-    for (size_t i = 0; i < asked.n && !rc; i++)
-        rc = sm_ports_try(&asked.specs[i], err);
-    return rc;
+    return rc ? rc : sm_ports_try(asked.specs, asked.n, err);
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */

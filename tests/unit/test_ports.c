@@ -413,11 +413,33 @@ static void what_cannot_be_published_is_told_with_its_cause(void **state)
     }
     struct sm_port_spec v4 = publish(f, "80"), v6 = publish(f, "[::1]::80");
     sm_error err;
-    assert_int_equal(sm_ports_try(&v4, &err), -SM_EBUSY);
-    assert_int_equal(sm_ports_try(&v6, &err), -SM_EBUSY);
+    assert_int_equal(sm_ports_try(&v4, 1, &err), -SM_EBUSY);
+    assert_int_equal(sm_ports_try(&v6, 1, &err), -SM_EBUSY);
     sm_ports_withdraw(f->ports, &v4);
-    assert_int_equal(sm_ports_try(&v4, &err), 0);
-    assert_int_equal(sm_ports_try(&v4, &err), 0); /* it is tried, and no more */
+    assert_int_equal(sm_ports_try(&v4, 1, &err), 0);
+    assert_int_equal(sm_ports_try(&v4, 1, &err), 0); /* it is tried, and no more */
+}
+
+/* All addresses of the host and one of them. */
+static void ports_are_tried_together(void **state)
+{
+    struct ports_fixture *f = *state;
+    static const char *const protocols[] = {"tcp", "udp"};
+    for (size_t i = 0; i < SM_ARRAY_LEN(protocols); i++) {
+        struct sm_port_spec specs[2];
+        sm_error err;
+        char text[32];
+        snprintf(text, sizeof(text), "80/%s", protocols[i]);
+        specs[0] = publish(f, text); /* a port that is free again */
+        sm_ports_withdraw(f->ports, &specs[0]);
+        snprintf(text, sizeof(text), "0.0.0.0:%u:81/%s", specs[0].host_port, protocols[i]);
+        assert_int_equal(sm_port_spec_parse(text, &specs[1], NULL), 0);
+        assert_int_equal(sm_ports_try(&specs[0], 1, &err), 0);
+        assert_int_equal(sm_ports_try(&specs[1], 1, &err), 0);
+        assert_int_equal(sm_ports_try(specs, 2, &err), -SM_EBUSY);
+        assert_non_null(strstr(err.message, "cannot publish on 0.0.0.0 port"));
+        assert_int_equal(sm_ports_try(&specs[0], 1, &err), 0);
+    }
 }
 
 /* Connections of the VM before, which was killed, are in TIME_WAIT on the port. */
@@ -461,6 +483,7 @@ int main(void)
         T(test_strangers_sessions),
         T(test_taken_and_withdrawn),
         T(what_cannot_be_published_is_told_with_its_cause),
+        T(ports_are_tried_together),
         T(a_port_is_had_again_at_once),
     };
 

@@ -47,8 +47,9 @@ int sm_ports_create(struct sm_loop *loop, struct sm_vsock *vsock, sm_ports_log_f
  * device. */
 void sm_ports_destroy(struct sm_ports *ports);
 
-/* Whether it can be had now; says why not as sm_ports_publish does. */
-int sm_ports_try(const struct sm_port_spec *spec, sm_error *err);
+/* Whether all of them (SM_PORTS_MAX at most) can be had now, together; says why not as
+ * sm_ports_publish does. */
+int sm_ports_try(const struct sm_port_spec *specs, size_t n, sm_error *err);
 
 /* Binds and listens. *spec gets the host port. SM_EBUSY: taken. */
 int sm_ports_publish(struct sm_ports *ports, struct sm_port_spec *spec, sm_error *err);

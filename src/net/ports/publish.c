@@ -127,11 +127,19 @@ static int open_socket(struct sm_port_spec *spec, int *out, sm_error *err)
     return 0;
 }
 
-int sm_ports_try(const struct sm_port_spec *spec, sm_error *err)
+/* Each stays open until the last has been tried: two may want what only one can have. */
+int sm_ports_try(const struct sm_port_spec *specs, size_t n, sm_error *err)
 {
-    struct sm_port_spec copy = *spec;
-    auto_fd fd = -1;
-    return open_socket(&copy, &fd, err);
+    int fds[SM_PORTS_MAX], rc = 0;
+    size_t opened = 0;
+    while (opened < n && !rc) {
+        struct sm_port_spec copy = specs[opened];
+        rc = open_socket(&copy, &fds[opened], err);
+        opened += !rc;
+    }
+    while (opened > 0)
+        sm_close(fds[--opened]);
+    return rc;
 }
 
 static void close_port(struct port *port)
