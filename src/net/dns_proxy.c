@@ -63,17 +63,20 @@ struct sm_dns_proxy {
 
 struct check {
     struct sm_dns_proxy *proxy;
+    const struct sm_dns_client *client;
     const struct sm_dns_question *question;
     struct sm_name_set set;
     bool refused;
     uint64_t now_ms;
 };
 
-static void deny(
-    struct sm_dns_proxy *proxy, enum sm_verdict verdict, const char *name, const struct sm_ip *addr)
+static void deny(struct sm_dns_proxy *proxy, const struct sm_dns_client *client,
+    enum sm_verdict verdict, const char *name, const struct sm_ip *addr)
 {
-    struct sm_denial denial = {
-        .verdict = verdict, .protocol = SM_IP_UDP, .port = SM_NO_PORT, .name = name};
+    struct sm_denial denial = {.verdict = verdict,
+        .protocol = client->stream ? SM_IP_TCP : SM_IP_UDP,
+        .port = SM_NO_PORT,
+        .name = name};
     if (addr)
         denial.addr = *addr;
     sm_egress_deny(proxy->egress, &denial, (uint64_t)sm_now_ms());
@@ -91,7 +94,7 @@ static bool check_record(void *arg, const struct sm_dns_record *record)
     else if (record->addr)
         v = sm_policy_decide_answer(&proxy->egress->policy, record->addr);
     if (v != SM_VERDICT_ALLOW) {
-        deny(proxy, v, c->question->name, record->addr);
+        deny(proxy, c->client, v, c->question->name, record->addr);
         c->refused = true;
         return false;
     }
@@ -107,12 +110,16 @@ static bool learn_record(void *arg, const struct sm_dns_record *record)
 }
 
 /* Nothing is learned of an answer that is refused. Returns the length of what the guest gets. */
-static size_t enforce(
-    struct sm_dns_proxy *proxy, const struct sm_dns_question *question, uint8_t *msg, size_t len)
+static size_t enforce(const struct pending *p, uint8_t *msg, size_t len)
 {
+    struct sm_dns_proxy *proxy = p->proxy;
+    const struct sm_dns_question *question = &p->question;
     if (proxy->egress->policy.n_layers == 0)
         return len;
-    struct check c = {.proxy = proxy, .question = question, .now_ms = (uint64_t)sm_now_ms()};
+    struct check c = {.proxy = proxy,
+        .client = &p->client,
+        .question = question,
+        .now_ms = (uint64_t)sm_now_ms()};
     if (!sm_dns_walk(msg, len, check_record, &c))
         return sm_dns_make_error(
             msg, question, c.refused ? SM_DNS_RCODE_NXDOMAIN : SM_DNS_RCODE_SERVFAIL);
@@ -171,7 +178,7 @@ static void hand_over(struct pending *p, const uint8_t *msg, size_t len)
 /* The answer is in msg: with the guest's id, cut to what it takes. */
 static void finish(struct pending *p, uint8_t *msg, size_t len)
 {
-    len = enforce(p->proxy, &p->question, msg, len);
+    len = enforce(p, msg, len);
     if (!p->client.stream && len > p->question.udp_size)
         len = sm_dns_truncate(msg, &p->question);
     sm_store_be16(msg, p->question.id);
@@ -390,7 +397,7 @@ bool sm_dns_proxy_ask(
         return false;
     enum sm_verdict v = sm_policy_decide_name(&proxy->egress->policy, question.name);
     if (v != SM_VERDICT_ALLOW) {
-        deny(proxy, v, question.name, NULL);
+        deny(proxy, client, v, question.name, NULL);
         answer_error(proxy, client, msg, &question, SM_DNS_RCODE_NXDOMAIN);
         return true;
     }

@@ -3,9 +3,10 @@
  * front, one after another.
  *
  * One question is under way at a time, and the next one is read when its answer has gone: so what a
- * connection can make us keep is a question and an answer, 68 KiB, and who does not read is not
- * read from. Who asks several at once has them answered in their order. What is no question ends
- * the connection, and so does SM_DNS_STREAM_IDLE_MS without one.
+ * connection can make us keep is a question (4 KiB, and the proxy's copy), an answer and what each
+ * of SM_DNS_TRIES resolvers has sent (64 KiB each), 264 KiB; and who does not read is not read
+ * from. Who asks several at once has them answered in their order. What is no question ends the
+ * connection, and so does SM_DNS_STREAM_IDLE_MS without one.
  *
  * Threads: the loop's alone.
  */

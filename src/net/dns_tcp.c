@@ -13,6 +13,7 @@
 
 #define TICK_MS   1000
 #define MAX_FRAME (SM_ETH_HEADER + SM_IPV6_HEADER + 65535)
+#define AT_WORK   3 /* no room is made of it */
 #define BACKLOG   4 /* room for libslirp beside others that try their luck */
 
 static const struct sm_ip loopback[2] = {
@@ -46,16 +47,14 @@ static struct sm_dns_tcp_slot *find(struct sm_dns_tcp *t, bool v6, uint16_t gues
     return NULL;
 }
 
-/* The lower, the sooner it makes room: free, without a socket, ended, idle. */
+/* The lower, the sooner it makes room: free, ended, idle. */
 static unsigned worth(const struct sm_dns_tcp_slot *slot)
 {
     if (slot->port == 0)
         return 0;
-    if (slot->fd < 0)
-        return 1;
     if (slot->stream && !sm_dns_stream_is_open(slot->stream))
-        return 2;
-    return slot->stream && sm_dns_stream_is_idle(slot->stream) ? 3 : 4;
+        return 1;
+    return slot->stream && sm_dns_stream_is_idle(slot->stream) ? 2 : AT_WORK;
 }
 
 /* NULL: all are at work. */
@@ -68,7 +67,7 @@ static struct sm_dns_tcp_slot *make_room(struct sm_dns_tcp *t)
         if (is < least || (is == least && slot->used_ms < best->used_ms))
             best = slot;
     }
-    if (worth(best) == 4 || (best->fd >= 0 && !t->end(t->end_arg, best->fd)))
+    if (worth(best) == AT_WORK || (best->fd >= 0 && !t->end(t->end_arg, best->fd)))
         return NULL;
     empty(best);
     return best;
@@ -81,7 +80,7 @@ static bool is_libslirps(const struct sm_dns_tcp_slot *slot, int fd)
 {
     struct sockaddr_storage theirs = {0}, peer = {0};
     socklen_t len = sizeof(theirs), peer_len = sizeof(peer);
-    return slot->fd >= 0 && getsockname(slot->fd, (struct sockaddr *)&theirs, &len) == 0 &&
+    return getsockname(slot->fd, (struct sockaddr *)&theirs, &len) == 0 &&
            getpeername(fd, (struct sockaddr *)&peer, &peer_len) == 0 && len == peer_len &&
            memcmp(&theirs, &peer, len) == 0;
 }
@@ -101,7 +100,9 @@ static void on_client(void *arg, uint32_t events)
         t->last_id = 1;
     slot->stream = sm_dns_stream_create(t->loop, t->proxy, fd, t->last_id);
     fd = -1;
-    sm_loop_timer_arm(t->timer, TICK_MS);
+    if (!t->ticking) /* else each new one would put off the end of the others */
+        sm_loop_timer_arm(t->timer, TICK_MS);
+    t->ticking = true;
 }
 
 static int listen_on_loopback(bool v6, uint16_t *port)
@@ -150,7 +151,7 @@ bool sm_dns_tcp_aim(struct sm_dns_tcp *t, uint8_t *frame, struct sm_frame *f)
     if (f->tcp_flags & SM_TCP_SYN) {
         uint32_t seq = sm_frame_tcp_number(frame, f, SM_TCP_SEQ_AT);
         /* The guest has forgotten the one before. */
-        if (slot && slot->fd >= 0 && slot->syn != seq && t->end(t->end_arg, slot->fd))
+        if (slot && slot->syn != seq && t->end(t->end_arg, slot->fd))
             slot = NULL;
         if (!slot)
             slot = open_slot(t, f);
@@ -170,6 +171,13 @@ void sm_dns_tcp_opened(struct sm_dns_tcp *t, int fd, const struct sm_frame *f)
     if (slot && f->protocol == SM_IP_TCP && f->dport == slot->port &&
         sm_ip_equal(&f->dst, &loopback[f->v6]))
         slot->fd = fd;
+}
+
+void sm_dns_tcp_passed(struct sm_dns_tcp *t, const struct sm_frame *f)
+{
+    struct sm_dns_tcp_slot *slot = find(t, f->v6, f->sport);
+    if (slot && slot->fd < 0)
+        empty(slot);
 }
 
 void sm_dns_tcp_closed(struct sm_dns_tcp *t, int fd)
@@ -218,6 +226,7 @@ static void on_tick(void *arg)
         sm_dns_stream_expire(stream, sm_now_ms());
         open = open || sm_dns_stream_is_open(stream);
     }
+    t->ticking = open;
     if (open)
         sm_loop_timer_arm(t->timer, TICK_MS);
 }
@@ -236,6 +245,7 @@ void sm_dns_tcp_clear(struct sm_dns_tcp *t)
     for (unsigned i = 0; i < SM_DNS_TCP_MAX; i++)
         empty(&t->slots[i]);
     sm_loop_timer_disarm(t->timer);
+    t->ticking = false;
 }
 
 void sm_dns_tcp_fini(struct sm_dns_tcp *t)

@@ -32,7 +32,7 @@ struct sm_dns_tcp_slot {
     uint16_t guest_port;
     uint16_t port; /* of the loopback; 0: free */
     uint32_t syn;  /* number of the SYN that opened it */
-    int fd;        /* libslirp's socket, -1: there is none yet */
+    int fd;        /* libslirp's socket; -1: free, or the SYN is with libslirp just now */
     int listener;  /* -1: it has been accepted */
     struct sm_loop_watch *watch;
     struct sm_dns_stream *stream; /* NULL: not accepted yet */
@@ -47,6 +47,7 @@ struct sm_dns_tcp {
     bool (*end)(void *arg, int fd);
     void *end_arg;
     struct sm_loop_timer *timer;
+    bool ticking; /* the timer is armed */
     uint32_t last_id;
     uint8_t *frame; /* room for one to the guest; NULL: there never was a connection */
     struct sm_dns_tcp_slot slots[SM_DNS_TCP_MAX];
@@ -61,9 +62,12 @@ void sm_dns_tcp_clear(struct sm_dns_tcp *t);
 /* A segment of the guest's for port 53 of its name server: aims it at what libslirp shall connect
  * to. False: refused. */
 bool sm_dns_tcp_aim(struct sm_dns_tcp *t, uint8_t *frame, struct sm_frame *f);
-/* libslirp has opened a socket for the segment f; is done with one. */
+/* libslirp has opened a socket for the segment f, within the input of it; is done with one. */
 void sm_dns_tcp_opened(struct sm_dns_tcp *t, int fd, const struct sm_frame *f);
 void sm_dns_tcp_closed(struct sm_dns_tcp *t, int fd);
+/* libslirp has had the segment f that was aimed, or was not given it: a listener for which it has
+ * opened no socket then waits for nobody. */
+void sm_dns_tcp_passed(struct sm_dns_tcp *t, const struct sm_frame *f);
 
 /* The frame as the guest is to see it: the same one, or a copy that lives until the next call. */
 const void *sm_dns_tcp_unaim(struct sm_dns_tcp *t, const void *frame, size_t len);

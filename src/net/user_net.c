@@ -292,12 +292,14 @@ static void pass_on(struct user_net *un, const uint8_t *frame, size_t len, const
 static void ask_name_server(struct user_net *un, uint8_t *frame, size_t len, struct sm_frame *f)
 {
     struct sm_dns_client client = {.v6 = f->v6, .port = f->sport};
-    if (f->protocol == SM_IP_UDP)
+    if (f->protocol == SM_IP_UDP) {
         (void)sm_dns_proxy_ask(un->dns, &client, frame + f->payload, f->end - f->payload);
-    else if (sm_dns_tcp_aim(&un->dns_tcp, frame, f))
+    } else if (sm_dns_tcp_aim(&un->dns_tcp, frame, f)) {
         pass_on(un, frame, len, f);
-    else
+        sm_dns_tcp_passed(&un->dns_tcp, f);
+    } else {
         reject(un, frame, f);
+    }
 }
 
 static bool user_send(

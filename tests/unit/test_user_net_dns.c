@@ -193,6 +193,8 @@ static void what_cannot_be_answered_is_said_over_tcp(void **state)
         take(f, &c, answer, sizeof(answer));
         assert_memory_equal(answer + SM_DNS_LENGTH, question, 2);
         assert_int_equal(answer[SM_DNS_LENGTH + 3] & 15, cases[i].code);
+        if (cases[i].code == SM_DNS_RCODE_NXDOMAIN)
+            assert_int_equal(f->last_protocol, SM_IP_TCP); /* as it is told to the user */
         stop(f);
     }
 }
@@ -238,6 +240,62 @@ static void connections_are_bounded(void **state)
     stop(f);
 }
 
+/* Of this process: those that wait for libslirp. */
+static unsigned count_listeners(void)
+{
+    unsigned n = 0;
+    for (int fd = 0; fd < 1024; fd++) {
+        int listens = 0;
+        socklen_t len = sizeof(listens);
+        n += getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) == 0 && listens;
+    }
+    return n;
+}
+
+/* Data in it, which nobody was told may be sent. Who listened on would be reached by the next SYN,
+ * or worse, where that port is somebody else's by then. */
+static void a_syn_that_is_dropped_leaves_no_listener(void **state)
+{
+    (void)state;
+    struct fixture *f = start("", 0);
+    for (uint16_t i = 0; i < SM_DNS_TCP_MAX; i++) {
+        struct conn c = {.v6 = i % 2, .port = (uint16_t)(5000 + i), .seq = 1000};
+        say(f, &c, SM_TCP_SYN, "x", 1);
+    }
+    struct conn c = connect_to_dns(f, false, 6000); /* those before have been looked at */
+    ask(f, &c);
+    int64_t deadline = sm_deadline(PATIENCE_MS);
+    while (count_listeners() > 0) {
+        if (sm_deadline_left(deadline) == 0)
+            fail_msg("%u listeners are left", count_listeners());
+        usleep(1000);
+    }
+    stop(f);
+}
+
+/* Also while others come all the time. */
+static void who_asks_nothing_is_hung_up_on(void **state)
+{
+    (void)state;
+    uint8_t frame[RX_SIZE];
+    struct sm_frame parsed;
+    struct fixture *f = start("", 0);
+    struct conn idle = connect_to_dns(f, false, 5000);
+    for (uint16_t i = 1; i < SM_DNS_TCP_MAX; i++) {
+        struct conn other = {.port = (uint16_t)(5000 + i), .seq = 1000};
+        say(f, &other, SM_TCP_SYN, NULL, 0);
+        int64_t next = sm_deadline(SM_DNS_STREAM_IDLE_MS * 9 / 100);
+        for (size_t len; (len = receive(f, frame, RX_SIZE, sm_deadline_left(next))) > 0;) {
+            sm_frame_parse(frame, len, &parsed);
+            if (parsed.dport == idle.port && parsed.tcp_flags & SM_TCP_FIN) {
+                stop(f);
+                return;
+            }
+        }
+    }
+    fail_msg("it stays connected");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -245,6 +303,8 @@ int main(void)
         cmocka_unit_test(what_cannot_be_answered_is_said_over_tcp),
         cmocka_unit_test(what_is_no_question_ends_the_connection),
         cmocka_unit_test(connections_are_bounded),
+        cmocka_unit_test(a_syn_that_is_dropped_leaves_no_listener),
+        cmocka_unit_test(who_asks_nothing_is_hung_up_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -36,6 +36,7 @@ struct fixture {
     char conf[64];
     atomic_uint reports;
     enum sm_verdict last;
+    uint8_t last_protocol;
     char last_name[64];
 };
 
@@ -43,6 +44,7 @@ static inline void on_denied(void *arg, const struct sm_denial *d)
 {
     struct fixture *f = arg;
     f->last = d->verdict;
+    f->last_protocol = d->protocol;
     snprintf(f->last_name, sizeof(f->last_name), "%s", d->name ? d->name : "");
     atomic_fetch_add(&f->reports, 1);
 }
