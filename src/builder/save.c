@@ -101,10 +101,18 @@ static int begin_member(struct saver *s, const char *name, uint64_t size)
     return got == ARCHIVE_OK ? 0 : not_written(s);
 }
 
+static int has_changed(struct saver *s)
+{
+    return sm_error_set(
+        s->err, SM_ECORRUPT, "it has changed while it was saved; save it again once it is whole");
+}
+
+/* libarchive takes no more than what the member was said to have, and calls that no error. */
 static int put_bytes(void *arg, const void *data, size_t size)
 {
     struct saver *s = arg;
-    return archive_write_data(s->tar, data, size) == (la_ssize_t)size ? 0 : not_written(s);
+    la_ssize_t n = archive_write_data(s->tar, data, size);
+    return n == (la_ssize_t)size ? 0 : n < 0 ? not_written(s) : has_changed(s);
 }
 
 static int save_text(struct saver *s, const char *name, const char *text)
@@ -198,7 +206,10 @@ static int read_tar(struct layer_tar *t, const struct sm_layer *layer)
     char digest[SM_DIGEST_LEN + 1];
     sm_sha256_finish(t->sum, digest);
     sm_sha256_free(t->sum);
-    if (rc == 0 && strcmp(digest, layer->diff_id) != 0)
+    bool differs = rc == 0 && strcmp(digest, layer->diff_id) != 0;
+    if (differs && t->written)
+        rc = has_changed(t->s);
+    else if (differs)
         rc = sm_error_set(err, SM_ECORRUPT, "it unpacks to %s, but the image's config says %s",
             digest, layer->diff_id);
     return rc;
