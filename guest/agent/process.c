@@ -31,9 +31,9 @@
 #include "directory.h"
 #include "loop.h"
 #include "number.h"
+#include "system.h"
 
 #define SYSCTLS   "/proc/sys/"
-#define HOSTS_MAX 8192         /* bytes of /etc/hosts when it has got lines in front */
 #define LAYER_DIR "/dev/shm"   /* a directory of the tmpfs that has the writable layer */
 #define PARTS     8            /* of it, each for a tmpfs beside it */
 #define COPY_NS   20000000000u /* for all that is copied into them: less than a start may take */
@@ -362,9 +362,9 @@ static size_t find_gateway(const char *hosts, size_t len, const char **address)
     return (size_t)(at - start);
 }
 
-static bool put_text(char text[HOSTS_MAX], size_t *len, const char *more, size_t n)
+static bool put_text(char text[SYSTEM_HOSTS_MAX], size_t *len, const char *more, size_t n)
 {
-    if (n > HOSTS_MAX - *len)
+    if (n > SYSTEM_HOSTS_MAX - *len)
         return false;
     memcpy(text + *len, more, n);
     *len += n;
@@ -374,7 +374,7 @@ static bool put_text(char text[HOSTS_MAX], size_t *len, const char *more, size_t
 /* Makes lines of what was asked for, and what was there: of two lines for a name the first counts.
  * Returns the length, 0 with errno. */
 static size_t hosts_with(
-    char text[HOSTS_MAX], const struct sm_wire_list *lines, const char *old, size_t old_len)
+    char text[SYSTEM_HOSTS_MAX], const struct sm_wire_list *lines, const char *old, size_t old_len)
 {
     static const char symbol[] = SM_WIRE_HOST_GATEWAY "\t";
     const char *gateway = NULL;
@@ -396,7 +396,7 @@ static size_t hosts_with(
 
 static int add_hosts(const struct sm_wire_list *lines)
 {
-    char text[HOSTS_MAX], old[HOSTS_MAX];
+    char text[SYSTEM_HOSTS_MAX], old[SYSTEM_HOSTS_MAX];
     int fd = open("/etc/hosts", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0)
         return -1;

@@ -29,8 +29,6 @@
 #define HOSTS_GATEWAY "\t" SM_WIRE_GATEWAY_NAME " host.docker.internal\n"
 #define ADDRESS_TEXT  40 /* the longest, with what ends it */
 
-#define FRONT_MAX 8192 /* bytes of /etc/hosts that a command has put in front (process.c) */
-
 #define TEXT_MAX (SM_WIRE_MAX_RESOLV + 1)
 _Static_assert(
     TEXT_MAX > sizeof(HOSTS_HEAD HOSTS_GATEWAY) + 2 * ADDRESS_TEXT + SM_WIRE_MAX_HOSTNAME,
@@ -256,7 +254,7 @@ static int set_hostname(const char *name)
     char text[TEXT_MAX];
     return sethostname(name, strlen(name)) != 0 ||
                    replace_text(&hostname_file, 0, text, line_text(text, name)) != 0 ||
-                   replace_text(&hosts, FRONT_MAX, text, hosts_text(text, name)) != 0
+                   replace_text(&hosts, SYSTEM_HOSTS_MAX, text, hosts_text(text, name)) != 0
                ? -1
                : 0;
 }
@@ -278,7 +276,7 @@ int system_set_hosts(const char **what)
     char text[TEXT_MAX];
     *what = "cannot write the card's address to hosts";
     return uname(&u) != 0 ||
-                   replace_text(&hosts, FRONT_MAX, text, hosts_text(text, u.nodename)) != 0
+                   replace_text(&hosts, SYSTEM_HOSTS_MAX, text, hosts_text(text, u.nodename)) != 0
                ? errno
                : 0;
 }

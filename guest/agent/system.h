@@ -26,6 +26,10 @@ int system_thaw(const char **what);
 /* How many processes of the container the kernel has killed because memory was at its end. */
 uint64_t system_kills(void);
 
+/* Bytes of /etc/hosts with the lines that a command has put in front: what is behind them is still
+ * found there, and kept right. */
+#define SYSTEM_HOSTS_MAX 8192
+
 /* "": keep. */
 int system_set_identity(const char *hostname, const char *machine_id, const char **what);
 

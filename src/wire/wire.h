@@ -337,10 +337,11 @@ struct sm_wire_set_network {
 
 /* The resolv.conf of a boot. The name server is that of the user-mode network; with EDNS nearly all
  * answers fit into one datagram. */
+#define SM_WIRE_RESOLV_CONF "nameserver 10.0.2.3\noptions edns0\n"
+
 /* In a line that a command adds to /etc/hosts: the gateway, whose own line has this name first. */
 #define SM_WIRE_HOST_GATEWAY "host-gateway"
 #define SM_WIRE_GATEWAY_NAME "host.containers.internal"
-#define SM_WIRE_RESOLV_CONF  "nameserver 10.0.2.3\noptions edns0\n"
 
 struct sm_wire_wait_listen {
     uint32_t port; /* 0: any TCP listener */
