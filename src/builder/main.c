@@ -33,6 +33,7 @@
 #include "builder/save.h"
 #include "image/client.h"
 #include "image/json.h"
+#include "util/archive_format.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/error.h"
@@ -127,10 +128,10 @@ static int take_option(struct job *job, int opt, sm_error *err)
         job->output = optarg;
         return 0;
     case OPT_FORMAT:
-        job->format = strcmp(optarg, "docker-archive") == 0 ? SM_ARCHIVE_DOCKER : SM_ARCHIVE_OCI;
-        return job->format == SM_ARCHIVE_DOCKER || strcmp(optarg, "oci-archive") == 0
+        return sm_archive_format_parse(optarg, &job->format)
                    ? 0
-                   : bad_usage("the format is oci-archive or docker-archive", err);
+                   : bad_usage(
+                         "the format is " SM_ARCHIVE_OCI_NAME " or " SM_ARCHIVE_DOCKER_NAME, err);
     case OPT_PARENT:
         job->called = true;
         return follow_parent(optarg) ? 0 : bad_usage("the process that started it has ended", err);

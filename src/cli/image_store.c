@@ -13,6 +13,7 @@
 #include "cli/values.h"
 #include "cli/progress.h"
 #include "cli/store.h"
+#include "util/archive_format.h"
 #include "util/text.h"
 
 static int tag(const struct cli_command *self, int argc, char **argv)
@@ -143,7 +144,8 @@ const struct cli_command cli_image_history = {
 };
 
 static const struct cli_option save_options[] = {
-    CLI_FORMAT_OPTION("oci-archive|docker-archive", "of which kind (oci-archive)"),
+    CLI_FORMAT_OPTION(
+        SM_ARCHIVE_OCI_NAME "|" SM_ARCHIVE_DOCKER_NAME, "of which kind (oci-archive)"),
     {'o', "output", "FILE", "the archive to write (-: standard output, which must be no terminal)"},
     {'q', "quiet", NULL, "taken: nothing is printed anyway"},
     {0},
@@ -152,11 +154,10 @@ static const struct cli_option save_options[] = {
 static int take_format(
     const struct cli_command *self, const char *text, enum sm_archive_format *format)
 {
-    *format = strcmp(text, "docker-archive") == 0 ? SM_ARCHIVE_DOCKER : SM_ARCHIVE_OCI;
-    if (*format == SM_ARCHIVE_DOCKER || strcmp(text, "oci-archive") == 0)
+    if (sm_archive_format_parse(text, format))
         return CLI_EXIT_OK;
-    return cli_fail_usage(
-        self, "'%s' is no format of an archive: oci-archive, docker-archive", text);
+    return cli_fail_usage(self,
+        "'%s' is no format of an archive: " SM_ARCHIVE_OCI_NAME ", " SM_ARCHIVE_DOCKER_NAME, text);
 }
 
 static int save(const struct cli_command *self, int argc, char **argv)

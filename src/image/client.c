@@ -31,6 +31,7 @@
 
 #include "image/index.h"
 #include "image/json.h"
+#include "util/archive_format.h"
 #include "util/error.h"
 #include "util/file.h"
 #include "util/locate.h"
@@ -430,7 +431,7 @@ int sm_builder_save(struct sm_imgstore *store, const char *reference, enum sm_ar
     const struct command c = {.verb = "save",
         .store = sm_imgstore_path(store),
         .output = path,
-        .format = format == SM_ARCHIVE_DOCKER ? "docker-archive" : "oci-archive",
+        .format = sm_archive_format_name(format),
         .operand = reference};
     return run_simple(&c, NULL, err);
 }
