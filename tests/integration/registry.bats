@@ -501,3 +501,12 @@ cli() {
     fails_with 125 "layer 2 of 3" supermachine image save --format docker-archive -o "$BATS_TEST_TMPDIR/no.tar" example.com/saved:1
     [ -z "$(find "$BATS_TEST_TMPDIR" -name 'no.tar*')" ]
 }
+
+@test "save: a layer that changes while it is written is told of" {
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/data
+    local changing=$BATS_TEST_DIRNAME/changing-layer.py
+    python3 "$changing" "$BATS_TEST_TMPDIR/oci"
+    supermachine image inspect "oci:$BATS_TEST_TMPDIR/oci:latest"
+    fails_with 125 "layer 1 of 1: it has changed while it was saved" \
+        python3 "$changing" "$BATS_TEST_TMPDIR/oci" supermachine image save --format docker-archive "oci:$BATS_TEST_TMPDIR/oci:latest"
+}
