@@ -261,3 +261,40 @@ print(urllib.request.urlopen("http://203.0.113.9:8080/hello").read().decode(), e
     [ "$status" -eq 0 ]
     [ "$output" = $'1100 clients\nhello from the host' ]
 }
+# bats test_tags=all-native
+@test "datagrams of every size pass, and one half of a connection outlives the other" {
+    needs_debian
+    servers
+    serve_network "$BATS_TEST_TMPDIR/halves" python3 "$repo/tests/tools/halves.py" 203.0.113.9 2001:db8::9
+    wait_for network_listens 8002
+    wait_for network_listens 8002 udp
+    run --separate-stderr in_network supermachine run "$debian" python3 -c '
+import errno, os, socket, time
+socket.setdefaulttimeout(60)
+print(open("/sys/class/net/eth0/mtu").read(), end="")
+for host, most in ("203.0.113.9", 65507), ("2001:db8::9", 65472):
+    u = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    u.connect((host, 8002))
+    for n in 1, 1473, 9000, 60000, most:
+        data = os.urandom(n)
+        u.send(data)
+        assert u.recv(1 << 16) == data, n
+    c = socket.create_connection((host, 8002))
+    data = os.urandom(100000)
+    c.sendall(b"first" + data)
+    c.shutdown(socket.SHUT_WR)
+    got = b"".join(iter(lambda: c.recv(1 << 16), b""))
+    assert got == data[::-1], len(got)
+    c = socket.create_connection((host, 8002))
+    c.sendall(b"later")
+    assert len(b"".join(iter(lambda: c.recv(1 << 16), b""))) == 100000
+    time.sleep(3) # longer than a half-closed one may be idle where there is no room
+    c.sendall(data)
+    c.close()
+    print(host)'
+    echo "$output $stderr"
+    [ "$output" = $'65520\n203.0.113.9\n2001:db8::9' ]
+    wait_for sh -c '[ "$(cat "$1")" = "100000
+100000" ]' _ "$BATS_TEST_TMPDIR/halves"
+}
+
