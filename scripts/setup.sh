@@ -112,7 +112,8 @@ fi
 [ -z "$ask" ] || exit 0
 
 # apt tells what it does and how far it is between what it says otherwise, which goes to the log: "dlstatus:N:PERCENT:TEXT",
-# "pmstatus:PACKAGE:PERCENT:TEXT". (On its standard output, as sudo lets no other descriptor through.)
+# "pmstatus:PACKAGE:PERCENT:TEXT". Not on its standard output, which packages' scripts would find closed; sudo lets no other
+# descriptor through, so it is made behind that.
 tell_progress() {
     local line kind percent text
     while IFS= read -r line; do
@@ -129,8 +130,8 @@ log=$(mktemp)
 begin_progress
 trap 'report packages ""; end_progress; rm -f "$log"' EXIT
 apt() {
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o APT::Status-Fd=1 -qq "$@" \
-        2>>"$log" </dev/null | tell_progress
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive sh -c 'exec apt-get "$@" 9>&1 >&2' sh \
+        -o DPkg::Lock::Timeout=300 -o APT::Status-Fd=9 -qq "$@" 2>>"$log" </dev/null | tell_progress
 }
 install() { apt install -y --no-install-recommends -o Dpkg::Use-Pty=0 "${chosen[@]}"; }
 
