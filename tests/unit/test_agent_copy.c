@@ -15,19 +15,10 @@
 #include <cmocka.h>
 
 #include "copy.h"
+#include "shell.h"
 
 static char top[] = "/tmp/sm-test-XXXXXX";
 static int from, to;
-
-static void sh(const char *format, ...)
-{
-    char command[1024];
-    va_list ap;
-    va_start(ap, format);
-    vsnprintf(command, sizeof(command), format, ap);
-    va_end(ap);
-    assert_int_equal(system(command), 0);
-}
 
 static int open_directory(const char *name)
 {

@@ -15,18 +15,9 @@
 #include <cmocka.h>
 
 #include "upper.h"
+#include "shell.h"
 
 static char top[] = "/tmp/sm-test-XXXXXX", lower[64], upper[64];
-
-static void sh(const char *format, ...)
-{
-    char command[1024];
-    va_list ap;
-    va_start(ap, format);
-    vsnprintf(command, sizeof(command), format, ap);
-    va_end(ap);
-    assert_int_equal(system(command), 0);
-}
 
 static int setup(void **state)
 {
