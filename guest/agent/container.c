@@ -18,6 +18,7 @@
 
 #include "bounds.h"
 #include "clone.h"
+#include "descriptor.h"
 #include "init.h"
 #include "loop.h"
 #include "mask.h"
@@ -498,16 +499,14 @@ pid_t container_join(
     pid_t pid = clone_into(group, fn, arg);
     if (pid < 0 && errno == EBUSY) {
         int leaf = group_of_first();
-        pid = leaf < 0 ? -1 : clone_into(leaf, fn, arg);
-        int errnum = errno;
-        if (leaf >= 0)
-            close(leaf);
-        errno = errnum;
+        pid = close_after(leaf, leaf < 0 ? -1 : clone_into(leaf, fn, arg));
     }
-    if (pid < 0 && errno == ETIMEDOUT)
+    int errnum = errno;
+    if (pid < 0 && errnum == ETIMEDOUT)
         *what = stopped;
     if (first.kept && (asked->flags & SM_WIRE_PROCESS_OOM_SCORE))
         container_keep_init(); /* the score was process 1's, too, until it executed */
+    errno = errnum;
     return pid;
 }
 

@@ -15,6 +15,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "descriptor.h"
 #include "loop.h"
 
 #define DEPTH_MAX 256u       /* images are not nested deeper */
@@ -87,13 +88,7 @@ static int copy_bytes(int from, int to, uint64_t end_ns)
 
 static int close_both(int from, int to, int rc)
 {
-    int errnum = errno;
-    if (from >= 0)
-        close(from);
-    if (to >= 0)
-        close(to);
-    errno = errnum;
-    return rc;
+    return close_after(from, close_after(to, rc));
 }
 
 static int copy_file(

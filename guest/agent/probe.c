@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "descriptor.h"
 #include "util/bytes.h"
 #include "wait.h"
 
@@ -108,10 +109,7 @@ static bool dump_all(struct probe *p, bool tcp_only)
     for (unsigned i = 0; ok && i < (tcp_only ? 1u : 2u); i++)
         for (unsigned f = 0; ok && f < 2; f++)
             ok = ask(fd, families[f], protocols[i]) && collect(fd, p, protocols[i]);
-    int saved = errno;
-    close(fd);
-    errno = saved;
-    return ok;
+    return close_after(fd, ok);
 }
 
 bool probe_look(struct conn *c, struct probe *p, bool tcp_only)

@@ -28,6 +28,7 @@
 
 #include "bounds.h"
 #include "copy.h"
+#include "descriptor.h"
 #include "directory.h"
 #include "loop.h"
 #include "number.h"
@@ -177,10 +178,7 @@ static int set_sysctl(const char *setting)
         return -1;
     size_t len = strlen(++value);
     ssize_t n = write(fd, value, len);
-    int saved = errno;
-    close(fd);
-    errno = saved;
-    return n == (ssize_t)len ? 0 : -1;
+    return close_after(fd, n == (ssize_t)len ? 0 : -1);
 }
 
 static int set_sysctls(const struct sm_wire_process *p, struct process_failure *failure)
@@ -213,15 +211,6 @@ static int set_size(const char *where, unsigned long flags, uint64_t bytes)
     char *at = number_before(data + sizeof(data) - 1, bytes) - strlen(name);
     memcpy(at, name, strlen(name));
     return mount(NULL, where, NULL, MS_REMOUNT | flags, at);
-}
-
-static int close_after(int fd, int rc)
-{
-    int errnum = errno;
-    if (fd >= 0)
-        close(fd);
-    errno = errnum;
-    return rc;
 }
 
 /* Of the directory that it is mounted over, which is open. */
@@ -403,10 +392,7 @@ static int add_hosts(const struct sm_wire_list *lines)
     ssize_t n = pread(fd, old, sizeof(old), 0);
     size_t len = n < 0 ? 0 : hosts_with(text, lines, old, (size_t)n);
     ssize_t put = len > 0 ? pwrite(fd, text, len, 0) : -1;
-    int saved = errno;
-    close(fd);
-    errno = saved;
-    return put == (ssize_t)len ? 0 : -1;
+    return close_after(fd, put == (ssize_t)len ? 0 : -1);
 }
 
 static int set_oom_score(int32_t score)
@@ -419,10 +405,7 @@ static int set_oom_score(int32_t score)
     if (fd < 0)
         return -1;
     ssize_t n = write(fd, s, (size_t)(end - s));
-    int saved = errno;
-    close(fd);
-    errno = saved;
-    return n == end - s ? 0 : -1;
+    return close_after(fd, n == end - s ? 0 : -1);
 }
 
 int process_prepare(

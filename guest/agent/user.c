@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "descriptor.h"
 #include "system.h"
 
 #define DATABASE_MAX (1u << 20)
@@ -66,10 +67,7 @@ static int load(const char *path, struct text *t)
             *t = (struct text){.data = p, .len = n < 0 ? 0 : (size_t)n, .mapped = size};
         rc = n < 0 ? -1 : 0;
     }
-    int saved = errno;
-    close(fd);
-    errno = saved;
-    return rc;
+    return close_after(fd, rc);
 }
 
 static void unload(struct text *t)
