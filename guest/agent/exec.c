@@ -50,6 +50,7 @@ struct exec {
     uint32_t window, grant; /* stdin: bytes the host may send; taken and not yet granted again */
 
     struct output out[2]; /* stdout (or the terminal), stderr */
+    int terminal;         /* the command's end of it: held, so that ours does not see an end */
 
     bool outlives; /* its connection: it was there at a FREEZE that no THAW has followed */
     bool ended, timed_out, out_of_memory;
@@ -94,6 +95,7 @@ static struct exec *exec_get(void)
             .generation = e->generation + 1,
             .input.fd = -1,
             .out = {{.source.fd = -1}, {.source.fd = -1}},
+            .terminal = -1,
             .window = SM_WIRE_STDIN_WINDOW,
             .timer.fire = out_of_time,
         };
@@ -149,6 +151,9 @@ static void close_streams(struct exec *e)
     close_stdin(e);
     close_source(e, &e->out[0].source);
     close_source(e, &e->out[1].source);
+    if (e->terminal >= 0)
+        close(e->terminal);
+    e->terminal = -1;
 }
 
 static void exec_put(struct exec *e)
@@ -230,6 +235,7 @@ bool exec_start(struct conn *c, const struct sm_wire_exec *m)
     e->input = source(e, l.in, IN);
     e->out[0].source = source(e, l.out[0], OUT);
     e->out[1].source = source(e, l.out[1], ERR);
+    e->terminal = l.terminal;
     e->start_ns = l.start_ns;
     e->grace_ms = m->grace_ms;
     if (m->timeout_ms != 0)
@@ -449,7 +455,7 @@ static bool pump(struct exec *e, unsigned i, bool hup)
     ssize_t n = read(s->source.fd, frame + SM_WIRE_HEADER, room);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return !e->ended;
-    if (n <= 0) { /* a terminal says EIO */
+    if (n <= 0) {
         close_source(e, &s->source);
         return false;
     }

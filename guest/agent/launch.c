@@ -3,7 +3,8 @@
  * pipes or a terminal. What becomes of them then is exec.c's.
  *
  * A pipe's reading end is blocking, the writing end of stdin is not. A terminal is one descriptor
- * for both directions, with a duplicate for input so that epoll can have both.
+ * for both directions, with a duplicate for input so that epoll can have both; and its other end,
+ * because it is not over when the command closes it: systemd opens its console for each line.
  */
 #include "launch.h"
 
@@ -83,8 +84,7 @@ static void close_fd(int *fd)
     *fd = -1;
 }
 
-/* The child's end of a new terminal in *slave; ours in l. */
-static int open_terminal(const struct sm_wire_exec *m, struct launched *l, int *slave)
+static int open_terminal(const struct sm_wire_exec *m, struct launched *l)
 {
     struct winsize size = {
         .ws_row = m->rows ? m->rows : 24, .ws_col = m->columns ? m->columns : 80};
@@ -93,8 +93,8 @@ static int open_terminal(const struct sm_wire_exec *m, struct launched *l, int *
     if (l->out[0] < 0 || ioctl(l->out[0], TIOCSPTLCK, &unlock) != 0 ||
         ioctl(l->out[0], TIOCSWINSZ, &size) != 0)
         return -1;
-    *slave = ioctl(l->out[0], TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (*slave < 0)
+    l->terminal = ioctl(l->out[0], TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (l->terminal < 0)
         return -1;
     l->in = fcntl(l->out[0], F_DUPFD_CLOEXEC, 3);
     return l->in < 0 ? -1 : 0;
@@ -136,7 +136,9 @@ static int own_streams(const int child[3], uid_t uid)
 /* The process, or s->kind and what failed. */
 static void start(struct spawn *s, const struct sm_wire_exec *m, struct launched *l)
 {
-    int rc = s->tty ? open_terminal(m, l, &s->fds[0]) : open_pipes(m->flags, l, s->fds);
+    int rc = s->tty ? open_terminal(m, l) : open_pipes(m->flags, l, s->fds);
+    if (s->tty)
+        s->fds[0] = l->terminal;
     if (rc == 0)
         rc = own_streams(s->fds, s->user->uid);
     l->start_ns = loop_now_ns();
@@ -147,10 +149,11 @@ static void start(struct spawn *s, const struct sm_wire_exec *m, struct launched
     } else {
         l->pid = spawn(s);
     }
-    for (unsigned i = 0; i < 3; i++)
+    for (unsigned i = 0; i < 3 && !s->tty; i++)
         close_fd(&s->fds[i]);
     if (l->pid >= 0)
         return;
+    close_fd(&l->terminal);
     close_fd(&l->in);
     close_fd(&l->out[0]);
     close_fd(&l->out[1]);
@@ -158,7 +161,7 @@ static void start(struct spawn *s, const struct sm_wire_exec *m, struct launched
 
 bool launch(struct conn *c, const struct sm_wire_exec *m, struct launched *l)
 {
-    *l = (struct launched){.pid = -1, .in = -1, .out = {-1, -1}};
+    *l = (struct launched){.pid = -1, .in = -1, .out = {-1, -1}, .terminal = -1};
     if (vector(&m->argv, argv_store) == 0 || argv_store[0][0] == 0) {
         conn_error(c, SM_WIRE_E_NOT_FOUND, 0, "no command was given", NULL);
         return false;

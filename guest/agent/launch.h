@@ -7,6 +7,7 @@
 struct launched {
     pid_t pid;
     int in, out[2]; /* our ends of its streams, -1: none; those of a terminal are in and out[0] */
+    int terminal;   /* its end of one, -1: none */
     uint64_t start_ns;
 };
 

@@ -735,6 +735,17 @@ static void end_of_stdin_is_end_of_file_on_a_terminal(void **state)
     peer_close(p);
 }
 
+/* Between two lines nobody has it open; systemd does so with its console. */
+static void a_terminal_that_is_closed_is_opened_again(void **state)
+{
+    struct run r = {.exec = {.argv = SHELL("echo one; exec <&- >&- 2>&-; for line in two three; do "
+                                           "sleep 0.3; echo $line >/dev/tty; done"),
+                        .flags = TTY_FLAGS}};
+    run(*state, &r);
+    assert_string_equal(r.out, "one\r\ntwo\r\nthree\r\n");
+    run_free(&r);
+}
+
 static void a_lost_terminal_ends_its_jobs(void **state)
 {
     struct agent_test *t = *state;
@@ -939,6 +950,7 @@ int main(void)
         TEST(a_terminal_has_a_size_and_a_name),
         TEST(resize_and_keys_reach_the_foreground),
         TEST(end_of_stdin_is_end_of_file_on_a_terminal),
+        TEST(a_terminal_that_is_closed_is_opened_again),
         TEST(a_lost_terminal_ends_its_jobs),
         TEST(all_output_of_a_terminal_arrives),
         TEST(users),
