@@ -30,6 +30,19 @@ static int too_many(sm_error *err)
         SM_PORTS_MAX);
 }
 
+/* 0.0.0.0 and :: are each address of their family. */
+static bool stands_for_all(const struct sm_ip *ip)
+{
+    struct sm_ip any4 = sm_ip_from_v4(0), any6 = {{0}};
+    return sm_ip_equal(ip, &any4) || sm_ip_equal(ip, &any6);
+}
+
+static bool share_an_address(const struct sm_ip *a, const struct sm_ip *b)
+{
+    return sm_ip_equal(a, b) ||
+           (sm_ip_is_v4(a) == sm_ip_is_v4(b) && (stands_for_all(a) || stands_for_all(b)));
+}
+
 /* The one that has this port of the host already, or NULL. */
 static const struct sm_port_spec *find_host_port(
     const struct asked *asked, const struct sm_port_spec *spec)
@@ -37,10 +50,25 @@ static const struct sm_port_spec *find_host_port(
     for (size_t i = 0; i < asked->n && spec->host_port; i++) {
         const struct sm_port_spec *other = &asked->specs[i];
         if (other->host_port == spec->host_port && other->protocol == spec->protocol &&
-            sm_ip_equal(&other->ip, &spec->ip))
+            share_an_address(&other->ip, &spec->ip))
             return other;
     }
     return NULL;
+}
+
+static int refuse_both(
+    const struct sm_port_spec *first, const struct sm_port_spec *second, sm_error *err)
+{
+    char one[SM_IP_TEXT], other[SM_IP_TEXT];
+    if (sm_ip_equal(&first->ip, &second->ip))
+        return sm_error_set(err, SM_EINVAL,
+            "port %u of the host cannot lead to both port %u and port %u of the VM; choose another "
+            "for one of them",
+            first->host_port, first->guest_port, second->guest_port);
+    return sm_error_set(err, SM_EINVAL,
+        "port %u of the host cannot be published on both %s and %s: one of them stands for all "
+        "addresses; leave one out, or choose another port for it",
+        first->host_port, sm_ip_format(&first->ip, one), sm_ip_format(&second->ip, other));
 }
 
 /* Who says the same thing twice means it once. */
@@ -48,12 +76,10 @@ static int ask_for(struct asked *asked, const char *port, sm_error *err)
 {
     struct sm_port_spec spec;
     int rc = sm_port_spec_parse(port, &spec, err);
-    const struct sm_port_spec *same = rc ? NULL : find_host_port(asked, &spec);
-    if (same && same->guest_port != spec.guest_port)
-        return sm_error_set(err, SM_EINVAL,
-            "port %u of the host cannot lead to both port %u and port %u of the VM; choose another "
-            "for one of them",
-            spec.host_port, same->guest_port, spec.guest_port);
+    const struct sm_port_spec *other = rc ? NULL : find_host_port(asked, &spec);
+    bool same = other && other->guest_port == spec.guest_port && sm_ip_equal(&other->ip, &spec.ip);
+    if (other && !same)
+        return refuse_both(other, &spec, err);
     if (!rc && !same && asked->n == SM_PORTS_MAX)
         return too_many(err);
     if (!rc && !same)
