@@ -76,3 +76,16 @@ same_as_umoci() {
     diff "$BATS_TEST_TMPDIR/theirs" "$BATS_TEST_TMPDIR/ours"
     PATH=$PATH:/sbin:/usr/sbin e2fsck -fn "$rootfs"
 }
+
+# full SIZE WORDS COMMAND: in a store on a disk of that size it fails with these words, or with none if WORDS is empty. No file
+# is half there; what is whole may be.
+full() {
+    unshare -m bash -c '
+        mount -t tmpfs -o "size=$1,mode=700" none "$XDG_DATA_HOME" || exit
+        status=0 said=$(eval "$3" 2>&1 >/dev/null) || status=$?
+        echo "$1 $3: $status $said"
+        if [ -n "$2" ]; then [ "$status" -eq 125 ] && [[ $said == *"$2"*"No space left on device" ]]; else [ "$status" -eq 0 ]; fi || exit
+        find "$XDG_DATA_HOME" -name "*.partial" -o -size 0 -type f | grep . && exit 1
+        [ "$status" -eq 0 ] || [ -z "$(find "$XDG_DATA_HOME" -path "*/refs/*" -type f)" ] || exit
+        supermachine image verify' _ "$@"
+}

@@ -69,6 +69,18 @@ certs() {
     secure "localhost:$REG_PORT/test/docker@$digest"
 }
 
+@test "a disk that is full while an image is pulled" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root: a mount"
+    certs
+    to_registry "$busybox" test/full
+    export XDG_DATA_HOME=$BATS_TEST_TMPDIR/full
+    mkdir "$XDG_DATA_HOME"
+    local size pull="supermachine pull -q --tls-ca $REG/cert.pem --authfile $REG/auth.json localhost:$REG_PORT/test/full"
+    full 64k "cannot write into the store" "$pull"
+    for size in 512k 1m 2500k; do full "$size" "cannot write the root filesystem" "$pull"; done
+    full 64m "" "$pull"
+}
+
 @test "60 layers, zstd, and an index of two platforms" {
     certs
     layout 'l.image("many", [l.layer([("f", "f%d" % (i % 20), os.urandom(20000)), ("f", "d%d/x" % i, b"1")] +
