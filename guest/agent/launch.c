@@ -17,6 +17,7 @@
 
 #include "identity.h"
 #include "spawn.h"
+#include "system.h"
 #include "user.h"
 
 #define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -196,6 +197,8 @@ bool launch(struct conn *c, const struct sm_wire_exec *m, struct launched *l)
         .systemd = (m->flags & SM_WIRE_EXEC_SYSTEMD) != 0,
         .trial = (m->flags & SM_WIRE_EXEC_TRIAL) != 0};
     start(&s, m, l);
+    if (l->pid >= 0 && s.systemd)
+        system_keep_journal();
     if (l->pid < 0)
         conn_error(c, s.kind, s.errnum, s.what,
             s.kind == SM_WIRE_E_BAD_CWD ? m->cwd

@@ -43,6 +43,7 @@ struct text_file {
 static struct text_file hosts = {.fd = -1}, hostname_file = {.fd = -1},
                         machine_id_file = {.fd = -1}, resolver = {.fd = -1};
 static int random_device = -1;
+static bool journal_is_kept;
 
 void *system_alloc(size_t size)
 {
@@ -229,12 +230,52 @@ int system_add_entropy(const void *seed, size_t len, const char **what)
     return ioctl(random_device, RNDRESEEDCRNG) == 0 ? 0 : errno;
 }
 
+void system_keep_journal(void)
+{
+    journal_is_kept = true;
+}
+
+/* The directory is called by the id that it was made for, in a restore of a restore, too: a chain
+ * of links would end at the kernel's bound of 40. */
+static void link_journal(const char *dir, const char *old, const char *id)
+{
+    char first[SM_WIRE_MAX_MACHINE_ID + 1] = "";
+    int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    ssize_t n = readlinkat(fd, old, first, sizeof(first));
+    bool is_link = n == SM_WIRE_MAX_MACHINE_ID;
+    if (is_link)
+        first[n] = 0;
+    if (faccessat(fd, old, F_OK, 0) == 0)
+        (void)symlinkat(is_link ? first : old, fd, id);
+    close(fd);
+}
+
+/* journald goes on in the directory of the id that it was started with; journalctl looks for that
+ * of today's. Where there can be no link the journal is still found by `journalctl -m`. */
+static void keep_journal(const char *id)
+{
+    char old[SM_WIRE_MAX_MACHINE_ID + 1] = "";
+    int fd = open("/etc/machine-id", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    ssize_t n = read(fd, old, SM_WIRE_MAX_MACHINE_ID);
+    close(fd);
+    if (n != SM_WIRE_MAX_MACHINE_ID || memchr(old, '/', sizeof(old)))
+        return;
+    link_journal("/run/log/journal", old, id);
+    link_journal("/var/log/journal", old, id);
+}
+
 /* The file may have been replaced: then the one that is there now is the one to write. */
 static int set_machine_id(const char *id)
 {
     struct stat st;
     char text[SM_WIRE_MAX_MACHINE_ID + 1];
     size_t n = line_text(text, id);
+    if (journal_is_kept)
+        keep_journal(id);
     if (fstat(machine_id_file.fd, &st) != 0)
         return -1;
     if (st.st_nlink == 0) {

@@ -30,6 +30,9 @@ uint64_t system_kills(void);
  * found there, and kept right. */
 #define SYSTEM_HOSTS_MAX 8192
 
+/* Process 1 is systemd: what it wrote to its journal is found by the name of a later machine id. */
+void system_keep_journal(void);
+
 /* "": keep. */
 int system_set_identity(const char *hostname, const char *machine_id, const char **what);
 

@@ -111,7 +111,7 @@ ask() {
 }
 
 # What has to be the same in each restore: who runs, that nothing was started again, and that the journal has what came before it.
-units='journalctl -m -q -u own -o cat | grep "up as"; systemctl is-system-running; systemctl --failed --no-legend'
+units='journalctl -q -u own -o cat | grep "up as"; systemctl is-system-running; systemctl --failed --no-legend'
 units+='; systemctl show -p Id,ActiveState,MainPID,NRestarts multi-user.target own dbus systemd-journald systemd-logind'
 
 @test "systemd boots to its target, with its journal and its groups, goes on in restores, and halts in order" {
