@@ -184,7 +184,7 @@ end_own_network() {
     [ "${#net_jobs[@]}" -eq 0 ] || kill "${net_jobs[@]}" 2>/dev/null || true
     [ -n "${netns:-}" ] || return 0
     local name
-    for name in "$netns" "$netns-peer"; do # one that stays is named after the file (tests/run-files)
+    for name in "$netns" "$netns-peer" "$netns-behind"; do # one that stays is named after the file (tests/run-files)
         [ ! -e "/run/netns/$name" ] || ip netns del "$name" || true
     done
 }

@@ -154,3 +154,19 @@ while True:
     limited run --cold -q -m 512m "$busybox" sleep 1000
     limited bake --again -q -m 512m --warmup 'sleep 1000' "$busybox"
 }
+
+# bats test_tags=all-native
+@test "a disk without room for a bake's snapshot ends the run with a sentence, and nothing half-made is left" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root: a mount"
+    mkdir "$BATS_TEST_TMPDIR/full"
+    # Room for the image; then also for what the run without a bake needs.
+    # shellcheck disable=SC2016 # of the shell in there
+    run unshare -m bash -c 'mount -t tmpfs -o size=12m,mode=700 none "$1" && export XDG_DATA_HOME=$1 || exit
+        supermachine run -q "$2" true 2>&1; echo "status $?"; find "$1" -name "*.snap*" -o -name "*.partial*"
+        supermachine run -q --cold "$2" echo alive' _ "$BATS_TEST_TMPDIR/full" "$busybox"
+    echo "$output"
+    [ "${#lines[@]}" -eq 3 ]
+    [[ ${lines[0]} == "supermachine: baking "*"No space left on device" ]]
+    [ "${lines[1]}" = "status 125" ]
+    [ "${lines[2]}" = alive ]
+}

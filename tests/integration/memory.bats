@@ -47,3 +47,43 @@ load helper
         [ "$status" -eq 124 ]
     done
 }
+
+# bats test_tags=all-native
+@test "bombs of descriptors and of inodes: who makes them is told, and lives; the host and the VM beside it do not notice" {
+    needs_debian
+    local beside=$BATS_TEST_TMPDIR/beside job lines descriptors inodes
+    supermachine run "$busybox" sh -c 'while sleep 1; do echo ticks; done' >"$beside" 3>&- &
+    job=$!
+    wait_for [ -s "$beside" ]
+    descriptors=$(cut -f 1 /proc/sys/fs/file-nr)
+    inodes=$(df --output=iused "$BATS_TEST_TMPDIR" | tail -n 1)
+    run --separate-stderr supermachine run --memory 256m "$debian" python3 -c '
+import errno, os, resource, subprocess
+def bomb(one):
+    held = []
+    try:
+        while len(held) < 1000000:
+            held.append(one(len(held)))
+    except OSError as e:
+        return held, errno.errorcode[e.errno]
+    return held, "no end"
+print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+held, why = bomb(lambda n: os.open("/dev/null", os.O_RDONLY))
+print("descriptors", why, len(held) > 10000)
+for fd in held:
+    os.close(fd)
+os.mkdir("/bomb")
+held, why = bomb(lambda n: os.close(os.open("/bomb/%d" % n, os.O_CREAT | os.O_WRONLY)))
+print("inodes", why, len(held) > 10000, flush=True)
+print(len(os.listdir("/bomb")) == len(held), flush=True)
+subprocess.run("echo alive; rm -r /bomb; echo >/more && echo room", shell=True)'
+    echo "$status $output $stderr"
+    [ "$status" -eq 0 ]
+    diff - <<<"$output" <(printf '%s\n' '1048576 1048576' 'descriptors ENFILE True' 'inodes ENOSPC True' True alive room)
+    echo "descriptors of the host: $descriptors, then $(cut -f 1 /proc/sys/fs/file-nr); inodes: $inodes, then $(df --output=iused "$BATS_TEST_TMPDIR" | tail -n 1)"
+    [ $(($(cut -f 1 /proc/sys/fs/file-nr) - descriptors)) -lt 5000 ]
+    [ $(($(df --output=iused "$BATS_TEST_TMPDIR" | tail -n 1) - inodes)) -lt 5000 ]
+    lines=$(wc -l <"$beside")
+    wait_for sh -c '[ "$(wc -l <"$1")" -gt "$2" ]' _ "$beside" "$lines"
+    kill -KILL "$job"
+}

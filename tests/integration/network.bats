@@ -298,3 +298,22 @@ for host, most in ("203.0.113.9", 65507), ("2001:db8::9", 65472):
 100000" ]' _ "$BATS_TEST_TMPDIR/halves"
 }
 
+# Where the host's user may not: who asks for the reason is told at once, who does not waits as long as he wants to.
+# bats test_tags=all
+@test "a host whose users may not ping: the guest is told at once, and its own gateway answers" {
+    needs_services
+    servers
+    ip netns exec "$netns" sh -c 'echo 1 0 >/proc/sys/net/ipv4/ping_group_range'
+    run --separate-stderr in_network setpriv --bounding-set=-net_raw --inh-caps=-net_raw \
+        supermachine run --cap-add net_raw "$services:latest" bash -c '
+        ping -c 1 -W 600 203.0.113.9; echo "status $?"; ping -c 1 -W 600 10.0.2.2 | grep -o " 0% packet loss"'
+    echo "$output $stderr"
+    grep -Eq '^From .* (Packet filtered|Destination .* (Prohibited|Unreachable))' <<<"$output"
+    grep -qx 'status 1' <<<"$output"
+    grep -q ' 0% packet loss' <<<"$output"
+    run --separate-stderr in_network setpriv --bounding-set=-net_raw --inh-caps=-net_raw \
+        supermachine run --cap-add net_raw "$busybox" sh -c 'ping -c 1 -W 1 203.0.113.9; echo "status $?"'
+    echo "$output $stderr"
+    grep -q '100% packet loss' <<<"$output"
+    grep -qx 'status 1' <<<"$output"
+}

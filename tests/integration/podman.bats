@@ -97,6 +97,22 @@ refused() {
     [ -z "$(find "$XDG_DATA_HOME" -name '*.snap')" ]
 }
 
+# bats test_tags=all-nested
+@test "a port below 1024 is refused to a user before anything is baked, with what to do" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root: a network namespace, and another user in it"
+    # Where that user can get at it, and gone with its end.
+    # shellcheck disable=SC2016 # of the shell in there
+    fails_with 125 'cannot publish on 127.0.0.1 port 80: ports this low are for root \(the sysctl net.ipv4.ip_unprivileged_port_start' \
+        unshare --net --mount sh -ec 'ip link set lo up
+        mount -t tmpfs none /mnt
+        cp -rL "$0/supermachine" "$0/supermachine-image" "$0/guest" "$1/oci" /mnt
+        chown -R 65534:65534 /mnt
+        mknod -m 666 /mnt/kvm c 10 232
+        mount --bind /mnt/kvm /dev/kvm
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs env -u SUPERMACHINE_GUEST_DIR HOME=/mnt XDG_DATA_HOME=/mnt/data \
+            XDG_RUNTIME_DIR=/mnt TMPDIR=/mnt /mnt/supermachine run -q -p 80:80 oci:/mnt/oci true' "$SM_BUILD" "$SM_IMAGE_BUSYBOX"
+}
+
 # What the agent gives is podman's. One guest for what does not contradict itself.
 @test "a command has what its options say: capabilities, limits, groups, sysctls, mounts, environment" {
     local caps='sed -n "s/^\(Cap[A-Z][a-z]*\):.0*/\1=/p" /proc/self/status | tr "\n" " "'

@@ -19,3 +19,10 @@ load helper
     [ "$status" -eq 0 ]
     [ "$output" = $'/dev/pts/0\r\n24 80\r\nerr\r' ]
 }
+
+# bats test_tags=all-native
+@test "500 changes of size in a second: the last one counts; and no byte of a long paste is lost" {
+    run "$BATS_TEST_DIRNAME/terminal-paste.py" "$(fewer $((1 << 18)) $((1 << 20)))" "$busybox"
+    echo "$output"
+    [ "$status" -eq 0 ]
+}
