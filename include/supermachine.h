@@ -468,7 +468,8 @@ SM_API bool sm_exec_is_default(const sm_exec_config *config);
  * (sm_vm_config.command). When process 1 ends so do all commands there, and the next one is started
  * in a container made anew, of the same files. In a VM that was restored as a service
  * (sm_vm_config.service), a configuration that has nothing but streams for output gives the command
- * that runs already instead, once. SM_ENOTFOUND: no such command (exit code 127 of a shell),
+ * that runs already instead, once; where that has a terminal, so does one that has a terminal and
+ * input, too. SM_ENOTFOUND: no such command (exit code 127 of a shell),
  * SM_ENOEXEC: cannot be executed (126); SM_EINVAL as of sm_exec_check, or a descriptor is not open
  * for what it is given for; SM_ELIMIT: arguments or environment are too long. A thread of the
  * exec's own moves its streams. */

@@ -259,6 +259,10 @@ void exec_attach(struct conn *c, const struct sm_wire_attach *m)
             continue;
         e->window = SM_WIRE_STDIN_WINDOW;
         e->grant = 0;
+        e->in_eof = e->in_eof && !is_tty(e); /* of who was there before */
+        watch_stdin(e, false);
+        buffer_put(e->in);
+        e->in = NULL;
         attach(e, c); /* the output follows when this has been flushed: resume */
         return;
     }

@@ -532,6 +532,18 @@ static void clear(struct run *run)
     free(run->cwd);
 }
 
+/* With nothing else asked for, the image's own command may be running in the snapshot already; in
+ * a file of the user's it may have a terminal, and be waiting for this one. */
+static bool goes_on(const struct run *run)
+{
+    sm_exec_config exec = run->exec;
+    if (run->vm.snapshot && exec.tty) {
+        exec.tty = false;
+        exec.stdin_fd = SM_FD_NULL;
+    }
+    return sm_exec_is_default(&exec);
+}
+
 static int main_run(const struct cli_command *self, int argc, char **argv)
 {
     struct run run = {.stop_timeout_ms = STOP_TIMEOUT_MS};
@@ -578,9 +590,7 @@ static int main_run(const struct cli_command *self, int argc, char **argv)
                                   : none;
     }
     run.exec.stdin_fd = run.interactive ? SM_FD_STDIN : SM_FD_NULL;
-    /* With nothing else asked for, the image's own command may be running in the snapshot
-     * already. */
-    run.vm.service = sm_exec_is_default(&run.exec);
+    run.vm.service = goes_on(&run);
     status = run_image(&run);
 out:
     clear(&run);
@@ -596,6 +606,9 @@ const struct cli_command cli_run = {
         "standard input, which the command then finds at its end), an image of\n"
         "'supermachine image ls', or a registry's [HOST/]NAME[:TAG][@DIGEST]. Without COMMAND the\n"
         "image's own command is run.\n"
+        "\n"
+        "From a --snapshot what ran in it goes on, seen as it is, or by its terminal with -it;\n"
+        "with a COMMAND or other options that runs beside it.\n"
         "\n"
         "The first run boots once and bakes a snapshot; from then on runs restore it in\n"
         "milliseconds.\n"

@@ -20,6 +20,7 @@
 #include "util/guest_wait.h"
 #include "util/strv.h"
 #include "vm/agent/greeting.h"
+#include "vm/command.h"
 #include "vm/exec.h"
 #include "vm/hot.h"
 #include "vm/note.h"
@@ -198,6 +199,14 @@ static int check_builds(
         "the snapshot '%s' was made with another %s; make it again", path, what);
 }
 
+/* Who asks for the service's terminal, and it has none, is a command beside it: nobody will take
+ * the service, and its output is not to wait for that. */
+static bool goes_on(const struct sm_vm_plan *plan, const struct sm_note *note)
+{
+    return plan->service &&
+           (note->terminal || !plan->command || !sm_command_is_terminal(plan->command));
+}
+
 /* What capture.c wrote: the command that runs, the policy that the network may not go
  * beyond, whether card and resolv.conf are other than after a boot, and what listened. */
 static int take_note(
@@ -214,8 +223,9 @@ static int take_note(
         rc = sm_vm_network_remember(&vm->network, s, err);
     vm->network.moved = note.network_moved;
     vm->network.told = note.resolver_told;
-    vm->service_pid = plan->service ? note.pid : 0;
+    vm->service_pid = goes_on(plan, &note) ? note.pid : 0;
     vm->service_stop_signal = note.stop_signal;
+    vm->service_terminal = note.terminal;
     vm->is_taken = note.pid != 0;
     sm_note_clear(&note);
     return rc;

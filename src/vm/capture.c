@@ -83,7 +83,7 @@ void sm_capture_clear(struct sm_capture *capture)
 static int capture_frozen(struct sm_capture *capture, sm_vm *vm, sm_error *err)
 {
     struct sm_note note = {.state = "live", .egress = vm->egress};
-    note.pid = sm_vm_command(vm, &note.stop_signal);
+    note.pid = sm_vm_command(vm, &note.stop_signal, &note.terminal);
     int rc = sm_capture_listeners(capture, vm, err);
     if (!rc)
         rc = sm_capture_take(capture, vm, &note, false, err);

@@ -181,3 +181,11 @@ bool sm_command_is_default(const sm_exec_config *c)
            c->systemd == SM_SYSTEMD_AUTO && c->stdin_fd == SM_FD_NULL && c->timeout_ms <= 0 &&
            sm_process_is_default(c);
 }
+
+bool sm_command_is_terminal(const sm_exec_config *config)
+{
+    sm_exec_config rest = *config;
+    rest.tty = false;
+    rest.stdin_fd = SM_FD_NULL;
+    return config->tty && sm_command_is_default(&rest);
+}

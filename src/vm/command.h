@@ -53,4 +53,7 @@ int sm_command_check(
  * VM was made for. */
 bool sm_command_is_default(const sm_exec_config *config);
 
+/* The same, but that a terminal is to be what it is seen by. */
+bool sm_command_is_terminal(const sm_exec_config *config);
+
 #endif

@@ -8,7 +8,7 @@ static int describe(sm_vm *vm, const sm_exec_config *config, struct sm_command *
     struct sm_exec_request *request, sm_error *err)
 {
     *request = (struct sm_exec_request){0};
-    if (sm_command_is_default(config))
+    if (sm_command_is_default(config) || (vm->service_terminal && sm_command_is_terminal(config)))
         request->attach.pid = sm_vm_take_service(vm);
     if (request->attach.pid)
         return 0;
@@ -28,6 +28,13 @@ static int stop_signal_of(const sm_vm *vm, const sm_exec_config *config, bool at
     return sm_command_stop_signal(&vm->image->config, config, systemd, signal, err);
 }
 
+/* It had another size where it was captured. */
+static void fit_terminal(sm_exec *exec, const sm_exec_config *config)
+{
+    if (config->tty && config->rows && config->columns)
+        (void)sm_exec_put_size(exec, config->rows, config->columns, NULL);
+}
+
 static int start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_error *err)
 {
     auto_command command = {0};
@@ -44,6 +51,8 @@ static int start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_err
         rc = sm_vm_channel(vm, &channel, &w.wait, err);
     if (!rc)
         rc = sm_exec_begin(&channel, &request, config, stop_signal, exec, err);
+    if (!rc && request.attach.pid)
+        fit_terminal(*exec, config);
     if (!rc)
         sm_vm_add_command(vm, *exec, request.attach.pid != 0);
     else if (request.attach.pid)
@@ -109,6 +118,8 @@ int sm_vm_take_own(sm_vm *vm, sm_exec **exec, sm_error *err)
     int rc = config ? sm_exec_begin(&channel, &sent, config, vm->command_stop_signal, exec, err)
                     : sm_error_set(err, SM_EINVAL,
                           "the VM has no command of its own, or it was taken already");
+    if (!rc && vm->command_service)
+        fit_terminal(*exec, config);
     if (!rc)
         sm_vm_add_command(vm, *exec, vm->command_service != 0);
     else if (config && vm->command_service)

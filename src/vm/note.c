@@ -18,6 +18,7 @@ void sm_note_read(struct sm_note *note, const char *text)
         .began = json_string_value(json_object_get(json, "began")),
         .pid = pid > 0 && pid <= INT32_MAX ? (uint32_t)pid : 0,
         .stop_signal = stop_signal > 0 && stop_signal < _NSIG ? (int)stop_signal : 0,
+        .terminal = json_is_true(json_object_get(json, "terminal")),
         .network_moved = json_is_true(json_object_get(json, "network_moved")),
         .resolver_told = json_is_true(json_object_get(json, "resolver_told")),
         .json = json,
@@ -32,11 +33,11 @@ void sm_note_clear(struct sm_note *note)
 
 char *sm_note_write(const struct sm_note *note)
 {
-    json_t *json = json_pack("{s:s?, s:s?, s:s?, s:I, s:i, s:s?, s:s?, s:s?, s:b, s:b}", "state",
-        note->state, "digest", note->digest, "source", note->source, "pid", (json_int_t)note->pid,
-        "stop_signal", note->stop_signal, "egress", note->egress, "asked", note->asked, "began",
-        note->began, "network_moved", (int)note->network_moved, "resolver_told",
-        (int)note->resolver_told);
+    json_t *json = json_pack("{s:s?, s:s?, s:s?, s:I, s:i, s:b, s:s?, s:s?, s:s?, s:b, s:b}",
+        "state", note->state, "digest", note->digest, "source", note->source, "pid",
+        (json_int_t)note->pid, "stop_signal", note->stop_signal, "terminal", (int)note->terminal,
+        "egress", note->egress, "asked", note->asked, "began", note->began, "network_moved",
+        (int)note->network_moved, "resolver_told", (int)note->resolver_told);
     char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
     json_decref(json);
     return text;

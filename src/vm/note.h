@@ -17,6 +17,7 @@ struct sm_note {
     const char *began;           /* fingerprint of what it began with; NULL: it was none */
     uint32_t pid;                /* of the command that runs; 0: none */
     int stop_signal;             /* what that is told to stop by; 0: unknown */
+    bool terminal;               /* that has one */
     bool network_moved;          /* the card is set up for another network than the user-mode one */
     bool resolver_told;          /* resolv.conf is another than that of a boot */
     struct json_t *json;         /* whose the texts are, after sm_note_read */

@@ -94,6 +94,7 @@ void sm_vm_add_command(sm_vm *vm, sm_exec *exec, bool is_service)
 {
     pthread_mutex_lock(&vm->lock);
     exec->vm = vm;
+    exec->terminal = is_service ? vm->service_terminal : exec->tty;
     if (is_service || !vm->command || !sm_exec_running(vm->command))
         vm->command = exec;
     pthread_mutex_unlock(&vm->lock);
@@ -107,14 +108,16 @@ void sm_vm_drop_command(sm_vm *vm, const sm_exec *exec)
     pthread_mutex_unlock(&vm->lock);
 }
 
-uint32_t sm_vm_command(sm_vm *vm, int *stop_signal)
+uint32_t sm_vm_command(sm_vm *vm, int *stop_signal, bool *terminal)
 {
     pthread_mutex_lock(&vm->lock);
     uint32_t pid = vm->service_pid;
     *stop_signal = vm->service_stop_signal;
+    *terminal = vm->service_terminal;
     if (!pid && vm->command) {
         pid = sm_exec_running(vm->command);
         *stop_signal = vm->command->stop_signal;
+        *terminal = vm->command->terminal;
     }
     pthread_mutex_unlock(&vm->lock);
     return pid;

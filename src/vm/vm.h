@@ -42,6 +42,7 @@ struct sm_vm {
     int command_stop_signal;              /* what SM_SIGNAL_STOP means for it */
     uint32_t command_service;             /* the service that it is, by its pid; 0: it is none */
     int service_stop_signal;              /* that, for the service; 0: as the image says */
+    bool service_terminal;                /* the service has one */
     bool is_taken;                        /* somebody ran in the snapshot: process 1 is there */
     sm_exec *command;                     /* the VM's: what its captures go on with; NULL: none */
 };
@@ -88,8 +89,8 @@ void sm_vm_put_service(sm_vm *vm, uint32_t pid);
 /* The VM's command is its service, or else the first one that was started and still runs. */
 void sm_vm_add_command(sm_vm *vm, sm_exec *exec, bool is_service);
 void sm_vm_drop_command(sm_vm *vm, const sm_exec *exec);
-/* Its pid, and what it is told to stop by; 0: none runs. */
-uint32_t sm_vm_command(sm_vm *vm, int *stop_signal);
+/* Its pid, what it is told to stop by, and whether it has a terminal; 0: none runs. */
+uint32_t sm_vm_command(sm_vm *vm, int *stop_signal, bool *terminal);
 /* It has a command of its own that nobody has taken: whose pid is not known yet. */
 bool sm_vm_awaits_taking(sm_vm *vm);
 

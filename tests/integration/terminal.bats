@@ -21,6 +21,13 @@ load helper
 }
 
 # bats test_tags=all-native
+@test "a shell that was captured goes on in a restore, on the terminal that is there" {
+    run expect "$BATS_TEST_DIRNAME/terminal-again.exp" "$busybox" "$BATS_TEST_TMPDIR/snap"
+    echo "$output"
+    [ "$status" -eq 0 ]
+}
+
+# bats test_tags=all-native
 @test "500 changes of size in a second: the last one counts; and no byte of a long paste is lost" {
     run "$BATS_TEST_DIRNAME/terminal-paste.py" "$(fewer $((1 << 18)) $((1 << 20)))" "$busybox"
     echo "$output"

@@ -735,6 +735,40 @@ static void end_of_stdin_is_end_of_file_on_a_terminal(void **state)
     peer_close(p);
 }
 
+/* Who had it before has left keys behind, and the end of his input. */
+static void a_captured_terminal_is_typed_at_again(void **state)
+{
+    struct agent_test *t = *state;
+    struct sm_wire_exec exec = {
+        .argv =
+            SHELL("stty -echo; echo on; read -r _ || echo end; read -r line; echo \"got $line\""),
+        .flags = TTY_FLAGS};
+    struct sm_wire_started started;
+    struct sm_wire_exit e;
+    struct peer *p = peer_open(t), *host = peer_open(t);
+    peer_put(p, SM_WIRE_EXEC, &exec);
+    peer_expect(p, SM_WIRE_STARTED, &started);
+    wait_for(p, "on\r\n");
+    peer_put(p, SM_WIRE_STDIN_EOF, NULL);
+    wait_for(p, "end\r\n");
+    t->system->frozen = 1;
+    peer_put(host, SM_WIRE_FREEZE, &(struct sm_wire_freeze){.timeout_ms = PATIENCE_MS});
+    peer_expect(host, SM_WIRE_OK, NULL);
+    peer_close(host);
+    peer_close(p);
+    host = peer_open(t);
+    struct sm_wire_restore keep = restore;
+    keep.attach_pid = started.pid;
+    restore_and_attach(host, &keep);
+    peer_expect(host, SM_WIRE_OK, NULL);
+    peer_expect(host, SM_WIRE_STARTED, NULL);
+    type(host, "keys\n");
+    wait_for(host, "got keys\r\n");
+    peer_expect(host, SM_WIRE_EXIT, &e);
+    assert_int_equal(e.code, 0);
+    peer_close(host);
+}
+
 /* Between two lines nobody has it open; systemd does so with its console. */
 static void a_terminal_that_is_closed_is_opened_again(void **state)
 {
@@ -950,6 +984,7 @@ int main(void)
         TEST(a_terminal_has_a_size_and_a_name),
         TEST(resize_and_keys_reach_the_foreground),
         TEST(end_of_stdin_is_end_of_file_on_a_terminal),
+        TEST(a_captured_terminal_is_typed_at_again),
         TEST(a_terminal_that_is_closed_is_opened_again),
         TEST(a_lost_terminal_ends_its_jobs),
         TEST(all_output_of_a_terminal_arrives),

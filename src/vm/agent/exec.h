@@ -43,10 +43,11 @@ struct sm_exec {
     struct sm_exec_output output[2]; /* stdout, stderr */
     int pipe_ends[3];                /* the caller's, until it takes them; -1: none */
     int stop_signal;                 /* what SM_SIGNAL_STOP means */
-    bool tty;
-    int64_t deadline;          /* the command's own time is over; SM_NO_DEADLINE */
-    bool overdue;              /* it is, and the agent is to end the command: */
-    struct sm_guest_wait late; /* how long that may take */
+    bool tty;                        /* we are its terminal */
+    bool terminal;                   /* it has one, be that we or nobody */
+    int64_t deadline;                /* the command's own time is over; SM_NO_DEADLINE */
+    bool overdue;                    /* it is, and the agent is to end the command: */
+    struct sm_guest_wait late;       /* how long that may take */
     struct sm_bell wake;
     struct sm_thread thread;
 
