@@ -298,6 +298,85 @@ for host, most in ("203.0.113.9", 65507), ("2001:db8::9", 65472):
 100000" ]' _ "$BATS_TEST_TMPDIR/halves"
 }
 
+# A path on which no packet of more than 1,280 bytes gets through, two hops from here: neither this host nor the guest knows it before
+# a router says so.
+# bats test_tags=all-native
+@test "a path with a smaller MTU: connections and datagrams to behind it arrive whole" {
+    needs_debian
+    servers
+    local far=203.0.113.77 far6=2001:db8:77::1 behind=$netns-behind
+    ip netns add "$behind"
+    ip -n "$netns-peer" link add far0 mtu 1280 type veth peer name far0 netns "$behind"
+    ip -n "$netns-peer" link set far0 up
+    ip -n "$behind" link set far0 mtu 1500 up
+    ip -n "$behind" addr add "$far/32" dev far0
+    ip -n "$behind" addr add "$far6/128" dev far0 nodad
+    ip -n "$netns-peer" addr add fdfe:77::1/128 dev far0 nodad
+    ip -n "$netns-peer" route add "$far" dev far0
+    ip -n "$netns-peer" -6 route add "$far6" dev far0
+    ip netns exec "$netns-peer" sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding'
+    ip -n "$behind" route add default via 203.0.113.9 dev far0 onlink
+    ip -n "$behind" -6 route add default via fdfe:77::1 dev far0 onlink
+    ip -n "$netns" route add "$far" via 203.0.113.9 dev net0 onlink
+    ip -n "$netns" -6 route add "$far6" via 2001:db8::9 dev net0 onlink
+    ip netns exec "$behind" python3 -c '
+import socket, threading
+def tcp(listener):
+    while True:
+        c = listener.accept()[0]
+        data = b"".join(iter(lambda: c.recv(1 << 16), b""))
+        c.sendall(str(len(data)).encode())
+        c.close()
+def udp(address):
+    s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind((address, 8003))
+    while True:
+        data, peer = s.recvfrom(1 << 16)
+        s.sendto(str(len(data)).encode(), peer)
+for address in "'$far'", "'$far6'":
+    threading.Thread(target=udp, args=(address,), daemon=True).start()
+tcp(socket.create_server(("::", 8003), family=socket.AF_INET6, dualstack_ipv6=True))' 3>&- &
+    net_jobs+=($!)
+    wait_for sh -c 'ip netns exec "$1" cat /proc/net/tcp6 | grep -qi ":1F43 0*:0000 0A"' _ "$behind"
+    # So narrow it is: who may not divide what he sends learns it. Then it is as if nobody had asked.
+    ip netns exec "$netns" timeout 600 python3 -c '
+import socket, time
+for host, family, level, discover, mtu in ("'$far'", socket.AF_INET, socket.IPPROTO_IP, 10, 14), ("'$far6'", socket.AF_INET6, socket.IPPROTO_IPV6, 23, 24):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.setsockopt(level, discover, 2)
+    s.connect((host, 8003))
+    while s.getsockopt(level, mtu) != 1280:
+        try:
+            s.send(bytes(1400))
+        except OSError:
+            pass
+        time.sleep(0.1)'
+    ip -n "$netns" route flush cache
+    ip -n "$netns" -6 route flush cache
+    run --separate-stderr in_network timeout 1200 supermachine run "$debian" python3 -c '
+import socket, sys
+for host in "203.0.113.77", "2001:db8:77::1":
+    c = socket.create_connection((host, 8003), 600)
+    c.sendall(bytes(1 << 20))
+    c.shutdown(socket.SHUT_WR)
+    got = b"".join(iter(lambda: c.recv(100), b""))
+    print(host, got.decode())
+    u = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    u.settimeout(2)
+    u.connect((host, 8003))
+    for n in 1200, 1400, 9000:
+        answer = None
+        while answer != str(n).encode(): # the first may be what the path is found out by
+            u.send(bytes(n))
+            try:
+                answer = u.recv(100)
+            except TimeoutError:
+                print("lost", n, file=sys.stderr)
+        print(n)'
+    echo "$output $stderr"
+    diff - <<<"$output" <(printf '%s\n' "$far 1048576" 1200 1400 9000 "$far6 1048576" 1200 1400 9000)
+}
+
 # Where the host's user may not: who asks for the reason is told at once, who does not waits as long as he wants to.
 # bats test_tags=all
 @test "a host whose users may not ping: the guest is told at once, and its own gateway answers" {
