@@ -29,6 +29,7 @@ struct config {
 
 struct net {
     struct sm_virtio_dev dev;
+    struct sm_net_card card; /* what the backend sees */
     struct sm_net_backend *backend;
     struct config config;
     bool rx_wanted;  /* the backend waits for buffers */
@@ -45,6 +46,16 @@ static struct net *net_of(struct sm_virtio_dev *dev)
     return (struct net *)(void *)dev;
 }
 
+static struct net *net_of_card(struct sm_net_card *card)
+{
+    return (struct net *)(void *)((char *)card - offsetof(struct net, card));
+}
+
+static uint64_t features_of(const struct net *net)
+{
+    return net->dev.driver_features[0] | (uint64_t)net->dev.driver_features[1] << 32;
+}
+
 static void count(atomic_ullong *counter, unsigned long long n)
 {
     atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
@@ -52,14 +63,12 @@ static void count(atomic_ullong *counter, unsigned long long n)
 
 /* ---- guest to backend ---------------------------------------------------------------------- */
 
-/* What the driver may ask for: a checksum in bounds, segmentation of a kind that was negotiated. */
-static bool header_is_sane(
-    const struct sm_virtio_dev *dev, struct virtio_net_hdr_v1 *hdr, size_t len)
+bool sm_net_header_is_sane(uint64_t features, struct virtio_net_hdr_v1 *hdr, size_t len)
 {
     hdr->flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
     hdr->num_buffers = 0;
     if (hdr->flags) {
-        if (!sm_virtio_has(dev, F(VIRTIO_NET_F_CSUM)) ||
+        if (!(features & F(VIRTIO_NET_F_CSUM)) ||
             (size_t)hdr->csum_start + hdr->csum_offset + 2 > len)
             return false;
     } else {
@@ -69,13 +78,13 @@ static bool header_is_sane(
         hdr->gso_size = hdr->hdr_len = 0;
         return true;
     }
-    if ((hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) && !sm_virtio_has(dev, F(VIRTIO_NET_F_HOST_ECN)))
+    if ((hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) && !(features & F(VIRTIO_NET_F_HOST_ECN)))
         return false;
     if (!hdr->flags || hdr->gso_size == 0 || hdr->hdr_len > len)
         return false;
     unsigned gso = hdr->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
-    return (gso == VIRTIO_NET_HDR_GSO_TCPV4 && sm_virtio_has(dev, F(VIRTIO_NET_F_HOST_TSO4))) ||
-           (gso == VIRTIO_NET_HDR_GSO_TCPV6 && sm_virtio_has(dev, F(VIRTIO_NET_F_HOST_TSO6)));
+    return (gso == VIRTIO_NET_HDR_GSO_TCPV4 && (features & F(VIRTIO_NET_F_HOST_TSO4))) ||
+           (gso == VIRTIO_NET_HDR_GSO_TCPV6 && (features & F(VIRTIO_NET_F_HOST_TSO6)));
 }
 
 static struct virtio_net_hdr_v1 load_header(const uint8_t raw[SM_NET_HDR])
@@ -100,7 +109,7 @@ static bool transmit(struct net *net, const struct sm_virtq_chain *chain)
     size_t len = sm_iov_read(chain->iov, chain->n_readable, 0, net->frame, sizeof(net->frame));
     len -= SM_NET_HDR;
     struct virtio_net_hdr_v1 hdr = load_header(net->frame);
-    if (!header_is_sane(&net->dev, &hdr, len)) {
+    if (!sm_net_header_is_sane(features_of(net), &hdr, len)) {
         count(&net->counters.tx_bad, 1);
         return true;
     }
@@ -141,9 +150,9 @@ static void drain_tx(struct net *net)
     sm_virtio_publish(&net->dev, SM_NET_TX);
 }
 
-void sm_virtio_net_tx_resume(struct sm_virtio_dev *dev)
+static void card_tx_resume(struct sm_net_card *card)
 {
-    struct net *net = net_of(dev);
+    struct net *net = net_of_card(card);
     if (!net->tx_stopped)
         return;
     net->tx_stopped = false;
@@ -220,10 +229,10 @@ static enum fill fill_buffers(
     return FILLED;
 }
 
-bool sm_virtio_net_deliver(
-    struct sm_virtio_dev *dev, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
+static bool card_deliver(
+    struct sm_net_card *card, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
 {
-    struct net *net = net_of(dev);
+    struct net *net = net_of_card(card);
     if (net->rx_wanted)
         return false;
     enum fill result = UNDELIVERABLE;
@@ -244,9 +253,43 @@ bool sm_virtio_net_deliver(
     return true;
 }
 
-void sm_virtio_net_flush(struct sm_virtio_dev *dev)
+static void card_flush(struct sm_net_card *card)
 {
-    sm_virtio_publish(dev, SM_NET_RX);
+    sm_virtio_publish(&net_of_card(card)->dev, SM_NET_RX);
+}
+
+static const struct sm_net_card_ops card_ops = {
+    .deliver = card_deliver,
+    .flush = card_flush,
+    .tx_resume = card_tx_resume,
+};
+
+bool sm_net_fits_driver(uint64_t features, struct virtio_net_hdr_v1 *hdr, size_t len)
+{
+    hdr->flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID;
+    if (!(features & F(VIRTIO_NET_F_GUEST_CSUM))) {
+        if (hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
+            return false;
+        hdr->flags = 0;
+    }
+    if ((hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) &&
+        (size_t)hdr->csum_start + hdr->csum_offset + 2 > len)
+        return false;
+    switch (hdr->gso_type & ~VIRTIO_NET_HDR_GSO_ECN) {
+    case VIRTIO_NET_HDR_GSO_NONE:
+        break;
+    case VIRTIO_NET_HDR_GSO_TCPV4:
+        if (!(features & F(VIRTIO_NET_F_GUEST_TSO4)))
+            return false;
+        break;
+    case VIRTIO_NET_HDR_GSO_TCPV6:
+        if (!(features & F(VIRTIO_NET_F_GUEST_TSO6)))
+            return false;
+        break;
+    default:
+        return false;
+    }
+    return !(hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) || (features & F(VIRTIO_NET_F_GUEST_ECN));
 }
 
 void sm_net_complete_checksum(const struct virtio_net_hdr_v1 *hdr, uint8_t *frame, size_t len)
@@ -269,8 +312,7 @@ static void net_config_read(struct sm_virtio_dev *dev, unsigned offset, void *bu
 
 static void configure(struct net *net)
 {
-    uint64_t features = net->dev.driver_features[0] | (uint64_t)net->dev.driver_features[1] << 32;
-    net->backend->ops->configure(net->backend, features & OFFLOADS);
+    net->backend->ops->configure(net->backend, features_of(net) & OFFLOADS);
 }
 
 static void net_activate(struct sm_virtio_dev *dev)
@@ -356,7 +398,8 @@ int sm_virtio_net_create(const struct sm_virtio_env *env, const uint8_t mac[6],
         free(net);
         return rc;
     }
-    backend->dev = &net->dev;
+    net->card.ops = &card_ops;
+    backend->card = &net->card;
     *dev = &net->dev;
     return 0;
 }

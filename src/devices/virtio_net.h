@@ -8,9 +8,10 @@
  * later (the guest's ring is the queue), and a frame for which the guest has no buffers stays with
  * the backend.
  *
- * Backends know nothing of rings or guest memory; all their functions run on the loop's thread.
- * Each must take what the offered features allow: checksums that are left to it, and TCP segments
- * beyond the MTU.
+ * Backends know nothing of rings or guest memory, nor of the device: they are plugged into a card,
+ * which is this device or one at the far end of a socket, in another process. All their functions
+ * run on their loop's thread. Each must take what the offered features allow: checksums that are
+ * left to it, and TCP segments beyond the MTU.
  */
 #ifndef SM_DEVICES_VIRTIO_NET_H
 #define SM_DEVICES_VIRTIO_NET_H
@@ -27,14 +28,27 @@
 #define SM_NET_MTU       65520 /* of networks that end in this process: fewer, larger frames */
 
 struct sm_net_backend;
+struct sm_net_card;
+
+struct sm_net_card_ops {
+    bool (*deliver)(struct sm_net_card *card, const struct virtio_net_hdr_v1 *hdr,
+        const void *frame, size_t len);
+    void (*flush)(struct sm_net_card *card);
+    void (*tx_resume)(struct sm_net_card *card);
+};
+
+/* What a backend is plugged into. */
+struct sm_net_card {
+    const struct sm_net_card_ops *ops;
+};
 
 struct sm_net_backend_ops {
     /* A frame from the guest; the header is checked and names only what was negotiated. False: not
-     * now, sm_virtio_net_tx_resume will be called. The frame may be written to. */
+     * now, sm_net_tx_resume will be called. The frame may be written to. */
     bool (*send)(struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr,
         uint8_t *frame, size_t len);
     void (*sent_all)(struct sm_net_backend *backend); /* end of a batch of sends; may be NULL */
-    /* There are receive buffers again after sm_virtio_net_deliver said no. */
+    /* There are receive buffers again after sm_net_deliver said no. */
     void (*rx_ready)(struct sm_net_backend *backend);
     /* The driver runs with these features of the device type (0: was reset, drop what is
      * queued). */
@@ -46,7 +60,7 @@ struct sm_net_backend {
     const struct sm_net_backend_ops *ops;
     uint16_t mtu;
     bool link_up;
-    struct sm_virtio_dev *dev; /* set by sm_virtio_net_create */
+    struct sm_net_card *card; /* set by what it is plugged into */
 };
 
 struct sm_net_counters {
@@ -64,12 +78,27 @@ const struct sm_net_counters *sm_virtio_net_counters(const struct sm_virtio_dev 
 
 /* Gives a frame to the guest (hdr->num_buffers is filled in). True: delivered, or dropped because
  * this guest can never take it. False: no buffers now, rx_ready will tell. */
-bool sm_virtio_net_deliver(
-    struct sm_virtio_dev *dev, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len);
+static inline bool sm_net_deliver(
+    struct sm_net_card *card, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
+{
+    return card->ops->deliver(card, hdr, frame, len);
+}
 /* Shows the guest what was delivered; at the end of a batch. */
-void sm_virtio_net_flush(struct sm_virtio_dev *dev);
+static inline void sm_net_flush(struct sm_net_card *card)
+{
+    card->ops->flush(card);
+}
 /* The backend can send again. */
-void sm_virtio_net_tx_resume(struct sm_virtio_dev *dev);
+static inline void sm_net_tx_resume(struct sm_net_card *card)
+{
+    card->ops->tx_resume(card);
+}
+
+/* What a driver may ask for in a header, with these features negotiated: a checksum in bounds,
+ * segmentation of a kind that was offered. What it says beyond that is taken out. */
+bool sm_net_header_is_sane(uint64_t features, struct virtio_net_hdr_v1 *hdr, size_t len);
+/* And what a driver that negotiated these can be given. */
+bool sm_net_fits_driver(uint64_t features, struct virtio_net_hdr_v1 *hdr, size_t len);
 
 /* Does what NEEDS_CSUM asks for; the header has been checked against the length. */
 void sm_net_complete_checksum(const struct virtio_net_hdr_v1 *hdr, uint8_t *frame, size_t len);

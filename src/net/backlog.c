@@ -17,10 +17,10 @@ void sm_backlog_init(struct sm_backlog *backlog, size_t max_bytes)
     backlog->end = &backlog->first;
 }
 
-bool sm_backlog_deliver(struct sm_backlog *backlog, struct sm_virtio_dev *dev,
+bool sm_backlog_deliver(struct sm_backlog *backlog, struct sm_net_card *card,
     const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
 {
-    if (!backlog->first && sm_virtio_net_deliver(dev, hdr, frame, len))
+    if (!backlog->first && sm_net_deliver(card, hdr, frame, len))
         return true;
     struct sm_waiting_frame *w =
         backlog->bytes + len <= backlog->max_bytes ? malloc(sizeof(*w) + len) : NULL;
@@ -46,10 +46,10 @@ static void drop_first(struct sm_backlog *backlog)
     free(w);
 }
 
-void sm_backlog_resume(struct sm_backlog *backlog, struct sm_virtio_dev *dev)
+void sm_backlog_resume(struct sm_backlog *backlog, struct sm_net_card *card)
 {
-    while (backlog->first && sm_virtio_net_deliver(dev, &backlog->first->hdr, backlog->first->frame,
-                                 backlog->first->len))
+    while (backlog->first &&
+           sm_net_deliver(card, &backlog->first->hdr, backlog->first->frame, backlog->first->len))
         drop_first(backlog);
 }
 

@@ -19,10 +19,10 @@ struct sm_backlog {
 
 void sm_backlog_init(struct sm_backlog *backlog, size_t max_bytes);
 /* Gives the frame to the guest, behind those that wait. False: there is no room for it. */
-bool sm_backlog_deliver(struct sm_backlog *backlog, struct sm_virtio_dev *dev,
+bool sm_backlog_deliver(struct sm_backlog *backlog, struct sm_net_card *card,
     const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len);
 /* There are receive buffers again. */
-void sm_backlog_resume(struct sm_backlog *backlog, struct sm_virtio_dev *dev);
+void sm_backlog_resume(struct sm_backlog *backlog, struct sm_net_card *card);
 void sm_backlog_clear(struct sm_backlog *backlog);
 
 #endif

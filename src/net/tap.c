@@ -55,39 +55,14 @@ static void set_interest(struct tap *tap, uint32_t interest)
 
 /* ---- to the guest -------------------------------------------------------------------------- */
 
-/* Is the frame one that the driver has negotiated? */
-static bool fits_driver(const struct tap *tap, struct virtio_net_hdr_v1 *hdr)
-{
-    if (!(tap->features & F(VIRTIO_NET_F_GUEST_CSUM))) {
-        if (hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
-            return false;
-        hdr->flags = 0;
-    }
-    switch (hdr->gso_type & ~VIRTIO_NET_HDR_GSO_ECN) {
-    case VIRTIO_NET_HDR_GSO_NONE:
-        break;
-    case VIRTIO_NET_HDR_GSO_TCPV4:
-        if (!(tap->features & F(VIRTIO_NET_F_GUEST_TSO4)))
-            return false;
-        break;
-    case VIRTIO_NET_HDR_GSO_TCPV6:
-        if (!(tap->features & F(VIRTIO_NET_F_GUEST_TSO6)))
-            return false;
-        break;
-    default:
-        return false;
-    }
-    return !(hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) || (tap->features & F(VIRTIO_NET_F_GUEST_ECN));
-}
-
 /* Gives the guest what is in rx; false: it has no buffers. */
 static bool deliver_pending(struct tap *tap)
 {
     if (tap->pending == 0)
         return true;
-    if (!fits_driver(tap, &tap->rx_hdr))
+    if (!sm_net_fits_driver(tap->features, &tap->rx_hdr, tap->pending))
         count(&tap->counters.stale);
-    else if (!sm_virtio_net_deliver(tap->base.dev, &tap->rx_hdr, tap->rx, tap->pending))
+    else if (!sm_net_deliver(tap->base.card, &tap->rx_hdr, tap->rx, tap->pending))
         return false;
     tap->pending = 0;
     return true;
@@ -114,7 +89,7 @@ static void pull(struct tap *tap)
     while (deliver_pending(tap) && n++ < BATCH && receive(tap))
         ;
     set_interest(tap, (tap->interest & SM_LOOP_OUT) | (tap->pending ? 0 : SM_LOOP_IN));
-    sm_virtio_net_flush(tap->base.dev);
+    sm_net_flush(tap->base.card);
 }
 
 static void tap_rx_ready(struct sm_net_backend *backend)
@@ -150,7 +125,7 @@ static void reject(struct tap *tap, const uint8_t *frame, const struct sm_frame 
     uint8_t answer[SM_FRAME_REFUSAL_MAX];
     size_t n = sm_frame_refuse(answer, sizeof(answer), frame, f);
     if (n > 0 && tap->pending == 0)
-        sm_virtio_net_deliver(tap->base.dev, &plain, answer, n);
+        sm_net_deliver(tap->base.card, &plain, answer, n);
 }
 
 /* The kernel writes the checksum after we have judged: it must be that of the frame's own protocol,
@@ -192,7 +167,7 @@ static bool tap_send(
 static void tap_sent_all(struct sm_net_backend *backend)
 {
     if (tap_of(backend)->judged)
-        sm_virtio_net_flush(backend->dev); /* refusals */
+        sm_net_flush(backend->card); /* refusals */
 }
 
 static void on_event(void *arg, uint32_t events)
@@ -205,7 +180,7 @@ static void on_event(void *arg, uint32_t events)
     }
     if (events & SM_LOOP_OUT) {
         set_interest(tap, tap->interest & ~SM_LOOP_OUT);
-        sm_virtio_net_tx_resume(tap->base.dev);
+        sm_net_tx_resume(tap->base.card);
     }
     if (events & SM_LOOP_IN)
         pull(tap);

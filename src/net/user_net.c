@@ -64,14 +64,14 @@ static void to_guest(struct user_net *un, const void *frame, size_t len)
         .gso_type = VIRTIO_NET_HDR_GSO_NONE,
     };
     frame = sm_dns_tcp_unaim(&un->dns_tcp, frame, len);
-    if (!sm_backlog_deliver(&un->backlog, un->base.dev, &hdr, frame, len))
+    if (!sm_backlog_deliver(&un->backlog, un->base.card, &hdr, frame, len))
         count(&un->counters.backlog_limit);
 }
 
 static void user_rx_ready(struct sm_net_backend *backend)
 {
-    sm_backlog_resume(&user_net_of(backend)->backlog, backend->dev);
-    sm_virtio_net_flush(backend->dev);
+    sm_backlog_resume(&user_net_of(backend)->backlog, backend->card);
+    sm_net_flush(backend->card);
 }
 
 /* ---- libslirp ------------------------------------------------------------------------------ */
@@ -109,7 +109,7 @@ static void on_nonsense(void *arg)
 static bool on_pumped(void *arg)
 {
     struct user_net *un = arg;
-    sm_virtio_net_flush(un->base.dev);
+    sm_net_flush(un->base.card);
     return atomic_load(&un->counters.sockets) > 0;
 }
 
@@ -187,7 +187,7 @@ static void on_dns_answer(
     size_t n = sm_frame_make_udp(un->answer, sizeof(un->answer), &packet);
     if (n > 0)
         to_guest(un, un->answer, n);
-    sm_virtio_net_flush(un->base.dev);
+    sm_net_flush(un->base.card);
 }
 
 /* Ends a connection for libslirp, by a reset of the guest's; frees flow. */
@@ -333,7 +333,7 @@ static bool user_send(
 
 static void user_sent_all(struct sm_net_backend *backend)
 {
-    sm_virtio_net_flush(backend->dev);
+    sm_net_flush(backend->card);
 }
 
 /* ---- life ---------------------------------------------------------------------------------- */

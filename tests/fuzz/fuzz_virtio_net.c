@@ -37,6 +37,7 @@ struct card {
     struct fg fg;
     struct sm_virtio_env env;
     struct sm_virtio_dev *dev;
+    struct sm_net_backend *backend;
     struct fg_queue q[2];
     uint64_t area;
     struct checking *checking; /* NULL: another backend */
@@ -181,8 +182,8 @@ static void to_guest(struct card *c, struct input *in)
     memcpy(raw, &hdr, sizeof(hdr));
     if (c->wire >= 0)
         (void)!send(c->wire, raw, sizeof(hdr) + len, MSG_DONTWAIT);
-    else if (c->checking && sm_virtio_net_deliver(c->dev, &hdr, raw + sizeof(hdr), len))
-        sm_virtio_net_flush(c->dev);
+    else if (c->checking && sm_net_deliver(c->backend->card, &hdr, raw + sizeof(hdr), len))
+        sm_net_flush(c->backend->card);
 }
 
 /* What the kernel would send on. */
@@ -247,7 +248,7 @@ static void step(struct card *c, struct input *in)
     case 6:
         if (c->checking)
             c->checking->busy = !c->checking->busy;
-        sm_virtio_net_tx_resume(c->dev);
+        sm_net_tx_resume(c->backend->card);
         break;
     case 7:
         sm_loop_turn(c->env.loop);
@@ -272,8 +273,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     c.area = fg_alloc(&c.fg, AREA);
     c.env = (struct sm_virtio_env){.memory = &c.fg.gm, .irq = fg_bell()};
     demand(sm_loop_create(&c.env.loop, NULL) == 0);
-    struct sm_net_backend *backend = make_backend(&c, take(&in, 1) % 4);
-    demand(sm_virtio_net_create(&c.env, mac, backend, &c.dev, NULL) == 0);
+    c.backend = make_backend(&c, take(&in, 1) % 4);
+    demand(sm_virtio_net_create(&c.env, mac, c.backend, &c.dev, NULL) == 0);
     probe(&c, take(&in, 1));
     for (unsigned steps = 0; in.left > 0 && steps < 300; steps++)
         step(&c, &in);

@@ -30,6 +30,7 @@ struct fixture {
     struct sm_virtio_env env;
     struct fake_backend *backend; /* owned by the device */
     struct sm_virtio_dev *dev;
+    struct sm_net_card *card;
     struct fg_queue q[2];
 };
 
@@ -49,7 +50,7 @@ static bool fake_send(
     memcpy(fake->frame, frame, len);
     fake->len = len;
     if (fake->answer)
-        assert_true(sm_virtio_net_deliver(b->dev, hdr, fake->frame, fake->answer));
+        assert_true(sm_net_deliver(b->card, hdr, fake->frame, fake->answer));
     return true;
 }
 
@@ -95,6 +96,7 @@ static int setup(void **state)
     assert_non_null(f->backend);
     f->backend->base = (struct sm_net_backend){.ops = &fake_ops, .mtu = 1400, .link_up = true};
     assert_int_equal(sm_virtio_net_create(&f->env, mac, &f->backend->base, &f->dev, NULL), 0);
+    f->card = f->backend->base.card;
     *state = f;
     return 0;
 }
@@ -222,7 +224,7 @@ static void test_transmit_pressure(void **state)
     f->backend->busy = false;
     notify(f, SM_NET_TX); /* the backend has not said that it can */
     assert_int_equal(f->backend->sends, 0);
-    sm_virtio_net_tx_resume(f->dev);
+    sm_net_tx_resume(f->card);
     assert_int_equal(f->backend->sends, 2);
     assert_int_equal(f->backend->len, 61);
     assert_true(fg_used(&f->q[SM_NET_TX], NULL, NULL));
@@ -244,24 +246,24 @@ static void test_receive_merged(void **state)
     for (size_t i = 0; i < sizeof(frame); i++)
         frame[i] = (uint8_t)i;
     probe(f, UINT64_MAX, 16);
-    assert_false(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame)));
+    assert_false(sm_net_deliver(f->card, &hdr, frame, sizeof(frame)));
     uint64_t gpa[3];
     offer(f, &gpa[0], 100);
     offer(f, &gpa[1], 100);
     notify(f, SM_NET_RX);
     assert_int_equal(f->backend->ready, 1);
-    assert_false(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame))); /* not enough */
-    assert_false(sm_virtio_net_deliver(f->dev, &hdr, frame, 10)); /* frames keep their order */
+    assert_false(sm_net_deliver(f->card, &hdr, frame, sizeof(frame))); /* not enough */
+    assert_false(sm_net_deliver(f->card, &hdr, frame, 10));            /* frames keep their order */
     /* the guest is asked to kick for what comes behind the two that it has already given */
     assert_int_equal(fg_load16(&f->fg, f->q[SM_NET_RX].used + 4 + 8 * 16), 2);
     offer(f, &gpa[2], 100);
     notify(f, SM_NET_RX);
     assert_int_equal(f->backend->ready, 2);
-    assert_true(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame)));
+    assert_true(sm_net_deliver(f->card, &hdr, frame, sizeof(frame)));
     uint32_t id;
     uint32_t len;
     assert_false(fg_used(&f->q[SM_NET_RX], &id, &len)); /* not shown yet */
-    sm_virtio_net_flush(f->dev);
+    sm_net_flush(f->card);
     assert_true(fg_used(&f->q[SM_NET_RX], &id, &len));
     assert_int_equal(len, 100);
     assert_true(fg_used(&f->q[SM_NET_RX], &id, &len));
@@ -289,7 +291,7 @@ static void test_answer_while_sending(void **state)
     uint32_t id;
     assert_true(fg_used(&f->q[SM_NET_TX], &id, NULL));
     assert_int_equal(id, head);
-    sm_virtio_net_flush(f->dev);
+    sm_net_flush(f->card);
     for (unsigned i = 0; i < 3; i++)
         assert_true(fg_used(&f->q[SM_NET_RX], &id, NULL));
     assert_false(fg_used(&f->q[SM_NET_RX], &id, NULL));
@@ -304,10 +306,10 @@ static void test_receive_unmerged(void **state)
     uint64_t gpa;
     offer(f, &gpa, 100);
     offer(f, &gpa, 300);
-    assert_true(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame))); /* will never fit */
+    assert_true(sm_net_deliver(f->card, &hdr, frame, sizeof(frame))); /* will never fit */
     assert_int_equal(sm_virtio_net_counters(f->dev)->rx_dropped, 1);
-    assert_true(sm_virtio_net_deliver(f->dev, &hdr, frame, 80));
-    sm_virtio_net_flush(f->dev);
+    assert_true(sm_net_deliver(f->card, &hdr, frame, 80));
+    sm_net_flush(f->card);
     assert_true(fg_used(&f->q[SM_NET_RX], NULL, NULL));
     assert_false(fg_used(&f->q[SM_NET_RX], NULL, NULL));
 }
@@ -320,7 +322,7 @@ static void test_useless_buffers(void **state)
     probe(f, UINT64_MAX, 16);
     uint64_t gpa;
     offer(f, &gpa, 12);
-    assert_true(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame)));
+    assert_true(sm_net_deliver(f->card, &hdr, frame, sizeof(frame)));
     assert_int_equal(sm_virtio_net_counters(f->dev)->rx_dropped, 1);
     assert_true(fg_reg(f->dev, 0x70) & SM_VIRTIO_STATUS_NEEDS_RESET);
 }
@@ -335,9 +337,9 @@ static void test_tiny_buffers_are_bounded(void **state)
     offer(f, &gpa, 13);
     for (int i = 0; i < 200; i++)
         offer(f, &gpa, 1);
-    assert_true(sm_virtio_net_deliver(f->dev, &hdr, frame, sizeof(frame)));
+    assert_true(sm_net_deliver(f->card, &hdr, frame, sizeof(frame)));
     assert_int_equal(sm_virtio_net_counters(f->dev)->rx_dropped, 1);
-    assert_true(sm_virtio_net_deliver(f->dev, &hdr, frame, SM_NET_MAX_MERGE));
+    assert_true(sm_net_deliver(f->card, &hdr, frame, SM_NET_MAX_MERGE));
     assert_int_equal(sm_virtio_net_counters(f->dev)->rx_frames, 1);
 }
 
