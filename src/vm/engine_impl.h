@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "net/ports/guest_link.h"
 #include "util/bell.h"
 #include "util/rate.h"
 #include "vm/engine.h"
@@ -27,6 +28,8 @@ struct sm_engine {
 
     struct sm_vm_network *network;
     struct sm_ports *ports; /* NULL: not opened */
+    sm_guest_lead_fn *lead; /* where the guest's connections lead; the device thread's */
+    void *lead_arg;
     struct sm_rate found_rate;
     struct sm_listeners *listeners; /* NULL: what listens is not looked for */
 };

@@ -2,6 +2,7 @@
  * engine.h. */
 #include <stdlib.h>
 
+#include "devices/vsock/vsock.h"
 #include "net/ports/found.h"
 #include "net/ports/ports.h"
 #include "net/tap.h"
@@ -95,10 +96,38 @@ static void on_found(void *arg, const struct sm_port_spec *spec)
         sm_notice_found(&e->network->events, spec, suppressed);
 }
 
+static bool is_ready(void *arg)
+{
+    (void)arg;
+    return true; /* on the device's own loop nobody waits */
+}
+
+static bool bridge(void *arg, int fd, const struct sm_vsock_target *target)
+{
+    struct sm_engine *e = arg;
+    return sm_vsock_bridge(sm_machine_vsock(e->machine), fd, target);
+}
+
+static void on_asked(void *arg, uint32_t ticket, uint32_t port)
+{
+    struct sm_engine *e = arg;
+    sm_vsock_lead(sm_machine_vsock(e->machine), ticket, e->lead(e->lead_arg, port));
+}
+
+static void accept_any(void *arg, sm_guest_lead_fn *lead, void *lead_arg)
+{
+    struct sm_engine *e = arg;
+    e->lead = lead;
+    e->lead_arg = lead_arg;
+    sm_vsock_accept_any(sm_machine_vsock(e->machine), lead ? on_asked : NULL, e);
+}
+
 int sm_engine_open_ports(struct sm_engine *e, sm_error *err)
 {
     const struct sm_vm_events *events = &e->network->events;
-    return sm_ports_create(sm_machine_loop(e->machine), sm_machine_vsock(e->machine),
+    const struct sm_guest_link link = {
+        .arg = e, .is_ready = is_ready, .bridge = bridge, .accept_any = accept_any};
+    return sm_ports_create(sm_machine_loop(e->machine), &link,
         events->notice && events->connections ? on_connection : NULL, e->network, &e->ports, err);
 }
 
@@ -126,7 +155,7 @@ int sm_engine_find_ports(
     const struct sm_vm_events *events = &e->network->events;
     const struct sm_card_addresses card = sm_vm_network_card(e->network);
     e->found_rate = sm_rate_make(FOUND_A_SECOND, FOUND_BURST);
-    int rc = sm_listeners_create(sm_machine_loop(e->machine), sm_machine_vsock(e->machine),
+    int rc = sm_listeners_create(
         e->ports, &card, events->notice && events->ports ? on_found : NULL, e, &e->listeners, err);
     if (!rc && n)
         sm_listeners_set(e->listeners, known, n);

@@ -12,6 +12,7 @@
 
 #include "fuzz.h"
 #include "net/ports/found.h"
+#include "ports_link.h"
 #include "vsock_guest.h"
 #include "wire/wire.h"
 
@@ -29,6 +30,7 @@ struct world {
     struct sm_loop *loop;
     struct sm_virtio_env env;
     struct sm_vsock *vsock;
+    struct ports_link link;
     struct sm_ports *ports;
     struct sm_listeners *listeners;
     struct sockaddr_in udp;
@@ -114,9 +116,11 @@ static void open_world(struct world *w)
     fuzz_demand(sm_vsock_create(&w->env, &(struct sm_vsock_config){.max_streams = MAX_STREAMS},
                     &w->vsock, NULL) == 0);
     vg_init(&w->g, sm_vsock_dev(w->vsock), 16, 8192);
-    fuzz_demand(sm_ports_create(w->loop, w->vsock, NULL, NULL, &w->ports, NULL) == 0);
-    fuzz_demand(sm_listeners_create(w->loop, w->vsock, w->ports, &(struct sm_card_addresses){0},
-                    NULL, NULL, &w->listeners, NULL) == 0);
+    w->link.vsock = w->vsock;
+    const struct sm_guest_link link = ports_link_of(&w->link);
+    fuzz_demand(sm_ports_create(w->loop, &link, NULL, NULL, &w->ports, NULL) == 0);
+    fuzz_demand(sm_listeners_create(w->ports, &(struct sm_card_addresses){0}, NULL, NULL,
+                    &w->listeners, NULL) == 0);
     fuzz_demand(sm_ports_publish(w->ports, &udp, NULL) == 0);
     w->udp = (struct sockaddr_in){.sin_family = AF_INET,
         .sin_port = htons(udp.host_port),

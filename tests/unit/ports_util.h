@@ -6,6 +6,7 @@
 
 #include "net/ports/ports.h"
 #include "patience.h"
+#include "ports_link.h"
 #include "util/clock.h"
 #include "vsock_guest.h"
 #include "wire/wire.h"
@@ -15,6 +16,7 @@ struct ports_fixture {
     struct sm_loop *loop;
     struct sm_virtio_env env;
     struct sm_vsock *vsock;
+    struct ports_link link;
     struct sm_ports *ports;
 };
 
@@ -32,7 +34,9 @@ static inline int ports_setup_with(void **state, unsigned max_streams, bool thre
     if (threaded)
         assert_int_equal(sm_loop_start(f->loop, "ports-test", NULL), 0);
     vg_init(&f->g, sm_vsock_dev(f->vsock), 16, 8192);
-    assert_int_equal(sm_ports_create(f->loop, f->vsock, NULL, NULL, &f->ports, NULL), 0);
+    f->link.vsock = f->vsock;
+    const struct sm_guest_link link = ports_link_of(&f->link);
+    assert_int_equal(sm_ports_create(f->loop, &link, NULL, NULL, &f->ports, NULL), 0);
     *state = f;
     return 0;
 }

@@ -111,6 +111,40 @@ static void test_tcp(void **state)
     close(fd);
 }
 
+static void wait_sessions(struct ports_fixture *f, unsigned sessions, unsigned dropped)
+{
+    int64_t deadline = sm_deadline(PATIENCE_MS);
+    struct sm_ports_counters c;
+    do {
+        sm_ports_get_counters(f->ports, &c);
+        if (sm_deadline_left(deadline) == 0)
+            fail_msg(
+                "%u sessions, %u dropped", (unsigned)c.sessions, (unsigned)c.datagrams_dropped);
+        usleep(1000);
+    } while (c.sessions < sessions || c.datagrams_dropped < dropped);
+    assert_int_equal(c.sessions, sessions);
+    assert_int_equal(c.datagrams_dropped, dropped);
+}
+
+/* Nothing can be handed to the guest now: connections wait with the kernel, datagrams are lost. */
+static void who_comes_while_the_link_is_busy_waits(void **state)
+{
+    struct ports_fixture *f = *state;
+    struct sm_port_spec tcp = publish(f, "80"), udp = publish(f, "53/udp");
+    struct vg_packet p;
+    atomic_store(&f->link.busy, true);
+    int one = client(&tcp), two = client(&udp);
+    assert_int_equal(send(two, "lost", 4, 0), 4);
+    wait_sessions(f, 0, 1);
+    assert_false(vg_recv(&f->g, &p));
+    atomic_store(&f->link.busy, false);
+    ports_answer(f, 80, 6);
+    assert_int_equal(send(two, "name", 4, 0), 4);
+    ports_answer(f, 53, 17);
+    close(one);
+    close(two);
+}
+
 static void test_guest_refuses(void **state)
 {
     struct ports_fixture *f = *state;
@@ -316,21 +350,6 @@ static void test_strangers_leave_room(void **state)
     }
 }
 
-static void wait_sessions(struct ports_fixture *f, unsigned sessions, unsigned dropped)
-{
-    int64_t deadline = sm_deadline(PATIENCE_MS);
-    struct sm_ports_counters c;
-    do {
-        sm_ports_get_counters(f->ports, &c);
-        if (sm_deadline_left(deadline) == 0)
-            fail_msg(
-                "%u sessions, %u dropped", (unsigned)c.sessions, (unsigned)c.datagrams_dropped);
-        usleep(1000);
-    } while (c.sessions < sessions || c.datagrams_dropped < dropped);
-    assert_int_equal(c.sessions, sessions);
-    assert_int_equal(c.datagrams_dropped, dropped);
-}
-
 /* ... and three quarters of a UDP port's sessions. */
 static void test_strangers_sessions(void **state)
 {
@@ -472,6 +491,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text),
         T(test_tcp),
+        T(who_comes_while_the_link_is_busy_waits),
         T(test_guest_refuses),
         T(a_client_is_reset_where_nobody_listens_in_the_guest),
         T(test_udp),

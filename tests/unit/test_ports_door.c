@@ -203,6 +203,23 @@ static void waits_for_the_silent(void **state)
     expect(f, VG_SHUTDOWN);
 }
 
+/* A client that has said what it wants, while nothing can be handed to the guest. */
+static void waits_for_the_link(void **state)
+{
+    struct door_test *f = *state;
+    char path[108];
+    make_door(f, path, sizeof(path));
+    atomic_store(&f->ports->link.busy, true);
+    int fd = dial(path);
+    assert_int_equal(write(fd, "CONNECT 80\nGET", 14), 14);
+    expect_silence(f);
+    atomic_store(&f->ports->link.busy, false);
+    usleep(1100000); /* ticks */
+    expect_routed(f, 80, true, "GET");
+    close(fd);
+    expect(f, VG_SHUTDOWN);
+}
+
 /* More clients than are looked at at once: the others wait. */
 static void queues(void **state)
 {
@@ -350,6 +367,7 @@ int main(void)
         T(connects),
         T(asks_where_to),
         T(waits_for_the_silent),
+        T(waits_for_the_link),
         T(queues),
         T(refuses),
         T(leads_out_as_well),

@@ -100,9 +100,8 @@ static int setup_with(void **state, unsigned max_streams)
     struct watched *w = calloc(1, sizeof(*w));
     assert_non_null(w);
     assert_int_equal(ports_setup_with((void **)&w->ports, max_streams, true), 0);
-    assert_int_equal(sm_listeners_create(w->ports->loop, w->ports->vsock, w->ports->ports, &card,
-                         NULL, NULL, &w->listeners, NULL),
-        0);
+    assert_int_equal(
+        sm_listeners_create(w->ports->ports, &card, NULL, NULL, &w->listeners, NULL), 0);
     *state = w;
     return 0;
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "patience.h"
+#include "util/bytes.h"
 #include "util/clock.h"
 #include "util/wait.h"
 #include "vsock_util.h"
@@ -955,14 +956,6 @@ static void connects_wait_for_the_end_of_a_transport_reset(void **state)
 
 /* ---- bridges --------------------------------------------------------------------------------- */
 
-static uint32_t connected_port;
-
-static void on_connected(int fd, uint32_t host_port)
-{
-    assert_int_equal(write(fd, "!", 1), 1);
-    connected_port = host_port;
-}
-
 /* One end of a pair; the other is bridged to the target. */
 static int bridge(struct fixture *f, const struct sm_vsock_target *target)
 {
@@ -976,20 +969,20 @@ static void a_socket_is_bridged(void **state)
 {
     struct fixture *f = *state;
     const struct sm_vsock_target target = {
-        .port = 52, .first = "abc", .first_len = 3, .connected = on_connected};
+        .port = 52, .first = "abc", .first_len = 3, .say_ok = true};
+    char ok_late[32];
     int fd = bridge(f, &target);
     assert_int_equal(write(fd, "early", 5), 5);
     struct vg_packet p = expect(f, VG_REQUEST);
     assert_int_equal(p.dst_port, 52);
-    connected_port = 0;
     vg_send(&f->g, 52, p.src_port, VG_RESPONSE, 0, NULL, 0);
     vg_send(&f->g, 52, p.src_port, VG_RW, 0, "late", 4);
     struct vg_packet first = expect(f, VG_RW);
-    assert_int_equal(connected_port, p.src_port);
     assert_int_equal(first.len, 3);
     assert_memory_equal(first.data, "abc", 3);
     assert_memory_equal(expect(f, VG_RW).data, "early", 5);
-    expect_read(fd, "!late"); /* who is told of the connection speaks first */
+    snprintf(ok_late, sizeof(ok_late), "OK %u\nlate", p.src_port);
+    expect_read(fd, ok_late); /* who was told to say it speaks first */
     close(fd);
     expect(f, VG_SHUTDOWN);
 }
@@ -997,15 +990,13 @@ static void a_socket_is_bridged(void **state)
 static void a_bridge_is_refused_or_given_up(void **state)
 {
     struct fixture *f = *state;
-    const struct sm_vsock_target refused = {.port = 9, .connected = on_connected},
+    const struct sm_vsock_target refused = {.port = 9, .say_ok = true},
                                  silent = {.port = 10, .timeout_ms = 1};
-    connected_port = 0;
     int fd = bridge(f, &refused);
     struct vg_packet p = expect(f, VG_REQUEST);
     vg_send(&f->g, 9, p.src_port, VG_RST, 0, NULL, 0);
     turn(f);
     expect_end(fd);
-    assert_int_equal(connected_port, 0);
     close(fd);
     fd = bridge(f, &silent);
     expect(f, VG_REQUEST);
@@ -1017,35 +1008,194 @@ static void a_bridge_is_refused_or_given_up(void **state)
     assert_int_equal(streams(f), 0);
 }
 
-static int lead(void *arg, uint32_t port)
+/* ---- where the guest's connections lead ------------------------------------------------------ */
+
+struct asked {
+    struct fixture *f;
+    unsigned n;
+    uint32_t ticket[SM_VSOCK_ASKED + 1], port;
+    int answer; /* -2: none yet */
+};
+
+static void on_ask(void *arg, uint32_t ticket, uint32_t port)
 {
-    int *ours = arg, pair[2];
-    if (port != 77 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) != 0)
-        return -1;
-    *ours = pair[0];
-    return pair[1];
+    struct asked *a = arg;
+    a->ticket[a->n++] = ticket;
+    a->port = port;
+    if (a->answer != -2)
+        sm_vsock_lead(a->f->vsock, ticket, a->answer);
 }
 
-static void any_port_leads_where_it_is_said(void **state)
+static void be_asked(struct fixture *f, struct asked *a)
 {
-    struct fixture *f = *state;
-    int fd = -1;
-    sm_vsock_accept_any(f->vsock, lead, &fd);
-    close(open_from_guest(f, 7000)); /* a listener of ours is asked first */
-    expect(f, VG_SHUTDOWN);
-    assert_int_equal(fd, -1);
-    vg_send(&f->g, 7001, 77, VG_REQUEST, 0, NULL, 0);
-    expect(f, VG_RESPONSE);
-    vg_send(&f->g, 7001, 77, VG_RW, 0, "hi", 2);
+    *a = (struct asked){.f = f, .answer = -2};
+    sm_vsock_accept_any(f->vsock, on_ask, a);
+}
+
+/* Our end of a pair; the guest is led to the other. */
+static int lead(struct fixture *f, uint32_t ticket)
+{
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    sm_vsock_lead(f->vsock, ticket, pair[1]);
+    return pair[0];
+}
+
+static void expect_stream(struct fixture *f, uint32_t guest_port, uint32_t port, int fd)
+{
+    struct vg_packet p = expect(f, VG_RESPONSE);
+    assert_true(p.src_port == port && p.dst_port == guest_port);
+    vg_send(&f->g, guest_port, port, VG_RW, 0, "hi", 2);
     turn(f);
     expect_read(fd, "hi");
-    close(fd);
+    assert_int_equal(write(fd, "ho", 2), 2);
+    assert_memory_equal(expect(f, VG_RW).data, "ho", 2);
+}
+
+static void any_port_leads_where_it_is_said_at_once(void **state)
+{
+    struct fixture *f = *state;
+    struct asked a;
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    be_asked(f, &a);
+    close(open_from_guest(f, 7000)); /* a listener of ours is asked first */
     expect(f, VG_SHUTDOWN);
+    assert_int_equal(a.n, 0);
+    a.answer = pair[1];
+    vg_send(&f->g, 7001, 77, VG_REQUEST, 0, NULL, 0);
+    expect_stream(f, 7001, 77, pair[0]);
+    assert_true(a.n == 1 && a.port == 77);
+    close(pair[0]);
+    expect(f, VG_SHUTDOWN);
+    a.answer = -1;
     vg_send(&f->g, 7002, 78, VG_REQUEST, 0, NULL, 0);
     expect(f, VG_RST);
     sm_vsock_accept_any(f->vsock, NULL, NULL);
     vg_send(&f->g, 7003, 77, VG_REQUEST, 0, NULL, 0);
     expect(f, VG_RST);
+    assert_int_equal(a.n, 2);
+}
+
+static void any_port_leads_where_it_is_said_later(void **state)
+{
+    struct fixture *f = *state;
+    struct asked a;
+    be_asked(f, &a);
+    vg_send(&f->g, 7000, 77, VG_REQUEST, 0, NULL, 0);
+    vg_send(&f->g, 7001, 78, VG_REQUEST, 0, NULL, 0);
+    expect_silence(f);
+    assert_int_equal(a.n, 2);
+    int second = lead(f, a.ticket[1]); /* in another order than asked */
+    expect_stream(f, 7001, 78, second);
+    int first = lead(f, a.ticket[0]);
+    expect_stream(f, 7000, 77, first);
+    vg_send(&f->g, 7002, 77, VG_REQUEST, 0, NULL, 0);
+    expect_silence(f);
+    sm_vsock_lead(f->vsock, a.ticket[2], -1);
+    struct vg_packet p = expect(f, VG_RST);
+    assert_true(p.src_port == 77 && p.dst_port == 7002);
+    assert_int_equal(streams(f), 2);
+    close(first);
+    close(second);
+}
+
+/* An answer to nothing is closed, and what became of the question is not touched by it. */
+static void expect_no_use_for(struct fixture *f, uint32_t ticket)
+{
+    int fd = lead(f, ticket);
+    expect_silence(f);
+    expect_end(fd);
+    close(fd);
+}
+
+static void a_late_or_wrong_answer_is_closed(void **state)
+{
+    struct fixture *f = *state;
+    struct asked a;
+    be_asked(f, &a);
+    vg_send(&f->g, 7000, 77, VG_REQUEST, 0, NULL, 0);
+    expect_silence(f);
+    expect_no_use_for(f, a.ticket[0] + 1);
+    usleep((SM_VSOCK_ASKED_MS + 600) * 1000); /* and a tick */
+    struct vg_packet p = expect(f, VG_RST);
+    assert_true(p.src_port == 77 && p.dst_port == 7000);
+    assert_int_equal(streams(f), 0);
+    expect_no_use_for(f, a.ticket[0]);
+
+    /* The guest gives up; and asks again from the same port. */
+    vg_send(&f->g, 7001, 77, VG_REQUEST, 0, NULL, 0);
+    vg_send(&f->g, 7001, 77, VG_RST, 0, NULL, 0);
+    expect_silence(f);
+    assert_int_equal(streams(f), 0);
+    vg_send(&f->g, 7001, 77, VG_REQUEST, 0, NULL, 0);
+    expect_silence(f);
+    expect_no_use_for(f, a.ticket[1]);
+    int fd = lead(f, a.ticket[2]);
+    expect_stream(f, 7001, 77, fd);
+    expect_no_use_for(f, a.ticket[2]); /* twice */
+    close(fd);
+}
+
+static void only_so_many_answers_are_waited_for(void **state)
+{
+    struct fixture *f = *state;
+    struct asked a;
+    be_asked(f, &a);
+    for (uint32_t i = 0; i < SM_VSOCK_ASKED; i++) {
+        vg_send(&f->g, 7000 + i, 77, VG_REQUEST, 0, NULL, 0);
+        expect_silence(f);
+    }
+    assert_int_equal(a.n, SM_VSOCK_ASKED);
+    vg_send(&f->g, 9000, 77, VG_REQUEST, 0, NULL, 0);
+    assert_int_equal(expect(f, VG_RST).dst_port, 9000);
+    assert_int_equal(a.n, SM_VSOCK_ASKED);
+    sm_vsock_lead(f->vsock, a.ticket[5], -1);
+    expect(f, VG_RST);
+    vg_send(&f->g, 9000, 77, VG_REQUEST, 0, NULL, 0);
+    expect_silence(f);
+    assert_int_equal(a.n, SM_VSOCK_ASKED + 1);
+    int fd = lead(f, a.ticket[SM_VSOCK_ASKED]);
+    expect_stream(f, 9000, 77, fd);
+    close(fd);
+}
+
+/* Before the answer there is nothing to say: a guest that does is reset. */
+static void a_guest_that_does_not_wait_for_the_answer(void **state)
+{
+    static const unsigned ops[] = {VG_RW, VG_SHUTDOWN, VG_RESPONSE, VG_REQUEST};
+    struct fixture *f = *state;
+    struct asked a;
+    be_asked(f, &a);
+    for (unsigned i = 0; i < SM_ARRAY_LEN(ops); i++) {
+        vg_send(&f->g, 7000 + i, 77, VG_REQUEST, 0, NULL, 0);
+        vg_send(&f->g, 7000 + i, 77, ops[i], 3, "x", 1);
+        expect(f, VG_RST);
+        expect_no_use_for(f, a.ticket[i]);
+    }
+    assert_int_equal(streams(f), 0);
+}
+
+/* The driver resets the device, the guest ends, the device goes: nobody waits any more. */
+static void who_is_asked_may_outlive_the_question(void **state)
+{
+    struct fixture *f = *state;
+    struct asked a;
+    struct sm_virtio_state s;
+    be_asked(f, &a);
+    vg_send(&f->g, 7000, 77, VG_REQUEST, 0, NULL, 0);
+    expect_silence(f);
+    sm_virtio_save(sm_vsock_dev(f->vsock), &s);
+    assert_true(s.extra[0] > 1); /* the guest believes in it */
+    fg_set_reg(sm_vsock_dev(f->vsock), 0x70, 0);
+    assert_int_equal(streams(f), 0);
+    expect_no_use_for(f, a.ticket[0]);
+    vg_init(&f->g, sm_vsock_dev(f->vsock), 16, 4096);
+    vg_send(&f->g, 7000, 77, VG_REQUEST, 0, NULL, 0);
+    expect_silence(f);
+    sm_vsock_end(f->vsock);
+    assert_int_equal(streams(f), 0);
+    expect_no_use_for(f, a.ticket[1]);
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -1086,7 +1236,12 @@ int main(void)
         T(connects_wait_for_the_end_of_a_transport_reset),
         T(a_socket_is_bridged),
         T(a_bridge_is_refused_or_given_up),
-        T(any_port_leads_where_it_is_said),
+        T(any_port_leads_where_it_is_said_at_once),
+        T(any_port_leads_where_it_is_said_later),
+        T(a_late_or_wrong_answer_is_closed),
+        T(only_so_many_answers_are_waited_for),
+        T(a_guest_that_does_not_wait_for_the_answer),
+        T(who_is_asked_may_outlive_the_question),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
 #include "devices/vsock/connect.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -27,7 +28,7 @@ struct vsock_connect {
     int fd;        /* the caller's end; bridge: its socket, until it is the stream's */
     bool bridge;   /* from malloc, and in bridges: */
     bool stranger; /* counted as such, as long as there is no stream */
-    void (*connected)(int fd, uint32_t host_port);
+    bool say_ok;
     uint8_t first[SM_VSOCK_FIRST], first_len;
     struct vsock_connect *next_bridge;
     int64_t deadline_ms;
@@ -51,6 +52,13 @@ static int make_pair(int *ours, int *theirs)
     *ours = fds[0];
     *theirs = fds[1];
     return 0;
+}
+
+static void tick_later(struct vsock_connects *all)
+{
+    if (!all->ticking)
+        sm_loop_timer_arm(all->timer, TICK_MS);
+    all->ticking = true;
 }
 
 /* ---- connects -------------------------------------------------------------------------------- */
@@ -91,6 +99,16 @@ static void withdraw(struct vsock_connects *all, struct vsock_connect *c)
     pthread_mutex_unlock(&all->lock);
 }
 
+/* The first bytes on this socket: they fit. A client that has gone shows as such by the end of its
+ * socket. */
+static void say_ok(const struct vsock_stream *s)
+{
+    char line[sizeof("OK 4294967295\n")];
+    int n = snprintf(line, sizeof(line), "OK %u\n", s->host_port);
+    if (send(s->fd, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        shutdown(s->fd, SHUT_RDWR);
+}
+
 static void end_bridge(struct vsock_connect *c, enum sm_code code)
 {
     struct vsock_connects *all = c->all;
@@ -100,8 +118,8 @@ static void end_bridge(struct vsock_connect *c, enum sm_code code)
     *link = c->next_bridge;
     all->n_bridges--;
     all->streams->n_strangers -= c->stranger;
-    if (code == SM_OK && c->connected)
-        c->connected(c->stream->fd, c->stream->host_port);
+    if (code == SM_OK && c->say_ok)
+        say_ok(c->stream);
     sm_close(c->fd);
     free(c);
 }
@@ -279,65 +297,107 @@ int sm_vsock_connects_listen(
     return r.rc;
 }
 
-/* A socket for the stream; -1: nobody is there. *listener is the one of this process, *accepted its
- * end of the pair. */
-static int socket_for(
-    struct vsock_connects *all, uint32_t port, struct vsock_listener **listener, int *accepted)
+/* The guest's connection stands. False: it is reset. */
+static bool accept_stream(struct vsock_connects *all, struct vsock_stream *s)
 {
-    struct vsock_listener *l = all->listeners;
-    while (l && l->port != port)
-        l = l->next;
-    int fd = -1;
-    if (l && make_pair(&fd, accepted) == 0)
-        *listener = l;
-    else if (!l && all->lead)
-        fd = all->lead(all->lead_arg, port);
-    return fd;
+    s->state = STREAM_ESTABLISHED;
+    if (!sm_vsock_stream_establish(s)) {
+        sm_vsock_stream_kill(s);
+        return false;
+    }
+    all->packets->stats.accepts++;
+    s->send |= 1u << VSOCK_OP_RESPONSE;
+    sm_vsock_stream_ready(s);
+    return true;
+}
+
+static bool accept_here(
+    struct vsock_connects *all, struct vsock_stream *s, const struct vsock_listener *listener)
+{
+    auto_fd accepted = -1;
+    if (make_pair(&s->fd, &accepted) < 0)
+        return false;
+    if (accept_stream(all, s))
+        listener->fn(listener->arg, sm_steal_fd(&accepted), s->guest_port);
+    return true;
+}
+
+/* A vsock_answered_fn: the guest or its stream has gone. */
+static void forget_asked(void *arg, enum sm_code code, const char *why)
+{
+    (void)code;
+    (void)why;
+    struct vsock_asked *asked = arg;
+    asked->stream = NULL;
+    asked->all->n_asked--;
+}
+
+static bool ask(struct vsock_connects *all, struct vsock_stream *s)
+{
+    struct vsock_asked *asked = all->asked;
+    if (!all->ask || all->n_asked == SM_VSOCK_ASKED)
+        return false;
+    while (asked->stream)
+        asked++;
+    *asked = (struct vsock_asked){.all = all,
+        .stream = s,
+        .ticket = ++all->last_ticket,
+        .deadline_ms = sm_deadline(SM_VSOCK_ASKED_MS)};
+    all->n_asked++;
+    s->answered = forget_asked;
+    s->answered_arg = asked;
+    tick_later(all);
+    all->ask(all->ask_arg, asked->ticket, s->host_port);
+    return true;
+}
+
+void sm_vsock_connects_lead(struct vsock_connects *all, uint32_t ticket, int fd)
+{
+    sm_loop_check_here(all->loop);
+    struct vsock_asked *asked = all->asked;
+    while (asked < all->asked + SM_VSOCK_ASKED && !(asked->stream && asked->ticket == ticket))
+        asked++;
+    if (asked == all->asked + SM_VSOCK_ASKED) {
+        sm_close(fd);
+        return;
+    }
+    struct vsock_stream *s = asked->stream;
+    sm_vsock_stream_answer(s, SM_OK, NULL);
+    s->fd = fd;
+    if (fd >= 0)
+        accept_stream(all, s);
+    else
+        sm_vsock_stream_kill(s);
+    sm_vsock_pump_later(all->packets); /* what asks may be serving the guest's packets */
 }
 
 bool sm_vsock_connects_accept(void *connects, const struct vsock_header *request)
 {
     struct vsock_connects *all = connects;
-    struct vsock_listener *listener = NULL;
-    struct vsock_stream *s = NULL;
-    auto_fd accepted = -1;
-    int fd = -1;
-    if (!all->ended && all->open(all->open_arg) && all->streams->n < all->streams->max)
-        fd = socket_for(all, request->dst_port, &listener, &accepted);
-    if (fd >= 0)
-        s = sm_vsock_stream_create(
-            all->streams, request->dst_port, request->src_port, STREAM_ESTABLISHED, fd);
+    const struct vsock_listener *l = all->listeners;
+    if (all->ended || !all->open(all->open_arg))
+        return false;
+    while (l && l->port != request->dst_port)
+        l = l->next;
+    if (!l && !all->ask)
+        return false;
+    struct vsock_stream *s = sm_vsock_stream_create(
+        all->streams, request->dst_port, request->src_port, STREAM_ASKING, -1);
     if (!s)
         return false;
-    if (!sm_vsock_stream_establish(s)) {
-        sm_vsock_stream_free(s);
-        return false;
-    }
     s->peer_buf_alloc = request->buf_alloc;
     s->peer_fwd_cnt = request->fwd_cnt;
-    s->send |= 1u << VSOCK_OP_RESPONSE;
-    sm_vsock_stream_ready(s);
-    if (listener)
-        listener->fn(listener->arg, sm_steal_fd(&accepted), request->src_port);
-    return true;
+    bool taken = l ? accept_here(all, s, l) : ask(all, s);
+    if (!taken)
+        sm_vsock_stream_free(s);
+    return taken;
 }
 
 /* ---- bridges --------------------------------------------------------------------------------- */
 
-static void tick_later(struct vsock_connects *all)
+static void end_late_bridges(struct vsock_connects *all, int64_t now)
 {
-    if (!all->ticking)
-        sm_loop_timer_arm(all->timer, TICK_MS);
-    all->ticking = true;
-}
-
-/* Ends those that take too long. */
-static void on_tick(void *arg)
-{
-    struct vsock_connects *all = arg;
-    int64_t now = sm_now_ms();
     struct vsock_connect *next;
-    all->ticking = false;
     for (struct vsock_connect *c = all->bridges; c; c = next) {
         next = c->next_bridge;
         if (c->deadline_ms > now) {
@@ -349,6 +409,27 @@ static void on_tick(void *arg)
             done(c, SM_ETIMEOUT, "no answer");
         }
     }
+}
+
+static void end_late_asked(struct vsock_connects *all, int64_t now)
+{
+    for (unsigned i = 0; i < SM_VSOCK_ASKED && all->n_asked; i++) {
+        struct vsock_asked *asked = &all->asked[i];
+        if (asked->stream && asked->deadline_ms > now)
+            tick_later(all);
+        else if (asked->stream)
+            sm_vsock_stream_kill(asked->stream);
+    }
+}
+
+/* Ends those that take too long. */
+static void on_tick(void *arg)
+{
+    struct vsock_connects *all = arg;
+    int64_t now = sm_now_ms();
+    all->ticking = false;
+    end_late_bridges(all, now);
+    end_late_asked(all, now);
     sm_vsock_pump(all->packets);
 }
 
@@ -369,7 +450,7 @@ bool sm_vsock_connects_bridge(
         .port = target->port,
         .bridge = true,
         .stranger = target->stranger,
-        .connected = target->connected,
+        .say_ok = target->say_ok,
         .fd = fd,
         .next_bridge = all->bridges,
         .deadline_ms = sm_deadline(target->timeout_ms ? target->timeout_ms : BRIDGE_MS),

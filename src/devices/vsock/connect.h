@@ -1,6 +1,7 @@
 /*
  * Who is connected on the host's side: threads that wait for a port of the guest, sockets that are
- * bridged to one, and listeners for the guest's own connections.
+ * bridged to one, listeners for the guest's own connections, and somebody who says where all others
+ * of these lead. While he is asked the guest's connection is a stream without a socket.
  *
  * A connect is put into `waiting` by its thread; the loop's thread takes it out when connections
  * can be made, makes the stream, and ends it when the guest has answered. Only the loop's thread
@@ -19,6 +20,13 @@
 struct vsock_connect;
 struct vsock_listener;
 
+struct vsock_asked {
+    struct vsock_connects *all;
+    struct vsock_stream *stream; /* NULL: slot is free */
+    uint32_t ticket;
+    int64_t deadline_ms;
+};
+
 struct vsock_connects {
     struct sm_loop *loop;
     struct vsock_streams *streams;
@@ -29,8 +37,11 @@ struct vsock_connects {
 
     uint32_t next_port; /* of ours */
     struct vsock_listener *listeners;
-    sm_vsock_lead_fn *lead; /* where connections to other ports lead */
-    void *lead_arg;
+    sm_vsock_ask_fn *ask; /* where connections to other ports lead */
+    void *ask_arg;
+    struct vsock_asked asked[SM_VSOCK_ASKED];
+    unsigned n_asked;
+    uint32_t last_ticket;
 
     struct vsock_connect
         *bridges; /* waiting or begun; with the streams at most as many as may be */
@@ -59,6 +70,7 @@ int sm_vsock_connects_wait(
     struct vsock_connects *all, uint32_t port, struct sm_wait *wait, int *fd, sm_error *err);
 bool sm_vsock_connects_bridge(
     struct vsock_connects *all, int fd, const struct sm_vsock_target *target);
+void sm_vsock_connects_lead(struct vsock_connects *all, uint32_t ticket, int fd);
 int sm_vsock_connects_listen(
     struct vsock_connects *all, uint32_t port, sm_vsock_accept_fn *fn, void *arg, sm_error *err);
 

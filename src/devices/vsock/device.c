@@ -305,11 +305,16 @@ int sm_vsock_listen(
     return sm_vsock_connects_listen(&vsock->connects, port, fn, arg, err);
 }
 
-void sm_vsock_accept_any(struct sm_vsock *vsock, sm_vsock_lead_fn *fn, void *arg)
+void sm_vsock_accept_any(struct sm_vsock *vsock, sm_vsock_ask_fn *fn, void *arg)
 {
     sm_loop_check_here(vsock->dev.env.loop);
-    vsock->connects.lead = fn;
-    vsock->connects.lead_arg = arg;
+    vsock->connects.ask = fn;
+    vsock->connects.ask_arg = arg;
+}
+
+void sm_vsock_lead(struct sm_vsock *vsock, uint32_t ticket, int fd)
+{
+    sm_vsock_connects_lead(&vsock->connects, ticket, fd);
 }
 
 /* ---- what is counted ------------------------------------------------------------------------- */

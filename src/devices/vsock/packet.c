@@ -232,9 +232,7 @@ static void reset_unknown(struct vsock_packets *p, const struct vsock_header *h)
 
 static void on_request(struct vsock_packets *p, const struct vsock_header *h)
 {
-    if (p->accept(p->accept_arg, h))
-        p->stats.accepts++;
-    else
+    if (!p->accept(p->accept_arg, h))
         reset_unknown(p, h);
 }
 

@@ -33,6 +33,7 @@
 
 enum vsock_stream_state {
     STREAM_CONNECTING, /* REQUEST is to be sent or under way */
+    STREAM_ASKING,     /* the guest's REQUEST has no answer, and the stream no socket, yet */
     STREAM_ESTABLISHED,
     STREAM_RESETTING, /* only an RST is still to be sent */
     STREAM_ORPHAN,    /* the guest's side is gone; what is buffered goes to the socket yet */
@@ -58,7 +59,7 @@ struct vsock_stream {
     bool guest_eof;              /* the guest sends no more */
     bool guest_deaf;             /* the guest receives no more */
     bool refused;                /* and that was the first that it said */
-    vsock_answered_fn *answered; /* who waits for the RESPONSE is told, once; NULL: nobody */
+    vsock_answered_fn *answered; /* who waits for an answer is told, once; NULL: nobody */
     void *answered_arg;
     bool stranger; /* counted as such */
 

@@ -12,9 +12,8 @@
 #define SM_DEVICES_VSOCK_VSOCK_H
 
 #include "devices/virtio_mmio.h"
+#include "devices/vsock/target.h"
 
-#define SM_VSOCK_HOST_CID  2
-#define SM_VSOCK_GUEST_CID 3       /* what every guest of ours gets: clones never notice a change */
 #define SM_VSOCK_BUF_ALLOC 262144u /* our credit per stream, and so the bound on its memory */
 
 struct sm_vsock_config {
@@ -48,33 +47,27 @@ typedef void sm_vsock_accept_fn(void *arg, int fd, uint32_t guest_port);
 int sm_vsock_listen(
     struct sm_vsock *vsock, uint32_t port, sm_vsock_accept_fn *fn, void *arg, sm_error *err);
 
-#define SM_VSOCK_FIRST 8
-
-/* What a socket is connected to. */
-struct sm_vsock_target {
-    uint32_t port;                            /* of the guest, which gets */
-    uint8_t first[SM_VSOCK_FIRST], first_len; /* this before anything else */
-    bool stranger;       /* strangers have half of the streams, so that the owner is not kept out */
-    unsigned timeout_ms; /* for the guest's answer; 0: a minute */
-    /* Called on the loop's thread when the guest has accepted, before any byte of it is in the
-     * socket; `host_port` is the stream's number on our side. NULL: nobody wants to know. It must
-     * neither block nor close fd. */
-    void (*connected)(int fd, uint32_t host_port);
-};
-
 /* Connects `fd`, a stream socket of whatever kind, to a port of the guest: what it receives goes to
  * the guest and the other way round, half close and back-pressure included, until both have ended.
- * fd is taken over in any case, made non-blocking by the caller, and closed when the guest refuses
- * or does not answer in time. False: too many streams, or the guest has ended. The loop's thread
- * only. */
+ * fd is taken over in any case, and closed when the guest refuses or does not answer in time.
+ * False: too many streams, or the guest has ended. The loop's thread only. */
 bool sm_vsock_bridge(struct sm_vsock *vsock, int fd, const struct sm_vsock_target *target);
 
-/* A socket (non-blocking) for the guest's connection to a port of the host on which nobody of this
- * process listens; -1: it is reset. Called on the loop's thread; must not block. */
-typedef int sm_vsock_lead_fn(void *arg, uint32_t port);
+#define SM_VSOCK_ASKED    64
+#define SM_VSOCK_ASKED_MS 5000
+
+/* The guest wants to be connected to a port of the host on which nobody of this process listens.
+ * sm_vsock_lead is the answer to `ticket`, within this call or later: somebody in another process
+ * may have to say it. At most SM_VSOCK_ASKED answers are waited for, each for SM_VSOCK_ASKED_MS;
+ * what is beyond that is reset. Called on the loop's thread; must not block. */
+typedef void sm_vsock_ask_fn(void *arg, uint32_t ticket, uint32_t port);
 
 /* Asks fn where such connections lead; NULL: nowhere (any more). The loop's thread only. */
-void sm_vsock_accept_any(struct sm_vsock *vsock, sm_vsock_lead_fn *fn, void *arg);
+void sm_vsock_accept_any(struct sm_vsock *vsock, sm_vsock_ask_fn *fn, void *arg);
+
+/* Connects the guest to `fd`, a stream socket, as sm_vsock_bridge does; -1: it is reset. fd is
+ * taken over, and closed when nobody waits for it any more. The loop's thread only. */
+void sm_vsock_lead(struct sm_vsock *vsock, uint32_t ticket, int fd);
 
 /* Must follow sm_virtio_load, before sm_virtio_wake and before the vCPUs run: tells the guest that
  * all its connections are gone (event queue, TRANSPORT_RESET), unless the loaded state says that

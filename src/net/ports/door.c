@@ -116,16 +116,6 @@ static uint16_t first_port(const struct sm_ports *ports)
     return asked ? asked : found;
 }
 
-/* The first bytes on this socket: they fit. A client that has gone shows as such by the end of its
- * socket. */
-static void say_ok(int fd, uint32_t host_port)
-{
-    char line[LINE_BYTES];
-    int n = snprintf(line, sizeof(line), "OK %u\n", host_port);
-    if (send(fd, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-        shutdown(fd, SHUT_RDWR);
-}
-
 /* The last that a client hears that has asked for what is no port. */
 static void refuse(int fd)
 {
@@ -137,7 +127,7 @@ static void refuse(int fd)
 
 enum route {
     NOWHERE, /* the client is sent away */
-    NOT_YET, /* there is no port: it is asked again in a while */
+    NOT_YET, /* there is no port, or no way to it: it is asked again in a while */
     THERE,
 };
 
@@ -146,8 +136,10 @@ static enum route find_route(
 {
     if (wish->kind == WRONG)
         return NOWHERE;
+    if (!sm_ports_is_ready(ports))
+        return NOT_YET;
     if (wish->kind == NAMED_VSOCK) {
-        *target = (struct sm_vsock_target){.port = wish->port, .connected = say_ok};
+        *target = (struct sm_vsock_target){.port = wish->port, .say_ok = true};
         return THERE;
     }
     bool named = wish->kind == NAMED;
@@ -196,7 +188,7 @@ static void look_at(struct handshake *h, enum client client)
     int fd = end_handshake(h);
     bool taken = wish.len == 0 || recv(fd, line, wish.len, MSG_DONTWAIT) == (ssize_t)wish.len;
     if (route == THERE && taken)
-        sm_vsock_bridge(door->ports->vsock, fd, &target);
+        sm_ports_bridge(door->ports, fd, &target);
     else
         refuse(fd);
 }
@@ -267,6 +259,7 @@ static void destroy(struct door *door)
     free(door);
 }
 
+/* A sm_guest_lead_fn. Nothing that it looks at changes while the door is open. */
 static int lead_out(void *arg, uint32_t port)
 {
     const struct door *door = arg;
@@ -298,7 +291,7 @@ static void do_open(void *arg)
         return;
     }
     if (door->socket.leads_out)
-        sm_vsock_accept_any(ports->vsock, lead_out, door);
+        ports->link.accept_any(ports->link.arg, lead_out, door);
     ports->door = door;
 }
 
@@ -324,6 +317,6 @@ void sm_ports_shut_door(struct sm_ports *ports)
     sm_loop_check_here(ports->loop);
     if (!ports->door)
         return;
-    sm_vsock_accept_any(ports->vsock, NULL, NULL);
+    ports->link.accept_any(ports->link.arg, NULL, NULL);
     destroy(sm_steal_ptr(&ports->door));
 }

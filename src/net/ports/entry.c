@@ -29,6 +29,16 @@ bool sm_ports_may_enter(struct sm_ports *ports, const struct port *port, bool st
     return false;
 }
 
+bool sm_ports_is_ready(const struct sm_ports *ports)
+{
+    return ports->link.is_ready(ports->link.arg);
+}
+
+bool sm_ports_bridge(struct sm_ports *ports, int fd, const struct sm_vsock_target *target)
+{
+    return ports->link.bridge(ports->link.arg, fd, target);
+}
+
 void sm_ports_tick_later(struct sm_ports *ports)
 {
     sm_loop_timer_arm(ports->timer, TICK_MS);

@@ -32,7 +32,7 @@ struct port {
 
 struct sm_ports {
     struct sm_loop *loop;
-    struct sm_vsock *vsock;
+    struct sm_guest_link link;
     struct port *list;
     unsigned n[2]; /* asked for, found */
     struct door *door;
@@ -40,6 +40,7 @@ struct sm_ports {
     void *log_arg;
     struct sm_rate log_rate;
     struct sm_loop_timer *timer; /* listeners that had no descriptor left; idle sessions */
+    struct sm_loop_timer *retry; /* listeners that had to wait for the link */
     struct sm_ports_counters counters;
     struct sm_peer_owner owner;
     uint8_t datagram[2 + 65536];
@@ -55,6 +56,10 @@ uint16_t sm_ports_port_of(const struct sockaddr_storage *addr);
 /* Tells the log; from: NULL for the front door. */
 void sm_ports_log(struct sm_ports *ports, const struct sockaddr_storage *from, uint16_t guest_port,
     uint8_t protocol);
+/* As the link has it. fd is taken over. */
+bool sm_ports_bridge(struct sm_ports *ports, int fd, const struct sm_vsock_target *target);
+/* Whether somebody can be let in now. */
+bool sm_ports_is_ready(const struct sm_ports *ports);
 /* Has the timer look at things in a while. */
 void sm_ports_tick_later(struct sm_ports *ports);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "net/ports/entry.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/error.h"
@@ -16,7 +17,6 @@
 
 struct sm_listeners {
     struct sm_loop *loop;
-    struct sm_vsock *vsock;
     struct sm_ports *ports;
     struct sm_card_addresses card;
     sm_listeners_fn *found;
@@ -174,7 +174,8 @@ static void on_agent(void *arg, uint32_t events)
 static void open_watch(struct sm_listeners *l)
 {
     int pair[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
+    if (!sm_ports_is_ready(l->ports) ||
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
         wait_for(l, SM_LISTENERS_RETRY_MS);
         return;
     }
@@ -182,7 +183,7 @@ static void open_watch(struct sm_listeners *l)
     struct sm_vsock_target agent = {.port = SM_WIRE_PORT, .first_len = SM_WIRE_HEADER};
     sm_wire_data_header(agent.first, SM_WIRE_WATCH, 0);
     _Static_assert(SM_WIRE_HEADER <= SM_VSOCK_FIRST, "the request fits");
-    if (!sm_vsock_bridge(l->vsock, pair[1], &agent) ||
+    if (!sm_ports_bridge(l->ports, pair[1], &agent) ||
         sm_loop_add(l->loop, l->fd, SM_LOOP_IN, on_agent, l, &l->watch, NULL)) {
         end_watch(l); /* there are too many streams, or the guest has ended */
         wait_for(l, SM_LISTENERS_RETRY_MS);
@@ -237,21 +238,19 @@ void sm_listeners_watch(struct sm_listeners *listeners)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-int sm_listeners_create(struct sm_loop *loop, struct sm_vsock *vsock, struct sm_ports *ports,
-    const struct sm_card_addresses *card, sm_listeners_fn *found, void *arg,
-    struct sm_listeners **out, sm_error *err)
+int sm_listeners_create(struct sm_ports *ports, const struct sm_card_addresses *card,
+    sm_listeners_fn *found, void *arg, struct sm_listeners **out, sm_error *err)
 {
     struct sm_listeners *l = calloc(1, sizeof(*l));
     if (!l)
         return sm_error_set(err, SM_ENOMEM, "out of memory for the VM's listeners");
-    *l = (struct sm_listeners){.loop = loop,
-        .vsock = vsock,
+    *l = (struct sm_listeners){.loop = ports->loop,
         .ports = ports,
         .card = *card,
         .found = found,
         .found_arg = arg,
         .fd = -1};
-    int rc = sm_loop_timer_create(loop, on_timer, l, &l->timer, err);
+    int rc = sm_loop_timer_create(l->loop, on_timer, l, &l->timer, err);
     if (rc) {
         free(l);
         return rc;

@@ -46,9 +46,9 @@ struct sm_listeners;
 /* Told on the loop's thread of each port that was found. */
 typedef void sm_listeners_fn(void *arg, const struct sm_port_spec *spec);
 
-int sm_listeners_create(struct sm_loop *loop, struct sm_vsock *vsock, struct sm_ports *ports,
-    const struct sm_card_addresses *card, sm_listeners_fn *found, void *arg,
-    struct sm_listeners **listeners, sm_error *err);
+/* On the ports' loop, and reaching the guest as they do. */
+int sm_listeners_create(struct sm_ports *ports, const struct sm_card_addresses *card,
+    sm_listeners_fn *found, void *arg, struct sm_listeners **listeners, sm_error *err);
 /* Before the ports are destroyed. */
 void sm_listeners_destroy(struct sm_listeners *listeners);
 

@@ -21,8 +21,10 @@
 #ifndef SM_NET_PORTS_PORTS_H
 #define SM_NET_PORTS_PORTS_H
 
-#include "devices/vsock/vsock.h"
+#include "net/ports/guest_link.h"
 #include "net/ports/spec.h"
+
+struct sm_loop; /* util/loop.h */
 
 #define SM_PORTS_MAX      256 /* listeners that were asked for, and as many that were found */
 #define SM_PORTS_SESSIONS 256 /* UDP senders of one port */
@@ -40,8 +42,8 @@ struct sm_port_connection {
 };
 typedef void sm_ports_log_fn(void *arg, const struct sm_port_connection *connection);
 
-/* log may be NULL. */
-int sm_ports_create(struct sm_loop *loop, struct sm_vsock *vsock, sm_ports_log_fn *log,
+/* The link must work until destroy; log may be NULL. */
+int sm_ports_create(struct sm_loop *loop, const struct sm_guest_link *link, sm_ports_log_fn *log,
     void *log_arg, struct sm_ports **ports, sm_error *err);
 /* Closes all listeners, UDP sessions and the front door; TCP connections belong to the vsock
  * device. */

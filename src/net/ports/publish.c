@@ -16,18 +16,28 @@
 
 #define BACKLOG         4096 /* as many as vsock has streams; the kernel may allow less */
 #define ACCEPT_BATCH    64
+#define RETRY_MS        20
 #define LOGGED_BURST    20
 #define LOGGED_A_SECOND 10
+
+/* Those that hold their clients in the backlog look again. */
+static void listen_on(void *arg)
+{
+    struct sm_ports *ports = arg;
+    for (struct port *p = ports->list; p; p = p->next) {
+        if (p->spec.protocol == SM_WIRE_PROXY_TCP)
+            sm_loop_modify(p->watch, SM_LOOP_IN);
+    }
+}
 
 static void on_tick(void *arg)
 {
     struct sm_ports *ports = arg;
     bool more = false;
+    listen_on(ports);
     for (struct port *p = ports->list; p; p = p->next) {
         if (p->spec.protocol == SM_WIRE_PROXY_UDP)
             sm_ports_udp_expire(p, false);
-        else
-            sm_loop_modify(p->watch, SM_LOOP_IN);
         more = more || p->sessions;
     }
     if (more)
@@ -50,7 +60,7 @@ static void let_in(struct port *port, int fd, const struct sockaddr_storage *fro
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     struct sm_vsock_target target = sm_ports_target(
         port->spec.guest_port, SM_WIRE_PROXY_TCP | (stranger ? SM_WIRE_PROXY_OUTSIDE : 0));
-    if (sm_vsock_bridge(ports->vsock, fd, &target))
+    if (sm_ports_bridge(ports, fd, &target))
         ports->counters.connections++;
     else
         ports->counters.refused++;
@@ -62,6 +72,11 @@ static void on_connection(void *arg, uint32_t events)
     (void)events;
     struct port *port = arg;
     for (int i = 0; i < ACCEPT_BATCH; i++) {
+        if (!sm_ports_is_ready(port->ports)) {
+            sm_loop_modify(port->watch, 0);
+            sm_loop_timer_arm(port->ports->retry, RETRY_MS);
+            return;
+        }
         struct sockaddr_storage from = {0};
         socklen_t len = sizeof(from);
         int fd = accept4(port->fd, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -255,20 +270,23 @@ void sm_ports_get_counters(struct sm_ports *ports, struct sm_ports_counters *cou
 
 /* ---- life ---------------------------------------------------------------------------------- */
 
-int sm_ports_create(struct sm_loop *loop, struct sm_vsock *vsock, sm_ports_log_fn *log,
+int sm_ports_create(struct sm_loop *loop, const struct sm_guest_link *link, sm_ports_log_fn *log,
     void *log_arg, struct sm_ports **out, sm_error *err)
 {
     struct sm_ports *ports = calloc(1, sizeof(*ports));
     if (!ports)
         return sm_error_set(err, SM_ENOMEM, "out of memory for published ports");
     ports->loop = loop;
-    ports->vsock = vsock;
+    ports->link = *link;
     ports->owner = SM_PEER_OWNER_INIT;
     ports->log = log;
     ports->log_arg = log_arg;
     ports->log_rate = sm_rate_make(LOGGED_A_SECOND, LOGGED_BURST);
     int rc = sm_loop_timer_create(loop, on_tick, ports, &ports->timer, err);
+    if (!rc)
+        rc = sm_loop_timer_create(loop, listen_on, ports, &ports->retry, err);
     if (rc) {
+        sm_loop_timer_destroy(ports->timer);
         free(ports);
         return rc;
     }
@@ -286,6 +304,7 @@ static void do_destroy(void *arg)
         close_port(port);
     }
     sm_loop_timer_destroy(ports->timer);
+    sm_loop_timer_destroy(ports->retry);
     sm_peer_owner_close(&ports->owner);
     free(ports);
 }

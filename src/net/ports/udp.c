@@ -151,7 +151,7 @@ static struct udp_session *find(
 static struct udp_session *open_session(
     struct port *port, const struct sockaddr_storage *peer, socklen_t len, bool stranger)
 {
-    if (port->n_sessions == SM_PORTS_SESSIONS ||
+    if (!sm_ports_is_ready(port->ports) || port->n_sessions == SM_PORTS_SESSIONS ||
         (stranger && port->n_strangers == SM_PORTS_SESSIONS / 4 * 3))
         return NULL;
     struct udp_session *s = calloc(1, sizeof(*s));
@@ -171,7 +171,7 @@ static struct udp_session *open_session(
     struct sm_vsock_target target = sm_ports_target(
         port->spec.guest_port, SM_WIRE_PROXY_UDP | (stranger ? SM_WIRE_PROXY_OUTSIDE : 0));
     struct sm_ports *ports = port->ports;
-    if (!sm_vsock_bridge(ports->vsock, pair[1], &target) ||
+    if (!sm_ports_bridge(ports, pair[1], &target) ||
         sm_loop_add(ports->loop, s->fd, SM_LOOP_IN, on_stream, s, &s->watch, NULL)) {
         sm_close(s->fd);
         free(s);
