@@ -19,6 +19,7 @@ step() {
 }
 
 step check-rooms scripts/check-rooms
+step system-calls scripts/system-calls check
 step clang-tidy scripts/tidy "$build" "${ours[@]}"
 mkdir -p "$build/cppcheck"
 step cppcheck cppcheck --quiet -j "$(nproc)" --cppcheck-build-dir="$build/cppcheck" --error-exitcode=1 --std=c11 --library=posix,gnu -I include -I src \

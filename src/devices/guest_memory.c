@@ -1,4 +1,8 @@
-/* Guest RAM as devices see it. See guest_memory.h. */
+/*
+ * Guest RAM as devices see it. See guest_memory.h.
+ *
+ * System calls of the device thread: madvise, mmap.
+ */
 #include "devices/guest_memory.h"
 
 #include <errno.h>

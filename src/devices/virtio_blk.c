@@ -5,6 +5,8 @@
  * writable status byte at the very end. The guest may cut these into buffers as it likes, so the
  * data part is a slice of the iovecs. A request is at most SEG_MAX * SIZE_MAX_BYTES long, as the
  * configuration tells the driver, which bounds the time that one request keeps the loop.
+ *
+ * System calls of the device thread: preadv, pwritev, pwrite64, fallocate, fdatasync.
  */
 #include "devices/virtio_blk.h"
 

@@ -1,4 +1,8 @@
-/* virtio-pmem. See virtio_pmem.h. */
+/*
+ * virtio-pmem. See virtio_pmem.h.
+ *
+ * System calls of the device thread: fdatasync.
+ */
 #include "devices/virtio_pmem.h"
 
 #include <errno.h>

@@ -1,4 +1,8 @@
-/* virtio-rng. See virtio_rng.h. */
+/*
+ * virtio-rng. See virtio_rng.h.
+ *
+ * System calls of the device thread: getrandom.
+ */
 #include "devices/virtio_rng.h"
 
 #include <errno.h>

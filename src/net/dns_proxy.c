@@ -1,7 +1,11 @@
-/* The guest's name server: questions under way, each with a number and a deadline of its own and a
+/*
+ * The guest's name server: questions under way, each with a number and a deadline of its own and a
  * socket for each resolver that was asked. See dns_proxy.h. An answer is walked twice, first to
  * judge all of it, then to learn from it: nothing is learned of one that is refused. One timer
- * serves all deadlines. */
+ * serves all deadlines.
+ *
+ * System calls: socket(AF_INET, AF_INET6), connect, sendto, recvfrom, getrandom.
+ */
 #include "net/dns_proxy.h"
 
 #include <errno.h>

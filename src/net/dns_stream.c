@@ -1,4 +1,8 @@
-/* A connection on which somebody asks our name server. See dns_stream.h. */
+/*
+ * A connection on which somebody asks our name server. See dns_stream.h.
+ *
+ * System calls: setsockopt, sendto, recvfrom.
+ */
 #include "net/dns_stream.h"
 
 #include <errno.h>

@@ -1,4 +1,8 @@
-/* How a guest's TCP connections to its name server come to us. See dns_tcp.h. */
+/*
+ * How a guest's TCP connections to its name server come to us. See dns_tcp.h.
+ *
+ * System calls: socket(AF_INET), bind, listen, accept4, getsockname, getpeername.
+ */
 #include "net/dns_tcp.h"
 
 #include <errno.h>

@@ -22,7 +22,8 @@
  *
  * Threads: the loop's alone. Nothing blocks.
  *
- * System calls: sendmmsg recvmmsg epoll_ctl close
+ * System calls: sendmmsg, recvmmsg, close.
+ * System calls elsewhere: socketpair, setsockopt.
  */
 #ifndef SM_NET_FRAME_SOCKET_H
 #define SM_NET_FRAME_SOCKET_H

@@ -1,4 +1,8 @@
-/* A guest's view of its network. See guest_net.h. */
+/*
+ * A guest's view of its network. See guest_net.h.
+ *
+ * System calls: getrandom.
+ */
 #include "net/guest_net.h"
 
 #include <errno.h>

@@ -1,5 +1,9 @@
-/* Asks the kernel by netlink where a packet would go. See own_address.h. It answers within the call
- * that asks, so nothing waits; what it cannot answer counts as ours, which is the closed side. */
+/*
+ * Asks the kernel by netlink where a packet would go. See own_address.h. It answers within the call
+ * that asks, so nothing waits; what it cannot answer counts as ours, which is the closed side.
+ *
+ * System calls: socket(AF_NETLINK), bind, sendto, recvfrom.
+ */
 #include "net/own_address.h"
 
 #include <errno.h>

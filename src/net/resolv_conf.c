@@ -1,6 +1,10 @@
-/* Reads resolv.conf(5) as glibc does: three name servers, a zone behind % and, for tests,
+/*
+ * Reads resolv.conf(5) as glibc does: three name servers, a zone behind % and, for tests,
  * [ADDRESS]:PORT; of `search` and `domain` the last line counts, of `options` each one. See
- * resolv_conf.h. */
+ * resolv_conf.h.
+ *
+ * System calls: open, stat, read.
+ */
 #include "net/resolv_conf.h"
 
 #include <arpa/inet.h>

@@ -1,4 +1,9 @@
-/* The tap backend. See tap.h. */
+/*
+ * The tap backend. See tap.h.
+ *
+ * System calls: readv, writev, ioctl(TUNSETOFFLOAD).
+ * System calls before a list: open, socket, ioctl.
+ */
 #include "net/tap.h"
 
 #include <errno.h>

@@ -1,4 +1,8 @@
-/* The user-mode network. See user_net.h. */
+/*
+ * The user-mode network. See user_net.h.
+ *
+ * System calls: socket(AF_INET).
+ */
 #include "net/user_net.h"
 
 #include <netinet/in.h>

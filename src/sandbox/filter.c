@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "sandbox/build.h"
+#include "sandbox/calls.h"
 #include "sandbox/sandbox.h"
 #include "util/error.h"
 
@@ -17,9 +18,16 @@ int sm_sandbox_tighten(const struct sm_sandbox_calls *calls, sm_error *err)
 {
     if (SM_SANDBOX_OFF)
         return 0;
-    /* The kernel's structure has no const; it only reads. */
-    struct sock_fprog program = {
-        .len = calls->length, .filter = (struct sock_filter *)(uintptr_t)calls->filter};
+    struct sock_filter filter[SM_SANDBOX_LONGEST];
+    struct sock_fprog program = {.len = calls->length, .filter = filter};
+    if (calls->length > SM_SANDBOX_LONGEST)
+        return sm_error_set(
+            err, SM_ELIMIT, "the list of system calls \"%s\" is too long", calls->name);
+    for (unsigned i = 0; i < calls->length; i++) {
+        filter[i] = calls->filter[i];
+        if (BPF_CLASS(filter[i].code) == BPF_JMP && filter[i].k == SM_SANDBOX_SELF)
+            filter[i].k = (uint32_t)getpid();
+    }
     long rc = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
         calls->one_thread ? 0 : SECCOMP_FILTER_FLAG_TSYNC, &program);
     if (rc < 0)

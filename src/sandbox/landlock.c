@@ -6,7 +6,7 @@
  * all that is handled, so that a right which nobody is given is nobody's. libc has no wrappers, and
  * the header of an older system knows an older ABI, so the numbers of later ones stand here.
  *
- * System calls: before the lists.
+ * It runs before any list of system calls is in force.
  */
 #include <errno.h>
 #include <fcntl.h>

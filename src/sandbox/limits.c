@@ -1,7 +1,7 @@
 /*
  * Limits of resources. Both the soft and the hard one, so that nobody raises them again.
  *
- * System calls: before the lists.
+ * It runs before any list of system calls is in force.
  */
 #include <errno.h>
 #include <signal.h>

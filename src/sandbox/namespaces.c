@@ -5,7 +5,7 @@
  * own reason: a host may refuse those of users only (then root still gets the others), or have no
  * more of one kind to give.
  *
- * System calls: before the lists.
+ * It runs before any list of system calls is in force.
  */
 #include <errno.h>
 #include <fcntl.h>

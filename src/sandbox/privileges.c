@@ -1,7 +1,7 @@
 /*
  * User, capabilities and what a process may become. All of it is the thread's, hence one thread.
  *
- * System calls: before the lists.
+ * It runs before any list of system calls is in force.
  */
 #include <errno.h>
 #include <grp.h>

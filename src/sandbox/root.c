@@ -11,7 +11,7 @@
  * A directory that stays is bound with all that is mounted below it: the kernel would not show what
  * a mount hides, and in containers /etc/resolv.conf is a mount.
  *
- * System calls: before the lists.
+ * It runs before any list of system calls is in force.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -8,17 +8,21 @@
  * such or for its arguments.
  *
  * System calls: write, exit_group, rt_sigreturn.
+ * System calls before a list: rt_sigaction, rt_sigprocmask.
  */
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "sandbox/calls.h"
 #include "sandbox/internal.h"
 #include "util/error.h"
 
 /* What a refusal was told to say; longer names are cut. */
 #define LONGEST_WHO 64
+/* The first three: an ioctl's number is the second, the protection of memory the third. */
+#define SHOWN_ARGUMENTS 3
 
 static struct {
     int fd;
@@ -37,13 +41,13 @@ static void add(struct line *line, const char *text)
         line->text[line->length++] = *text;
 }
 
-static void add_number(struct line *line, unsigned number)
+static void add_number(struct line *line, uint64_t number, unsigned base)
 {
-    char digits[12], *p = digits + sizeof(digits) - 1;
+    char digits[24], *p = digits + sizeof(digits) - 1;
     *p = '\0';
     do
-        *--p = (char)('0' + number % 10);
-    while ((number /= 10));
+        *--p = "0123456789abcdef"[number % base];
+    while ((number /= base));
     add(line, p);
 }
 
@@ -52,9 +56,14 @@ static void on_refusal(int sig, siginfo_t *info, void *context)
     struct line line = {.length = 0};
     add(&line, trap.who);
     add(&line, " was refused the system call ");
-    add_number(&line, (unsigned)info->si_syscall);
-    add(&line, info->si_errno ? ", with its arguments" : "");
-    add(&line, ", which it has no need of\n");
+    add(&line, sm_sandbox_call_name((unsigned)info->si_syscall));
+    add(&line, " (");
+    add_number(&line, (uint64_t)info->si_syscall, 10);
+    for (unsigned i = 0; info->si_errno && i < SHOWN_ARGUMENTS; i++) {
+        add(&line, i ? ", 0x" : " with 0x");
+        add_number(&line, sm_sandbox_argument(context, i), 16);
+    }
+    add(&line, "), which it has no need of\n");
     if (trap.fd >= 0 && write(trap.fd, line.text, line.length) < 0)
         trap.fd = -1; /* nobody listens; the status tells */
     _exit(SM_SANDBOX_STATUS_REFUSED);

@@ -1,4 +1,8 @@
-/* What all writers share: system calls, threads, the .partial file. See io.h. */
+/*
+ * What all writers share: system calls, threads, the .partial file. See io.h.
+ *
+ * System calls at a capture: fallocate, ioctl(FICLONE), copy_file_range.
+ */
 #include "snapshot/io.h"
 
 #include <fcntl.h>

@@ -11,8 +11,10 @@
  *     private file  data in the file, or private              private, or mapped over (discarded)
  *
  * Sources, by preference: the PAGEMAP_SCAN ioctl (Linux 6.7), else /proc/self/pagemap, else every
- * page is worth looking at. System calls: openat /proc/self/{pagemap,maps}, ioctl PAGEMAP_SCAN,
- * pread, lseek.
+ * page is worth looking at.
+ *
+ * System calls at a capture: ioctl(PAGEMAP_SCAN), pread64, lseek.
+ * System calls before a list: open.
  *
  * The guest must be paused, or the answer is old when it is used; it may be used as an estimate
  * then.

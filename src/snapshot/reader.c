@@ -1,4 +1,11 @@
-/* Snapshot files, read side. See reader.h. */
+/*
+ * Snapshot files, read side. See reader.h.
+ *
+ * System calls: munmap.
+ * System calls before a list: open.
+ * System calls at set-up: fstat, lseek, mmap.
+ * System calls at a capture: fstat, lseek, mmap.
+ */
 #include "snapshot/reader.h"
 
 #include <fcntl.h>

@@ -6,6 +6,8 @@
  * slab k copies to slab k of them: no thread needs to know how many pages the others found, and
  * memory is taken for what is copied only. Taking it during the pause would cost a fault per page,
  * as much as the copy itself, so prepare() takes it before, by an estimate from the page map.
+ *
+ * System calls at a capture: mmap, munmap, madvise.
  */
 #include <inttypes.h>
 #include <string.h>

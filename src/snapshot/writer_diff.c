@@ -6,6 +6,8 @@
  * The base is compared with through a read-only mapping (page cache, as the running VM has it
  * anyway), and only where the copy has a page or the base has data: holes of both are never looked
  * at.
+ *
+ * System calls at a capture: mmap, munmap.
  */
 #include <inttypes.h>
 #include <string.h>

@@ -1,4 +1,8 @@
-/* A bell is an eventfd. See bell.h. */
+/*
+ * A bell is an eventfd. See bell.h.
+ *
+ * System calls: eventfd2, read, write.
+ */
 #include "util/bell.h"
 
 #include <errno.h>

@@ -1,4 +1,8 @@
-/* Monotonic time, and deadlines as points of it in milliseconds (SM_NO_DEADLINE: none). */
+/*
+ * Monotonic time, and deadlines as points of it in milliseconds (SM_NO_DEADLINE: none).
+ *
+ * System calls: poll.
+ */
 #ifndef SM_UTIL_CLOCK_H
 #define SM_UTIL_CLOCK_H
 

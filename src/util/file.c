@@ -1,4 +1,9 @@
-/* Files that appear whole, and places for them. See file.h. */
+/*
+ * Files that appear whole, and places for them. See file.h.
+ *
+ * System calls: read, write, pread64, pwrite64.
+ * System calls elsewhere: openat, open, fstat, newfstatat, unlinkat, fsync, mkdirat.
+ */
 #include "util/file.h"
 
 #include <fcntl.h>

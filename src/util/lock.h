@@ -8,6 +8,8 @@
  *
  * Nothing is kept between two tries: who looks a name up and locks what it leads to does both anew.
  * What it means that somebody has the lock is its caller's to say.
+ *
+ * System calls elsewhere: flock, clock_nanosleep.
  */
 #ifndef SM_UTIL_LOCK_H
 #define SM_UTIL_LOCK_H

@@ -7,6 +7,8 @@
  * pause gets in between two callbacks and events that were already fetched survive a pause. What is
  * removed is only unlinked and marked dead; it is freed when no fetched event can point to it any
  * more.
+ *
+ * System calls: epoll_create1, epoll_ctl, epoll_wait, poll.
  */
 #include "util/loop.h"
 

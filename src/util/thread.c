@@ -1,4 +1,9 @@
-/* Threads of ours. See thread.h. */
+/*
+ * Threads of ours. See thread.h.
+ *
+ * System calls: clone, set_robust_list, rseq, prctl(PR_SET_NAME),
+ * rt_sigaction(SIGCANCEL, SIGSETXID).
+ */
 #include "util/thread.h"
 
 #include <errno.h>

@@ -7,6 +7,8 @@
  *         if (!there && sm_wait_over(wait))
  *             return sm_wait_failed(wait, err, "the agent did not answer");
  *     }
+ *
+ * System calls: poll.
  */
 #ifndef SM_UTIL_WAIT_H
 #define SM_UTIL_WAIT_H

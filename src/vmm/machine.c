@@ -1,4 +1,8 @@
-/* Making, booting, waiting for and closing a machine. See machine.h; threads are in vcpus.c. */
+/*
+ * Making, booting, waiting for and closing a machine. See machine.h; threads are in vcpus.c.
+ *
+ * System calls before a list: open.
+ */
 #include "vmm/machine.h"
 
 #include <errno.h>

@@ -10,6 +10,10 @@
  * machine (KVM_RUN fails, or the guest dies of it) with a sentence. An access of ours (devices,
  * captures, the assist) is a SIGBUS: a handler is the process's, so the library has none; the
  * command has one (cli/lost_file.h).
+ *
+ * System calls: munmap.
+ * System calls before a list: open, readlink.
+ * System calls at set-up: mmap, mprotect, madvise, fstat, fcntl(F_DUPFD_CLOEXEC).
  */
 #include <errno.h>
 #include <fcntl.h>

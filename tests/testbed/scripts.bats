@@ -314,6 +314,36 @@ rooms_copy() {
     refused src/devices/serial.c:3 "includes hypervisor/hypervisor.h; devices may call util"
 }
 
+@test "system-calls: a call that no line says, a line that is none, and a phrase that nobody knows are refused" {
+    rooms_copy
+    "$copy/scripts/system-calls" check
+    plant src/devices/bus.c '$' 'int x(void) { return socket(1, 2, 3); }'
+    sed -i 's/System calls of the device thread: getrandom\./System calls of the device thread: get random./' "$copy/src/devices/virtio_rng.c"
+    sed -i 's/System calls of the device thread: fdatasync\./System calls at tea: fdatasync./' "$copy/src/devices/virtio_pmem.c"
+    run "$copy/scripts/system-calls" check
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [ "${#lines[@]}" -eq 4 ] # of random: the line, and that the call is not said now
+    [[ $output == *"src/devices/bus.c:$(wc -l <"$copy/src/devices/bus.c"): calls socket(), and no line \"System calls:\" of it says socket"* ]]
+    [[ $output == *'src/devices/virtio_rng.c:1: "get random" is no list of system calls'* ]]
+    [[ $output == *'src/devices/virtio_pmem.c:1: "System calls at tea:" is no phrase of src/sandbox/roles'* ]]
+}
+
+@test "system-calls: what a list may never have without a bound is refused" {
+    rooms_copy
+    sed -i 's/System calls of the device thread: getrandom\./System calls of the device thread: ioctl./' "$copy/src/devices/virtio_rng.c"
+    run "$copy/scripts/system-calls" generate "$BATS_TEST_TMPDIR/x.c" "$BATS_TEST_TMPDIR/x.d" x86_64 cc
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [[ $output == "system-calls: ioctl: say of which kind, in parentheses" ]]
+}
+
+@test "system-calls: the lists of another architecture are made from the same lines" {
+    "$repo/scripts/system-calls" generate "$BATS_TEST_TMPDIR/x.c" "$BATS_TEST_TMPDIR/x.d" aarch64 cc
+    grep -q AUDIT_ARCH_AARCH64 "$BATS_TEST_TMPDIR/x.c"
+    [ "$(grep -c KVM_SET_XCRS "$BATS_TEST_TMPDIR/x.c")" -eq 0 ]
+}
+
 @test "check-rooms: one header of a room may be allowed, the others are not" {
     rooms_copy
     plant src/snapshot/io.h '$' '#include "devices/virtio_mmio.h"'

@@ -1,4 +1,8 @@
-/* Boot data of x86_64 Linux in guest RAM. See boot.h. */
+/*
+ * Boot data of x86_64 Linux in guest RAM. See boot.h.
+ *
+ * System calls at set-up: fstat.
+ */
 #include "arch/x86_64/boot.h"
 
 #include <asm/bootparam.h>

@@ -1,4 +1,8 @@
-/* Kernel files, vmlinux and bzImage, into guest RAM. See boot.h. */
+/*
+ * Kernel files, vmlinux and bzImage, into guest RAM. See boot.h.
+ *
+ * System calls at set-up: fstat.
+ */
 #include <elf.h>
 #include <errno.h>
 #include <string.h>

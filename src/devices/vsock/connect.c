@@ -1,4 +1,8 @@
-/* Who is connected on the host's side. See connect.h. */
+/*
+ * Who is connected on the host's side. See connect.h.
+ *
+ * System calls of the device thread: socketpair(AF_UNIX), sendto, shutdown, getrandom.
+ */
 #include "devices/vsock/connect.h"
 
 #include <errno.h>

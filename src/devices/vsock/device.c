@@ -1,6 +1,8 @@
 /*
  * virtio-vsock, the device: registers, the event queue, what a snapshot holds, and the faces of
  * what connect.c does. See vsock.h; stream.h has the order of the parts.
+ *
+ * System calls: clock_nanosleep.
  */
 #include "devices/vsock/vsock.h"
 

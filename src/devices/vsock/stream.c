@@ -1,4 +1,8 @@
-/* The streams of a vsock device. See stream.h. */
+/*
+ * The streams of a vsock device. See stream.h.
+ *
+ * System calls of the device thread: recvmsg, sendmsg, setsockopt(SOL_SOCKET), shutdown.
+ */
 #include "devices/vsock/stream.h"
 
 #include <errno.h>

@@ -1,6 +1,9 @@
 /*
  * /dev/kvm: opening it with errors that say what to do, and the capabilities that every
  * architecture needs.
+ *
+ * System calls before a list: open.
+ * System calls at set-up: ioctl(KVM_CHECK_EXTENSION, KVM_GET_API_VERSION, KVM_GET_VCPU_MMAP_SIZE).
  */
 #include <errno.h>
 #include <fcntl.h>

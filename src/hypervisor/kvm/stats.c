@@ -6,6 +6,9 @@
  * KVM tells it in a file of statistics (KVM_GET_STATS_FD, Linux 5.14): a header, descriptions,
  * values. The descriptor is taken before the vCPU runs, because KVM_RUN holds the lock that the
  * ioctl wants; reading needs none.
+ *
+ * System calls: pread64.
+ * System calls at set-up: ioctl(KVM_GET_STATS_FD).
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -5,6 +5,11 @@
  * (KVM_SET_SIGNAL_MASK). So it is never delivered: it ends a KVM_RUN that goes on, or keeps pending
  * and ends the next one at once, and is then taken off with sigtimedwait. No handler is installed
  * and no kick can fall between a check and KVM_RUN.
+ *
+ * System calls: munmap, tgkill.
+ * System calls at set-up: ioctl(KVM_CREATE_VCPU), mmap.
+ * System calls of vCPU threads: ioctl(KVM_RUN, KVM_SET_SIGNAL_MASK), rt_sigprocmask,
+ * rt_sigtimedwait.
  */
 #include <errno.h>
 #include <signal.h>

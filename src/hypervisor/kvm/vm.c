@@ -1,4 +1,9 @@
-/* One VM: memory slots, vCPUs, eventfds. Chips and clock are in kvm/ARCH/. */
+/*
+ * One VM: memory slots, vCPUs, eventfds. Chips and clock are in kvm/ARCH/.
+ *
+ * System calls at set-up: ioctl(KVM_CREATE_VM, KVM_SET_USER_MEMORY_REGION, KVM_IRQFD,
+ * KVM_IOEVENTFD).
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -29,6 +29,10 @@
  * such hosts); what is changed there is taken over by the next KVM_RUN.
  *
  * It never guesses: what is not known ends the VM with an error that names bytes and address.
+ *
+ * System calls of vCPU threads: ioctl(KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS, KVM_SET_SREGS,
+ * KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, KVM_GET_XCRS, KVM_SET_XCRS, KVM_GET_XSAVE,
+ * KVM_GET_XSAVE2, KVM_SET_XSAVE, KVM_GET_MSRS).
  */
 #include <errno.h>
 #include <stdio.h>

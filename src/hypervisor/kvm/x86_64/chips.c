@@ -1,4 +1,10 @@
-/* One VM's own of x86_64: pages that KVM hides, interrupt controllers, clock, and their state. */
+/*
+ * One VM's own of x86_64: pages that KVM hides, interrupt controllers, clock, and their state.
+ *
+ * System calls at set-up: ioctl(KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR, KVM_CREATE_IRQCHIP,
+ * KVM_SET_IRQCHIP, KVM_SET_CLOCK).
+ * System calls at a capture: ioctl(KVM_GET_IRQCHIP, KVM_GET_CLOCK).
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,8 @@
 /*
  * What KVM must have and has on x86_64: capabilities, sizes, the MSRs that a snapshot holds. CPUID
  * is in cpuid.c.
+ *
+ * System calls at set-up: ioctl(KVM_CHECK_EXTENSION, KVM_GET_MSR_INDEX_LIST).
  */
 #include <errno.h>
 #include <stdlib.h>

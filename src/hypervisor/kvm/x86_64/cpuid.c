@@ -6,6 +6,8 @@
  * Not offered, though KVM has them: nested virtualisation and performance counters. Both are much
  * code of the host's kernel that a guest could reach, and a snapshot holds no state of either.
  * Their MSRs are left out of snapshots with them (cpu.c).
+ *
+ * System calls at set-up: ioctl(KVM_CHECK_EXTENSION, KVM_GET_SUPPORTED_CPUID, KVM_SET_CPUID2).
  */
 #include <asm/kvm_para.h>
 #include <cpuid.h>

@@ -1,4 +1,8 @@
-/* The self-test that tells whether guest kernel mode is emulated. */
+/*
+ * The self-test that tells whether guest kernel mode is emulated.
+ *
+ * System calls at set-up: ioctl(KVM_RUN), mmap, munmap.
+ */
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>

@@ -12,6 +12,13 @@
  * depends on travels in the run structure: the first KVM_RUN takes it.
  *
  * A file may hold any values: KVM checks them, we check what we use ourselves.
+ *
+ * System calls at set-up: ioctl(KVM_SET_REGS, KVM_SET_SREGS, KVM_SET_XSAVE, KVM_SET_XCRS,
+ * KVM_SET_DEBUGREGS, KVM_SET_LAPIC, KVM_SET_MSRS, KVM_SET_VCPU_EVENTS, KVM_SET_MP_STATE,
+ * KVM_KVMCLOCK_CTRL).
+ * System calls at a capture: ioctl(KVM_GET_REGS, KVM_GET_SREGS, KVM_GET_XSAVE, KVM_GET_XSAVE2,
+ * KVM_GET_XCRS, KVM_GET_DEBUGREGS, KVM_GET_LAPIC, KVM_GET_MSRS, KVM_GET_VCPU_EVENTS,
+ * KVM_GET_MP_STATE).
  */
 #include <errno.h>
 #include <stddef.h>
