@@ -225,8 +225,8 @@ SM_API int sm_registry_logout(const char *host, const sm_image_options *options,
 typedef struct sm_vm sm_vm;
 
 /* One line for a log ("denied: TCP 10.0.0.1 port 80: private or reserved range"), text without
- * control characters. Called from a thread of the VM until sm_vm_close returns, at most a few times
- * a second; must neither block nor use the VM. */
+ * control characters. Called from threads of the VM, one at a time, until sm_vm_close returns, at
+ * most a few times a second; must neither block nor use the VM. */
 typedef void sm_notice_fn(void *arg, const char *line);
 
 typedef struct sm_vm_config {

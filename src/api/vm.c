@@ -160,7 +160,7 @@ size_t sm_vm_ports(sm_vm *vm, sm_vm_port *ports, size_t max)
 {
     struct sm_port_spec specs[SM_VM_MAX_PORTS];
     _Static_assert(SM_VM_MAX_PORTS == 2 * SM_PORTS_MAX, "published and found ones");
-    size_t n = sm_engine_ports(vm->engine, specs, SM_VM_MAX_PORTS);
+    size_t n = sm_vm_list_ports(vm, specs, SM_VM_MAX_PORTS);
     for (size_t i = 0; i < n && i < max; i++) {
         char text[SM_IP_TEXT];
         ports[i] = (sm_vm_port){.host_port = specs[i].host_port,

@@ -1,5 +1,5 @@
 /*
- * The event loop of one VM. See loop.h for the rules.
+ * The event loop. See loop.h for the rules.
  *
  * Other threads reach the loop's thread through two queues under `lock` (calls, with their caller
  * waiting on `done`, and posts) and one bell that ends epoll_wait. Each turn serves calls first;
@@ -222,13 +222,13 @@ int sm_loop_post(struct sm_loop *loop, sm_loop_fn *fn, void *arg, sm_error *err)
 {
     struct post *post = malloc(sizeof(*post));
     if (!post)
-        return sm_error_errno(err, ENOMEM, "cannot queue work for the device thread");
+        return sm_error_errno(err, ENOMEM, "cannot queue work for the event loop");
     *post = (struct post){.fn = fn, .arg = arg};
     pthread_mutex_lock(&loop->lock);
     if (loop->state == LOOP_STOPPED || loop->stop) {
         pthread_mutex_unlock(&loop->lock);
         free(post);
-        return sm_error_set(err, SM_ECANCELLED, "the device thread has been stopped");
+        return sm_error_set(err, SM_ECANCELLED, "the event loop has been stopped");
     }
     *loop->posts_tail = post;
     loop->posts_tail = &post->next;

@@ -1,5 +1,6 @@
 /*
- * The event loop of one VM: one thread that waits for events, on which all device work happens.
+ * An event loop: one thread that waits for events, and on which all happens that comes of them. A
+ * machine has one for its devices, and a VM's client may have one of its own.
  *
  * Threads:
  * - Watches (sm_loop_add and on) and timers are touched on the loop's thread only, or by anybody as
@@ -7,7 +8,7 @@
  *   checks (see sm_loop_check_here) ends the process where that is not so.
  * - sm_loop_run, sm_loop_post, sm_loop_pause and sm_loop_resume may be used from every thread.
  *   sm_loop_run on the loop's thread, or while the thread is not running, calls at once.
- * - Callbacks must not block: everything else of the VM waits for them. So sm_loop_run needs no
+ * - Callbacks must not block: everything else on the loop waits for them. So sm_loop_run needs no
  *   time limit and cannot fail.
  *
  * A watch or timer may be removed inside any callback, its own too: its callback is not called

@@ -42,7 +42,6 @@ void sm_engine_close(struct sm_engine *e)
 {
     if (!e)
         return;
-    sm_engine_close_ports(e);
     sm_machine_close(
         e->machine); /* joins the device thread: agent_connected is not called any more */
     sm_hv_close(e->hv);

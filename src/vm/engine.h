@@ -21,8 +21,7 @@
 struct sm_engine;
 struct sm_fingerprint;       /* util/fingerprint.h */
 struct sm_guest_clock;       /* util/guest_wait.h */
-struct sm_listener;          /* net/ports/found.h */
-struct sm_port_spec;         /* net/ports/ports.h */
+struct sm_guest_link;        /* net/ports/guest_link.h */
 struct sm_snapshot;          /* snapshot/snapshot.h */
 struct sm_snapshot_listener; /* snapshot/snapshot.h */
 struct sm_vm_network;        /* vm/network.h */
@@ -141,20 +140,8 @@ void sm_engine_capture_free(struct sm_engine_capture *capture); /* NULL is fine 
 
 /* ---- how it is reached ----------------------------------------------------------------------- */
 
-/* Once the agent is ready; the others need it. Lines about ports and connections go to the
- * network's events. */
-int sm_engine_open_ports(struct sm_engine *engine, sm_error *err);
-/* *spec gets the host port. SM_EBUSY: taken. */
-int sm_engine_publish(struct sm_engine *engine, struct sm_port_spec *spec, sm_error *err);
-/* Copies at most `max`; returns how many there are. */
-size_t sm_engine_ports(struct sm_engine *engine, struct sm_port_spec *specs, size_t max);
-/* What listens in the guest gets a port of the host by itself: what is known to, and what a look at
- * the guest shows after each sm_engine_watch, which says that something runs that may listen.
- * Without find_ports watch does nothing. */
-int sm_engine_find_ports(
-    struct sm_engine *engine, const struct sm_listener *known, size_t n, sm_error *err);
-void sm_engine_watch(struct sm_engine *engine);
-int sm_engine_front_door(struct sm_engine *engine, const char *path, sm_error *err);
+/* The functions by which ports reach the guest, once there is a machine; they work until close. */
+void sm_engine_link(struct sm_engine *engine, struct sm_guest_link *link);
 
 /* ---- looking at it --------------------------------------------------------------------------- */
 

@@ -3,16 +3,13 @@
 #define SM_VM_ENGINE_IMPL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "net/ports/guest_link.h"
 #include "util/bell.h"
-#include "util/rate.h"
 #include "vm/engine.h"
 #include "vmm/machine.h"
 #include "vmm/parts.h"
-
-struct sm_listeners;
-struct sm_ports;
 
 struct sm_engine {
     struct sm_hv *hv;
@@ -27,16 +24,12 @@ struct sm_engine {
     uint64_t agent_ns;
 
     struct sm_vm_network *network;
-    struct sm_ports *ports; /* NULL: not opened */
+    atomic_uint bridging;   /* sockets on their way to the device thread */
     sm_guest_lead_fn *lead; /* where the guest's connections lead; the device thread's */
     void *lead_arg;
-    struct sm_rate found_rate;
-    struct sm_listeners *listeners; /* NULL: what listens is not looked for */
 };
 
 /* engine_net.c. The card of the machine, plugged in. */
 struct sm_machine_part sm_engine_card(struct sm_engine *engine);
-/* Before the machine is closed. */
-void sm_engine_close_ports(struct sm_engine *engine);
 
 #endif

@@ -1,22 +1,16 @@
-/* The engine's network: what the card is plugged into, and the ports that lead to the guest. See
+/* The engine's network: what the card is plugged into, and how ports reach the guest. See
  * engine.h. */
 #include <stdlib.h>
 
 #include "devices/vsock/vsock.h"
-#include "net/ports/found.h"
-#include "net/ports/ports.h"
 #include "net/tap.h"
 #include "net/unplugged.h"
 #include "net/user_net.h"
 #include "util/cleanup.h"
-#include "util/clock.h"
 #include "util/error.h"
 #include "vm/engine_impl.h"
 #include "vm/network.h"
 #include "vm/notices.h"
-
-#define FOUND_BURST    16 /* ports that are told of */
-#define FOUND_A_SECOND 2
 
 /* ---- the card -------------------------------------------------------------------------------- */
 
@@ -80,32 +74,44 @@ struct sm_machine_part sm_engine_card(struct sm_engine *e)
     return sm_part_net(plug, network, mac);
 }
 
-/* ---- ports ----------------------------------------------------------------------------------- */
+/* ---- the way to the guest -------------------------------------------------------------------- */
 
-static void on_connection(void *arg, const struct sm_port_connection *connection)
-{
-    const struct sm_vm_network *network = arg;
-    sm_notice_connection(&network->events, connection);
-}
-
-static void on_found(void *arg, const struct sm_port_spec *spec)
-{
-    struct sm_engine *e = arg;
-    uint64_t suppressed;
-    if (sm_rate_take(&e->found_rate, (uint64_t)sm_now_ms(), &suppressed))
-        sm_notice_found(&e->network->events, spec, suppressed);
-}
+/* While the machine stands still none is taken; so many wait at most. */
+#define BRIDGING_MAX 256
 
 static bool is_ready(void *arg)
 {
-    (void)arg;
-    return true; /* on the device's own loop nobody waits */
+    struct sm_engine *e = arg;
+    return atomic_load(&e->bridging) < BRIDGING_MAX;
+}
+
+struct bridge {
+    struct sm_engine *engine;
+    int fd;
+    struct sm_vsock_target target;
+};
+
+static void do_bridge(void *arg)
+{
+    struct bridge *b = arg;
+    sm_vsock_bridge(sm_machine_vsock(b->engine->machine), b->fd, &b->target);
+    atomic_fetch_sub(&b->engine->bridging, 1);
+    free(b);
 }
 
 static bool bridge(void *arg, int fd, const struct sm_vsock_target *target)
 {
     struct sm_engine *e = arg;
-    return sm_vsock_bridge(sm_machine_vsock(e->machine), fd, target);
+    struct bridge *b = malloc(sizeof(*b));
+    if (b)
+        *b = (struct bridge){.engine = e, .fd = fd, .target = *target};
+    atomic_fetch_add(&e->bridging, 1);
+    if (b && sm_loop_post(sm_machine_loop(e->machine), do_bridge, b, NULL) == 0)
+        return true;
+    atomic_fetch_sub(&e->bridging, 1);
+    free(b);
+    sm_close(fd);
+    return false;
 }
 
 static void on_asked(void *arg, uint32_t ticket, uint32_t port)
@@ -114,61 +120,29 @@ static void on_asked(void *arg, uint32_t ticket, uint32_t port)
     sm_vsock_lead(sm_machine_vsock(e->machine), ticket, e->lead(e->lead_arg, port));
 }
 
-static void accept_any(void *arg, sm_guest_lead_fn *lead, void *lead_arg)
+struct lead {
+    struct sm_engine *engine;
+    sm_guest_lead_fn *fn;
+    void *arg;
+};
+
+static void do_accept_any(void *arg)
+{
+    const struct lead *l = arg;
+    l->engine->lead = l->fn;
+    l->engine->lead_arg = l->arg;
+    sm_vsock_accept_any(sm_machine_vsock(l->engine->machine), l->fn ? on_asked : NULL, l->engine);
+}
+
+static void accept_any(void *arg, sm_guest_lead_fn *fn, void *fn_arg)
 {
     struct sm_engine *e = arg;
-    e->lead = lead;
-    e->lead_arg = lead_arg;
-    sm_vsock_accept_any(sm_machine_vsock(e->machine), lead ? on_asked : NULL, e);
+    struct lead l = {.engine = e, .fn = fn, .arg = fn_arg};
+    sm_loop_run(sm_machine_loop(e->machine), do_accept_any, &l);
 }
 
-int sm_engine_open_ports(struct sm_engine *e, sm_error *err)
+void sm_engine_link(struct sm_engine *e, struct sm_guest_link *link)
 {
-    const struct sm_vm_events *events = &e->network->events;
-    const struct sm_guest_link link = {
+    *link = (struct sm_guest_link){
         .arg = e, .is_ready = is_ready, .bridge = bridge, .accept_any = accept_any};
-    return sm_ports_create(sm_machine_loop(e->machine), &link,
-        events->notice && events->connections ? on_connection : NULL, e->network, &e->ports, err);
-}
-
-void sm_engine_close_ports(struct sm_engine *e)
-{
-    sm_listeners_destroy(e->listeners);
-    sm_ports_destroy(e->ports);
-    e->listeners = NULL;
-    e->ports = NULL;
-}
-
-int sm_engine_publish(struct sm_engine *e, struct sm_port_spec *spec, sm_error *err)
-{
-    return sm_ports_publish(e->ports, spec, err);
-}
-
-size_t sm_engine_ports(struct sm_engine *e, struct sm_port_spec *specs, size_t max)
-{
-    return sm_ports_list(e->ports, specs, max);
-}
-
-int sm_engine_find_ports(
-    struct sm_engine *e, const struct sm_listener *known, size_t n, sm_error *err)
-{
-    const struct sm_vm_events *events = &e->network->events;
-    const struct sm_card_addresses card = sm_vm_network_card(e->network);
-    e->found_rate = sm_rate_make(FOUND_A_SECOND, FOUND_BURST);
-    int rc = sm_listeners_create(
-        e->ports, &card, events->notice && events->ports ? on_found : NULL, e, &e->listeners, err);
-    if (!rc && n)
-        sm_listeners_set(e->listeners, known, n);
-    return rc;
-}
-
-void sm_engine_watch(struct sm_engine *e)
-{
-    if (e->listeners)
-        sm_listeners_watch(e->listeners);
-}
-
-int sm_engine_front_door(struct sm_engine *e, const char *path, sm_error *err)
-{
-    return sm_ports_front_door(e->ports, path, err);
 }

@@ -3,6 +3,7 @@
 
 #include "util/error.h"
 #include "vm/command.h"
+#include "vm/ports.h"
 
 static int describe(sm_vm *vm, const sm_exec_config *config, struct sm_command *command,
     struct sm_exec_request *request, sm_error *err)
@@ -59,7 +60,7 @@ static int start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_err
         sm_vm_put_service(vm, request.attach.pid);
     pthread_rwlock_unlock(&vm->capturing);
     if (!rc)
-        sm_engine_watch(vm->engine);
+        sm_vm_watch_ports(vm);
     return rc;
 }
 
@@ -126,7 +127,7 @@ int sm_vm_take_own(sm_vm *vm, sm_exec **exec, sm_error *err)
         sm_vm_put_service(vm, vm->command_service);
     pthread_rwlock_unlock(&vm->capturing);
     if (!rc)
-        sm_engine_watch(vm->engine);
+        sm_vm_watch_ports(vm);
     return rc;
 }
 

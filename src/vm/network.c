@@ -118,10 +118,31 @@ static int check_policy(const struct sm_vm_network *network, sm_error *err)
     return 0;
 }
 
+static void tell(void *arg, const char *line)
+{
+    struct sm_vm_network *network = arg;
+    pthread_mutex_lock(&network->telling);
+    network->notice(network->notice_arg, line);
+    pthread_mutex_unlock(&network->telling);
+}
+
+static void take_events(struct sm_vm_network *network, const struct sm_vm_events *events)
+{
+    network->events = *events;
+    network->notice = events->notice;
+    network->notice_arg = events->notice_arg;
+    pthread_mutex_init(&network->telling, NULL);
+    if (events->notice) {
+        network->events.notice = tell;
+        network->events.notice_arg = network;
+    }
+}
+
 int sm_vm_network_init(struct sm_vm_network *network, const struct sm_vm_network_config *config,
     const struct sm_vm_events *events, sm_error *err)
 {
-    *network = (struct sm_vm_network){.events = *events, .resolv_conf = RESOLV_CONF};
+    *network = (struct sm_vm_network){.resolv_conf = RESOLV_CONF};
+    take_events(network, events);
     int rc = parse_mode(network, config->plug ? config->plug : "user", err);
     if (!rc && network->mode == SM_NETWORK_NONE)
         rc = check_unplugged(config, err);
@@ -167,6 +188,7 @@ int sm_vm_network_remember(
 void sm_vm_network_clear(struct sm_vm_network *network)
 {
     sm_policy_clear(&network->policy);
+    pthread_mutex_destroy(&network->telling);
     free(network->known);
     network->known = NULL;
 }

@@ -6,6 +6,8 @@
 #ifndef SM_VM_NETWORK_H
 #define SM_VM_NETWORK_H
 
+#include <pthread.h>
+
 #include <supermachine.h>
 
 #include "net/guest_net.h"
@@ -38,7 +40,10 @@ struct sm_vm_network {
     struct sm_policy policy;   /* until the machine is there */
     struct sm_listener *known; /* what listened when the snapshot was made */
     size_t n_known;
-    struct sm_vm_events events;
+    struct sm_vm_events events; /* its notice may be told by any thread */
+    pthread_mutex_t telling;    /* of the caller, who is told one thing at a time: */
+    sm_notice_fn *notice;
+    void *notice_arg;
 };
 
 /* Reads and checks; nothing is opened. */

@@ -1,19 +1,17 @@
 /* How a VM is reached. See ports.h. */
 #include "vm/ports.h"
 
+#include <stdio.h>
+
 #include "net/ports/found.h"
 #include "net/ports/ports.h"
+#include "util/clock.h"
 #include "util/error.h"
+#include "vm/client_loop.h"
+#include "vm/notices.h"
 
-int sm_vm_add_port(sm_vm *vm, const char *port, sm_error *err)
-{
-    struct sm_port_spec spec;
-    int rc = sm_port_spec_parse(port, &spec, err);
-    if (!rc && vm->network.mode == SM_NETWORK_NONE)
-        return sm_error_set(
-            err, SM_EINVAL, "port %u cannot be published: the VM has no network", spec.guest_port);
-    return rc ? rc : sm_engine_publish(vm->engine, &spec, err);
-}
+#define FOUND_BURST    16 /* ports that are told of */
+#define FOUND_A_SECOND 2
 
 /* ---- what is asked for ----------------------------------------------------------------------- */
 
@@ -139,28 +137,138 @@ int sm_vm_try_ports(const sm_vm *vm, const struct sm_vm_network_config *config, 
     return rc ? rc : sm_ports_try(asked.specs, asked.n, err);
 }
 
-/* ---- opening --------------------------------------------------------------------------------- */
+/* ---- what lives on the loop ------------------------------------------------------------------ */
+
+static void on_connection(void *arg, const struct sm_port_connection *connection)
+{
+    const sm_vm *vm = arg;
+    sm_notice_connection(&vm->network.events, connection);
+}
+
+static void on_found(void *arg, const struct sm_port_spec *spec)
+{
+    sm_vm *vm = arg;
+    uint64_t suppressed;
+    if (sm_rate_take(&vm->ports.found_rate, (uint64_t)sm_now_ms(), &suppressed))
+        sm_notice_found(&vm->network.events, spec, suppressed);
+}
+
+/* Those that there are, or new ones. */
+static int have_ports(sm_vm *vm, struct sm_ports **ports, sm_error *err)
+{
+    const struct sm_vm_events *events = &vm->network.events;
+    struct sm_loop *loop;
+    struct sm_guest_link link;
+    int rc = sm_vm_loop(vm, &loop, err);
+    if (rc)
+        return rc;
+    sm_engine_link(vm->engine, &link);
+    pthread_mutex_lock(&vm->lock);
+    if (!vm->ports.ports)
+        rc = sm_ports_create(loop, &link,
+            events->notice && events->connections ? on_connection : NULL, vm, &vm->ports.ports,
+            err);
+    *ports = vm->ports.ports;
+    pthread_mutex_unlock(&vm->lock);
+    return rc;
+}
+
+static int have_listeners(sm_vm *vm, struct sm_listeners **listeners, sm_error *err)
+{
+    const struct sm_vm_events *events = &vm->network.events;
+    const struct sm_card_addresses card = sm_vm_network_card(&vm->network);
+    struct sm_ports *ports;
+    int rc = have_ports(vm, &ports, err);
+    if (rc)
+        return rc;
+    pthread_mutex_lock(&vm->lock);
+    if (!vm->ports.listeners) {
+        vm->ports.found_rate = sm_rate_make(FOUND_A_SECOND, FOUND_BURST);
+        rc = sm_listeners_create(ports, &card, events->notice && events->ports ? on_found : NULL,
+            vm, &vm->ports.listeners, err);
+    }
+    *listeners = vm->ports.listeners;
+    pthread_mutex_unlock(&vm->lock);
+    return rc;
+}
+
+static int publish(sm_vm *vm, struct sm_port_spec *spec, sm_error *err)
+{
+    struct sm_ports *ports;
+    int rc = have_ports(vm, &ports, err);
+    return rc ? rc : sm_ports_publish(ports, spec, err);
+}
+
+static int open_door(sm_vm *vm, const char *path, sm_error *err)
+{
+    struct sm_ports *ports;
+    int rc = have_ports(vm, &ports, err);
+    return rc ? rc : sm_ports_front_door(ports, path, err);
+}
 
 int sm_vm_open_ports(sm_vm *vm, const struct sm_vm_network_config *config, sm_error *err)
 {
     struct asked asked;
     int rc = find_asked(&asked, &vm->image->config, config, err);
-    if (!rc)
-        rc = sm_engine_open_ports(vm->engine, err);
     for (size_t i = 0; i < asked.n && !rc; i++)
-        rc = sm_engine_publish(vm->engine, &asked.specs[i], err);
+        rc = publish(vm, &asked.specs[i], err);
     if (!rc && config->door)
-        rc = sm_engine_front_door(vm->engine, config->door, err);
+        rc = open_door(vm, config->door, err);
     return rc;
 }
 
 int sm_vm_follow_ports(sm_vm *vm, const struct sm_vm_network_config *config, sm_error *err)
 {
     const struct sm_vm_network *network = &vm->network;
+    struct sm_listeners *listeners;
     int rc = 0;
-    if (!config->no_found_ports && network->mode != SM_NETWORK_NONE)
-        rc = sm_engine_find_ports(vm->engine, network->known, network->n_known, err);
+    vm->ports.follows = !config->no_found_ports && network->mode != SM_NETWORK_NONE;
+    if (vm->ports.follows && network->n_known) {
+        rc = have_listeners(vm, &listeners, err);
+        if (!rc)
+            sm_listeners_set(listeners, network->known, network->n_known);
+    }
     if (!rc && (vm->service_pid || network->n_known))
-        sm_engine_watch(vm->engine);
+        sm_vm_watch_ports(vm);
     return rc;
+}
+
+void sm_vm_watch_ports(sm_vm *vm)
+{
+    const struct sm_vm_events *events = &vm->network.events;
+    struct sm_listeners *listeners;
+    sm_error err;
+    char line[sizeof(err.message) + 64];
+    if (!vm->ports.follows)
+        return;
+    if (have_listeners(vm, &listeners, &err) == 0) {
+        sm_listeners_watch(listeners);
+    } else if (events->notice) {
+        snprintf(line, sizeof(line), "what listens in the VM is not found: %s", err.message);
+        events->notice(events->notice_arg, line);
+    }
+}
+
+int sm_vm_add_port(sm_vm *vm, const char *port, sm_error *err)
+{
+    struct sm_port_spec spec;
+    int rc = sm_port_spec_parse(port, &spec, err);
+    if (!rc && vm->network.mode == SM_NETWORK_NONE)
+        return sm_error_set(
+            err, SM_EINVAL, "port %u cannot be published: the VM has no network", spec.guest_port);
+    return rc ? rc : publish(vm, &spec, err);
+}
+
+size_t sm_vm_list_ports(sm_vm *vm, struct sm_port_spec *specs, size_t max)
+{
+    pthread_mutex_lock(&vm->lock);
+    struct sm_ports *ports = vm->ports.ports;
+    pthread_mutex_unlock(&vm->lock);
+    return ports ? sm_ports_list(ports, specs, max) : 0;
+}
+
+void sm_vm_close_ports(sm_vm *vm)
+{
+    sm_listeners_destroy(vm->ports.listeners);
+    sm_ports_destroy(vm->ports.ports);
 }

@@ -9,6 +9,8 @@
 
 #include "util/error.h"
 #include "vm/agent/exec.h"
+#include "vm/client_loop.h"
+#include "vm/ports.h"
 
 #define FREEZE_WAIT_MS 30000
 #define SHORTLY_MS     5000 /* of the guest's time: a guest that runs answers in milliseconds */
@@ -211,7 +213,9 @@ void sm_vm_free(sm_vm *vm)
         return;
     sm_channel_close(&vm->own);
     sm_channel_close(&vm->commanded);
-    sm_engine_close(vm->engine); /* after it nobody tells the network anything */
+    sm_vm_close_ports(vm);
+    sm_engine_close(vm->engine);
+    sm_vm_end_loop(vm); /* after it nobody tells the network anything */
     sm_vm_network_clear(&vm->network);
     sm_guest_files_clear(&vm->files);
     free(vm->egress);

@@ -8,12 +8,22 @@
 
 #include "image/image.h"
 #include "util/guest_wait.h"
+#include "util/rate.h"
 #include "vm/agent/channel.h"
 #include "vm/engine.h"
 #include "vm/guest_files.h"
 #include "vm/network.h"
 
 #define SM_VM_MAX_NAME 63
+
+/* How it is reached (ports.h). Both are made when somebody needs them, and live on the client's
+ * loop. */
+struct sm_vm_ports {
+    struct sm_ports *ports;
+    struct sm_listeners *listeners;
+    struct sm_rate found_rate; /* the loop's */
+    bool follows;              /* what listens is looked for; from the VM's beginning */
+};
 
 struct sm_vm {
     sm_image *image;
@@ -31,7 +41,9 @@ struct sm_vm {
      * thaw, and the start of a command, which would not be frozen. Taken before any other lock. */
     pthread_rwlock_t capturing;
 
-    pthread_mutex_t lock;  /* of what follows */
+    pthread_mutex_t lock; /* of what follows */
+    struct sm_loop *loop; /* the client's (client_loop.h); NULL: nobody needed it yet */
+    struct sm_vm_ports ports;
     struct sm_channel own; /* a connection that is free for a request; fd -1: there is none */
     /* of the command that ran when the snapshot was made; 0: none, or taken */
     uint32_t service_pid;

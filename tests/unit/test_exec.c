@@ -148,11 +148,6 @@ void __wrap_sm_engine_end_streams(struct sm_engine *e)
     sm_bell_ring(&machine.passed);
 }
 
-void __wrap_sm_engine_watch(struct sm_engine *e);
-void __wrap_sm_engine_watch(struct sm_engine *e)
-{
-}
-
 /* There is no guest whose time could be asked for. */
 const struct sm_guest_clock *__wrap_sm_engine_clock(struct sm_engine *e);
 const struct sm_guest_clock *__wrap_sm_engine_clock(struct sm_engine *e)

@@ -10,9 +10,11 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "net/ports/ports.h"
 #include "util/error.h"
 #include "vm/agent/greeting.h"
 #include "vm/bring_up.h"
+#include "vm/client_loop.h"
 #include "vm/command.h"
 #include "util/bytes.h"
 #include "vm/ports.h"
@@ -49,15 +51,16 @@ int __wrap_sm_engine_accept(
     return 0;
 }
 
-int __wrap_sm_engine_open_ports(struct sm_engine *e, sm_error *err);
-int __wrap_sm_engine_open_ports(struct sm_engine *e, sm_error *err)
+void __wrap_sm_engine_link(struct sm_engine *e, struct sm_guest_link *link);
+void __wrap_sm_engine_link(struct sm_engine *e, struct sm_guest_link *link)
 {
-    return 0;
+    *link = (struct sm_guest_link){.arg = e};
 }
 
-int __wrap_sm_engine_publish(struct sm_engine *e, struct sm_port_spec *spec, sm_error *err);
-int __wrap_sm_engine_publish(struct sm_engine *e, struct sm_port_spec *spec, sm_error *err)
+int __wrap_sm_ports_publish(struct sm_ports *ports, struct sm_port_spec *spec, sm_error *err);
+int __wrap_sm_ports_publish(struct sm_ports *ports, struct sm_port_spec *spec, sm_error *err)
 {
+    assert_non_null(ports);
     return note('p', ports_rc);
 }
 
@@ -102,7 +105,35 @@ static void ports_are_open_before_the_command_begins(void **state)
         assert_int_equal(sm_vm_boot(&vm, &plan, &err), cases[i].rc);
         assert_string_equal(order, cases[i].order);
         sm_channel_close(&vm.commanded);
+        sm_vm_close_ports(&vm);
+        sm_vm_end_loop(&vm);
     }
+}
+
+/* Which a thread stands for. */
+static void a_vm_without_ports_has_no_loop_until_one_is_needed(void **state)
+{
+    static const char *const argv[] = {"true", NULL};
+    const struct sm_vm_plan plan = {.command = &(sm_exec_config){.argv = argv}};
+    sm_image image = {.config = {.working_dir = (char[]){""}, .user = (char[]){""}}};
+    sm_vm vm = {.image = &image, .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct sm_port_spec specs[2];
+    sm_error err;
+    assert_int_equal(sm_vm_boot(&vm, &plan, &err), 0);
+    assert_int_equal(sm_vm_follow_ports(&vm, &plan.network, &err), 0);
+    assert_int_equal(sm_vm_list_ports(&vm, specs, 2), 0);
+    assert_null(vm.loop);
+    ports_rc = 0;
+    assert_int_equal(sm_vm_add_port(&vm, "80", &err), 0);
+    assert_non_null(vm.loop);
+    struct sm_ports *ports = vm.ports.ports;
+    sm_vm_watch_ports(&vm); /* beside them */
+    assert_int_equal(sm_vm_add_port(&vm, "81", &err), 0);
+    assert_ptr_equal(vm.ports.ports, ports);
+    assert_non_null(vm.ports.listeners);
+    sm_channel_close(&vm.commanded);
+    sm_vm_close_ports(&vm);
+    sm_vm_end_loop(&vm);
 }
 
 static int check(struct sm_strv *publish, bool all, const char *const *exposed, sm_error *err)
@@ -198,6 +229,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ports_are_open_before_the_command_begins),
+        cmocka_unit_test(a_vm_without_ports_has_no_loop_until_one_is_needed),
         cmocka_unit_test(ports_are_counted_before_anything_is_made),
         cmocka_unit_test(a_port_of_the_host_leads_to_one_of_the_guest),
         cmocka_unit_test(a_command_that_is_too_long_is_told_as_that),

@@ -2,6 +2,7 @@
 #include "net/ports/found.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -23,6 +24,8 @@ struct sm_listeners {
     void *found_arg;
     struct sm_loop_timer *timer; /* to open the connection, or to read on */
     bool waiting;                /* for the timer */
+    atomic_bool asked;           /* to watch, by a post that has not run yet */
+    bool gone;                   /* destroyed: what that post finds is its to free */
     int fd;                      /* to the agent; -1: none */
     struct sm_loop_watch *watch;
     uint8_t in[ROOM];
@@ -227,13 +230,18 @@ void sm_listeners_set(struct sm_listeners *listeners, const struct sm_listener *
 static void do_watch(void *arg)
 {
     struct sm_listeners *l = arg;
-    if (l->fd < 0 && !l->waiting)
+    atomic_store(&l->asked, false);
+    if (l->gone)
+        free(l);
+    else if (l->fd < 0 && !l->waiting)
         wait_for(l, SM_LISTENERS_DELAY_MS);
 }
 
-void sm_listeners_watch(struct sm_listeners *listeners)
+/* Nobody waits for it: it is asked at the start of each command. */
+void sm_listeners_watch(struct sm_listeners *l)
 {
-    sm_loop_run(listeners->loop, do_watch, listeners);
+    if (!atomic_exchange(&l->asked, true) && sm_loop_post(l->loop, do_watch, l, NULL))
+        atomic_store(&l->asked, false);
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -264,7 +272,9 @@ static void do_destroy(void *arg)
     struct sm_listeners *l = arg;
     end_watch(l);
     sm_loop_timer_destroy(l->timer);
-    free(l);
+    l->gone = atomic_load(&l->asked); /* calls overtake posts */
+    if (!l->gone)
+        free(l);
 }
 
 void sm_listeners_destroy(struct sm_listeners *listeners)
