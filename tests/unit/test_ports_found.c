@@ -217,6 +217,19 @@ static void test_nonsense(void **state)
     lose_by(w, too_long, sizeof(too_long));
 }
 
+/* They are destroyed before their loop has come to a watch that was asked for. */
+static void a_watch_that_comes_too_late_is_none(void **state)
+{
+    struct watched *w = *state;
+    struct vg_packet p;
+    sm_loop_pause(w->ports->loop);
+    sm_listeners_watch(w->listeners);
+    sm_listeners_destroy(sm_steal_ptr(&w->listeners));
+    sm_loop_resume(w->ports->loop);
+    usleep(2000 * SM_LISTENERS_DELAY_MS);
+    assert_false(vg_recv(&w->ports->g, &p));
+}
+
 /* There is no stream left when the agent is to be asked: it is asked later. */
 static void test_no_stream_left(void **state)
 {
@@ -303,6 +316,7 @@ int main(void)
         cmocka_unit_test(test_pick_bounds),
         T(test_found_and_withdrawn),
         T(test_nonsense),
+        T(a_watch_that_comes_too_late_is_none),
         cmocka_unit_test_setup_teardown(test_no_stream_left, setup_one_stream, teardown),
         T(test_front_door),
     };

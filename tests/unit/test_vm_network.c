@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <stdlib.h>
@@ -146,10 +148,47 @@ static void a_guest_is_told_what_it_does_not_know(void **state)
     }
 }
 
+#define TELLERS 4
+#define TOLD    200
+
+static void count_line(void *arg, const char *line)
+{
+    unsigned *n = arg;
+    (void)line;
+    unsigned before = *n;
+    sched_yield();
+    *n = before + 1;
+}
+
+static void *tell(void *arg)
+{
+    const struct sm_vm_network *network = arg;
+    for (int i = 0; i < TOLD; i++)
+        network->events.notice(network->events.notice_arg, "line");
+    return NULL;
+}
+
+static void a_caller_is_told_one_thing_at_a_time(void **state)
+{
+    unsigned n = 0;
+    const struct sm_vm_events events = {.notice = count_line, .notice_arg = &n};
+    struct sm_vm_network network;
+    pthread_t threads[TELLERS];
+    assert_int_equal(
+        sm_vm_network_init(&network, &(struct sm_vm_network_config){0}, &events, NULL), 0);
+    for (int i = 0; i < TELLERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, tell, &network), 0);
+    for (int i = 0; i < TELLERS; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(n, TELLERS * TOLD);
+    sm_vm_network_clear(&network);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(no_ports_without_a_network),
         cmocka_unit_test(a_resolver_is_what_was_asked_for),
-        cmocka_unit_test(a_guest_is_told_what_it_does_not_know)};
+        cmocka_unit_test(a_guest_is_told_what_it_does_not_know),
+        cmocka_unit_test(a_caller_is_told_one_thing_at_a_time)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
