@@ -24,8 +24,9 @@ struct sm_listeners {
     void *found_arg;
     struct sm_loop_timer *timer; /* to open the connection, or to read on */
     bool waiting;                /* for the timer */
-    atomic_bool asked;           /* to watch, by a post that has not run yet */
-    bool gone;                   /* destroyed: what that post finds is its to free */
+    atomic_bool asked;           /* to watch: from then on it does not end */
+    bool begun;                  /* the post that does it has run */
+    bool gone;                   /* destroyed before: what that post finds is its to free */
     int fd;                      /* to the agent; -1: none */
     struct sm_loop_watch *watch;
     uint8_t in[ROOM];
@@ -230,14 +231,14 @@ void sm_listeners_set(struct sm_listeners *listeners, const struct sm_listener *
 static void do_watch(void *arg)
 {
     struct sm_listeners *l = arg;
-    atomic_store(&l->asked, false);
+    l->begun = true;
     if (l->gone)
         free(l);
-    else if (l->fd < 0 && !l->waiting)
+    else
         wait_for(l, SM_LISTENERS_DELAY_MS);
 }
 
-/* Nobody waits for it: it is asked at the start of each command. */
+/* It is asked at the start of each command, and only the first one has to wake the loop. */
 void sm_listeners_watch(struct sm_listeners *l)
 {
     if (!atomic_exchange(&l->asked, true) && sm_loop_post(l->loop, do_watch, l, NULL))
@@ -272,7 +273,7 @@ static void do_destroy(void *arg)
     struct sm_listeners *l = arg;
     end_watch(l);
     sm_loop_timer_destroy(l->timer);
-    l->gone = atomic_load(&l->asked); /* calls overtake posts */
+    l->gone = atomic_load(&l->asked) && !l->begun; /* calls overtake posts */
     if (!l->gone)
         free(l);
 }
