@@ -34,7 +34,7 @@
 #include "util/bytes.h"
 #include "util/wait.h"
 #include "vm/agent/channel.h"
-#include "vm/engine_parts.h"
+#include "vmm/usual_parts.h"
 #include "vmm/machine.h"
 
 #define ANSWER_MS      60000
@@ -65,7 +65,7 @@ struct restore {
 static sm_error err;
 static struct sm_machine_config config = {
     .memory_bytes = 256ull << 20, .vcpus = 1, .snapshot_fd = -1};
-static struct sm_machine_part parts[SM_ENGINE_PARTS];
+static struct sm_machine_part parts[SM_USUAL_PARTS];
 static char dir[4096] = "/var/tmp", path[4200];
 static struct sm_hv *hv;
 static json_t *rows;
@@ -481,9 +481,9 @@ int main(int argc, char **argv)
     if (sm_store_open(&store, NULL, &err) || sm_image_open(store, image_name, NULL, &image, &err))
         bench_die(image_name, &err);
     const struct sm_machine_part net = sm_part_net(sm_net_unplugged, NULL, sm_user_net_mac);
-    sm_engine_parts(parts, sm_image_rootfs(image), &net);
+    sm_usual_parts(parts, sm_image_rootfs(image), &net);
     config.parts = parts;
-    config.n_parts = SM_ENGINE_PARTS;
+    config.n_parts = SM_USUAL_PARTS;
     strncat(dir, "/bench-restore-XXXXXX", sizeof(dir) - strlen(dir) - 1);
     if (!mkdtemp(dir))
         bench_die(dir, NULL);

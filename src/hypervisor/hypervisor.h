@@ -50,6 +50,10 @@ struct sm_hv_vcpu; /* one vCPU; belongs to its VM */
 
 /* SM_EHYPERVISOR or SM_EPERM with a sentence that says what to do. */
 int sm_hv_open(struct sm_hv **hv, sm_error *err);
+/* Of a descriptor of it, which was opened elsewhere and is taken over in any case. */
+int sm_hv_adopt(int fd, struct sm_hv **hv, sm_error *err);
+/* Its descriptor, for another process to adopt; it stays here. -1: it has none. */
+int sm_hv_fd(const struct sm_hv *hv);
 void sm_hv_close(struct sm_hv *hv);
 
 /* Identifies the CPU features that a guest sees; a snapshot may only be restored where it is equal.

@@ -52,9 +52,16 @@ static uint64_t *new_bits(uint64_t n_pages)
     return calloc(n_pages / 64 + 1, sizeof(uint64_t));
 }
 
-static int open_pagemap(sm_error *err)
+void sm_page_sources_open(struct sm_page_sources *sources)
 {
-    int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    sources->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    sources->maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+}
+
+static int open_pagemap(const struct sm_ram *ram, sm_error *err)
+{
+    int fd = ram->sources ? fcntl(ram->sources->pagemap, F_DUPFD_CLOEXEC, 0)
+                          : open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return sm_error_set(err, SM_EUNSUPPORTED, "cannot open /proc/self/pagemap");
     return fd;
@@ -62,7 +69,7 @@ static int open_pagemap(sm_error *err)
 
 int sm_page_map_by_scan(const struct sm_ram *ram, uint64_t *bits, sm_error *err)
 {
-    auto_fd fd = open_pagemap(err);
+    auto_fd fd = open_pagemap(ram, err);
     if (fd < 0)
         return fd;
     struct page_region found[512];
@@ -94,7 +101,7 @@ int sm_page_map_by_scan(const struct sm_ram *ram, uint64_t *bits, sm_error *err)
 
 int sm_page_map_by_pagemap(const struct sm_ram *ram, uint64_t *bits, sm_error *err)
 {
-    auto_fd fd = open_pagemap(err);
+    auto_fd fd = open_pagemap(ram, err);
     if (fd < 0)
         return fd;
     uint64_t entries[2048];
@@ -131,11 +138,23 @@ static void file_data(const struct sm_ram *ram, uint64_t *bits)
         set_range(bits, (at - start) / SM_SNAPSHOT_PAGE, (to - start) / SM_SNAPSHOT_PAGE);
 }
 
+/* From its beginning: what is read is as it is now. */
+static FILE *open_maps(const struct sm_ram *ram)
+{
+    if (!ram->sources)
+        return fopen("/proc/self/maps", "re");
+    auto_fd fd = fcntl(ram->sources->maps, F_DUPFD_CLOEXEC, 0);
+    FILE *maps = fd < 0 || lseek(fd, 0, SEEK_SET) < 0 ? NULL : fdopen(fd, "r");
+    if (maps)
+        sm_steal_fd(&fd);
+    return maps;
+}
+
 /* Parts of the RAM where anonymous memory was mapped over the file (pages the guest gave back):
  * what the file has there does not count any more. */
 static int mapped_over(const struct sm_ram *ram, struct sm_page_set *set)
 {
-    auto_file maps = fopen("/proc/self/maps", "re");
+    auto_file maps = open_maps(ram);
     if (!maps)
         return -SM_EUNSUPPORTED;
     uint64_t base = (uintptr_t)ram->base, limit = base + ram->bytes;

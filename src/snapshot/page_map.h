@@ -13,7 +13,7 @@
  * Sources, by preference: the PAGEMAP_SCAN ioctl (Linux 6.7), else /proc/self/pagemap, else every
  * page is worth looking at.
  *
- * System calls at a capture: ioctl(PAGEMAP_SCAN), pread64, lseek.
+ * System calls at a capture: ioctl(PAGEMAP_SCAN), pread64, lseek, fcntl(F_DUPFD_CLOEXEC), read.
  * System calls before a list: open.
  *
  * The guest must be paused, or the answer is old when it is used; it may be used as an estimate
@@ -43,6 +43,13 @@ enum sm_ram_backing {
     SM_RAM_PRIVATE_FILE, /* likewise: the snapshot file and its ram_offset */
 };
 
+/* The files that are asked, of a process that opened them while it could. */
+struct sm_page_sources {
+    int pagemap, maps; /* /proc/self/; -1: could not be had */
+};
+/* Opens what there is. */
+void sm_page_sources_open(struct sm_page_sources *sources);
+
 /* Guest RAM: one contiguous mapping of this process. */
 struct sm_ram {
     const uint8_t *base; /* page-aligned */
@@ -50,6 +57,7 @@ struct sm_ram {
     enum sm_ram_backing backing;
     int fd; /* not for anonymous RAM */
     uint64_t file_offset;
+    const struct sm_page_sources *sources; /* NULL: opened when they are needed */
 };
 
 /* changed_only: of RAM that is mapped from a file, `live` leaves out what is as the file has it. */

@@ -123,6 +123,9 @@ bool sm_spawn_wait(int pidfd, int timeout_ms)
     int n;
     while ((n = poll(&ended, 1, sm_deadline_left(deadline))) < 0 && errno == EINTR)
         continue;
+    siginfo_t info; /* taken away, should the caller be the one whom orphans are given to */
+    if (n > 0)
+        waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | __WALL);
     return n > 0;
 }
 

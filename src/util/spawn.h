@@ -4,7 +4,8 @@
  *
  * The program is nobody's child but the system's: it is started by a process that ends at once,
  * whose own exit signal is 0. So a caller that waits for any child never meets it, one that ignores
- * SIGCHLD takes nothing away from us, and nobody has to take it away. (An exit signal of 0 alone
+ * SIGCHLD takes nothing away from us, and init takes it away, or we do where
+ * the caller is whom orphans are given to. (An exit signal of 0 alone
  * would not do, since execve makes it SIGCHLD.) Who started it has its pidfd, which tells its end
  * but not how it ended: what there is to say it says itself. It is a session of its own, which no
  * key of a terminal reaches. It has the descriptors that it is given and no others, and no signal

@@ -364,7 +364,7 @@ static void try_start(struct bake *b, enum state state)
         return;
     int rc = sm_vm_restore(b->vm, &b->plan, path, NULL);
     sm_vm_begin_wait(b->vm, &w, 0);
-    if (!rc && !(rc = sm_vm_channel(b->vm, &channel, &w.wait, NULL))) {
+    if (!rc && !(rc = sm_vm_channel(b->vm, &channel, NULL))) {
         rc = sm_channel_ask(&channel, SM_WIRE_EXEC, &exec, SM_WIRE_STARTED,
             &(struct sm_wire_started){0}, &w.wait, NULL);
         if (!rc)

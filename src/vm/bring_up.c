@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "net/user_net.h"
 #include "snapshot/reader.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -37,8 +38,9 @@ static struct sm_engine_config engine_config(sm_vm *vm, const struct sm_vm_plan 
         .shape = plan->shape,
         .rootfs = vm->image->info.rootfs_path,
         .count_instructions = plan->count_instructions,
-        .network = &vm->network,
+        .card = {.fd = -1},
     };
+    memcpy(config.card.mac, sm_user_net_mac, sizeof(config.card.mac));
     config.shape.kernel = vm->files.kernel;
     config.shape.initramfs = vm->files.initramfs;
     return config;
@@ -302,11 +304,11 @@ int sm_vm_restore(sm_vm *vm, const struct sm_vm_plan *plan, const char *path, sm
     engine.written = hot.runs;
     engine.n_written = hot.n;
     if (!rc)
-        rc = sm_engine_restore(vm->engine, &engine, fd, s, path, err);
+        rc = sm_engine_restore(vm->engine, &engine, fd, path, err);
     vm->memory_bytes = engine.shape.memory_bytes;
     if (rc)
         return rc;
     begin_wait(vm, plan, &w);
-    rc = sm_channel_connect(&channel, vm->engine, &w.wait, err);
+    rc = sm_channel_connect(&channel, vm->engine, err);
     return rc ? rc : finish(vm, plan, &channel, sm_now_ns(), &w.wait, err);
 }

@@ -25,7 +25,7 @@ int sm_capture_listeners(struct sm_capture *capture, sm_vm *vm, sm_error *err)
     struct sm_guest_wait w;
     const struct sm_card_addresses card = sm_vm_network_card(&vm->network);
     sm_vm_begin_wait(vm, &w, 0);
-    int rc = sm_vm_channel(vm, &channel, &w.wait, err);
+    int rc = sm_vm_channel(vm, &channel, err);
     if (!rc) {
         rc = sm_channel_ask(
             &channel, SM_WIRE_LISTENERS, NULL, SM_WIRE_SOCKETS, &sockets, &w.wait, err);

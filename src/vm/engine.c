@@ -1,34 +1,47 @@
-/* The engine of a machine in this process: its life, its streams, and looking at it. See
- * engine.h. */
+/* The engine: its life, its streams, and looking at it. See engine.h.
+ *
+ * System calls elsewhere: socketpair, pidfd_open, memfd_create, poll, pread64, open. */
 #include "vm/engine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 
-#include <linux/mman.h>
-
-#include "devices/vsock/vsock.h"
 #include "hypervisor/hypervisor.h"
 #include "snapshot/page_map.h"
+#include "snapshot/snapshot.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/error.h"
 #include "util/fingerprint.h"
+#include "util/locate.h"
+#include "util/spawn.h"
 #include "util/wait.h"
 #include "vm/engine_impl.h"
-#include "vm/engine_parts.h"
-#include "vm/network.h"
-#include "wire/wire.h"
+#include "vmm/machine.h"
+#include "vmm/usual_parts.h"
+
+#define PROGRAM     "supermachine-vm"
+#define QUIT_MS     2000     /* for a machine to end in order; then it is killed */
+#define ACCEPT_MS   86400000 /* of a stream: who asked for it waits as he likes, and closes it */
+#define GONE_MS     1000     /* from the end of its sockets to that of the process */
+#define CONSOLE_MAX (1u << 20)
 
 int sm_engine_open(struct sm_engine **engine, sm_error *err)
 {
     struct sm_engine *e = calloc(1, sizeof(*e));
     if (!e)
         return sm_error_set(err, SM_ENOMEM, "no memory for a VM");
-    e->agent_fd = -1;
-    e->greeted = SM_BELL_NONE;
+    e->pidfd = e->life = e->quick = e->end = e->streams = e->agent_fd = -1;
+    e->clock = sm_engine_make_clock(e);
+    pthread_mutex_init(&e->life_lock, NULL);
+    pthread_mutex_init(&e->quick_lock, NULL);
     pthread_mutex_init(&e->lock, NULL);
     int rc = sm_hv_open(&e->hv, err);
     if (rc)
@@ -38,15 +51,27 @@ int sm_engine_open(struct sm_engine **engine, sm_error *err)
     return rc;
 }
 
+/* The process ends when its client calls no more; one that does not is killed. */
+static void end_process(struct sm_engine *e)
+{
+    sm_close(e->life);
+    sm_close(e->quick);
+    sm_close(e->streams);
+    if (e->pidfd >= 0 && !sm_spawn_wait(e->pidfd, QUIT_MS))
+        sm_spawn_kill(e->pidfd);
+    sm_close(e->pidfd);
+    sm_close(e->end);
+}
+
 void sm_engine_close(struct sm_engine *e)
 {
     if (!e)
         return;
-    sm_machine_close(
-        e->machine); /* joins the device thread: agent_connected is not called any more */
+    end_process(e);
     sm_hv_close(e->hv);
     sm_close(e->agent_fd);
-    sm_bell_close(&e->greeted);
+    pthread_mutex_destroy(&e->life_lock);
+    pthread_mutex_destroy(&e->quick_lock);
     pthread_mutex_destroy(&e->lock);
     free(e);
 }
@@ -62,7 +87,7 @@ void sm_engine_fingerprint(const struct sm_engine *e, struct sm_fingerprint *f)
     sm_hv_cpu_digest(e->hv, cpu);
     sm_fingerprint_add(f, sm_vmm_build_id, sizeof(sm_vmm_build_id));
     sm_fingerprint_add(f, cpu, sizeof(cpu));
-    sm_engine_parts_fingerprint(f);
+    sm_usual_parts_fingerprint(f);
 }
 
 int sm_engine_check_shape(uint64_t memory_bytes, unsigned vcpus, sm_error *err)
@@ -70,91 +95,282 @@ int sm_engine_check_shape(uint64_t memory_bytes, unsigned vcpus, sm_error *err)
     return sm_machine_check_shape(memory_bytes, vcpus, err);
 }
 
-static int create(struct sm_engine *e, const struct sm_engine_config *config,
-    const struct sm_snapshot *snapshot, int fd, sm_error *err)
+/* ---- calls ----------------------------------------------------------------------------------- */
+
+/* The last word of the process: how the machine ended; else a line of what it was refused; or it
+ * had none. */
+static void read_end(struct sm_engine *e, enum sm_vm_end *how, sm_error *err)
 {
-    const struct sm_vm_shape *shape = &config->shape;
-    struct sm_machine_part parts[SM_ENGINE_PARTS];
-    e->network = config->network;
-    const struct sm_machine_part net = sm_engine_card(e);
-    sm_engine_parts(parts, config->rootfs, &net);
-    const struct sm_machine_config machine = {
-        .memory_bytes = shape->memory_bytes,
-        .vcpus = shape->vcpus,
-        .kernel = shape->kernel,
-        .initramfs = shape->initramfs,
-        .cmdline = shape->cmdline,
-        .parts = parts,
-        .n_parts = SM_ENGINE_PARTS,
-        .count_instructions = config->count_instructions,
-        .hv = e->hv,
-        .snapshot = snapshot,
-        .snapshot_fd = fd,
-    };
-    return sm_machine_create(&e->machine, &machine, err);
+    union {
+        struct sm_machine_end_record record;
+        char line[sizeof(struct sm_machine_end_record)];
+    } end;
+    ssize_t n = sm_record_peek(e->end, &end, sizeof(end));
+    bool told = n == sizeof(end) && end.record.how > SM_VM_RUNNING &&
+                end.record.how <= SM_VM_INTERNAL_ERROR &&
+                memchr(end.record.message, '\0', sizeof(end.record.message));
+    *how = told ? (enum sm_vm_end)end.record.how : SM_VM_INTERNAL_ERROR;
+    if (told)
+        sm_error_set(err, SM_EGUEST, "%s", end.record.message);
+    else if (n > 0 && n < (ssize_t)sizeof(end))
+        sm_error_set(
+            err, SM_EGUEST, "the process that runs the VM was ended: %.*s", (int)n, end.line);
+    else
+        sm_error_set(err, SM_EGUEST, "the process that runs the VM has died");
+}
+
+int sm_engine_lost(struct sm_engine *e, int rc, sm_error *err)
+{
+    enum sm_vm_end how;
+    if (rc == -SM_EGUEST && sm_spawn_wait(e->pidfd, GONE_MS))
+        read_end(e, &how, err);
+    return rc;
+}
+
+static int call(struct sm_engine *e, int socket, pthread_mutex_t *lock,
+    const struct sm_machine_message *m, struct sm_machine_reply *reply, sm_error *err)
+{
+    if (socket < 0)
+        return sm_error_set(err, SM_EINVAL, "the VM has no machine yet");
+    pthread_mutex_lock(lock);
+    int rc = sm_machine_send(socket, m, err);
+    if (!rc)
+        rc = sm_machine_reply_take(socket, reply, err);
+    pthread_mutex_unlock(lock);
+    return sm_engine_lost(e, rc, err);
+}
+
+int sm_engine_call_life(struct sm_engine *e, const struct sm_machine_message *m,
+    struct sm_machine_reply *reply, sm_error *err)
+{
+    return call(e, e->life, &e->life_lock, m, reply, err);
+}
+
+int sm_engine_call_quick(struct sm_engine *e, const struct sm_machine_message *m,
+    struct sm_machine_reply *reply, sm_error *err)
+{
+    return call(e, e->quick, &e->quick_lock, m, reply, err);
+}
+
+/* A call of a few numbers; 0 or the failure. reply may be NULL. */
+static int ask(const struct sm_engine *engine, enum sm_machine_call what, uint32_t number,
+    struct sm_machine_reply *reply, sm_error *err)
+{
+    /* What looks at an engine does not change what it shows: the locks are its only state. */
+    struct sm_engine *e = (struct sm_engine *)(uintptr_t)engine;
+    struct sm_machine_reply unread;
+    struct sm_machine_message m;
+    m.request = (struct sm_machine_request){.call = what, .size = number};
+    m.body_bytes = m.n_fds = 0;
+    reply = reply ? reply : &unread;
+    return what < SM_CALL_END_STREAMS ? sm_engine_call_life(e, &m, reply, err)
+                                      : sm_engine_call_quick(e, &m, reply, err);
 }
 
 /* ---- its beginning --------------------------------------------------------------------------- */
 
-/* On the device thread. */
-static void agent_connected(void *arg, int fd, uint32_t guest_port)
+/* Both ends, ours first. */
+static int make_pair(int type, int ends[2], sm_error *err)
 {
-    (void)guest_port;
-    struct sm_engine *e = arg;
-    pthread_mutex_lock(&e->lock);
-    if (e->agent_ns) {
-        sm_close(fd); /* one greeting is enough */
-    } else {
-        e->agent_fd = fd;
-        e->agent_ns = sm_now_ns();
-        sm_bell_ring(&e->greeted);
+    return socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) == 0
+               ? 0
+               : sm_error_errno(err, errno, "cannot make a socket for the VM's machine");
+}
+
+static int start_process(struct sm_engine *e, const int theirs[], sm_error *err)
+{
+    auto_free char *program = NULL;
+    int rc = sm_locate(PROGRAM, "SUPERMACHINE_LIBEXEC_DIR", "", &program, err);
+    if (rc)
+        return rc;
+    auto_fd client = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    if (client < 0)
+        return sm_error_errno(err, errno, "cannot name this process to the VM's machine");
+    const char *const argv[] = {program, "machine", NULL};
+    const int fds[] = {theirs[0], theirs[1], theirs[2], theirs[3], client};
+    _Static_assert(SM_MACHINE_CLIENT - SM_MACHINE_LIFE == 4, "in their order");
+    const struct sm_spawn spawn = {.program = program, .argv = argv, .fds = fds, .n_fds = 5};
+    return sm_spawn(&spawn, &e->pidfd, &e->pid, err);
+}
+
+/* The process, and the sockets to it. */
+static int make_process(struct sm_engine *e, sm_error *err)
+{
+    int theirs[4] = {-1, -1, -1, -1}, *ours[4] = {&e->life, &e->quick, &e->end, &e->streams},
+        rc = 0;
+    for (unsigned i = 0; i < 4 && !rc; i++) {
+        int ends[2];
+        rc = make_pair(SOCK_SEQPACKET, ends, err);
+        if (!rc) {
+            *ours[i] = ends[0];
+            theirs[i] = ends[1];
+        }
     }
-    pthread_mutex_unlock(&e->lock);
+    if (!rc)
+        rc = start_process(e, theirs, err);
+    for (unsigned i = 0; i < 4; i++)
+        sm_close(theirs[i]);
+    return rc;
+}
+
+static int open_file(const char *path, const char *what, int *fd, sm_error *err)
+{
+    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    return *fd < 0 ? sm_error_errno(err, errno, "cannot open the %s %s", what, path) : 0;
+}
+
+/* Borrowed descriptors, by SM_START_*; -1: none. */
+static void give(struct sm_machine_message *m, const int fds[SM_START_N_FDS])
+{
+    for (unsigned i = 0; i < SM_START_N_FDS; i++) {
+        if (fds[i] < 0)
+            continue;
+        m->request.start.has |= 1u << i;
+        m->fds[m->n_fds++] = fds[i];
+    }
+}
+
+static int describe(struct sm_machine_message *m, const struct sm_engine_config *config,
+    const char *snapshot, sm_error *err)
+{
+    const struct sm_vm_shape *shape = &config->shape;
+    m->n_fds = 0;
+    m->body_bytes = 0;
+    m->request = (struct sm_machine_request){
+        .call = SM_CALL_START,
+        .start =
+            {
+                .memory_bytes = shape->memory_bytes,
+                .vcpus = shape->vcpus,
+                .n_written = (uint32_t)config->n_written,
+                .speaks_first = config->card.speaks_first,
+                .count_instructions = config->count_instructions,
+            },
+    };
+    memcpy(m->request.start.mac, config->card.mac, sizeof(config->card.mac));
+    const char *const texts[] = {
+        shape->cmdline, shape->kernel, shape->initramfs, config->rootfs, snapshot};
+    _Static_assert(sizeof(texts) / sizeof(texts[0]) == SM_START_TEXTS, "all of them");
+    _Static_assert(sizeof(struct sm_engine_run) == sizeof(struct sm_machine_run), "as it is");
+    int rc =
+        sm_machine_add(m, config->written, config->n_written * sizeof(struct sm_machine_run), err);
+    for (unsigned i = 0; i < SM_START_TEXTS && !rc; i++)
+        rc = sm_machine_add_text(m, texts[i], err);
+    return rc;
+}
+
+static int start(struct sm_engine *e, const struct sm_engine_config *config, const char *snapshot,
+    int fds[SM_START_N_FDS], sm_error *err)
+{
+    auto_free struct sm_machine_message *m = malloc(sizeof(*m));
+    auto_fd rootfs = -1;
+    struct sm_machine_reply reply;
+    if (!m)
+        return sm_error_set(err, SM_ENOMEM, "no memory for a VM");
+    e->n_vcpus = config->shape.vcpus;
+    e->n_pages = config->shape.memory_bytes / SM_SNAPSHOT_PAGE;
+    int rc = make_process(e, err);
+    if (!rc)
+        rc = describe(m, config, snapshot, err);
+    if (!rc && (rootfs = open(config->rootfs, O_RDONLY | O_CLOEXEC)) < 0)
+        rc = sm_error_errno(err, errno, "cannot open %s", config->rootfs);
+    if (rc)
+        return rc;
+    fds[SM_START_KVM] = sm_hv_fd(e->hv);
+    fds[SM_START_ROOTFS] = rootfs;
+    fds[SM_START_CARD] = config->card.fd;
+    give(m, fds);
+    return sm_engine_call_life(e, m, &reply, err);
 }
 
 int sm_engine_boot(struct sm_engine *e, const struct sm_engine_config *config, sm_error *err)
 {
-    int rc = sm_bell_make(&e->greeted, err);
+    auto_fd kernel = -1;
+    auto_fd initramfs = -1;
+    auto_fd agent = -1;
+    int ends[2];
+    int rc = open_file(config->shape.kernel, "kernel", &kernel, err);
+    if (!rc && config->shape.initramfs)
+        rc = open_file(config->shape.initramfs, "initramfs", &initramfs, err);
     if (!rc)
-        rc = create(e, config, NULL, -1, err);
-    if (!rc)
-        rc = sm_vsock_listen(sm_machine_vsock(e->machine), SM_WIRE_PORT, agent_connected, e, err);
-    return rc ? rc : sm_machine_boot(e->machine, err);
-}
-
-/* A kernel that cannot do it (before Linux 5.14) says so, and nothing is lost. */
-static void make_own(struct sm_engine *e, const struct sm_engine_config *config)
-{
-    struct sm_ram ram;
-    sm_machine_ram(e->machine, &ram);
-    for (size_t i = 0; i < config->n_written; i++) {
-        uint64_t at = (uint64_t)config->written[i].page * SM_SNAPSHOT_PAGE;
-        uint64_t bytes = (uint64_t)config->written[i].n_pages * SM_SNAPSHOT_PAGE;
-        if (at >= ram.bytes || bytes > ram.bytes - at ||
-            madvise((uint8_t *)(uintptr_t)ram.base + at, bytes, MADV_POPULATE_WRITE))
-            return;
-    }
+        rc = make_pair(SOCK_STREAM, ends, err);
+    if (rc)
+        return rc;
+    e->agent_fd = ends[0];
+    agent = ends[1];
+    int fds[SM_START_N_FDS] = {[SM_START_SNAPSHOT] = -1,
+        [SM_START_KERNEL] = kernel,
+        [SM_START_INITRAMFS] = initramfs,
+        [SM_START_AGENT] = agent};
+    return start(e, config, NULL, fds, err);
 }
 
 int sm_engine_restore(struct sm_engine *e, const struct sm_engine_config *config, int fd,
-    const struct sm_snapshot *snapshot, const char *path, sm_error *err)
+    const char *path, sm_error *err)
 {
-    int rc = create(e, config, snapshot, fd, err);
-    if (rc)
-        return rc;
-    rc = sm_machine_load(e->machine, fd, snapshot, &e->times, err);
-    if (rc)
-        return sm_error_prefix(err, rc, "cannot restore the snapshot '%s'", path);
-    make_own(e, config);
-    return sm_machine_start(e->machine, err);
+    int fds[SM_START_N_FDS] = {[SM_START_SNAPSHOT] = fd,
+        [SM_START_KERNEL] = -1,
+        [SM_START_INITRAMFS] = -1,
+        [SM_START_AGENT] = -1};
+    return start(e, config, path, fds, err);
 }
 
-int sm_engine_written(struct sm_engine *e, struct sm_page_set **set, sm_error *err)
+static int send_stream(struct sm_engine *e, const struct sm_machine_stream *s, int fd)
 {
-    struct sm_ram ram;
-    int rc = sm_machine_pause(e->machine, &e->paused, err);
-    sm_machine_ram(e->machine, &ram);
-    return rc ? rc : sm_page_set_scan(&ram, true, set, err);
+    return sm_record_send(e->streams, s, sizeof(*s), &fd, fd >= 0);
+}
+
+void sm_engine_replug(struct sm_engine *e, int fd)
+{
+    const struct sm_machine_stream s = {.kind = SM_STREAM_REPLUG};
+    send_stream(e, &s, fd);
+    sm_close(fd);
+}
+
+/* A file in memory, for what the machine has to show. */
+static int make_sheet(int *fd, sm_error *err)
+{
+    *fd = memfd_create("supermachine", MFD_CLOEXEC);
+    return *fd < 0 ? sm_error_errno(err, errno, "cannot make a file in memory") : 0;
+}
+
+/* Nobody promises that what the sheet has stands still: it is read once. */
+static int read_pages(int sheet, uint64_t n_pages, struct sm_page_set *set, sm_error *err)
+{
+    size_t bytes = (n_pages / 64 + 1) * sizeof(uint64_t);
+    set->changed = malloc(bytes);
+    if (!set->changed)
+        return sm_error_set(err, SM_ENOMEM, "no memory to list the pages of guest RAM");
+    if (pread(sheet, set->changed, bytes, 0) != (ssize_t)bytes)
+        return sm_error_set(err, SM_EPROTOCOL, "the VM's machine tells of too few pages");
+    return 0;
+}
+
+int sm_engine_written(struct sm_engine *e, struct sm_page_set **out, sm_error *err)
+{
+    auto_fd sheet = -1;
+    auto_free struct sm_machine_message *m = malloc(sizeof(*m));
+    SM_CLEANUP(sm_page_set_free_cleanup) struct sm_page_set *set = calloc(1, sizeof(*set));
+    struct sm_machine_reply reply;
+    if (!m || !set)
+        return sm_error_set(err, SM_ENOMEM, "no memory to list the pages of guest RAM");
+    int rc = make_sheet(&sheet, err);
+    if (rc)
+        return rc;
+    m->request = (struct sm_machine_request){.call = SM_CALL_WRITTEN};
+    m->body_bytes = 0;
+    m->fds[0] = sheet;
+    m->n_fds = 1;
+    rc = sm_engine_call_life(e, m, &reply, err);
+    set->n_pages = e->n_pages;
+    if (!rc && reply.pages && reply.pages != e->n_pages)
+        rc = sm_error_set(
+            err, SM_EPROTOCOL, "the VM's machine tells of pages that it does not have");
+    if (!rc && reply.pages)
+        rc = read_pages(sheet, e->n_pages, set, err);
+    if (!rc)
+        *out = sm_steal_ptr(&set);
+    return rc;
 }
 
 /* ---- streams --------------------------------------------------------------------------------- */
@@ -164,131 +380,164 @@ int sm_engine_accept(
 {
     for (;;) {
         struct pollfd fds[2] = {
-            {.fd = sm_bell_fd(&e->greeted), .events = POLLIN},
-            {.fd = sm_machine_end_fd(e->machine), .events = POLLIN},
+            {.fd = e->agent_fd, .events = POLLIN}, /* it speaks first */
+            {.fd = e->end, .events = POLLIN},
         };
         int n = poll(fds, 2, sm_wait_slice(wait));
         if (n < 0 && errno != EINTR)
             return sm_error_errno(err, errno, "cannot wait for the VM");
-        if (n > 0 && fds[0].revents)
+        if (n > 0 && fds[0].revents & POLLIN)
             break;
         if (n > 0)
             return sm_error_set(err, SM_EGUEST, "the machine has ended");
         if (n == 0 && sm_wait_over(wait))
             return sm_wait_failed(wait, err, "the agent in the VM was not ready");
     }
-    pthread_mutex_lock(&e->lock);
     *fd = sm_steal_fd(&e->agent_fd);
-    *came_ns = e->agent_ns;
-    pthread_mutex_unlock(&e->lock);
+    *came_ns = sm_now_ns();
     return 0;
 }
 
-int sm_engine_connect(
-    struct sm_engine *e, uint32_t port, struct sm_wait *wait, int *fd, sm_error *err)
+int sm_engine_connect(struct sm_engine *e, uint32_t port, int *fd, sm_error *err)
 {
-    return sm_vsock_connect(sm_machine_vsock(e->machine), port, wait, fd, err);
+    const struct sm_machine_stream s = {
+        .kind = SM_STREAM_BRIDGE, .target = {.port = port, .timeout_ms = ACCEPT_MS}};
+    int ends[2];
+    int rc = make_pair(SOCK_STREAM, ends, err);
+    if (rc)
+        return rc;
+    rc = send_stream(e, &s, ends[1]);
+    sm_close(ends[1]);
+    if (rc) {
+        sm_close(ends[0]);
+        return rc == -EPIPE ? sm_error_set(err, SM_EGUEST, "the machine has ended")
+                            : sm_error_errno(err, -rc, "cannot make a connection to the VM");
+    }
+    *fd = ends[0];
+    return 0;
 }
 
 void sm_engine_end_streams(struct sm_engine *e)
 {
-    sm_vsock_end(sm_machine_vsock(e->machine));
+    ask(e, SM_CALL_END_STREAMS, 0, NULL, NULL);
 }
 
 void sm_engine_wait_quiet(struct sm_engine *e, struct sm_wait *wait)
 {
-    sm_vsock_wait_quiet(sm_machine_vsock(e->machine), sm_wait_slice(wait));
+    ask(e, SM_CALL_QUIET, (uint32_t)sm_wait_slice(wait), NULL, NULL);
 }
 
 /* ---- its life -------------------------------------------------------------------------------- */
 
 int sm_engine_wait(struct sm_engine *e, struct sm_wait *wait, enum sm_vm_end *how, sm_error *err)
 {
-    struct sm_machine_end end;
-    int rc;
-    do
-        rc = sm_machine_wait(e->machine, sm_wait_slice(wait), &end, err);
-    while (rc == -SM_ETIMEOUT && !sm_wait_over(wait));
-    if (rc)
-        return rc;
-    if (how)
-        *how = end.how;
-    sm_error_set(err, SM_EGUEST, "%s", end.message);
+    struct pollfd end = {.fd = e->end, .events = POLLIN};
+    enum sm_vm_end unread;
+    for (;;) {
+        int n = poll(&end, 1, sm_wait_slice(wait));
+        if (n > 0)
+            break;
+        if (n < 0 && errno != EINTR)
+            return sm_error_errno(err, errno, "cannot wait for the VM");
+        if (n == 0 && sm_wait_over(wait))
+            return sm_error_set(err, SM_ETIMEOUT, "the machine still runs");
+    }
+    read_end(e, how ? how : &unread, err);
     return 0;
 }
 
 int sm_engine_end_fd(const struct sm_engine *e)
 {
-    return sm_machine_end_fd(e->machine);
+    return e->end;
 }
 
 bool sm_engine_has_halted(struct sm_engine *e)
 {
-    return sm_machine_end_halted(e->machine);
+    struct sm_machine_reply reply;
+    return ask(e, SM_CALL_HALTED, 0, &reply, NULL) == 0 && reply.yes;
 }
 
 void sm_engine_kill(struct sm_engine *e)
 {
-    sm_machine_kill(e->machine);
+    if (ask(e, SM_CALL_KILL, 0, NULL, NULL) && e->pidfd >= 0)
+        sm_spawn_kill(e->pidfd);
 }
 
 int sm_engine_pause(struct sm_engine *e, sm_error *err)
 {
-    return sm_machine_pause(e->machine, &e->paused, err);
+    return ask(e, SM_CALL_PAUSE, 0, NULL, err);
 }
 
 int sm_engine_resume(struct sm_engine *e, sm_error *err)
 {
-    return sm_machine_resume(e->machine, &e->paused, err);
+    return ask(e, SM_CALL_RESUME, 0, NULL, err);
 }
 
 bool sm_engine_is_paused(struct sm_engine *e)
 {
-    return sm_machine_is_paused(e->machine, &e->paused);
+    struct sm_machine_reply reply;
+    return ask(e, SM_CALL_IS_PAUSED, 0, &reply, NULL) == 0 && reply.yes;
 }
 
 const struct sm_guest_clock *sm_engine_clock(struct sm_engine *e)
 {
-    return e ? sm_machine_clock(e->machine) : NULL;
+    return e ? &e->clock : NULL;
 }
 
 /* ---- looking at it --------------------------------------------------------------------------- */
 
-size_t sm_engine_console(const struct sm_engine *e, char *buf, size_t size)
+size_t sm_engine_console(const struct sm_engine *engine, char *buf, size_t size)
 {
-    return sm_machine_console(e->machine, buf, size);
+    struct sm_engine *e = (struct sm_engine *)(uintptr_t)engine;
+    auto_fd sheet = -1;
+    auto_free struct sm_machine_message *m = malloc(sizeof(*m));
+    struct sm_machine_reply reply;
+    if (size)
+        *buf = '\0';
+    if (!m || make_sheet(&sheet, NULL))
+        return 0;
+    m->request = (struct sm_machine_request){
+        .call = SM_CALL_CONSOLE, .size = (uint32_t)(size < CONSOLE_MAX ? size : CONSOLE_MAX)};
+    m->body_bytes = 0;
+    m->fds[0] = sheet;
+    m->n_fds = 1;
+    if (sm_engine_call_quick(e, m, &reply, NULL) || reply.console.all > CONSOLE_MAX)
+        return 0;
+    ssize_t n = size ? pread(sheet, buf, size - 1, 0) : 0;
+    if (size)
+        buf[n > 0 ? n : 0] = '\0';
+    return reply.console.all;
 }
 
 void sm_engine_last_lines(const struct sm_engine *e, char *buf, size_t size)
 {
-    sm_machine_last_lines(e->machine, buf, size);
+    struct sm_machine_reply reply;
+    *buf = '\0';
+    if (ask(e, SM_CALL_LAST_LINES, (uint32_t)size, &reply, NULL) == 0)
+        snprintf(buf, size, "%s", reply.text);
 }
 
 void sm_engine_get_counters(const struct sm_engine *e, sm_vm_counters *counters)
 {
-    struct sm_hv_counters c;
-    sm_machine_get_counters(e->machine, &c);
-    *counters = (sm_vm_counters){
-        .exits = c.exits,
-        .instructions = c.instructions,
-        .assists = c.assists,
-        .mmio = c.by_kind[SM_HV_EXIT_MMIO],
-        .pio = c.by_kind[SM_HV_EXIT_PIO],
-    };
+    struct sm_machine_reply reply;
+    *counters = ask(e, SM_CALL_COUNTERS, 0, &reply, NULL) ? (sm_vm_counters){0} : reply.counters;
 }
 
 void sm_engine_get_timing(const struct sm_engine *e, struct sm_engine_timing *timing)
 {
-    struct sm_machine_timing t;
-    sm_machine_get_timing(e->machine, &t);
+    struct sm_machine_reply reply;
+    *timing = (struct sm_engine_timing){0};
+    if (ask(e, SM_CALL_TIMING, 0, &reply, NULL))
+        return;
+    const struct sm_machine_timing_reply *t = &reply.timing;
     *timing = (struct sm_engine_timing){
-        .created_ns = t.created_ns,
-        .loaded_ns = t.loaded_ns,
-        .entered_ns = t.entered_ns,
-        .ram_map_us = e->times.ram_map,
-        .vcpu_restore_us = e->times.vcpu_restore,
-        .irqchip_restore_us = e->times.irqchip_restore,
-        .clock_us = e->times.clock,
-        .device_restore_us = e->times.device_restore,
+        .created_ns = t->created_ns,
+        .loaded_ns = t->loaded_ns,
+        .entered_ns = t->entered_ns,
+        .ram_map_us = t->ram_map_us,
+        .vcpu_restore_us = t->vcpu_restore_us,
+        .irqchip_restore_us = t->irqchip_restore_us,
+        .clock_us = t->clock_us,
+        .device_restore_us = t->device_restore_us,
     };
 }

@@ -1,12 +1,12 @@
 /*
  * What a VM asks of its machine, and all that src/vm knows of it.
  *
- * The machine is in this process today: engine.c, engine_capture.c, engine_net.c and
- * engine_parts.c, the only files of src/vm that include vmm/, call it. The interface is made for
- * one in a process of its own behind a socket: what goes through it are plain values, texts and
+ * The machine is in a process of its own ("supermachine-vm machine", monitor/machine.h), which is
+ * started by boot or restore, asked by records over sockets (control/machine_call.h) and believed
+ * nothing: a guest may have taken it over. What goes through here are plain values, texts and
  * descriptors (streams, files), never guest memory, a loop or a device; what happens by itself
- * shows as a descriptor that can be polled, or is told as a line. There is one implementation at a
- * time, so these are functions and no table; tests replace them by the linker.
+ * shows as a descriptor that can be polled. There is one implementation at a time, so these are
+ * functions and no table; tests replace them by the linker.
  *
  * An engine has no machine until boot or restore; before that only what is said so may be asked.
  * Any thread, at the same time; close is the last. Waits are the caller's (util/wait.h).
@@ -22,9 +22,9 @@ struct sm_engine;
 struct sm_fingerprint;       /* util/fingerprint.h */
 struct sm_guest_clock;       /* util/guest_wait.h */
 struct sm_guest_link;        /* net/ports/guest_link.h */
-struct sm_snapshot;          /* snapshot/snapshot.h */
+struct sm_loop;              /* util/loop.h */
+struct sm_page_set;          /* snapshot/page_map.h */
 struct sm_snapshot_listener; /* snapshot/snapshot.h */
-struct sm_vm_network;        /* vm/network.h */
 struct sm_wait;              /* util/wait.h */
 
 /* ---- its beginning --------------------------------------------------------------------------- */
@@ -47,13 +47,19 @@ struct sm_engine_run {
     uint32_t page, n_pages;
 };
 
+/* What the network card is plugged into: the machine's end of a socket with its frames
+ * (net/socket_backend.h), borrowed for the call; -1: nothing. */
+struct sm_engine_card {
+    int fd;
+    bool speaks_first; /* as sm_socket_backend_create has it */
+    uint8_t mac[6];
+};
+
 struct sm_engine_config {
     struct sm_vm_shape shape; /* settled; kernel and initramfs for a boot only */
     const char *rootfs;       /* path of the file system image */
     bool count_instructions;
-    /* What the card is plugged into, and who is told of it: must live as long as the engine. Its
-     * policy is taken over. */
-    struct sm_vm_network *network;
+    struct sm_engine_card card;
     /* Of a restore: pages that the guest is going to write soon, which become its own before it
      * runs. Only a hint. */
     const struct sm_engine_run *written;
@@ -62,26 +68,27 @@ struct sm_engine_config {
 
 /* Returns as soon as the guest runs; its agent will connect (sm_engine_accept). */
 int sm_engine_boot(struct sm_engine *engine, const struct sm_engine_config *config, sm_error *err);
-/* From a snapshot file, which `fd` is and `snapshot` has been read from; `path` for messages. Both
- * are borrowed for the call. SM_EUNSUPPORTED: it does not fit this host or this configuration. */
+/* From a snapshot file, which `fd` is, borrowed for the call; `path` for messages. SM_EUNSUPPORTED:
+ * it does not fit this host or this configuration. */
 int sm_engine_restore(struct sm_engine *engine, const struct sm_engine_config *config, int fd,
-    const struct sm_snapshot *snapshot, const char *path, sm_error *err);
+    const char *path, sm_error *err);
+/* The card's socket is dead, this is another one; taken over. */
+void sm_engine_replug(struct sm_engine *engine, int fd);
 
 /* The pages that a restored guest has written so far, in set->changed; it stands still from now
  * on. *set is the caller's (sm_page_set_free). */
-struct sm_page_set;
 int sm_engine_written(struct sm_engine *engine, struct sm_page_set **set, sm_error *err);
 
 /* ---- streams --------------------------------------------------------------------------------- */
 
 /* All are blocking, close-on-exec stream sockets, the caller's. accept: the first connection that
  * the agent of a guest that boots makes, and when it came (as sm_now_ns); SM_EGUEST: the machine
- * has ended before; SM_ETIMEOUT. connect: to a vsock port that the guest listens on. SM_ENOTFOUND:
- * nobody does; SM_EGUEST; SM_ETIMEOUT. */
+ * has ended before; SM_ETIMEOUT. connect: to a vsock port that the guest listens on. It waits for
+ * nothing: what is written waits for the guest, and that it refuses shows by the end of the
+ * stream. */
 int sm_engine_accept(
     struct sm_engine *engine, struct sm_wait *wait, int *fd, uint64_t *came_ns, sm_error *err);
-int sm_engine_connect(
-    struct sm_engine *engine, uint32_t port, struct sm_wait *wait, int *fd, sm_error *err);
+int sm_engine_connect(struct sm_engine *engine, uint32_t port, int *fd, sm_error *err);
 /* The guest has ended: what it has sent is delivered, then all streams end. */
 void sm_engine_end_streams(struct sm_engine *engine);
 /* Until the guest knows of the end of every stream: a snapshot without streams is restored without
@@ -141,7 +148,7 @@ void sm_engine_capture_free(struct sm_engine_capture *capture); /* NULL is fine 
 /* ---- how it is reached ----------------------------------------------------------------------- */
 
 /* The functions by which ports reach the guest, once there is a machine; they work until close. */
-void sm_engine_link(struct sm_engine *engine, struct sm_guest_link *link);
+void sm_engine_link(struct sm_engine *engine, struct sm_loop *loop, struct sm_guest_link *link);
 
 /* ---- looking at it --------------------------------------------------------------------------- */
 

@@ -1,142 +1,126 @@
 /* Captures of the engine. See engine.h. */
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
-#include "snapshot/page_map.h"
 #include "snapshot/snapshot.h"
-#include "snapshot/writer.h"
-#include "util/clock.h"
+#include "util/cleanup.h"
 #include "util/error.h"
-#include "util/thread.h"
 #include "vm/engine_impl.h"
 
 struct sm_engine_capture {
-    struct sm_machine *machine;
-    struct sm_pause pause; /* from the copy to resume */
-    struct sm_compact *compact;
-    struct sm_snapshot *snapshot;
-    sm_snapshot_stats stats;
-    /* of the thread that writes: */
-    struct sm_thread thread;
-    int fd, base_fd;
-    char *name;
-    int rc; /* of the thread */
-    sm_error error;
+    struct sm_engine *engine;
+    uint32_t id;
+    int done; /* where the machine tells that it is written; -1: it is not being written */
 };
 
-static int put_label(struct sm_snapshot *s, const struct sm_engine_label *label, sm_error *err)
+static int ask(struct sm_engine_capture *c, struct sm_machine_message *m, enum sm_machine_call what,
+    sm_error *err)
 {
-    memcpy(s->build.kernel, label->kernel_id, sizeof(s->build.kernel));
-    memcpy(s->build.agent, label->agent_id, sizeof(s->build.agent));
-    memcpy(s->build.rootfs, label->rootfs_id, sizeof(s->build.rootfs));
-    size_t bytes = label->n_listeners * sizeof(*s->listeners);
-    s->note = strdup(label->note);
-    s->listeners = bytes ? malloc(bytes) : NULL;
-    if (!s->note || (bytes && !s->listeners))
-        return sm_error_set(err, SM_ENOMEM, "no memory for the snapshot's note");
-    if (bytes)
-        memcpy(s->listeners, label->listeners, bytes);
-    s->n_listeners = label->n_listeners;
-    return 0;
+    struct sm_machine_reply reply;
+    m->request.call = what;
+    m->request.capture.id = c->id;
+    return sm_engine_call_life(c->engine, m, &reply, err);
 }
 
-/* While the guest stands still. */
-static int copy(struct sm_engine_capture *c, const struct sm_engine_label *label, bool delta,
-    const struct sm_ram *ram, sm_error *err)
+static struct sm_machine_message *new_message(sm_error *err)
 {
-    int rc = sm_machine_save(c->machine, &c->snapshot, err);
-    if (!rc)
-        rc = sm_compact_capture(c->compact, ram, delta, NULL, err);
-    return rc ? rc : put_label(c->snapshot, label, err);
+    struct sm_machine_message *m = malloc(sizeof(*m));
+    if (!m) {
+        sm_error_set(err, SM_ENOMEM, "no memory for a capture");
+        return NULL;
+    }
+    m->request = (struct sm_machine_request){0};
+    m->body_bytes = m->n_fds = 0;
+    return m;
 }
 
-static int take(
-    struct sm_engine_capture *c, const struct sm_engine_label *label, bool delta, sm_error *err)
+static int add_label(
+    struct sm_machine_message *m, const struct sm_engine_label *label, sm_error *err)
 {
-    struct sm_ram ram;
-    sm_machine_ram(c->machine, &ram);
-    int rc = sm_compact_new(ram.bytes, &c->compact, err);
+    const uint8_t *const ids[] = {label->kernel_id, label->agent_id, label->rootfs_id};
+    int rc = 0;
+    for (int i = 0; i < 3 && !rc; i++)
+        rc = sm_machine_add(m, ids[i], SM_SNAPSHOT_ID_BYTES, err);
     if (!rc)
-        rc = sm_compact_prepare(c->compact, &ram, delta, err);
-    if (rc)
-        return rc;
-    uint64_t begin = sm_now_ns();
-    rc = sm_machine_pause(c->machine, &c->pause, err);
-    if (!rc)
-        rc = copy(c, label, delta, &ram, err);
-    c->stats.pause_us = (sm_now_ns() - begin) / 1000;
-    c->stats.ram_bytes = ram.bytes;
-    return rc;
+        rc = sm_machine_add(
+            m, label->listeners, label->n_listeners * sizeof(*label->listeners), err);
+    m->request.capture.n_listeners = label->n_listeners;
+    return rc ? rc : sm_machine_add_text(m, label->note, err);
 }
 
 int sm_engine_capture(struct sm_engine *engine, const struct sm_engine_label *label, bool delta,
     struct sm_engine_capture **capture, sm_error *err)
 {
-    struct sm_engine_capture *c = calloc(1, sizeof(*c));
-    if (!c)
+    auto_free struct sm_machine_message *m = new_message(err);
+    auto_free struct sm_engine_capture *c = calloc(1, sizeof(*c));
+    struct sm_machine_reply reply;
+    if (!m || !c)
         return sm_error_set(err, SM_ENOMEM, "no memory for a capture");
-    c->machine = engine->machine;
-    int rc = take(c, label, delta, err);
+    c->engine = engine;
+    c->done = -1;
+    int rc = add_label(m, label, err);
     if (rc)
-        sm_engine_capture_free(c);
-    else
-        *capture = c;
-    return rc;
+        return rc;
+    m->request.call = SM_CALL_CAPTURE;
+    m->request.capture.delta = delta;
+    rc = sm_engine_call_life(engine, m, &reply, err);
+    if (rc)
+        return rc;
+    c->id = reply.capture.id;
+    *capture = sm_steal_ptr(&c);
+    return 0;
 }
 
 int sm_engine_capture_resume(struct sm_engine_capture *c, sm_error *err)
 {
-    return sm_machine_resume(c->machine, &c->pause, err);
-}
-
-static void write_file(void *arg)
-{
-    struct sm_engine_capture *c = arg;
-    const struct sm_snapshot_write_options options = {.ram_sums = true, .fd = &c->fd};
-    struct sm_snapshot_write_stats stats = {0};
-    uint64_t begin = sm_now_ns();
-    if (c->base_fd >= 0)
-        c->rc = sm_snapshot_save_diff(
-            c->name, c->snapshot, c->compact, c->base_fd, &options, &stats, &c->error);
-    else
-        c->rc = sm_compact_save(c->name, c->snapshot, c->compact, &options, &stats, &c->error);
-    c->stats.write_us = (sm_now_ns() - begin) / 1000;
-    c->stats.data_bytes = stats.ram_data_bytes;
+    auto_free struct sm_machine_message *m = new_message(err);
+    return m ? ask(c, m, SM_CALL_CAPTURE_RESUME, err) : -SM_ENOMEM;
 }
 
 int sm_engine_capture_write(
     struct sm_engine_capture *c, int fd, const char *name, int base_fd, sm_error *err)
 {
-    c->fd = fd;
-    c->base_fd = base_fd;
-    c->name = strdup(name);
-    if (!c->name)
-        return sm_error_set(err, SM_ENOMEM, "no memory for a path");
-    return sm_thread_start(&c->thread, "snapshot", write_file, c, 0, err);
+    auto_free struct sm_machine_message *m = new_message(err);
+    int ends[2];
+    int rc = m ? sm_machine_add_text(m, name, err) : -SM_ENOMEM;
+    if (rc)
+        return rc;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+        return sm_error_errno(err, errno, "cannot make a socket for the VM's machine");
+    m->fds[m->n_fds++] = fd;
+    m->fds[m->n_fds++] = ends[1];
+    if (base_fd >= 0)
+        m->fds[m->n_fds++] = base_fd;
+    rc = ask(c, m, SM_CALL_CAPTURE_WRITE, err);
+    sm_close(ends[1]);
+    if (rc)
+        sm_close(ends[0]);
+    else
+        c->done = ends[0];
+    return rc;
 }
 
 int sm_engine_capture_finish(struct sm_engine_capture *c, sm_snapshot_stats *stats, sm_error *err)
 {
-    sm_thread_join(&c->thread);
-    if (c->rc) {
-        if (err)
-            *err = c->error;
-        return c->rc;
-    }
-    if (stats)
-        *stats = c->stats;
-    return 0;
+    struct sm_machine_reply reply;
+    if (c->done < 0)
+        return sm_error_set(err, SM_EINVAL, "the snapshot is not being written");
+    int rc = sm_engine_lost(c->engine, sm_machine_reply_take(c->done, &reply, err), err);
+    sm_close(sm_steal_fd(&c->done));
+    if (!rc && stats)
+        *stats = reply.capture.stats;
+    return rc;
 }
 
 void sm_engine_capture_free(struct sm_engine_capture *c)
 {
     if (!c)
         return;
-    sm_thread_join(&c->thread);
-    if (sm_machine_is_paused(c->machine, &c->pause))
-        sm_machine_resume(c->machine, &c->pause, NULL);
-    sm_compact_free(c->compact);
-    sm_snapshot_free(c->snapshot);
-    free(c->name);
+    sm_close(c->done);
+    auto_free struct sm_machine_message *m = new_message(NULL);
+    if (m)
+        ask(c, m, SM_CALL_CAPTURE_FREE, NULL);
     free(c);
 }

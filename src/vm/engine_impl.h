@@ -3,33 +3,44 @@
 #define SM_VM_ENGINE_IMPL_H
 
 #include <pthread.h>
-#include <stdatomic.h>
 
+#include "control/machine_call.h"
 #include "net/ports/guest_link.h"
-#include "util/bell.h"
+#include "util/guest_wait.h"
 #include "vm/engine.h"
-#include "vmm/machine.h"
-#include "vmm/parts.h"
+
+struct sm_loop_watch; /* util/loop.h */
 
 struct sm_engine {
     struct sm_hv *hv;
-    struct sm_machine *machine; /* NULL: neither boot nor restore was called */
-    struct sm_machine_load_times times;
-    struct sm_pause paused; /* by the VM's user */
+    struct sm_guest_clock clock;
 
-    /* The agent's first connection after a boot: the device thread leaves it here and rings. */
-    struct sm_bell greeted;
-    pthread_mutex_t lock;
-    int agent_fd; /* -1: not come, or taken */
-    uint64_t agent_ns;
-
-    struct sm_vm_network *network;
-    atomic_uint bridging;   /* sockets on their way to the device thread */
-    sm_guest_lead_fn *lead; /* where the guest's connections lead; the device thread's */
+    /* The machine's process; -1: there is none. */
+    int pidfd, pid;
+    int life, quick, end, streams;
+    int agent_fd; /* the agent's first connection after a boot; -1: taken */
+    uint64_t n_pages;
+    /* of engine_link.c, on the ports' loop */
+    struct sm_loop *asks_loop;
+    struct sm_loop_watch *asks; /* of what the guest wants; NULL: nobody asks */
+    sm_guest_lead_fn *lead;
     void *lead_arg;
+    pthread_mutex_t life_lock, quick_lock; /* one call at a time on each */
+    pthread_mutex_t lock;                  /* of what follows */
+    int vcpu_tids[16];                     /* looked up once they are all there */
+    unsigned n_vcpu_tids, n_vcpus;
 };
 
-/* engine_net.c. The card of the machine, plugged in. */
-struct sm_machine_part sm_engine_card(struct sm_engine *engine);
+/* One call and its reply. The message's descriptors stay the caller's. */
+int sm_engine_call_life(struct sm_engine *engine, const struct sm_machine_message *m,
+    struct sm_machine_reply *reply, sm_error *err);
+int sm_engine_call_quick(struct sm_engine *engine, const struct sm_machine_message *m,
+    struct sm_machine_reply *reply, sm_error *err);
+
+/* A call's failure: where the process has died meanwhile, what it died of takes its place. */
+int sm_engine_lost(struct sm_engine *engine, int rc, sm_error *err);
+
+/* engine_clock.c */
+struct sm_guest_clock sm_engine_make_clock(struct sm_engine *engine);
 
 #endif

@@ -45,11 +45,9 @@ static int start(sm_vm *vm, const sm_exec_config *config, sm_exec **exec, sm_err
     if (!rc)
         rc = stop_signal_of(vm, config, request.attach.pid != 0, false, &stop_signal, err);
     struct sm_channel channel;
-    struct sm_guest_wait w;
-    sm_vm_begin_wait(vm, &w, 0);
     pthread_rwlock_rdlock(&vm->capturing);
     if (!rc)
-        rc = sm_vm_channel(vm, &channel, &w.wait, err);
+        rc = sm_vm_channel(vm, &channel, err);
     if (!rc)
         rc = sm_exec_begin(&channel, &request, config, stop_signal, exec, err);
     if (!rc && request.attach.pid)

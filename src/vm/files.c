@@ -4,13 +4,6 @@
 #include "util/error.h"
 #include "vm/agent/files.h"
 
-static int connect_to_agent(sm_vm *vm, struct sm_channel *channel, sm_error *err)
-{
-    struct sm_guest_wait wait;
-    sm_vm_begin_wait(vm, &wait, 0);
-    return sm_vm_channel(vm, channel, &wait.wait, err);
-}
-
 int sm_vm_put_file(
     sm_vm *vm, const struct sm_wire_write_file *file, const void *data, sm_error *err)
 {
@@ -21,7 +14,7 @@ int sm_vm_put_file(
         return sm_error_set(err, SM_ELIMIT, "a file of %llu bytes is too large; 1 GiB at most",
             (unsigned long long)file->size);
     struct sm_channel channel;
-    rc = connect_to_agent(vm, &channel, err);
+    rc = sm_vm_channel(vm, &channel, err);
     if (rc)
         return rc;
     rc = sm_agent_put_file(&channel, file, data, err);
@@ -35,7 +28,7 @@ int sm_vm_get_file(
     struct sm_channel channel;
     int rc = sm_agent_check_path(file->path, err);
     if (!rc)
-        rc = connect_to_agent(vm, &channel, err);
+        rc = sm_vm_channel(vm, &channel, err);
     if (rc)
         return rc;
     rc = sm_agent_get_file(&channel, file, data, size, err);

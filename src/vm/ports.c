@@ -162,7 +162,7 @@ static int have_ports(sm_vm *vm, struct sm_ports **ports, sm_error *err)
     int rc = sm_vm_loop(vm, &loop, err);
     if (rc)
         return rc;
-    sm_engine_link(vm->engine, &link);
+    sm_engine_link(vm->engine, loop, &link);
     pthread_mutex_lock(&vm->lock);
     if (!vm->ports.ports)
         rc = sm_ports_create(loop, &link,

@@ -20,7 +20,7 @@ void sm_vm_begin_wait(const sm_vm *vm, struct sm_guest_wait *wait, int64_t extra
     sm_guest_wait_begin(wait, sm_engine_clock(vm->engine), SM_AGENT_TIMEOUT_MS + extra_ms);
 }
 
-int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, struct sm_wait *wait, sm_error *err)
+int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, sm_error *err)
 {
     pthread_mutex_lock(&vm->lock);
     struct sm_channel own = vm->own;
@@ -30,14 +30,14 @@ int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, struct sm_wait *wait, s
         *channel = own;
         return 0;
     }
-    return sm_channel_connect(channel, vm->engine, wait, err);
+    return sm_channel_connect(channel, vm->engine, err);
 }
 
 int sm_vm_ask(sm_vm *vm, enum sm_wire_type type, const void *message, enum sm_wire_type answer,
     void *to, struct sm_wait *wait, sm_error *err)
 {
     struct sm_channel channel;
-    int rc = sm_vm_channel(vm, &channel, wait, err);
+    int rc = sm_vm_channel(vm, &channel, err);
     if (rc)
         return rc;
     rc = sm_channel_ask(&channel, type, message, answer, to, wait, err);
@@ -59,7 +59,7 @@ int sm_vm_freeze(sm_vm *vm, sm_error *err)
     struct sm_channel channel;
     struct sm_guest_wait w;
     sm_vm_begin_wait(vm, &w, FREEZE_WAIT_MS);
-    int rc = sm_vm_channel(vm, &channel, &w.wait, err);
+    int rc = sm_vm_channel(vm, &channel, err);
     if (!rc) {
         rc = sm_channel_ask(&channel, SM_WIRE_FREEZE, &request, SM_WIRE_OK, NULL, &w.wait, err);
         if (rc)

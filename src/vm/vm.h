@@ -68,7 +68,7 @@ void sm_vm_free(sm_vm *vm); /* ends it if it runs; NULL is fine */
 void sm_vm_begin_wait(const sm_vm *vm, struct sm_guest_wait *wait, int64_t extra_ms);
 
 /* A connection to the agent: one that is there already and unused, or a new one. */
-int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, struct sm_wait *wait, sm_error *err);
+int sm_vm_channel(sm_vm *vm, struct sm_channel *channel, sm_error *err);
 
 /* One request of the agent's that is answered with `answer`, decoded to *to (NULL with OK). Its
  * connection is closed then, and what the answer points to is gone with it: who reads texts or

@@ -60,6 +60,12 @@ static int make_vm(struct sm_machine *m, sm_error *err)
     return sm_machine_start_vcpus(m, err);
 }
 
+static int open_path(void *arg, const char *path)
+{
+    (void)arg;
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
 static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_error *err)
 {
     int rc;
@@ -69,6 +75,9 @@ static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_erro
     rc = sm_bell_make(&m->ended, err);
     if (rc)
         return rc;
+    m->page_sources = c->page_sources;
+    m->open = c->open ? c->open : open_path;
+    m->open_arg = c->open_arg;
     m->hv = c->hv;
     if (!m->hv) {
         rc = sm_hv_open(&m->own_hv, err);
@@ -191,9 +200,10 @@ void sm_machine_close(struct sm_machine *m)
 
 /* ---- boot ------------------------------------------------------------------------------------ */
 
-static int open_file(const char *path, const char *what, int *fd, sm_error *err)
+static int open_file(
+    struct sm_machine *m, const char *path, const char *what, int *fd, sm_error *err)
 {
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    *fd = m->open(m->open_arg, path);
     return *fd < 0 ? sm_error_errno(err, errno, "cannot open the %s %s", what, path) : 0;
 }
 
@@ -214,9 +224,9 @@ static int load(struct sm_machine *m, sm_error *err)
     auto_fd kernel = -1;
     auto_fd initramfs = -1;
     bool emulated = false;
-    int rc = open_file(m->kernel, "kernel", &kernel, err);
+    int rc = open_file(m, m->kernel, "kernel", &kernel, err);
     if (!rc && m->initramfs)
-        rc = open_file(m->initramfs, "initramfs", &initramfs, err);
+        rc = open_file(m, m->initramfs, "initramfs", &initramfs, err);
     if (!rc)
         rc = sm_hv_needs_assist(m->hv, &emulated, err);
     if (rc)
@@ -242,7 +252,7 @@ static int load(struct sm_machine *m, sm_error *err)
     return load_first_states(m, &vcpu0, err);
 }
 
-static int boot(struct sm_machine *m, sm_error *err)
+static int load_kernel(struct sm_machine *m, sm_error *err)
 {
     pthread_mutex_lock(&m->lock);
     enum machine_state state = m->state;
@@ -257,15 +267,21 @@ static int boot(struct sm_machine *m, sm_error *err)
     if (m->state == MACHINE_CREATED)
         m->state = MACHINE_LOADED;
     pthread_mutex_unlock(&m->lock);
-    return sm_machine_go(m, err);
+    return 0;
+}
+
+int sm_machine_load_kernel(struct sm_machine *m, sm_error *err)
+{
+    pthread_mutex_lock(&m->control);
+    int rc = load_kernel(m, err);
+    pthread_mutex_unlock(&m->control);
+    return rc;
 }
 
 int sm_machine_boot(struct sm_machine *m, sm_error *err)
 {
-    pthread_mutex_lock(&m->control);
-    int rc = boot(m, err);
-    pthread_mutex_unlock(&m->control);
-    return rc;
+    int rc = sm_machine_load_kernel(m, err);
+    return rc ? rc : sm_machine_start(m, err);
 }
 
 /* ---- end ------------------------------------------------------------------------------------- */

@@ -26,6 +26,7 @@ struct sm_snapshot;     /* snapshot/snapshot.h */
 struct sm_ram;          /* snapshot/page_map.h */
 struct sm_guest_clock;  /* util/guest_wait.h */
 struct sm_machine_part; /* vmm/parts.h */
+struct sm_page_sources; /* snapshot/page_map.h */
 
 struct sm_machine_config {
     uint64_t memory_bytes;               /* multiple of 2 MiB, at least 32 MiB, at most 64 GiB */
@@ -44,6 +45,12 @@ struct sm_machine_config {
     struct sm_hv *hv;
     const struct sm_snapshot *snapshot;
     int snapshot_fd;
+
+    /* For a process that can open nothing: gives a descriptor of its own for each path that is
+     * named here and in the parts, which is then only a name; or -1 with errno. NULL: open(2). */
+    int (*open)(void *arg, const char *path);
+    void *open_arg;
+    const struct sm_page_sources *page_sources; /* likewise; must outlive the machine */
 };
 
 /* Whether there can be such a machine; sm_machine_create asks, too. */
@@ -53,7 +60,9 @@ int sm_machine_check_shape(uint64_t memory_bytes, unsigned vcpus, sm_error *err)
 int sm_machine_create(
     struct sm_machine **machine, const struct sm_machine_config *config, sm_error *err);
 
-/* Loads kernel and initramfs and starts the vCPUs; returns as soon as they run. */
+/* Loads kernel and initramfs; sm_machine_start then runs it. */
+int sm_machine_load_kernel(struct sm_machine *machine, sm_error *err);
+/* Both; returns as soon as the vCPUs run. */
 int sm_machine_boot(struct sm_machine *machine, sm_error *err);
 
 /* How the machine ended; message is one sentence and, for all but POWERED_OFF and KILLED, is
@@ -115,7 +124,7 @@ struct sm_machine_load_times { /* microseconds of each step */
  * or other devices. After a failure the machine can only be closed. `times` may be NULL. */
 int sm_machine_load(struct sm_machine *machine, int fd, const struct sm_snapshot *snapshot,
     struct sm_machine_load_times *times, sm_error *err);
-/* Lets a machine run for the first time that a snapshot was loaded into. */
+/* Lets a machine run for the first time that a snapshot or a kernel was loaded into. */
 int sm_machine_start(struct sm_machine *machine, sm_error *err);
 
 /* Identifies the code of this library, in whatever program it is: snapshots are good for the code

@@ -43,7 +43,8 @@ struct sm_mapping {
 /* A part's file, by the part's index. */
 struct sm_machine_file {
     struct sm_mapping map;
-    int fd; /* -1: there is none */
+    char *name; /* as it was asked for */
+    int fd;     /* -1: there is none */
     uint64_t bytes;
 };
 
@@ -72,6 +73,9 @@ struct sm_machine {
     uint64_t memory_bytes;
     unsigned n_vcpus;
     char *kernel, *initramfs, *cmdline;
+    int (*open)(void *arg, const char *path);
+    void *open_arg;
+    const struct sm_page_sources *page_sources;
     bool count_instructions;
     struct sm_hv *hv, *own_hv; /* own_hv: hv if it is ours to close */
     struct sm_hv_vm *vm;

@@ -114,11 +114,13 @@ int sm_machine_map_snapshot(
     return 0;
 }
 
-static int map_file(struct sm_machine_file *file, const char *path, uint64_t gpa, sm_error *err)
+static int map_file(struct sm_machine *m, struct sm_machine_file *file, const char *path,
+    uint64_t gpa, sm_error *err)
 {
-    auto_fd fd = open(path, O_RDONLY | O_CLOEXEC);
+    auto_fd fd = m->open(m->open_arg, path);
     if (fd < 0)
         return sm_error_errno(err, errno, "cannot open %s", path);
+    file->name = strdup(path);
     struct stat st;
     if (fstat(fd, &st) < 0)
         return sm_error_errno(err, errno, "cannot stat %s", path);
@@ -148,7 +150,7 @@ int sm_machine_map_files(
         m->n_files = i + 1;
         if (!parts[i].file)
             continue;
-        int rc = map_file(file, parts[i].file, gpa, err);
+        int rc = map_file(m, file, parts[i].file, gpa, err);
         if (!rc && file->map.bytes > end - gpa)
             rc = sm_error_set(
                 err, SM_ELIMIT, "the files of a machine have more than %llu GiB", FILE_MAX >> 30);
@@ -166,10 +168,12 @@ void sm_machine_unmap(struct sm_machine *m)
     for (unsigned i = 0; i < m->n_files; i++) {
         release(&m->files[i].map);
         sm_close(m->files[i].fd);
+        free(m->files[i].name);
     }
 }
 
-static bool is_cut(int fd, uint64_t bytes, char *name, size_t size)
+/* Its name is where it is now, if this process can see that, or as it was asked for. */
+static bool is_cut(int fd, uint64_t bytes, const char *asked, char *name, size_t size)
 {
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0 || (uint64_t)st.st_size >= bytes)
@@ -177,15 +181,18 @@ static bool is_cut(int fd, uint64_t bytes, char *name, size_t size)
     char link[64];
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
     ssize_t n = readlink(link, name, size - 1);
-    name[n < 0 ? 0 : n] = '\0';
+    if (n < 0)
+        snprintf(name, size, "%s", asked);
+    else
+        name[n] = '\0';
     return true;
 }
 
 bool sm_machine_lost_file(const struct sm_machine *m, char *name, size_t size)
 {
-    bool cut = is_cut(m->ram_fd, m->ram_offset + m->ram.bytes, name, size);
+    bool cut = is_cut(m->ram_fd, m->ram_offset + m->ram.bytes, "the snapshot", name, size);
     for (unsigned i = 0; i < m->n_files && !cut; i++)
-        cut = is_cut(m->files[i].fd, m->files[i].bytes, name, size);
+        cut = is_cut(m->files[i].fd, m->files[i].bytes, m->files[i].name, name, size);
     return cut;
 }
 

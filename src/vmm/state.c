@@ -188,6 +188,7 @@ void sm_machine_ram(const struct sm_machine *m, struct sm_ram *ram)
         .backing = m->ram_fd >= 0 ? SM_RAM_PRIVATE_FILE : SM_RAM_ANONYMOUS,
         .fd = m->ram_fd,
         .file_offset = m->ram_offset,
+        .sources = m->page_sources,
     };
 }
 

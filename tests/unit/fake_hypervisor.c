@@ -10,6 +10,7 @@
 #include "arch/vcpu_state.h"
 #include "hypervisor/hypervisor.h"
 #include "util/bytes.h"
+#include "util/cleanup.h"
 #include "util/error.h"
 
 #define IRQS 64
@@ -65,6 +66,19 @@ int sm_hv_open(struct sm_hv **hv, sm_error *err)
 {
     *hv = calloc(1, sizeof(**hv));
     return *hv ? 0 : sm_error_set(err, SM_ENOMEM, "no memory");
+}
+
+int sm_hv_adopt(int fd, struct sm_hv **hv, sm_error *err)
+{
+    (void)hv;
+    sm_close(fd);
+    return sm_error_set(err, SM_EUNSUPPORTED, "it has no descriptor");
+}
+
+int sm_hv_fd(const struct sm_hv *hv)
+{
+    (void)hv;
+    return -1;
 }
 
 void sm_hv_close(struct sm_hv *hv)

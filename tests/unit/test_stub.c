@@ -45,6 +45,7 @@ static void every_part_says_not_here(void **state)
         sm_arch_place(0, &place, &err),
         sm_arch_boot(&(struct sm_arch_boot){0}, &vcpu, &err),
         sm_hv_open(&hv, &err),
+        sm_hv_adopt(-1, &hv, &err),
         sm_hv_needs_assist(hv, &needed, &err),
         sm_hv_vm_create(hv, &vm, &err),
         sm_hv_vm_make_cpus(vm, 1, &err),

@@ -51,8 +51,8 @@ int __wrap_sm_engine_accept(
     return 0;
 }
 
-void __wrap_sm_engine_link(struct sm_engine *e, struct sm_guest_link *link);
-void __wrap_sm_engine_link(struct sm_engine *e, struct sm_guest_link *link)
+void __wrap_sm_engine_link(struct sm_engine *e, struct sm_loop *loop, struct sm_guest_link *link);
+void __wrap_sm_engine_link(struct sm_engine *e, struct sm_loop *loop, struct sm_guest_link *link)
 {
     *link = (struct sm_guest_link){.arg = e};
 }

@@ -54,12 +54,23 @@ int sm_kvm_need(int fd, const struct sm_kvm_need *needs, size_t n, sm_error *err
 
 int sm_hv_open(struct sm_hv **out, sm_error *err)
 {
+    int fd = open(DEV_KVM, O_RDWR | O_CLOEXEC);
+    return fd < 0 ? open_error(errno, err) : sm_hv_adopt(fd, out, err);
+}
+
+int sm_hv_fd(const struct sm_hv *hv)
+{
+    return hv->fd;
+}
+
+int sm_hv_adopt(int fd, struct sm_hv **out, sm_error *err)
+{
     SM_CLEANUP(sm_hv_close_cleanup) struct sm_hv *hv = calloc(1, sizeof(*hv));
-    if (!hv)
+    if (!hv) {
+        sm_close(fd);
         return sm_error_set(err, SM_ENOMEM, "no memory to open " DEV_KVM);
-    hv->fd = open(DEV_KVM, O_RDWR | O_CLOEXEC);
-    if (hv->fd < 0)
-        return open_error(errno, err);
+    }
+    hv->fd = fd;
     int version = ioctl(hv->fd, KVM_GET_API_VERSION, 0);
     if (version < 0)
         return sm_error_errno(err, errno, DEV_KVM " does not answer as KVM does");

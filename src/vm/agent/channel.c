@@ -33,12 +33,11 @@ int sm_channel_init(struct sm_channel *channel, int fd, struct sm_engine *engine
     return 0;
 }
 
-int sm_channel_connect(
-    struct sm_channel *channel, struct sm_engine *engine, struct sm_wait *wait, sm_error *err)
+int sm_channel_connect(struct sm_channel *channel, struct sm_engine *engine, sm_error *err)
 {
     int fd;
     sm_error why;
-    int rc = sm_engine_connect(engine, SM_WIRE_PORT, wait, &fd, &why);
+    int rc = sm_engine_connect(engine, SM_WIRE_PORT, &fd, &why);
     if (rc) {
         struct sm_wait now = sm_wait_ms(0);
         if (sm_engine_wait(engine, &now, NULL, err) == 0)

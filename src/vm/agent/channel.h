@@ -29,9 +29,8 @@ struct sm_channel {
 
 /* Takes fd over, also when it fails. */
 int sm_channel_init(struct sm_channel *channel, int fd, struct sm_engine *engine, sm_error *err);
-/* A new connection to the agent. */
-int sm_channel_connect(
-    struct sm_channel *channel, struct sm_engine *engine, struct sm_wait *wait, sm_error *err);
+/* A new connection to the agent; waits for nothing (sm_engine_connect). */
+int sm_channel_connect(struct sm_channel *channel, struct sm_engine *engine, sm_error *err);
 void sm_channel_close(struct sm_channel *channel); /* all zero or closed is fine */
 
 /* The time of the guest at its other end; NULL: there is none but the clock. */

@@ -1,12 +1,12 @@
-/* What every VM's machine has. See engine_parts.h. */
-#include "vm/engine_parts.h"
+/* What every VM's machine has. See usual_parts.h. */
+#include "vmm/usual_parts.h"
 
 #include <assert.h>
 #include <string.h>
 
 #include "devices/vsock/vsock.h"
 
-void sm_engine_parts(struct sm_machine_part parts[SM_ENGINE_PARTS], const char *rootfs,
+void sm_usual_parts(struct sm_machine_part parts[SM_USUAL_PARTS], const char *rootfs,
     const struct sm_machine_part *net)
 {
     unsigned n = 0;
@@ -15,15 +15,15 @@ void sm_engine_parts(struct sm_machine_part parts[SM_ENGINE_PARTS], const char *
     parts[n++] = sm_part_rng();
     parts[n++] = sm_part_balloon();
     parts[n++] = *net;
-    assert(n == SM_ENGINE_PARTS);
+    assert(n == SM_USUAL_PARTS);
 }
 
-void sm_engine_parts_fingerprint(struct sm_fingerprint *f)
+void sm_usual_parts_fingerprint(struct sm_fingerprint *f)
 {
     static const uint8_t any[6];
     const struct sm_machine_part net = sm_part_net(NULL, NULL, any);
-    struct sm_machine_part parts[SM_ENGINE_PARTS];
-    sm_engine_parts(parts, NULL, &net);
-    for (unsigned i = 0; i < SM_ENGINE_PARTS; i++)
+    struct sm_machine_part parts[SM_USUAL_PARTS];
+    sm_usual_parts(parts, NULL, &net);
+    for (unsigned i = 0; i < SM_USUAL_PARTS; i++)
         sm_fingerprint_add(f, parts[i].role, strlen(parts[i].role));
 }
