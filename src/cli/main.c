@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
-#include "cli/lost_file.h"
 #include "cli/options.h"
 #include "util/bytes.h"
 
@@ -102,7 +101,6 @@ int main(int argc, char **argv)
     close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
     /* A reader of our own messages that went away is an error of write(2), not the end of us. */
     signal(SIGPIPE, SIG_IGN);
-    cli_lost_file_watch();
     int status = argc > 0 ? dispatch(&cli_root, argc, argv) : CLI_EXIT_FAILURE;
     if (fflush(stdout) || ferror(stdout))
         status = status ? status : cli_fail("cannot write the output");

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "hypervisor/hypervisor.h"
+#include "monitor/lost_file.h"
 #include "monitor/machine_host.h"
 #include "util/cleanup.h"
 #include "util/error.h"
@@ -107,6 +108,7 @@ static void end(struct machine_host *h)
     shutdown(SM_MACHINE_LIFE, SHUT_RDWR);
     sm_thread_join(&h->life);
     sm_machine_host_free_captures(h);
+    sm_lost_file_of(NULL);
     sm_machine_close(h->machine);
     sm_hv_close(h->hv);
 }
@@ -120,6 +122,7 @@ int sm_machine_role(void)
     for (int i = 0; i < SM_START_N_FDS; i++)
         h->fds[i] = -1;
     signal(SIGPIPE, SIG_IGN);
+    sm_lost_file_watch();
     sm_page_sources_open(&h->page_sources);
     if (start(h, m))
         serve(h, m);

@@ -10,6 +10,7 @@
 
 #include "devices/vsock/vsock.h"
 #include "hypervisor/hypervisor.h"
+#include "monitor/lost_file.h"
 #include "monitor/machine_host.h"
 #include "net/socket_backend.h"
 #include "net/unplugged.h"
@@ -91,6 +92,8 @@ static int create(struct machine_host *h, const struct sm_machine_shape *s,
         .page_sources = &h->page_sources,
     };
     int rc = sm_machine_create(&h->machine, &config, err);
+    if (!rc)
+        sm_lost_file_of(h->machine);
     return rc ? rc : sm_machine_host_open_streams(h, err);
 }
 

@@ -1,7 +1,8 @@
 /*
  * What all writers share: system calls, threads, the .partial file. See io.h.
  *
- * System calls at a capture: fallocate, ioctl(FICLONE), copy_file_range, ftruncate, pwrite64, fsync.
+ * System calls at a capture: fallocate, ioctl(FICLONE), copy_file_range, ftruncate, pwrite64,
+ * fsync.
  */
 #include "snapshot/io.h"
 

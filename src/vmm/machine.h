@@ -146,6 +146,10 @@ size_t sm_machine_console(const struct sm_machine *machine, char *buf, size_t si
  * there are none. */
 void sm_machine_last_lines(const struct sm_machine *machine, char *buf, size_t size);
 
+/* Whether one of the files that are mapped (the snapshot, parts' files) has become shorter than it
+ * was: puts its name into `name`. Safe in a signal's handler. */
+bool sm_machine_lost_file(const struct sm_machine *machine, char *name, size_t size);
+
 struct sm_machine_timing { /* CLOCK_MONOTONIC ns; 0: not reached */
     uint64_t start_ns;     /* sm_machine_create was called */
     uint64_t created_ns;

@@ -122,8 +122,6 @@ int sm_machine_map_files(
 /* Puts the mappings into memory slots. */
 int sm_machine_set_slots(struct sm_machine *m, sm_error *err);
 void sm_machine_unmap(struct sm_machine *m); /* all of it */
-/* Whether one of the mapped files has become shorter than it was: puts its name into `name`. */
-bool sm_machine_lost_file(const struct sm_machine *m, char *name, size_t size);
 
 /* devices.c: whether there can be such a list of parts; makes all devices and puts them on the
  * buses; connects them to the VM. */

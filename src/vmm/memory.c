@@ -8,8 +8,8 @@
  *
  * A file that is cut short under its mapping takes pages away. The guest's access to one ends the
  * machine (KVM_RUN fails, or the guest dies of it) with a sentence. An access of ours (devices,
- * captures, the assist) is a SIGBUS: a handler is the process's, so the library has none; the
- * command has one (cli/lost_file.h).
+ * captures, the assist) is a SIGBUS, for which the machine's process has a handler
+ * (monitor/lost_file.h).
  *
  * System calls: munmap.
  * System calls before a list: open, readlink.
