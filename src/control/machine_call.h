@@ -40,6 +40,7 @@ enum {
     SM_MACHINE_END,
     SM_MACHINE_STREAMS,
     SM_MACHINE_CLIENT, /* a pidfd: the machine ends when that process does */
+    SM_MACHINE_USER,   /* what keeps the number of its user taken; or closed */
     SM_MACHINE_FDS_END
 };
 
@@ -87,6 +88,7 @@ enum {
 struct sm_machine_shape {
     uint64_t memory_bytes;
     uint32_t vcpus, has; /* bits of the descriptors above */
+    uint32_t uid;        /* of a user that the process becomes; 0: it stays who it is */
     uint32_t n_written;  /* runs of pages in the body, before the texts: see sm_engine_config */
     uint8_t mac[6];
     bool speaks_first; /* as sm_socket_backend_create has it */

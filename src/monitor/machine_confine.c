@@ -4,9 +4,12 @@
  * Memory: guest RAM is private and writable, and while a capture is taken there is a second copy of
  * what the guest used of it, and lists of its pages. All else is small.
  */
+#include <unistd.h>
+
 #include "monitor/machine_host.h"
 #include "sandbox/calls.h"
 #include "sandbox/sandbox.h"
+#include "util/loop.h"
 
 #define DATA_BESIDES (1ull << 30) /* stacks, heaps, devices, the state in a snapshot (64 MiB) */
 #define FILE_SPARE   (1ull << 30) /* of a snapshot, beside guest RAM */
@@ -20,13 +23,30 @@ int sm_machine_host_confine(
         .data_limit = 2 * start->memory_bytes + start->memory_bytes / 4096 + DATA_BESIDES,
         .file_limit = start->memory_bytes + FILE_SPARE,
         .descriptor_limit = DESCRIPTORS,
+        .change_user = start->uid != 0,
+        .uid = start->uid,
+        .gid = start->uid,
         .calls = &sm_calls_machine_setup,
         .trap_fd = SM_MACHINE_END,
     };
     return sm_sandbox_enter(&spec, &h->layers, err);
 }
 
-int sm_machine_host_tighten(sm_error *err)
+/* The first thing that the device thread does; without it there is no machine. */
+static void tighten_device_thread(void *arg)
 {
-    return sm_sandbox_tighten(&sm_calls_machine_run, err);
+    (void)arg;
+    if (sm_sandbox_tighten(&sm_calls_machine_device, NULL))
+        _exit(1);
+}
+
+int sm_machine_host_tighten(struct machine_host *h, sm_error *err)
+{
+    int rc = sm_sandbox_tighten(&sm_calls_machine_run, err);
+    return rc ? rc : sm_loop_post(sm_machine_loop(h->machine), tighten_device_thread, NULL, err);
+}
+
+int sm_machine_host_tighten_vcpu(sm_error *err)
+{
+    return sm_sandbox_tighten(&sm_calls_machine_vcpu, err);
 }

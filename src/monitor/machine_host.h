@@ -44,8 +44,10 @@ int sm_machine_host_start(struct machine_host *h, struct sm_machine_message *m, 
 /* machine_confine.c: before the first byte of a snapshot is read. */
 int sm_machine_host_confine(
     struct machine_host *h, const struct sm_machine_shape *start, sm_error *err);
-/* Before the guest runs. */
-int sm_machine_host_tighten(sm_error *err);
+/* Before the guest runs: the process, and its device thread, which does not run yet. */
+int sm_machine_host_tighten(struct machine_host *h, sm_error *err);
+/* On the thread of a vCPU, likewise. */
+int sm_machine_host_tighten_vcpu(sm_error *err);
 
 /* machine_calls.c: what is asked on the two sockets of a machine that runs. The reply is all zero;
  * true: it is to be sent. Owns the message's descriptors. */

@@ -90,6 +90,7 @@ static int create(struct machine_host *h, const struct sm_machine_shape *s,
         .open = open_given,
         .open_arg = h,
         .page_sources = &h->page_sources,
+        .vcpu_begins = sm_machine_host_tighten_vcpu,
     };
     int rc = sm_machine_create(&h->machine, &config, err);
     if (!rc)
@@ -103,7 +104,7 @@ static int boot(struct machine_host *h, const struct sm_machine_shape *s, sm_err
     if (!rc)
         rc = sm_machine_load_kernel(h->machine, err);
     if (!rc)
-        rc = sm_machine_host_tighten(err);
+        rc = sm_machine_host_tighten(h, err);
     return rc ? rc : sm_machine_start(h->machine, err);
 }
 
@@ -137,7 +138,7 @@ static int restore(struct machine_host *h, const struct sm_machine_message *m, s
     if (rc)
         return sm_error_prefix(err, rc, "cannot restore the snapshot '%s'", path);
     make_own(h, (const void *)m->body, s->n_written);
-    rc = sm_machine_host_tighten(err);
+    rc = sm_machine_host_tighten(h, err);
     return rc ? rc : sm_machine_start(h->machine, err);
 }
 

@@ -24,6 +24,7 @@
 #include "util/spawn.h"
 #include "util/wait.h"
 #include "vm/engine_impl.h"
+#include "vm/machine_user.h"
 #include "vmm/machine.h"
 #include "vmm/usual_parts.h"
 
@@ -38,7 +39,7 @@ int sm_engine_open(struct sm_engine **engine, sm_error *err)
     struct sm_engine *e = calloc(1, sizeof(*e));
     if (!e)
         return sm_error_set(err, SM_ENOMEM, "no memory for a VM");
-    e->pidfd = e->life = e->quick = e->end = e->streams = e->agent_fd = -1;
+    e->pidfd = e->life = e->quick = e->end = e->streams = e->agent_fd = e->user_lock = -1;
     e->clock = sm_engine_make_clock(e);
     pthread_mutex_init(&e->life_lock, NULL);
     pthread_mutex_init(&e->quick_lock, NULL);
@@ -70,6 +71,7 @@ void sm_engine_close(struct sm_engine *e)
     end_process(e);
     sm_hv_close(e->hv);
     sm_close(e->agent_fd);
+    sm_close(e->user_lock);
     pthread_mutex_destroy(&e->life_lock);
     pthread_mutex_destroy(&e->quick_lock);
     pthread_mutex_destroy(&e->lock);
@@ -187,9 +189,10 @@ static int start_process(struct sm_engine *e, const int theirs[], sm_error *err)
     if (client < 0)
         return sm_error_errno(err, errno, "cannot name this process to the VM's machine");
     const char *const argv[] = {program, "machine", NULL};
-    const int fds[] = {theirs[0], theirs[1], theirs[2], theirs[3], client};
-    _Static_assert(SM_MACHINE_CLIENT - SM_MACHINE_LIFE == 4, "in their order");
-    const struct sm_spawn spawn = {.program = program, .argv = argv, .fds = fds, .n_fds = 5};
+    sm_machine_user_take(&e->uid, &e->user_lock);
+    const int fds[] = {theirs[0], theirs[1], theirs[2], theirs[3], client, e->user_lock};
+    _Static_assert(SM_MACHINE_USER - SM_MACHINE_LIFE == 5, "in their order");
+    const struct sm_spawn spawn = {.program = program, .argv = argv, .fds = fds, .n_fds = 6};
     return sm_spawn(&spawn, &e->pidfd, &e->pid, err);
 }
 
@@ -230,8 +233,8 @@ static void give(struct sm_machine_message *m, const int fds[SM_START_N_FDS])
     }
 }
 
-static int describe(struct sm_machine_message *m, const struct sm_engine_config *config,
-    const char *snapshot, sm_error *err)
+static int describe(const struct sm_engine *e, struct sm_machine_message *m,
+    const struct sm_engine_config *config, const char *snapshot, sm_error *err)
 {
     const struct sm_vm_shape *shape = &config->shape;
     m->n_fds = 0;
@@ -242,6 +245,7 @@ static int describe(struct sm_machine_message *m, const struct sm_engine_config 
             {
                 .memory_bytes = shape->memory_bytes,
                 .vcpus = shape->vcpus,
+                .uid = e->uid,
                 .n_written = (uint32_t)config->n_written,
                 .speaks_first = config->card.speaks_first,
                 .count_instructions = config->count_instructions,
@@ -271,7 +275,7 @@ static int start(struct sm_engine *e, const struct sm_engine_config *config, con
     e->n_pages = config->shape.memory_bytes / SM_SNAPSHOT_PAGE;
     int rc = make_process(e, err);
     if (!rc)
-        rc = describe(m, config, snapshot, err);
+        rc = describe(e, m, config, snapshot, err);
     if (!rc && (rootfs = open(config->rootfs, O_RDONLY | O_CLOEXEC)) < 0)
         rc = sm_error_errno(err, errno, "cannot open %s", config->rootfs);
     if (rc)

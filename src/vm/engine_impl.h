@@ -18,7 +18,9 @@ struct sm_engine {
     /* The machine's process; -1: there is none. */
     int pidfd, pid;
     int life, quick, end, streams;
-    int agent_fd; /* the agent's first connection after a boot; -1: taken */
+    uid_t uid;     /* of its user; 0: the client's */
+    int user_lock; /* -1: none */
+    int agent_fd;  /* the agent's first connection after a boot; -1: taken */
     uint64_t n_pages;
     /* of engine_link.c, on the ports' loop */
     struct sm_loop *asks_loop;

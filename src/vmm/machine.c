@@ -76,6 +76,7 @@ static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_erro
     if (rc)
         return rc;
     m->page_sources = c->page_sources;
+    m->vcpu_begins = c->vcpu_begins;
     m->open = c->open ? c->open : open_path;
     m->open_arg = c->open_arg;
     m->hv = c->hv;

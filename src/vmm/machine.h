@@ -51,6 +51,10 @@ struct sm_machine_config {
     int (*open)(void *arg, const char *path);
     void *open_arg;
     const struct sm_page_sources *page_sources; /* likewise; must outlive the machine */
+
+    /* For one that gives up what it has no need of: called on each vCPU's thread before it enters
+     * the guest for the first time; a failure ends the machine. NULL: nothing. */
+    int (*vcpu_begins)(sm_error *err);
 };
 
 /* Whether there can be such a machine; sm_machine_create asks, too. */

@@ -76,6 +76,7 @@ struct sm_machine {
     int (*open)(void *arg, const char *path);
     void *open_arg;
     const struct sm_page_sources *page_sources;
+    int (*vcpu_begins)(sm_error *err);
     bool count_instructions;
     struct sm_hv *hv, *own_hv; /* own_hv: hv if it is ours to close */
     struct sm_hv_vm *vm;

@@ -292,6 +292,9 @@ static void vcpu_main(void *arg)
     int rc = sm_hv_vcpu_bind(v->hv, &err);
     if (!rc) {
         hold(v);
+        rc = v->machine->vcpu_begins ? v->machine->vcpu_begins(&err) : 0;
+    }
+    if (!rc) {
         rc = run(v, &err);
     }
     if (rc)

@@ -1,0 +1,28 @@
+/*
+ * A user of its own for the machine's process of a VM that root starts, so that who gets out of one
+ * VM is nobody to all else on the host: not to its files, and not to other VMs.
+ *
+ * The numbers are 65,536 above all that systemd and subuid ranges give to anybody. Which of them
+ * are in use tell locks on the bytes of one file, each held by the descriptor that take gives: the
+ * client has it, and the process, and with the last of them the number is free. Where there is no
+ * such file to be had (a read-only /run) there is no such user, and the process stays root's,
+ * without capabilities.
+ *
+ * System calls elsewhere: openat, fcntl(F_OFD_SETLK), getrandom.
+ */
+#ifndef SM_VM_MACHINE_USER_H
+#define SM_VM_MACHINE_USER_H
+
+#include <sys/types.h>
+
+#define SM_MACHINE_USER_FIRST 1900000000u
+#define SM_MACHINE_USERS      65536u
+
+/* *uid 0: there is none, this process is not root's or could not have one; *lock is -1 then, else
+ * the caller's. */
+void sm_machine_user_take(uid_t *uid, int *lock);
+
+/* The same, of that file, for tests. */
+void sm_machine_user_take_of(const char *path, uid_t *uid, int *lock);
+
+#endif
