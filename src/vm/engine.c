@@ -22,6 +22,7 @@
 #include "util/fingerprint.h"
 #include "util/locate.h"
 #include "util/spawn.h"
+#include "util/text.h"
 #include "util/wait.h"
 #include "vm/engine_impl.h"
 #include "vm/machine_user.h"
@@ -519,6 +520,7 @@ void sm_engine_last_lines(const struct sm_engine *e, char *buf, size_t size)
     *buf = '\0';
     if (ask(e, SM_CALL_LAST_LINES, (uint32_t)size, &reply, NULL) == 0)
         snprintf(buf, size, "%s", reply.text);
+    sm_text_clean(buf, true);
 }
 
 void sm_engine_get_counters(const struct sm_engine *e, sm_vm_counters *counters)

@@ -48,7 +48,7 @@ test_processes() {
     done
 }
 
-our_programs='/(supermachine|supermachine-image|run-command)$'
+our_programs='/(supermachine|supermachine-image|supermachine-vm|run-command)$'
 our_processes() { test_processes | grep -E "$our_programs" || true; }
 
 # end_test: what the test started does not outlive it. After one that failed, or ran into its time limit, that is everything,

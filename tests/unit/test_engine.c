@@ -1,0 +1,239 @@
+/*
+ * A machine's process that a guest has taken over: whatever it says, its client says a sentence and
+ * lives (vm/engine.h). This program is that process, too, when it is started as one; what it is to
+ * do there is in its environment.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "control/machine_call.h"
+#include "snapshot/page_map.h"
+#include "util/wait.h"
+#include "vm/engine.h"
+
+#define BEHAVIOUR "SM_TEST_MACHINE"
+#define RAM       (64ull << 20)
+
+/* ---- the process ----------------------------------------------------------------------------- */
+
+static struct sm_machine_reply reply;
+
+static void say(int socket, const void *bytes, size_t size, int fd)
+{
+    sm_record_send(socket, bytes, size, &fd, fd >= 0);
+}
+
+static void end(uint32_t how, const char *message, size_t size)
+{
+    struct sm_machine_end_record record = {.how = how};
+    memcpy(record.message, message, size);
+    say(SM_MACHINE_END, &record, sizeof(record), -1);
+}
+
+/* What is not as it must be, by its name: of the answer to the start, or to any later call. */
+static void misbehave(const char *how, const struct sm_machine_message *m)
+{
+    static char endless[sizeof(((struct sm_machine_end_record *)0)->message)];
+    memset(endless, 'x', sizeof(endless));
+    if (strcmp(how, "dies") == 0)
+        _exit(1);
+    if (strcmp(how, "short") == 0)
+        say(SM_MACHINE_LIFE, &reply, sizeof(reply) - 1, -1);
+    if (strcmp(how, "descriptor") == 0)
+        say(SM_MACHINE_LIFE, &reply, sizeof(reply), SM_MACHINE_CLIENT);
+    if (strcmp(how, "refused") == 0) {
+        static const char line[] = "it was refused \x1b[31mptrace\n";
+        say(SM_MACHINE_END, line, sizeof(line) - 1, -1);
+        _exit(1);
+    }
+    if (strcmp(how, "endless") == 0)
+        end(SM_VM_POWERED_OFF, endless, sizeof(endless));
+    if (strcmp(how, "unknown end") == 0)
+        end(77, "", 1);
+    if (strcmp(how, "pages") == 0 && m->request.call == SM_CALL_WRITTEN)
+        reply.pages = UINT64_MAX;
+    if (strcmp(how, "few pages") == 0 && m->request.call == SM_CALL_WRITTEN)
+        reply.pages = RAM / SM_SNAPSHOT_PAGE;
+    if (m->request.call == SM_CALL_CONSOLE)
+        reply.console.all = reply.console.have = UINT64_MAX;
+    if (m->request.call == SM_CALL_LAST_LINES)
+        strcpy(reply.text, "one\x1b[2J\ntwo");
+}
+
+static int be_machine(void)
+{
+    const char *how = getenv(BEHAVIOUR);
+    struct sm_machine_message *m = malloc(sizeof(*m));
+    const int sockets[] = {SM_MACHINE_LIFE, SM_MACHINE_QUICK};
+    for (int s = 0; how && m;
+         s = 1) { /* the start, then quick calls and those of life as they come */
+        fd_set ready;
+        FD_ZERO(&ready);
+        for (int i = 0; i <= s; i++)
+            FD_SET(sockets[i], &ready);
+        select(SM_MACHINE_QUICK + 1, &ready, NULL, NULL, NULL);
+        int from = FD_ISSET(SM_MACHINE_LIFE, &ready) ? SM_MACHINE_LIFE : SM_MACHINE_QUICK;
+        if (sm_machine_take(from, m, NULL)) {
+            if (strcmp(how, "stays") == 0)
+                pause();
+            break;
+        }
+        reply = (struct sm_machine_reply){0};
+        misbehave(how, m);
+        sm_machine_message_close(m);
+        say(from, &reply, sizeof(reply), -1);
+    }
+    free(m);
+    return 0;
+}
+
+/* ---- its client ------------------------------------------------------------------------------ */
+
+static char dir[] = "/tmp/engine-XXXXXX", program[64];
+
+static int setup(void **state)
+{
+    char self[512];
+    (void)state;
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    if (n < 0 || !mkdtemp(dir))
+        return 1;
+    self[n] = '\0';
+    snprintf(program, sizeof(program), "%s/supermachine-vm", dir);
+    setenv("SUPERMACHINE_LIBEXEC_DIR", dir, 1);
+    return symlink(self, program);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    unlink(program);
+    return rmdir(dir);
+}
+
+static int count_descriptors(void)
+{
+    int n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
+
+static int start(const char *how, struct sm_engine **engine, sm_error *err)
+{
+    const struct sm_engine_config config = {
+        .shape = {.memory_bytes = RAM, .vcpus = 1}, .rootfs = "/dev/null", .card = {.fd = -1}};
+    setenv(BEHAVIOUR, how, 1);
+    assert_int_equal(sm_engine_open(engine, err), 0);
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    int rc = sm_engine_restore(*engine, &config, fd, "a file", err);
+    close(fd);
+    return rc;
+}
+
+static void a_start_that_gets_no_answer_is_told(void **state)
+{
+    static const struct {
+        const char *how;
+        int rc;
+        const char *says;
+    } cases[] = {
+        {"dies", -SM_EGUEST, "the process that runs the VM has died"},
+        {"short", -SM_EPROTOCOL, "said what is no answer"},
+        {"descriptor", -SM_EIO, "cannot read what the VM's machine says"},
+        {"refused", -SM_EGUEST, "it was refused"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int before = count_descriptors();
+        struct sm_engine *engine;
+        sm_error err;
+        int rc = start(cases[i].how, &engine, &err);
+        if (rc >= 0 || !strstr(err.message, cases[i].says) || strchr(err.message, '\x1b'))
+            fail_msg("%s: %d, %s", cases[i].how, rc, err.message);
+        sm_engine_close(engine);
+        assert_int_equal(count_descriptors(), before);
+    }
+}
+
+static void an_end_that_cannot_be_is_an_internal_error(void **state)
+{
+    static const char *const ends[] = {"endless", "unknown end"};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct sm_engine *engine;
+        struct sm_wait wait = sm_wait_ms(-1);
+        enum sm_vm_end how;
+        sm_error err;
+        assert_int_equal(start(ends[i], &engine, &err), 0);
+        assert_int_equal(sm_engine_wait(engine, &wait, &how, &err), 0);
+        assert_int_equal(how, SM_VM_INTERNAL_ERROR);
+        assert_string_equal(err.message, "the process that runs the VM has died");
+        sm_engine_close(engine);
+    }
+}
+
+static void pages_that_the_guest_does_not_have_are_refused(void **state)
+{
+    static const char *const claims[] = {"pages", "few pages"};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct sm_engine *engine;
+        struct sm_page_set *set;
+        sm_error err;
+        assert_int_equal(start(claims[i], &engine, &err), 0);
+        assert_int_equal(sm_engine_written(engine, &set, &err), -SM_EPROTOCOL);
+        sm_engine_close(engine);
+    }
+}
+
+static void what_it_shows_is_bounded_and_text(void **state)
+{
+    struct sm_engine *engine;
+    char text[64];
+    sm_error err;
+    (void)state;
+    assert_int_equal(start("shows", &engine, &err), 0);
+    assert_int_equal(sm_engine_console(engine, text, sizeof(text)), 0);
+    assert_string_equal(text, "");
+    sm_engine_last_lines(engine, text, sizeof(text));
+    assert_null(strchr(text, '\x1b'));
+    assert_non_null(strstr(text, "\ntwo"));
+    sm_engine_close(engine);
+}
+
+static void one_that_does_not_end_is_killed(void **state)
+{
+    int before = count_descriptors();
+    struct sm_engine *engine;
+    sm_error err;
+    (void)state;
+    assert_int_equal(start("stays", &engine, &err), 0);
+    sm_engine_close(engine);
+    assert_int_equal(count_descriptors(), before);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && strcmp(argv[1], "machine") == 0)
+        return be_machine();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_start_that_gets_no_answer_is_told),
+        cmocka_unit_test(an_end_that_cannot_be_is_an_internal_error),
+        cmocka_unit_test(pages_that_the_guest_does_not_have_are_refused),
+        cmocka_unit_test(what_it_shows_is_bounded_and_text),
+        cmocka_unit_test(one_that_does_not_end_is_killed),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
