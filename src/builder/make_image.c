@@ -272,18 +272,13 @@ static int prefetch(struct build *b)
     return b->source->prefetch(b->source, blobs, count, b->err);
 }
 
-static int fill_partial(struct build *b, int fd, const char *partial)
+static int fill_partial(struct build *b, int fd)
 {
-    auto_free char *path = NULL;
-    if (asprintf(&path, "%s/%s", b->store->path, partial) < 0) {
-        path = NULL;
-        return sm_error_set(b->err, SM_ENOMEM, "out of memory");
-    }
     auto_rootfs rootfs = NULL;
     const struct sm_rootfs_limits limits = {.bytes = b->options->fetch.max_bytes};
     unsigned char id[32];
     sm_digest_sum(b->plan.chain_id, id);
-    int rc = sm_rootfs_new(fd, path, &limits, &rootfs, b->err);
+    int rc = sm_rootfs_new(fd, &limits, &rootfs, b->err);
     if (rc == 0)
         rc = prefetch(b);
     if (rc == 0)
@@ -326,7 +321,7 @@ static int make_rootfs(struct build *b, int *fd)
         rc = find_rootfs(b, fd);
     if (rc || *fd >= 0)
         return rc;
-    rc = fill_partial(b, file.fd, file.partial);
+    rc = fill_partial(b, file.fd);
     return rc ? rc : publish(b, &file, fd);
 }
 

@@ -11,6 +11,8 @@
  * caller, names are in byte order.
  */
 #include <ext2fs/ext2fs.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -202,8 +204,14 @@ static int initialize(struct layout *l, const unsigned char id[32])
     param.s_feature_ro_compat =
         EXT2_FEATURE_RO_COMPAT_LARGE_FILE | EXT4_FEATURE_RO_COMPAT_HUGE_FILE |
         EXT4_FEATURE_RO_COMPAT_DIR_NLINK | EXT4_FEATURE_RO_COMPAT_EXTRA_ISIZE;
-    errcode_t code =
-        ext2fs_initialize(l->rootfs->path, EXT2_FLAG_64BITS, &param, unix_io_manager, &l->fs);
+    /* The manager of descriptors closes the one that its "name" is; where it fails nobody says
+     * whether it did, so that one is lost then. */
+    char name[16];
+    int fd = fcntl(l->rootfs->space.fd, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0)
+        return failed(l, errno, "superblock");
+    snprintf(name, sizeof(name), "%d", fd);
+    errcode_t code = ext2fs_initialize(name, EXT2_FLAG_64BITS, &param, unixfd_io_manager, &l->fs);
     if (code)
         return failed(l, code, "superblock");
     struct ext2_super_block *sb = l->fs->super;

@@ -13,13 +13,12 @@ static void give_back(void *arg, const struct sm_inode *inode)
         sm_space_free(&rootfs->space, inode->extents[i].phys, inode->extents[i].count);
 }
 
-int sm_rootfs_new(int fd, const char *path, const struct sm_rootfs_limits *limits,
-    struct sm_rootfs **out, sm_error *err)
+int sm_rootfs_new(
+    int fd, const struct sm_rootfs_limits *limits, struct sm_rootfs **out, sm_error *err)
 {
     struct sm_rootfs *rootfs = calloc(1, sizeof(*rootfs));
     if (!rootfs)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
-    rootfs->path = path;
     rootfs->space.fd = -1;
     if (limits)
         rootfs->limits = *limits;

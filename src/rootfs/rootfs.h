@@ -30,10 +30,9 @@ struct sm_rootfs_limits {
 #define SM_ROOTFS_MAX_FILES  1000000
 #define SM_ROOTFS_MAX_LAYERS 1000
 
-/* `fd` is the empty image file, open for writing, and `path` leads to the same; both are
- * borrowed. */
-int sm_rootfs_new(int fd, const char *path, const struct sm_rootfs_limits *limits,
-    struct sm_rootfs **rootfs, sm_error *err);
+/* `fd` is the empty image file, open for reading and writing; it is borrowed. No path is opened. */
+int sm_rootfs_new(
+    int fd, const struct sm_rootfs_limits *limits, struct sm_rootfs **rootfs, sm_error *err);
 void sm_rootfs_free(struct sm_rootfs *rootfs);
 SM_DEFINE_CLEANUP(struct sm_rootfs *, sm_rootfs_free)
 #define auto_rootfs SM_CLEANUP(sm_rootfs_free_cleanup) struct sm_rootfs *

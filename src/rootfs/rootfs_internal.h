@@ -7,7 +7,6 @@
 #include "rootfs/tree.h"
 
 struct sm_rootfs {
-    const char *path;
     struct sm_rootfs_limits limits;
     struct sm_space space;
     struct sm_tree tree;

@@ -109,7 +109,7 @@ int image_build(const char *path, struct tar *const *layers, size_t count,
 {
     auto_fd fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     auto_rootfs rootfs = NULL;
-    int rc = sm_rootfs_new(fd, path, limits, &rootfs, err);
+    int rc = sm_rootfs_new(fd, limits, &rootfs, err);
     for (size_t i = 0; rc == 0 && i < count; i++) {
         tar_end(layers[i]);
         struct bytes b = {layers[i]->data, layers[i]->size, 10240};
@@ -124,7 +124,7 @@ int image_build_raw(const char *path, const void *data, size_t size, size_t chun
     auto_rootfs rootfs = NULL;
     struct bytes b = {data, size, chunk};
     struct sm_rootfs_limits limits = {.bytes = 64 << 20, .files = 10000};
-    int rc = sm_rootfs_new(fd, path, &limits, &rootfs, err);
+    int rc = sm_rootfs_new(fd, &limits, &rootfs, err);
     if (rc == 0)
         rc = sm_rootfs_add_layer(rootfs, next_bytes, &b, err);
     return rc ? rc : finish(rootfs, err);
