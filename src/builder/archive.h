@@ -7,22 +7,20 @@
 #include "builder/source.h"
 #include "image/store.h"
 
-/* libarchive's filter for what begins so (gzip, zstd, xz, bzip2), ARCHIVE_FILTER_NONE for anything
- * else. The bytes count, not a media type or a file's name: they disagree often enough. */
-#define SM_MAGIC_BYTES 6
-int sm_compression_of(const unsigned char magic[SM_MAGIC_BYTES]);
+struct sm_parsers;
 
-/* *index is the layout's index.json. What these make is the caller's, also *manifest and *root. */
-int sm_oci_archive_open(struct sm_imgstore *store, const char *path, struct sm_source **source,
-    json_t **index, sm_error *err);
+/* *index is the layout's index.json. What these make is the caller's, also *manifest and *root.
+ * `parsers` NULL: the tar is read in this process; for fuzzing it. */
+int sm_oci_archive_open(struct sm_imgstore *store, struct sm_parsers *parsers, const char *path,
+    struct sm_source **source, json_t **index, sm_error *err);
 
 /* *manifest is the object of manifest.json: {"manifest": [...]}; of an archive that is older than
  * those, what it would be (legacy.h). */
-int sm_docker_archive_open(struct sm_imgstore *store, const char *path, struct sm_source **source,
-    json_t **manifest, sm_error *err);
+int sm_docker_archive_open(struct sm_imgstore *store, struct sm_parsers *parsers, const char *path,
+    struct sm_source **source, json_t **manifest, sm_error *err);
 
 /* What it is; *root is then as for that one. What has both (docker's of today) is a layout. */
-int sm_any_archive_open(struct sm_imgstore *store, const char *path, struct sm_source **source,
-    json_t **root, bool *is_oci, sm_error *err);
+int sm_any_archive_open(struct sm_imgstore *store, struct sm_parsers *parsers, const char *path,
+    struct sm_source **source, json_t **root, bool *is_oci, sm_error *err);
 
 #endif

@@ -32,7 +32,8 @@ struct download {
     struct download *next;
     struct sm_descriptor d;
     enum state state;
-    int fd;              /* of the partial or the finished file, once RUNNING */
+    int fd;              /* of the partial file, once RUNNING */
+    int read_fd;         /* the same, or the finished file's, for readers */
     uint64_t have, told; /* told: by news() */
     struct sm_sha256 *sum;
     int rc;
@@ -137,10 +138,12 @@ static int fetch(struct sm_downloads *q, struct download *dl, sm_error *err)
 }
 
 /* Lets readers at the file, which has so much in it. */
-static void give_out(struct sm_downloads *q, struct download *dl, int fd, uint64_t have)
+static void give_out(
+    struct sm_downloads *q, struct download *dl, int fd, int read_fd, uint64_t have)
 {
     pthread_mutex_lock(&q->lock);
     dl->fd = fd;
+    dl->read_fd = read_fd;
     dl->have = have;
     pthread_cond_broadcast(&q->changed);
     pthread_mutex_unlock(&q->lock);
@@ -163,13 +166,16 @@ static int download(struct sm_downloads *q, struct download *dl, sm_error *err)
     if (rc)
         return rc;
     if (there >= 0) {
-        give_out(q, dl, sm_steal_fd(&there), dl->d.size);
+        give_out(q, dl, -1, sm_steal_fd(&there), dl->d.size);
         return 0;
     }
-    int fd = fcntl(file.fd, F_DUPFD_CLOEXEC, 3); /* readers have it for longer */
+    /* Readers have it for longer. They get no descriptor that writes: what is read has been summed
+     * as it came, and the sum is what gives the blob its name. */
+    auto_fd read_fd = openat(file.dir, file.partial, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = read_fd < 0 ? -1 : fcntl(file.fd, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return sm_error_errno(err, errno, "cannot open a blob");
-    give_out(q, dl, fd, have);
+    give_out(q, dl, fd, sm_steal_fd(&read_fd), have);
     rc = fetch(q, dl, err);
     if (rc == 0)
         rc = sm_partial_commit(&file, SM_PARTIAL_SYNC_FILE, err);
@@ -245,7 +251,7 @@ static int enqueue(
         return sm_error_set(err, SM_ENOMEM, "out of memory");
     }
     dl->d = *d;
-    dl->fd = -1;
+    dl->fd = dl->read_fd = -1;
     dl->sum = sum;
     pthread_mutex_lock(&q->lock);
     *last = dl;
@@ -283,7 +289,8 @@ void sm_downloads_news(struct sm_downloads *q, sm_source_news_fn *fn, void *arg)
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-static int wait_for_bytes(struct sm_blob *blob, uint64_t have, uint64_t *available, sm_error *err)
+static int wait_for_bytes(
+    struct sm_blob *blob, uint64_t have, int64_t deadline, uint64_t *available, sm_error *err)
 {
     struct sink *s = blob->arg;
     struct download *dl = s->dl;
@@ -293,7 +300,10 @@ static int wait_for_bytes(struct sm_blob *blob, uint64_t have, uint64_t *availab
         there = dl->state == DONE || dl->have == 0 ? dl->have : SM_MIN(dl->have, dl->d.size - 1);
         if (there > have || dl->state == DONE || dl->state == FAILED)
             break;
-        pthread_cond_wait(&s->q->changed, &s->q->lock);
+        if (!sm_cond_wait_until(&s->q->changed, &s->q->lock, deadline)) {
+            pthread_mutex_unlock(&s->q->lock);
+            return -SM_ETIMEOUT;
+        }
     }
     int rc = there > have ? 0 : dl->rc;
     if (rc && err)
@@ -307,9 +317,9 @@ static int wait_for_bytes(struct sm_blob *blob, uint64_t have, uint64_t *availab
 static int wait_for_file(struct sm_downloads *q, struct download *dl, sm_error *err)
 {
     pthread_mutex_lock(&q->lock);
-    while (dl->fd < 0 && dl->state != FAILED)
+    while (dl->read_fd < 0 && dl->state != FAILED)
         pthread_cond_wait(&q->changed, &q->lock);
-    int rc = dl->fd < 0 ? dl->rc : 0;
+    int rc = dl->read_fd < 0 ? dl->rc : 0;
     if (rc && err)
         *err = dl->why;
     pthread_mutex_unlock(&q->lock);
@@ -326,7 +336,7 @@ int sm_downloads_open(
     if (rc)
         return rc;
     struct sink *s = malloc(sizeof(*s));
-    int fd = s ? fcntl(dl->fd, F_DUPFD_CLOEXEC, 3) : -1;
+    int fd = s ? fcntl(dl->read_fd, F_DUPFD_CLOEXEC, 3) : -1;
     if (fd < 0) {
         free(s);
         return sm_error_errno(err, errno, "cannot open a blob");
@@ -349,7 +359,7 @@ struct sm_downloads *sm_downloads_new(
     q->http = http;
     q->name = name;
     pthread_mutex_init(&q->lock, NULL);
-    pthread_cond_init(&q->changed, NULL);
+    sm_cond_init(&q->changed);
     return q;
 }
 
@@ -368,6 +378,7 @@ void sm_downloads_free(struct sm_downloads *q)
         struct download *dl = q->first;
         q->first = dl->next;
         sm_close(dl->fd);
+        sm_close(dl->read_fd);
         sm_sha256_free(dl->sum);
         free(dl);
     }

@@ -1,12 +1,16 @@
-/* Decompressing a layer with libarchive's filters, on the caller's thread. See inflate.h. */
+/*
+ * Decompressing a layer with libarchive's filters, on the caller's thread. See inflate.h.
+ *
+ * System calls: read, pread64.
+ */
 #include "builder/inflate.h"
 
 #include <archive.h>
 #include <archive_entry.h>
 #include <stdlib.h>
 
-#include "builder/archive.h"
 #include "builder/digest.h"
+#include "builder/tar_index.h"
 #include "util/error.h"
 
 enum { READ_SIZE = 128 << 10 };
@@ -15,7 +19,7 @@ struct inflater {
     const struct sm_inflate_ops *ops;
     void *arg;
     sm_error *err;
-    struct sm_blob blob;
+    struct sm_blob *blob;
     struct sm_sha256 *sum; /* NULL: has no digest to be checked */
     uint64_t pos;
     int rc; /* of reading, or of the taker */
@@ -24,7 +28,7 @@ struct inflater {
 
 static ssize_t next_bytes(struct inflater *r)
 {
-    ssize_t n = sm_blob_read(&r->blob, r->pos, r->buf, sizeof(r->buf), r->err);
+    ssize_t n = sm_blob_read(r->blob, r->pos, r->buf, sizeof(r->buf), r->err);
     if (n < 0) {
         r->rc = (int)n;
         return n;
@@ -58,7 +62,7 @@ static int check_digest(struct inflater *r, const struct sm_descriptor *d)
 static int filter_of(struct inflater *r, int *filter)
 {
     unsigned char magic[SM_MAGIC_BYTES] = {0};
-    ssize_t n = sm_blob_read(&r->blob, 0, magic, sizeof(magic), r->err);
+    ssize_t n = sm_blob_read(r->blob, 0, magic, sizeof(magic), r->err);
     if (n < 0)
         return (int)n;
     *filter = sm_compression_of(magic);
@@ -112,7 +116,7 @@ static int decompress(struct inflater *r)
 }
 
 /* Where the digest is wrong that is the better word for a failed decompression, too. */
-static int inflate_open(struct inflater *r, const struct sm_layer *layer)
+static int inflate_open(struct inflater *r, const struct sm_descriptor *d)
 {
     int rc = decompress(r);
     if (r->rc)
@@ -120,26 +124,13 @@ static int inflate_open(struct inflater *r, const struct sm_layer *layer)
     sm_error first = {0};
     if (rc && r->err)
         first = *r->err;
-    int checked = check_digest(r, &layer->blob);
+    int checked = check_digest(r, d);
     if (checked == 0 && rc && r->err)
         *r->err = first;
     return checked ? checked : rc;
 }
 
-static int open_layer(struct inflater *r, struct sm_source *source, const struct sm_layer *layer)
-{
-    int rc = source->open(source, &layer->blob, layer->name, &r->blob, r->err);
-    if (rc)
-        return rc;
-    if (r->ops->opened)
-        r->ops->opened(r->arg, r->blob.size);
-    if (!*layer->blob.digest || r->blob.checked)
-        return 0;
-    r->sum = sm_sha256_new();
-    return r->sum ? 0 : sm_error_set(r->err, SM_ENOMEM, "out of memory");
-}
-
-int sm_inflate(struct sm_source *source, const struct sm_layer *layer,
+int sm_inflate(struct sm_blob *blob, const struct sm_descriptor *d,
     const struct sm_inflate_ops *ops, void *arg, sm_error *err)
 {
     auto_free struct inflater *r = calloc(1, sizeof(*r));
@@ -148,11 +139,11 @@ int sm_inflate(struct sm_source *source, const struct sm_layer *layer,
     r->ops = ops;
     r->arg = arg;
     r->err = err;
-    r->blob.fd = -1;
-    int rc = open_layer(r, source, layer);
-    if (rc == 0)
-        rc = inflate_open(r, layer);
+    r->blob = blob;
+    bool sums = *d->digest && !blob->checked;
+    if (sums && !(r->sum = sm_sha256_new()))
+        return sm_error_set(err, SM_ENOMEM, "out of memory");
+    int rc = inflate_open(r, d);
     sm_sha256_free(r->sum);
-    sm_blob_close(&r->blob);
     return rc;
 }

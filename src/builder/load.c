@@ -218,7 +218,8 @@ static int load_all(struct loader *l)
     auto_source source = NULL;
     auto_json *root = NULL;
     bool is_oci;
-    int rc = sm_any_archive_open(l->store, l->path, &source, &root, &is_oci, l->err);
+    int rc = sm_any_archive_open(
+        l->store, l->options->parsers, l->path, &source, &root, &is_oci, l->err);
     if (rc)
         return rc;
     if (json_array_size(json_object_get(root, is_oci ? "manifests" : "manifest")) > SM_MAX_IMAGES)

@@ -30,6 +30,7 @@
 #include "builder/load.h"
 #include "builder/login.h"
 #include "builder/make_image.h"
+#include "builder/parsers.h"
 #include "builder/save.h"
 #include "image/client.h"
 #include "image/json.h"
@@ -224,13 +225,14 @@ static int stream_of(const char *path)
     return strcmp(path, "-") == 0 ? SM_BUILDER_STREAM : -1;
 }
 
-static int with_store(const struct job *job, json_t **result, sm_error *err)
+static int with_store(
+    const struct job *job, struct sm_parsers *parsers, json_t **result, sm_error *err)
 {
     struct sm_imgstore *store = NULL;
     char digest[SM_DIGEST_LEN + 1];
     auto_free char *loaded = NULL;
     const struct sm_make_options how = {
-        .fetch = job->fetch, .progress = report, .stream = SM_BUILDER_STREAM};
+        .fetch = job->fetch, .parsers = parsers, .progress = report, .stream = SM_BUILDER_STREAM};
     int rc = sm_imgstore_open(&store, job->store_dir, err);
     if (rc == 0 && job->verb == BUILD) {
         rc = sm_make_image(store, job->operand, &how, digest, err);
@@ -240,7 +242,7 @@ static int with_store(const struct job *job, json_t **result, sm_error *err)
         *result = rc ? NULL : json_pack("{s:s}", "loaded", loaded);
     } else if (rc == 0) {
         rc = sm_image_save(
-            store, job->operand, job->format, job->output, stream_of(job->output), err);
+            store, parsers, job->operand, job->format, job->output, stream_of(job->output), err);
         *result = json_object();
     }
     sm_imgstore_close(store);
@@ -248,7 +250,8 @@ static int with_store(const struct job *job, json_t **result, sm_error *err)
 }
 
 /* `input` is what there is on the standard input, or NULL where nobody looks. */
-static int do_job(struct job *job, char *input, json_t **result, sm_error *err)
+static int do_job(
+    struct job *job, struct sm_parsers *parsers, char *input, json_t **result, sm_error *err)
 {
     auto_json *owner = NULL;
     int rc = job->called ? take_fetch(job, &input, &owner, err) : 0;
@@ -257,7 +260,7 @@ static int do_job(struct job *job, char *input, json_t **result, sm_error *err)
     if (rc)
         return rc;
     if (job->verb != LOGIN && job->verb != LOGOUT)
-        return with_store(job, result, err);
+        return with_store(job, parsers, result, err);
     *result = json_object();
     return job->verb == LOGIN ? sm_login(job->operand, job->user, input, &job->fetch, err)
                               : sm_logout(job->operand, &job->fetch, err);
@@ -273,13 +276,18 @@ int main(int argc, char **argv)
     struct job job = {0};
     char *input = NULL;
     json_t *result = NULL;
+    struct sm_parsers *parsers = NULL;
     int rc = read_arguments(&job, argc, argv, &err);
+    /* Before a password is read, or a thread is made. */
+    if (rc == 0 && job.verb != LOGIN && job.verb != LOGOUT)
+        rc = sm_parsers_open(job.fetch.max_bytes, &parsers, &err);
     if (rc == 0 && (job.called || job.verb == LOGIN))
         rc = read_input(&input, &err);
     if (rc == 0)
-        rc = do_job(&job, input, &result, &err);
+        rc = do_job(&job, parsers, input, &result, &err);
     if (input)
         explicit_bzero(input, strlen(input));
     free(input);
+    sm_parsers_close(parsers);
     return finish(&err, rc, result);
 }

@@ -110,10 +110,10 @@ static int plan_archive(struct build *b, const char *path)
     auto_json *root = NULL;
     int rc;
     if (b->ref->kind == SM_REF_OCI_ARCHIVE) {
-        rc = sm_oci_archive_open(b->store, path, &b->source, &root, b->err);
+        rc = sm_oci_archive_open(b->store, b->options->parsers, path, &b->source, &root, b->err);
         return rc ? rc : plan_layout(b, root);
     }
-    rc = sm_docker_archive_open(b->store, path, &b->source, &root, b->err);
+    rc = sm_docker_archive_open(b->store, b->options->parsers, path, &b->source, &root, b->err);
     return rc ? rc : sm_plan_docker(b->source, root, b->ref->name, &b->platform, &b->plan, b->err);
 }
 
@@ -274,18 +274,16 @@ static int prefetch(struct build *b)
 
 static int fill_partial(struct build *b, int fd)
 {
-    auto_rootfs rootfs = NULL;
+    struct sm_parsers *parsers = b->options->parsers;
     const struct sm_rootfs_limits limits = {.bytes = b->options->fetch.max_bytes};
     unsigned char id[32];
     sm_digest_sum(b->plan.chain_id, id);
-    int rc = sm_rootfs_new(fd, &limits, &rootfs, b->err);
+    int rc = prefetch(b);
     if (rc == 0)
-        rc = prefetch(b);
-    if (rc == 0)
-        rc = sm_unpack(b->source, &b->plan, rootfs, unpack_progress, b, b->err);
+        rc = sm_unpack(parsers, b->source, &b->plan, fd, &limits, unpack_progress, b, b->err);
     if (rc == 0)
         tell(b, "writing the file system", 0, 0);
-    return rc ? rc : sm_rootfs_finish(rootfs, id, b->err);
+    return rc ? rc : sm_parsers_finish(parsers, id, b->err);
 }
 
 /* Seals it, and gives it its name. Its lock becomes the one of a user before that. A file that it

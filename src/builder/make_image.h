@@ -6,12 +6,15 @@
 #include "image/reference.h"
 #include "image/store.h"
 
+struct sm_parsers;
+
 struct sm_make_options {
     struct sm_fetch fetch;
     /* what to record as its origin, where the reference will lead nowhere; NULL: the reference */
     const char *source;
-    int stream;               /* where an archive whose path is "-" is read; 0: nowhere */
-    sm_progress_fn *progress; /* NULL: silent */
+    struct sm_parsers *parsers; /* see parsers.h */
+    int stream;                 /* where an archive whose path is "-" is read; 0: nowhere */
+    sm_progress_fn *progress;   /* NULL: silent */
     void *progress_arg;
 };
 

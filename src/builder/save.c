@@ -10,7 +10,7 @@
 
 #include "builder/archive.h"
 #include "builder/digest.h"
-#include "builder/inflate.h"
+#include "builder/parsers.h"
 #include "builder/plan.h"
 #include "builder/store_source.h"
 #include "image/find.h"
@@ -20,24 +20,24 @@
 #include "util/file.h"
 
 /* Of docker's archive, which has no manifest. */
-static int plan_from_docker(struct sm_imgstore *store, const struct sm_reference *ref,
-    const struct sm_platform *platform, struct sm_source **source, struct sm_plan *plan,
-    sm_error *err)
+static int plan_from_docker(struct sm_imgstore *store, struct sm_parsers *parsers,
+    const struct sm_reference *ref, const struct sm_platform *platform, struct sm_source **source,
+    struct sm_plan *plan, sm_error *err)
 {
     auto_json *manifest = NULL;
-    int rc = sm_docker_archive_open(store, ref->path, source, &manifest, err);
+    int rc = sm_docker_archive_open(store, parsers, ref->path, source, &manifest, err);
     return rc ? rc : sm_plan_docker(*source, manifest, ref->name, platform, plan, err);
 }
 
-static int plan_from_oci(struct sm_imgstore *store, const struct sm_reference *ref,
-    const struct sm_platform *platform, struct sm_source **source, struct sm_plan *plan,
-    sm_error *err)
+static int plan_from_oci(struct sm_imgstore *store, struct sm_parsers *parsers,
+    const struct sm_reference *ref, const struct sm_platform *platform, struct sm_source **source,
+    struct sm_plan *plan, sm_error *err)
 {
     auto_json *index = NULL;
     struct sm_descriptor top;
     int rc = ref->kind == SM_REF_OCI_DIR
                  ? sm_layout_open(ref->path, source, &index, err)
-                 : sm_oci_archive_open(store, ref->path, source, &index, err);
+                 : sm_oci_archive_open(store, parsers, ref->path, source, &index, err);
     if (rc == 0)
         rc = sm_layout_choose(index, ref->name, platform, &top, err);
     return rc ? rc : sm_plan_oci(*source, &top, platform, plan, err);
@@ -45,18 +45,18 @@ static int plan_from_oci(struct sm_imgstore *store, const struct sm_reference *r
 
 /* The plan from the layout or archive that the image was made from, where the store has no blobs of
  * it. */
-static int plan_from_origin(struct sm_imgstore *store, const struct sm_image_info *info,
-    const struct sm_platform *platform, enum sm_archive_format format, struct sm_source **source,
-    struct sm_plan *plan, sm_error *err)
+static int plan_from_origin(struct sm_imgstore *store, struct sm_parsers *parsers,
+    const struct sm_image_info *info, const struct sm_platform *platform,
+    enum sm_archive_format format, struct sm_source **source, struct sm_plan *plan, sm_error *err)
 {
     auto_reference ref = NULL;
     int rc = sm_reference_parse(info->source, &ref, err);
     if (rc)
         return rc;
     if (ref->kind == SM_REF_OCI_DIR || ref->kind == SM_REF_OCI_ARCHIVE)
-        rc = plan_from_oci(store, ref, platform, source, plan, err);
+        rc = plan_from_oci(store, parsers, ref, platform, source, plan, err);
     else if (ref->kind == SM_REF_DOCKER_ARCHIVE && format == SM_ARCHIVE_DOCKER)
-        rc = plan_from_docker(store, ref, platform, source, plan, err);
+        rc = plan_from_docker(store, parsers, ref, platform, source, plan, err);
     else
         rc = sm_error_set(err, SM_EUNSUPPORTED,
             "the store has only the root filesystem of the image, not its layers: "
@@ -75,6 +75,7 @@ static int plan_from_origin(struct sm_imgstore *store, const struct sm_image_inf
 
 struct saver {
     struct archive *tar;
+    struct sm_parsers *parsers;
     struct sm_source *source;
     const struct sm_plan *plan;
     const char *name; /* the image's, or NULL */
@@ -202,7 +203,10 @@ static int read_tar(struct layer_tar *t, const struct sm_layer *layer)
     t->sum = sm_sha256_new();
     if (!t->sum)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
-    int rc = sm_inflate(t->s->source, layer, &ops, t, err);
+    auto_blob blob = {.fd = -1};
+    int rc = t->s->source->open(t->s->source, &layer->blob, layer->name, &blob, err);
+    if (rc == 0)
+        rc = sm_parsers_inflate(t->s->parsers, &blob, &layer->blob, &ops, NULL, t, err);
     char digest[SM_DIGEST_LEN + 1];
     sm_sha256_finish(t->sum, digest);
     sm_sha256_free(t->sum);
@@ -286,6 +290,7 @@ static int write_archive(struct saver *s, enum sm_archive_format format, int fd)
 
 /* What is saved, and how. */
 struct saved {
+    struct sm_parsers *parsers;
     struct sm_source *source;
     const struct sm_plan *plan;
     const char *name;
@@ -294,7 +299,8 @@ struct saved {
 
 static int save_to(const struct saved *what, int fd, sm_error *err)
 {
-    struct saver s = {archive_write_new(), what->source, what->plan, what->name, err};
+    struct saver s = {
+        archive_write_new(), what->parsers, what->source, what->plan, what->name, err};
     int rc =
         s.tar ? write_archive(&s, what->format, fd) : sm_error_set(err, SM_ENOMEM, "out of memory");
     archive_write_free(s.tar);
@@ -310,8 +316,8 @@ static int save_file(const struct saved *what, const char *path, sm_error *err)
     return rc ? rc : sm_partial_commit(&file, SM_PARTIAL_SYNC_FILE, err);
 }
 
-int sm_image_save(struct sm_imgstore *store, const char *reference, enum sm_archive_format format,
-    const char *path, int stream, sm_error *err)
+int sm_image_save(struct sm_imgstore *store, struct sm_parsers *parsers, const char *reference,
+    enum sm_archive_format format, const char *path, int stream, sm_error *err)
 {
     auto_reference ref = NULL;
     auto_source source = NULL;
@@ -331,11 +337,11 @@ int sm_image_save(struct sm_imgstore *store, const char *reference, enum sm_arch
     if (rc == -SM_ENOTFOUND) {
         sm_source_free(source);
         source = NULL;
-        rc = plan_from_origin(store, &info, &platform, format, &source, &plan, err);
+        rc = plan_from_origin(store, parsers, &info, &platform, format, &source, &plan, err);
     }
     auto_free char *name =
         ref->kind == SM_REF_REGISTRY && !ref->digest ? sm_reference_format(ref) : NULL;
-    const struct saved what = {source, &plan, name, format};
+    const struct saved what = {parsers, source, &plan, name, format};
     if (rc == 0)
         rc = stream >= 0 ? save_to(&what, stream, err) : save_file(&what, path, err);
     sm_plan_clear(&plan);

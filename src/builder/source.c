@@ -1,4 +1,9 @@
-/* Blobs and sources. See source.h. */
+/*
+ * Blobs and sources. See source.h.
+ *
+ * System calls: pread64.
+ * System calls elsewhere: openat, open, fstat.
+ */
 #include "builder/source.h"
 
 #include <fcntl.h>
@@ -9,6 +14,7 @@
 #include "builder/digest.h"
 #include "image/json.h"
 #include "util/bytes.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 enum { COPY_SIZE = 256 << 10 };
@@ -24,7 +30,7 @@ ssize_t sm_blob_read(struct sm_blob *blob, uint64_t pos, void *buf, size_t size,
 {
     uint64_t available = blob->size;
     if (pos < blob->size && blob->wait) {
-        int rc = blob->wait(blob, pos, &available, err);
+        int rc = blob->wait(blob, pos, SM_NO_DEADLINE, &available, err);
         if (rc)
             return rc;
     }

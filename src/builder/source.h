@@ -12,8 +12,10 @@
 struct sm_blob {
     int fd;
     uint64_t offset, size;
-    /* Waits until more than `have` bytes are there and tells how many; NULL: all are. */
-    int (*wait)(struct sm_blob *blob, uint64_t have, uint64_t *available, sm_error *err);
+    /* Waits until more than `have` bytes are there and tells how many; SM_ETIMEOUT at the deadline,
+     * without a sentence. NULL: all are there. */
+    int (*wait)(
+        struct sm_blob *blob, uint64_t have, int64_t deadline, uint64_t *available, sm_error *err);
     void *arg;    /* wait's, from malloc */
     bool checked; /* whoever provides it has the digest checked before the last byte can be read */
 };

@@ -9,6 +9,10 @@
  *
  * Everything is a function of the tree: times come from it, the UUID and the hash seed from the
  * caller, names are in byte order.
+ *
+ * System calls: getuid, geteuid, getgid, getegid, prctl(PR_GET_DUMPABLE), ioctl(BLKDISCARDZEROES),
+ * fcntl(F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL), fstat, ftruncate, pread64, pwrite64, lseek,
+ * read, write, fsync, close, fadvise64.
  */
 #include <ext2fs/ext2fs.h>
 #include <fcntl.h>

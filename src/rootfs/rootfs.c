@@ -1,4 +1,8 @@
-/* The builder's steps. See rootfs.h. */
+/*
+ * The builder's steps. See rootfs.h.
+ *
+ * System calls: fsync.
+ */
 #include "rootfs/rootfs_internal.h"
 
 #include <string.h>

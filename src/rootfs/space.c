@@ -1,4 +1,8 @@
-/* Blocks of the image file. See space.h. */
+/*
+ * Blocks of the image file. See space.h.
+ *
+ * System calls: pwrite64, fallocate, sync_file_range.
+ */
 #include "rootfs/space.h"
 
 #include <errno.h>

@@ -17,6 +17,7 @@ extern const struct sm_sandbox_calls sm_calls_machine_run;
 extern const struct sm_sandbox_calls sm_calls_machine_vcpu;
 extern const struct sm_sandbox_calls sm_calls_machine_device;
 extern const struct sm_sandbox_calls sm_calls_network;
+extern const struct sm_sandbox_calls sm_calls_image;
 
 /* Stands for the process's own number in a list, which tighten puts in. */
 #define SM_SANDBOX_SELF 0x5e1f5e1f

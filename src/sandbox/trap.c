@@ -4,9 +4,6 @@
  * A handler is the process's and gets no word of its owner's, so what it needs is static here: the
  * one place of this library's code that has state, and only in a process of ours.
  *
- * The list's own 16 bits, which the kernel puts into si_errno, say whether the call was refused as
- * such or for its arguments.
- *
  * System calls: write, exit_group, rt_sigreturn.
  * System calls before a list: rt_sigaction, rt_sigprocmask.
  */
@@ -59,7 +56,7 @@ static void on_refusal(int sig, siginfo_t *info, void *context)
     add(&line, sm_sandbox_call_name((unsigned)info->si_syscall));
     add(&line, " (");
     add_number(&line, (uint64_t)info->si_syscall, 10);
-    for (unsigned i = 0; info->si_errno && i < SHOWN_ARGUMENTS; i++) {
+    for (unsigned i = 0; i < SHOWN_ARGUMENTS; i++) {
         add(&line, i ? ", 0x" : " with 0x");
         add_number(&line, sm_sandbox_argument(context, i), 16);
     }

@@ -28,7 +28,7 @@ static void open_oci(struct sm_imgstore *store, const char *path)
     struct sm_source *source = NULL;
     struct sm_descriptor top;
     struct sm_plan plan = {0};
-    if (sm_oci_archive_open(store, path, &source, &index, NULL) != 0)
+    if (sm_oci_archive_open(store, NULL, path, &source, &index, NULL) != 0)
         return;
     if (sm_layout_choose(index, NULL, &platform, &top, NULL) == 0 &&
         sm_plan_oci(source, &top, &platform, &plan, NULL) == 0)
@@ -42,7 +42,7 @@ static void open_docker(struct sm_imgstore *store, const char *path)
     auto_json *manifest = NULL;
     struct sm_source *source = NULL;
     struct sm_plan plan = {0};
-    if (sm_docker_archive_open(store, path, &source, &manifest, NULL) != 0)
+    if (sm_docker_archive_open(store, NULL, path, &source, &manifest, NULL) != 0)
         return;
     if (sm_plan_docker(source, manifest, NULL, &platform, &plan, NULL) == 0)
         read_layers(source, &plan);
