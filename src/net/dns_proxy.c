@@ -53,6 +53,8 @@ struct sm_dns_proxy {
     struct sm_egress *egress;
     char *path;
     struct sm_resolv_conf conf;
+    void (*asked)(void *arg); /* NULL: we read the file ourselves */
+    void *asked_arg;
     unsigned preferred; /* who is asked first */
     uint64_t preferred_until_ms;
     sm_dns_answer_fn *answer;
@@ -422,7 +424,11 @@ bool sm_dns_proxy_ask(
     memcpy(query_of(p), msg, len);
     sm_store_be16(query_of(p), p->id);
     enlist(proxy, p);
-    if (sm_resolv_conf_refresh(&proxy->conf) || p->began_ms >= proxy->preferred_until_ms)
+    if (proxy->asked)
+        proxy->asked(proxy->asked_arg);
+    else if (sm_resolv_conf_refresh(&proxy->conf))
+        proxy->preferred = 0;
+    if (p->began_ms >= proxy->preferred_until_ms)
         proxy->preferred = 0;
     if (!ask_next_server(p))
         give_up(p);
@@ -459,9 +465,21 @@ int sm_dns_proxy_create(struct sm_loop *loop, struct sm_egress *egress, const ch
     proxy->egress = egress;
     proxy->answer = answer;
     proxy->arg = arg;
-    proxy->conf.path = proxy->path = sm_steal_ptr(&path);
+    proxy->conf.file.path = proxy->path = sm_steal_ptr(&path);
     *out = sm_steal_ptr(&proxy);
     return 0;
+}
+
+void sm_dns_proxy_have_told(struct sm_dns_proxy *proxy, void (*asked)(void *arg), void *arg)
+{
+    proxy->asked = asked;
+    proxy->asked_arg = arg;
+}
+
+void sm_dns_proxy_tell(struct sm_dns_proxy *proxy, char *text)
+{
+    sm_resolv_conf_parse(&proxy->conf, text);
+    proxy->preferred = 0;
 }
 
 void sm_dns_proxy_destroy(struct sm_dns_proxy *proxy)

@@ -46,6 +46,12 @@ struct sm_dns_proxy;
 int sm_dns_proxy_create(struct sm_loop *loop, struct sm_egress *egress, const char *resolv_conf,
     sm_dns_answer_fn *answer, void *arg, struct sm_dns_proxy **proxy, sm_error *err);
 void sm_dns_proxy_destroy(struct sm_dns_proxy *proxy);
+
+/* From now on no file is read: somebody else does, whom `asked` tells that there is a question. */
+void sm_dns_proxy_have_told(struct sm_dns_proxy *proxy, void (*asked)(void *arg), void *arg);
+/* The contents of resolv.conf, which is written to. Questions under way that are asked once more
+ * are asked of the new name servers. */
+void sm_dns_proxy_tell(struct sm_dns_proxy *proxy, char *text);
 SM_DEFINE_CLEANUP(struct sm_dns_proxy *, sm_dns_proxy_destroy)
 
 /* Takes a question; the answer may come before this returns. False: it is none, or longer than

@@ -17,8 +17,7 @@
 #include "util/bytes.h"
 #include "util/cleanup.h"
 
-#define MAX_FILE 65536
-#define BLANK    " \t\r"
+#define BLANK " \t\r"
 
 static bool parse_server(char *text, struct sockaddr_storage *out)
 {
@@ -120,23 +119,38 @@ static bool same_time(const struct timespec *a, const struct timespec *b)
     return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
 }
 
+/* Takes in what is there now. False: it is the same. */
+static bool has_changed(struct sm_resolv_file *file)
+{
+    struct stat st;
+    if (stat(file->path, &st) != 0)
+        st = (struct stat){0};
+    if (file->seen && st.st_ino == file->inode && st.st_size == file->size &&
+        same_time(&st.st_mtim, &file->mtime) && same_time(&st.st_ctim, &file->ctime))
+        return false;
+    file->seen = true;
+    file->mtime = st.st_mtim;
+    file->ctime = st.st_ctim;
+    file->inode = st.st_ino;
+    file->size = st.st_size;
+    return true;
+}
+
+char *sm_resolv_file_read(struct sm_resolv_file *file)
+{
+    char *text = has_changed(file) ? calloc(1, SM_RESOLV_MAX_FILE + 1) : NULL;
+    if (!text)
+        return NULL;
+    auto_fd fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t n = fd >= 0 ? read(fd, text, SM_RESOLV_MAX_FILE) : 0;
+    text[n > 0 ? n : 0] = '\0';
+    return text;
+}
+
 bool sm_resolv_conf_refresh(struct sm_resolv_conf *conf)
 {
-    struct stat st = {0};
-    if (stat(conf->path, &st) == 0 && conf->n > 0 && st.st_ino == conf->inode &&
-        st.st_size == conf->size && same_time(&st.st_mtim, &conf->mtime) &&
-        same_time(&st.st_ctim, &conf->ctime))
-        return false;
-    conf->mtime = st.st_mtim;
-    conf->ctime = st.st_ctim;
-    conf->inode = st.st_ino;
-    conf->size = st.st_size;
-    auto_free char *text = calloc(1, MAX_FILE + 1);
-    if (!text)
-        return false;
-    auto_fd fd = open(conf->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    ssize_t n = fd >= 0 ? read(fd, text, MAX_FILE) : 0;
-    text[n > 0 ? n : 0] = '\0';
-    sm_resolv_conf_parse(conf, text);
-    return true;
+    auto_free char *text = sm_resolv_file_read(&conf->file);
+    if (text)
+        sm_resolv_conf_parse(conf, text);
+    return text != NULL;
 }

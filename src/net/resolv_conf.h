@@ -13,12 +13,25 @@
 #define SM_RESOLV_WORDS                                                                            \
     255 /* characters of the search domains, and of the options: what musl reads */
 
-struct sm_resolv_conf {
+#define SM_RESOLV_MAX_FILE 65536 /* bytes of it that are looked at */
+
+/* The file, apart from what it says: who reads it need not be who goes by it. */
+struct sm_resolv_file {
     const char *path; /* the caller's */
-    /* What it was read of. An inode's number comes again, and a time is as coarse as a tick. */
+    bool seen;        /* it was looked at: */
+    /* What was read. An inode's number comes again, and a time is as coarse as a tick; all zero: it
+     * was not there. */
     struct timespec mtime, ctime;
     ino_t inode;
     off_t size;
+};
+
+/* Its contents where they have changed since the last call, and with the first one; malloc'ed,
+ * empty where it cannot be read. NULL: they have not, or no memory. */
+char *sm_resolv_file_read(struct sm_resolv_file *file);
+
+struct sm_resolv_conf {
+    struct sm_resolv_file file;
     size_t n;
     struct sockaddr_storage servers[SM_RESOLV_MAX];
     /* Words with a space between them; domains and options that do not fit are left out. */
@@ -32,7 +45,7 @@ bool sm_resolv_conf_refresh(struct sm_resolv_conf *conf);
 /* Appends a word to search domains or options; false: it is none, or does not fit. */
 bool sm_resolv_conf_add(char words[SM_RESOLV_WORDS + 1], const char *word);
 
-/* Reads the text; all but the file's name and times is replaced. */
+/* Reads the text; all but what is known of the file is replaced. */
 void sm_resolv_conf_parse(struct sm_resolv_conf *conf, char *text);
 
 #endif

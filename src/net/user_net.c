@@ -417,12 +417,19 @@ int sm_user_net_create(struct sm_loop *loop, const struct sm_user_net_config *co
         sm_slirp_fini(&un->slirp);
         return rc;
     }
+    if (config->asked)
+        sm_dns_proxy_have_told(un->dns, config->asked, config->asked_arg);
     struct sm_policy open = {0};
     sm_egress_init(&un->egress, config->policy ? config->policy : &open, true, config->denied,
         config->denied_arg);
     un->egress.own = sm_steal_ptr(&own);
     *backend = &sm_steal_ptr(&un)->base;
     return 0;
+}
+
+void sm_user_net_tell(struct sm_net_backend *backend, char *resolv_conf)
+{
+    sm_dns_proxy_tell(user_net_of(backend)->dns, resolv_conf);
 }
 
 const struct sm_egress *sm_user_net_egress(const struct sm_net_backend *backend)

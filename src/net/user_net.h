@@ -22,7 +22,11 @@ struct sm_user_net_config {
     struct sm_policy *policy; /* taken over, left empty; NULL: allow all */
     sm_denial_fn *denied;     /* on the loop's thread; or NULL */
     void *denied_arg;
-    const char *resolv_conf;                         /* NULL: /etc/resolv.conf */
+    const char *resolv_conf; /* NULL: /etc/resolv.conf */
+    /* Told of each question to the name server: then the contents of resolv.conf are said by
+     * sm_user_net_tell, and no file is read. Or NULL. */
+    void (*asked)(void *arg);
+    void *asked_arg;
     unsigned max_sockets;                            /* 0: SM_USER_NET_SOCKETS */
     void (*trouble)(void *arg, const char *message); /* libslirp is missing, ...; or NULL */
     void *trouble_arg;
@@ -43,6 +47,9 @@ extern const uint8_t sm_user_net_mac[6];
 
 int sm_user_net_create(struct sm_loop *loop, const struct sm_user_net_config *config,
     struct sm_net_backend **backend, sm_error *err);
+
+/* The contents of resolv.conf, which is written to. */
+void sm_user_net_tell(struct sm_net_backend *backend, char *resolv_conf);
 
 const struct sm_egress *sm_user_net_egress(const struct sm_net_backend *backend);
 const struct sm_user_net_counters *sm_user_net_counters(const struct sm_net_backend *backend);

@@ -214,7 +214,7 @@ static void write_resolver(const struct sm_vm_network *network, struct sm_guest_
     char text[SM_RESOLV_TEXT_MAX + 1])
 {
     const struct sm_vm_resolver *own = &network->resolver;
-    struct sm_resolv_conf host = {.path = network->resolv_conf};
+    struct sm_resolv_conf host = {.file.path = network->resolv_conf};
     sm_resolv_conf_refresh(&host);
     if (own->n_dns > 0) {
         memcpy(net->dns, own->dns, sizeof(net->dns));

@@ -343,6 +343,36 @@ static void over_tcp_the_next_one_is_asked_at_once(void **state)
     assert_int_equal(now_ms, began);
 }
 
+static void count_question(void *arg)
+{
+    ++*(unsigned *)arg;
+}
+
+/* As where the file cannot be read, whatever it says. */
+static void the_name_servers_can_be_told(void **state)
+{
+    struct world *w = *state;
+    static const unsigned does[SERVERS] = {0};
+    unsigned questions = 0;
+    char asked[16], text[256];
+    resolvers(w, 2, does);
+    uint16_t port[2];
+    for (unsigned i = 0; i < 2; i++) {
+        struct sockaddr_in a;
+        socklen_t len = sizeof(a);
+        assert_int_equal(getsockname(w->servers[i], (struct sockaddr *)&a, &len), 0);
+        port[i] = ntohs(a.sin_port);
+    }
+    sm_dns_proxy_have_told(w->proxy, count_question, &questions);
+    for (unsigned i = 2; i-- > 0;) {
+        snprintf(text, sizeof(text), "nameserver [127.0.0.1]:%u\n", port[i]);
+        sm_dns_proxy_tell(w->proxy, text);
+        assert_int_equal(ask(w, 2, does, asked), 0);
+        assert_string_equal(asked, i ? "1" : "0");
+        assert_int_equal(questions, 2 - i);
+    }
+}
+
 int main(void)
 {
 #define T(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -352,6 +382,7 @@ int main(void)
         T(the_only_one_that_cannot_help_is_believed_at_once),
         T(where_all_are_silent_the_guest_is_told),
         T(over_tcp_the_next_one_is_asked_at_once),
+        T(the_name_servers_can_be_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
