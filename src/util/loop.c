@@ -438,6 +438,15 @@ static void loop_main(void *arg)
     }
 }
 
+void sm_loop_round(struct sm_loop *loop)
+{
+    if (atomic_exchange(&loop->work, false))
+        run_posts(loop);
+    int wait = run_timer(loop);
+    if (!next_event(loop))
+        fetch_events(loop, atomic_load(&loop->work) ? 0 : wait);
+}
+
 void sm_loop_turn(struct sm_loop *loop)
 {
     for (int i = 0; i < TURN_LIMIT && !loop->paused; i++) {

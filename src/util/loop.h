@@ -64,6 +64,10 @@ SM_DEFINE_CLEANUP(struct sm_loop *, sm_loop_destroy)
  * wait. For tests and fuzz targets, which want every step in their own hands. */
 void sm_loop_turn(struct sm_loop *loop);
 
+/* Without a thread: waits until something is due, and does it on the caller's: for a process whose
+ * one thread is the loop's. */
+void sm_loop_round(struct sm_loop *loop);
+
 /* True on the loop's thread, and on every thread while the loop's thread does not run. */
 bool sm_loop_is_here(struct sm_loop *loop);
 

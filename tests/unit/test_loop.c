@@ -361,6 +361,32 @@ static void another_thread_may_not_touch_watches_and_timers(void **state)
     assert_int_equal(signal_of(state, create_timer), 0);
 }
 
+static void tick(void *arg)
+{
+    ++*(unsigned *)arg;
+}
+
+/* No thread: a round waits until a timer is due, and does it. */
+static void a_round_waits_for_what_is_due(void **state)
+{
+    (void)state;
+    struct sm_loop *loop;
+    struct sm_loop_timer *timer;
+    unsigned ticks = 0, rounds = 0;
+    assert_int_equal(sm_loop_create(&loop, NULL), 0);
+    assert_int_equal(sm_loop_timer_create(loop, tick, &ticks, &timer, NULL), 0);
+    sm_loop_timer_arm(timer, 30);
+    for (; ticks == 0; rounds++)
+        sm_loop_round(loop);
+    assert_in_range(rounds, 1, 4); /* and does not spin */
+    assert_int_equal(sm_loop_post(loop, tick, &ticks, NULL), 0);
+    sm_loop_timer_arm(timer, 60000);
+    sm_loop_round(loop);
+    assert_int_equal(ticks, 2);
+    sm_loop_timer_destroy(timer);
+    sm_loop_destroy(loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -373,6 +399,7 @@ int main(void)
         cmocka_unit_test(many_threads_call_and_post),
         cmocka_unit_test(calls_are_made_while_the_loop_starts_and_stops),
         cmocka_unit_test(another_thread_may_not_touch_watches_and_timers),
+        cmocka_unit_test(a_round_waits_for_what_is_due),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
