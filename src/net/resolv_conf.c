@@ -3,7 +3,8 @@
  * [ADDRESS]:PORT; of `search` and `domain` the last line counts, of `options` each one. See
  * resolv_conf.h.
  *
- * System calls: open, stat, read.
+ * System calls: socket(AF_INET), ioctl(SIOCGIFINDEX).
+ * System calls elsewhere: open, stat, read.
  */
 #include "net/resolv_conf.h"
 
@@ -12,12 +13,23 @@
 #include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include "util/bytes.h"
 #include "util/cleanup.h"
 
 #define BLANK " \t\r"
+
+/* As if_nametoindex, whose socket is one that a process without files should not have. 0: there is
+ * none. */
+static unsigned index_of(const char *interface)
+{
+    struct ifreq req = {0};
+    strncpy(req.ifr_name, interface, sizeof(req.ifr_name) - 1);
+    auto_fd fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    return fd >= 0 && ioctl(fd, SIOCGIFINDEX, &req) == 0 ? (unsigned)req.ifr_ifindex : 0;
+}
 
 static bool parse_server(char *text, struct sockaddr_storage *out)
 {
@@ -46,7 +58,7 @@ static bool parse_server(char *text, struct sockaddr_storage *out)
         return false;
     v6->sin6_family = AF_INET6;
     v6->sin6_port = htobe16((uint16_t)port);
-    v6->sin6_scope_id = zone ? if_nametoindex(zone) : 0;
+    v6->sin6_scope_id = zone ? index_of(zone) : 0;
     return true;
 }
 

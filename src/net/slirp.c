@@ -1,4 +1,12 @@
-/* One libslirp, driven by the VM's event loop. See slirp.h. */
+/*
+ * One libslirp, driven by the VM's event loop. See slirp.h.
+ *
+ * What it calls (4.7 and 4.8), whom it sends to being the policy's to judge; and glib for it, which
+ * makes a seed of other things where it cannot read one. System calls: socket(AF_INET, AF_INET6),
+ * bind, connect, shutdown, setsockopt, getsockopt, getsockname, getpeername, sendto(anything),
+ * sendmsg, recvfrom, recvmsg, readv, writev, fcntl(F_GETFL, F_SETFL, F_GETFD, F_SETFD),
+ * ioctl(FIONREAD, FIONBIO), openat(refused), getppid.
+ */
 #include "net/slirp.h"
 
 #include <endian.h>
