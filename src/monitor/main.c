@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "monitor/machine.h"
+#include "monitor/network.h"
 
 int main(int argc, char **argv)
 {
@@ -12,6 +13,7 @@ int main(int argc, char **argv)
         int (*play)(void);
     } roles[] = {
         {"machine", sm_machine_role},
+        {"network", sm_network_role},
     };
     for (size_t i = 0; argc == 2 && i < sizeof(roles) / sizeof(roles[0]); i++) {
         if (strcmp(argv[1], roles[i].name) == 0)

@@ -15,8 +15,8 @@
 #define BATCH 64 /* frames before the loop gets its turn; frames that are gathered */
 /* What costs less to copy than a call of its own. */
 #define SMALL 4096
-/* Some six of the largest records in flight. The kernel gives half of it (net.core.wmem_max) to
- * who has no privileges, which are three. */
+/* Which the kernel doubles for its own part: some fifteen of the largest records in flight. Who has
+ * no privileges gets at most net.core.wmem_max, doubled, with which there are six. */
 #define SEND_BUFFER (1 << 19)
 
 #define SMALLEST_RECORD (SM_NET_HDR + SM_ETH_HEADER)

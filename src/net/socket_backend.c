@@ -151,8 +151,8 @@ int sm_socket_backend_replug(struct sm_net_backend *backend, int fd, sm_error *e
     sm_frame_socket_destroy(sb->socket);
     sb->socket = NULL;
     sb->heard = sb->told = sb->settled = false;
-    int rc = plug(sb, fd, err);
-    if (!rc && sb->speaks_first) {
+    int rc = fd >= 0 ? plug(sb, fd, err) : 0;
+    if (sb->socket && sb->speaks_first) {
         tell(sb);
         sm_frame_socket_flush(sb->socket);
     }

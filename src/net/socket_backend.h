@@ -17,7 +17,8 @@
 int sm_socket_backend_create(struct sm_loop *loop, int fd, bool speaks_first,
     struct sm_net_backend **backend, sm_error *err);
 
-/* Another socket in the place of the one before; what that held is lost. On the loop's thread. */
+/* Another socket in the place of the one before, or none (-1); what that held is lost. The
+ * descriptor is taken over on success. On the loop's thread. */
 int sm_socket_backend_replug(struct sm_net_backend *backend, int fd, sm_error *err);
 
 struct sm_socket_backend_counters {

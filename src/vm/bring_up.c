@@ -21,15 +21,51 @@
 #include "util/guest_wait.h"
 #include "util/strv.h"
 #include "vm/agent/greeting.h"
+#include "vm/client_loop.h"
 #include "vm/command.h"
 #include "vm/exec.h"
 #include "vm/hot.h"
+#include "vm/network_process.h"
 #include "vm/note.h"
 #include "vm/ports.h"
 
 static uint64_t since_start(const sm_vm *vm, uint64_t ns)
 {
     return ns > vm->start_ns ? (ns - vm->start_ns) / 1000 : 0;
+}
+
+/* On the client's loop. */
+static void replug(void *arg, int fd)
+{
+    const sm_vm *vm = arg;
+    sm_engine_replug(vm->engine, fd);
+}
+
+/* The network's process begins when the guest first sends, which the client's loop sees later;
+ * until then frames wait in the card's socket. *fd is the machine's end. */
+static int plug(sm_vm *vm, struct sm_engine_config *config, int *fd, sm_error *err)
+{
+    const struct sm_vm_network *network = &vm->network;
+    const struct sm_network_process_config process = {
+        .network = &vm->network, .replug = replug, .arg = vm};
+    bool tap = network->mode == SM_NETWORK_TAP;
+    memcpy(
+        config->card.mac, tap ? network->tap.net.mac : sm_user_net_mac, sizeof(config->card.mac));
+    if (network->mode == SM_NETWORK_NONE)
+        return 0;
+    int rc = sm_network_process_create(
+        &process, fd, &config->card.speaks_first, &vm->network_process, err);
+    config->card.fd = *fd;
+    return rc;
+}
+
+static int watch_network(sm_vm *vm, sm_error *err)
+{
+    struct sm_loop *loop;
+    if (!vm->network_process)
+        return 0;
+    int rc = sm_vm_loop(vm, &loop, err);
+    return rc ? rc : sm_network_process_watch(vm->network_process, loop, err);
 }
 
 static struct sm_engine_config engine_config(sm_vm *vm, const struct sm_vm_plan *plan)
@@ -40,7 +76,6 @@ static struct sm_engine_config engine_config(sm_vm *vm, const struct sm_vm_plan 
         .count_instructions = plan->count_instructions,
         .card = {.fd = -1},
     };
-    memcpy(config.card.mac, sm_user_net_mac, sizeof(config.card.mac));
     config.shape.kernel = vm->files.kernel;
     config.shape.initramfs = vm->files.initramfs;
     return config;
@@ -93,6 +128,8 @@ static int finish(sm_vm *vm, const struct sm_vm_plan *plan, struct sm_channel *c
         rc = sm_vm_open_ports(vm, &plan->network, err);
     if (!rc)
         rc = sm_agent_personalise(channel, &identity, wait, err);
+    if (!rc)
+        rc = watch_network(vm, err);
     if (rc) {
         sm_channel_close(channel);
         return rc;
@@ -157,13 +194,16 @@ static int await_agent(
 
 int sm_vm_boot(sm_vm *vm, const struct sm_vm_plan *plan, sm_error *err)
 {
-    const struct sm_engine_config engine = engine_config(vm, plan);
+    struct sm_engine_config engine = engine_config(vm, plan);
+    auto_fd card = -1;
     struct sm_channel channel;
     struct sm_guest_wait w;
     uint64_t agent_ns;
     vm->timing.found_us = since_start(vm, sm_now_ns());
     vm->memory_bytes = engine.shape.memory_bytes;
-    int rc = sm_engine_boot(vm->engine, &engine, err);
+    int rc = plug(vm, &engine, &card, err);
+    if (!rc)
+        rc = sm_engine_boot(vm->engine, &engine, err);
     if (rc)
         return rc;
     begin_wait(vm, plan, &w);
@@ -289,6 +329,7 @@ static int open_file(sm_vm *vm, const struct sm_vm_plan *plan, const char *path,
 int sm_vm_restore(sm_vm *vm, const struct sm_vm_plan *plan, const char *path, sm_error *err)
 {
     auto_fd fd = -1;
+    auto_fd card = -1;
     auto_snapshot s = NULL;
     struct sm_engine_config engine = engine_config(vm, plan);
     struct sm_channel channel;
@@ -303,6 +344,8 @@ int sm_vm_restore(sm_vm *vm, const struct sm_vm_plan *plan, const char *path, sm
         sm_hot_read(path, &hot);
     engine.written = hot.runs;
     engine.n_written = hot.n;
+    if (!rc)
+        rc = plug(vm, &engine, &card, err);
     if (!rc)
         rc = sm_engine_restore(vm->engine, &engine, fd, path, err);
     vm->memory_bytes = engine.shape.memory_bytes;

@@ -8,7 +8,7 @@
  *
  * When the process dies the machine's end is dead and frames are lost. The client makes a new pair,
  * gives the machine its new end by `replug` and waits again; the process is not started more often
- * than SM_NETWORK_STARTS_BURST at once and then once in two seconds. Connections of the guest are
+ * than SM_NETWORK_STARTS_BURST at once and then once a second. Connections of the guest are
  * lost with the process, the VM is not.
  *
  * What the process says (denials, trouble) is hostile: it is checked here, bounded in number, and
@@ -18,7 +18,7 @@
  * It ends when the machine's end is closed and what was sent is dealt with, when its client's
  * process has ended, or by SIGKILL.
  *
- * Threads: create and destroy from any; all else happens on the loop's thread.
+ * Threads: create, watch, unwatch and destroy from any; all else happens on the loop's thread.
  */
 #ifndef SM_VM_NETWORK_PROCESS_H
 #define SM_VM_NETWORK_PROCESS_H
@@ -45,10 +45,17 @@ struct sm_network_process_config {
 
 /* Opens the tap interface where the network is one. *machine_end is the caller's: non-blocking, for
  * sm_socket_backend_create; `*speaks_first`: what that has of the same name. */
-int sm_network_process_create(struct sm_loop *loop, const struct sm_network_process_config *config,
-    int *machine_end, bool *speaks_first, struct sm_network_process **process, sm_error *err);
+int sm_network_process_create(const struct sm_network_process_config *config, int *machine_end,
+    bool *speaks_first, struct sm_network_process **process, sm_error *err);
+/* From now on the guest's first frame starts it. The loop must live until destroy. */
+int sm_network_process_watch(
+    struct sm_network_process *process, struct sm_loop *loop, sm_error *err);
+/* From now on nobody is called. Before the machine's end: the end of its process is none of the
+ * network's then. NULL is fine. */
+void sm_network_process_unwatch(struct sm_network_process *process);
 /* Ends the process. The machine's end should have been closed before, so that what the guest has
- * sent last still leaves; this waits for that a moment at most. NULL is fine. */
+ * sent last still leaves; this waits for that a moment at most, and tells what it said last. NULL
+ * is fine. */
 void sm_network_process_destroy(struct sm_network_process *process);
 
 #endif

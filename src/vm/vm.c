@@ -10,6 +10,7 @@
 #include "util/error.h"
 #include "vm/agent/exec.h"
 #include "vm/client_loop.h"
+#include "vm/network_process.h"
 #include "vm/ports.h"
 
 #define FREEZE_WAIT_MS 30000
@@ -214,7 +215,9 @@ void sm_vm_free(sm_vm *vm)
     sm_channel_close(&vm->own);
     sm_channel_close(&vm->commanded);
     sm_vm_close_ports(vm);
+    sm_network_process_unwatch(vm->network_process);
     sm_engine_close(vm->engine);
+    sm_network_process_destroy(vm->network_process);
     sm_vm_end_loop(vm); /* after it nobody tells the network anything */
     sm_vm_network_clear(&vm->network);
     sm_guest_files_clear(&vm->files);

@@ -29,6 +29,7 @@ struct sm_vm {
     sm_image *image;
     struct sm_engine *engine;
     struct sm_vm_network network;
+    struct sm_network_process *network_process; /* NULL: the card is plugged into nothing */
     struct sm_guest_files files;
     char *egress; /* the network's policy, with what a snapshot's adds to it; NULL: there is none */
     uint64_t start_ns;

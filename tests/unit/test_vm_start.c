@@ -14,6 +14,7 @@
 #include "util/error.h"
 #include "vm/agent/greeting.h"
 #include "vm/bring_up.h"
+#include "vm/network_process.h"
 #include "vm/client_loop.h"
 #include "vm/command.h"
 #include "util/bytes.h"
@@ -33,6 +34,16 @@ int __wrap_sm_engine_boot(struct sm_engine *e, const struct sm_engine_config *c,
 int __wrap_sm_engine_boot(struct sm_engine *e, const struct sm_engine_config *c, sm_error *err)
 {
     return note('b', 0);
+}
+
+/* None: it has a loop of its own accord. */
+int __wrap_sm_network_process_create(const struct sm_network_process_config *config, int *end,
+    bool *speaks_first, struct sm_network_process **process, sm_error *err);
+int __wrap_sm_network_process_create(const struct sm_network_process_config *config, int *end,
+    bool *speaks_first, struct sm_network_process **process, sm_error *err)
+{
+    *process = NULL;
+    return 0;
 }
 
 const struct sm_guest_clock *__wrap_sm_engine_clock(struct sm_engine *e);
