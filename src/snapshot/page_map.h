@@ -13,7 +13,8 @@
  * Sources, by preference: the PAGEMAP_SCAN ioctl (Linux 6.7), else /proc/self/pagemap, else every
  * page is worth looking at.
  *
- * System calls at a capture: ioctl(PAGEMAP_SCAN), pread64, lseek, fcntl(F_DUPFD_CLOEXEC), read.
+ * System calls at a capture: ioctl(PAGEMAP_SCAN), pread64, lseek, fcntl(F_DUPFD_CLOEXEC, F_GETFL),
+ * read, fstat, close.
  * System calls before a list: open.
  *
  * The guest must be paused, or the answer is old when it is used; it may be used as an estimate
