@@ -245,8 +245,7 @@ static void restore(struct mark forked)
     sm_vm_get_timing(v.vm, &t);
     if (!t.restored || t.baked_us)
         die(image_name, "was not restored: bake it before");
-    tell_time("restore.guest", (t.agent_start_us - t.kernel_entry_us) * 1000);
-    tell_time("restore.RESTORE", (t.ready_us - t.agent_start_us) * 1000);
+    tell_time("restore.guest", (t.ready_us - t.kernel_entry_us) * 1000);
 
     tell_execs("first-exec", &v, 1); /* runs what was parked at the bake */
     tell_execs("exec", &v, EXECS);

@@ -302,8 +302,8 @@ typedef struct sm_vm_timing {
     uint64_t created_us; /* VM, memory, devices and vCPUs exist */
     uint64_t loaded_us; /* kernel, initramfs and boot data, or the snapshot's state, are in place */
     uint64_t kernel_entry_us; /* vCPU 0 entered the guest */
-    uint64_t agent_start_us;  /* connected with the agent */
-    uint64_t ready_us;        /* clock, entropy and identity are set; requests are answered */
+    uint64_t agent_start_us; /* the first word of the agent; of a restore its answer, as ready_us */
+    uint64_t ready_us;       /* clock, entropy and identity are set; requests are answered */
     /* of loading a snapshot, each by itself */
     uint64_t ram_map_us, vcpu_restore_us, irqchip_restore_us, clock_us, device_restore_us;
 } sm_vm_timing;

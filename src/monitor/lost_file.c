@@ -2,7 +2,7 @@
  * static here. Another thread may be at anything: what is called is safe in a handler, and looks
  * only at what does not change while the machine is there.
  *
- * System calls: fstat, readlink, sendmsg, exit_group, rt_sigreturn.
+ * System calls: sendmsg, exit_group, rt_sigreturn, pause.
  * System calls before a list: rt_sigaction. */
 #include "monitor/lost_file.h"
 
@@ -29,14 +29,15 @@ static void add(char *text, size_t size, const char *more)
 static void on_bus_error(int sig, siginfo_t *info, void *context)
 {
     static atomic_flag told = ATOMIC_FLAG_INIT;
-    static char name[512]; /* static, as the next: the stacks of some threads are small */
+    /* The stacks of some threads are small. */
     static struct sm_machine_end_record end = {.how = SM_VM_INTERNAL_ERROR};
     const struct sm_machine *machine = atomic_load(&watched);
     (void)context;
     while (atomic_flag_test_and_set(&told))
         pause(); /* another thread is at it */
-    if (info->si_code != BUS_ADRERR || !machine ||
-        !sm_machine_lost_file(machine, name, sizeof(name))) {
+    const char *name =
+        info->si_code == BUS_ADRERR && machine ? sm_machine_lost_file(machine) : NULL;
+    if (!name) {
         signal(sig, SIG_DFL); /* something else: die of it */
         return;
     }

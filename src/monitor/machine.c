@@ -1,6 +1,7 @@
 /* The machine's process: its life. See machine.h.
  *
- * System calls: poll, shutdown, rt_sigaction(SIGPIPE). */
+ * System calls: poll, shutdown.
+ * System calls before a list: rt_sigaction. */
 #include "monitor/machine.h"
 
 #include <errno.h>

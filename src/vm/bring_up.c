@@ -95,8 +95,8 @@ static void note_times(sm_vm *vm, uint64_t agent_ns)
     vm->timing.created_us = since_start(vm, t.created_ns);
     vm->timing.loaded_us = since_start(vm, t.loaded_ns);
     vm->timing.kernel_entry_us = since_start(vm, t.entered_ns);
-    vm->timing.agent_start_us = since_start(vm, agent_ns);
     vm->timing.ready_us = since_start(vm, sm_now_ns());
+    vm->timing.agent_start_us = agent_ns ? since_start(vm, agent_ns) : vm->timing.ready_us;
     vm->timing.ram_map_us = t.ram_map_us;
     vm->timing.vcpu_restore_us = t.vcpu_restore_us;
     vm->timing.irqchip_restore_us = t.irqchip_restore_us;
@@ -105,7 +105,8 @@ static void note_times(sm_vm *vm, uint64_t agent_ns)
 }
 
 /* What both ways end with, and with that the VM's own command is asked for: nothing that may fail
- * without the guest comes behind it. Takes the channel over. agent_ns: when it came. */
+ * without the guest comes behind it. Takes the channel over. agent_ns: when it came; 0: with its
+ * answer. */
 static int finish(sm_vm *vm, const struct sm_vm_plan *plan, struct sm_channel *channel,
     uint64_t agent_ns, struct sm_wait *wait, sm_error *err)
 {
@@ -353,5 +354,5 @@ int sm_vm_restore(sm_vm *vm, const struct sm_vm_plan *plan, const char *path, sm
         return rc;
     begin_wait(vm, plan, &w);
     rc = sm_channel_connect(&channel, vm->engine, err);
-    return rc ? rc : finish(vm, plan, &channel, sm_now_ns(), &w.wait, err);
+    return rc ? rc : finish(vm, plan, &channel, 0, &w.wait, err);
 }

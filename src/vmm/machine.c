@@ -70,7 +70,8 @@ static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_erro
 {
     int rc;
     if ((rc = copy(&m->kernel, c->kernel, err)) || (rc = copy(&m->initramfs, c->initramfs, err)) ||
-        (rc = copy(&m->cmdline, c->cmdline, err)))
+        (rc = copy(&m->cmdline, c->cmdline, err)) ||
+        (rc = copy(&m->snapshot_name, c->snapshot_name, err)))
         return rc;
     rc = sm_bell_make(&m->ended, err);
     if (rc)
@@ -196,6 +197,7 @@ void sm_machine_close(struct sm_machine *m)
     free(m->kernel);
     free(m->initramfs);
     free(m->cmdline);
+    free(m->snapshot_name);
     free(m);
 }
 

@@ -45,6 +45,7 @@ struct sm_machine_config {
     struct sm_hv *hv;
     const struct sm_snapshot *snapshot;
     int snapshot_fd;
+    const char *snapshot_name; /* for messages; NULL: not known */
 
     /* For a process that can open nothing: gives a descriptor of its own for each path that is
      * named here and in the parts, which is then only a name; or -1 with errno. NULL: open(2). */
@@ -150,9 +151,9 @@ size_t sm_machine_console(const struct sm_machine *machine, char *buf, size_t si
  * there are none. */
 void sm_machine_last_lines(const struct sm_machine *machine, char *buf, size_t size);
 
-/* Whether one of the files that are mapped (the snapshot, parts' files) has become shorter than it
- * was: puts its name into `name`. Safe in a signal's handler. */
-bool sm_machine_lost_file(const struct sm_machine *machine, char *name, size_t size);
+/* The name of a file that is mapped (the snapshot, parts' files) and has become shorter than it
+ * was; NULL: none has. Safe in a signal's handler. */
+const char *sm_machine_lost_file(const struct sm_machine *machine);
 
 struct sm_machine_timing { /* CLOCK_MONOTONIC ns; 0: not reached */
     uint64_t start_ns;     /* sm_machine_create was called */

@@ -82,6 +82,7 @@ struct sm_machine {
     struct sm_hv_vm *vm;
     struct sm_mapping ram;
     struct sm_guest_memory memory;
+    char *snapshot_name; /* of ram_fd; NULL: not known */
     int ram_fd;          /* the snapshot file that RAM is mapped from; -1: anonymous */
     uint64_t ram_offset; /* of RAM in it */
     struct sm_loop *loop;

@@ -11,9 +11,9 @@
  * captures, the assist) is a SIGBUS, for which the machine's process has a handler
  * (monitor/lost_file.h).
  *
- * System calls: munmap.
- * System calls before a list: open, readlink.
- * System calls at set-up: mmap, mprotect, madvise, fstat, fcntl(F_DUPFD_CLOEXEC).
+ * System calls: munmap, fstat.
+ * System calls before a list: open.
+ * System calls at set-up: mmap, mprotect, madvise, fcntl(F_DUPFD_CLOEXEC).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -172,28 +172,22 @@ void sm_machine_unmap(struct sm_machine *m)
     }
 }
 
-/* Its name is where it is now, if this process can see that, or as it was asked for. */
-static bool is_cut(int fd, uint64_t bytes, const char *asked, char *name, size_t size)
+static bool is_cut(int fd, uint64_t bytes)
 {
     struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0 || (uint64_t)st.st_size >= bytes)
-        return false;
-    char link[64];
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    ssize_t n = readlink(link, name, size - 1);
-    if (n < 0)
-        snprintf(name, size, "%s", asked);
-    else
-        name[n] = '\0';
-    return true;
+    return fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size < bytes;
 }
 
-bool sm_machine_lost_file(const struct sm_machine *m, char *name, size_t size)
+const char *sm_machine_lost_file(const struct sm_machine *m)
 {
-    bool cut = is_cut(m->ram_fd, m->ram_offset + m->ram.bytes, "the snapshot", name, size);
-    for (unsigned i = 0; i < m->n_files && !cut; i++)
-        cut = is_cut(m->files[i].fd, m->files[i].bytes, m->files[i].name, name, size);
-    return cut;
+    if (is_cut(m->ram_fd, m->ram_offset + m->ram.bytes))
+        return m->snapshot_name ? m->snapshot_name : "of the snapshot";
+    for (unsigned i = 0; i < m->n_files; i++) {
+        const struct sm_machine_file *file = &m->files[i];
+        if (is_cut(file->fd, file->bytes))
+            return file->name ? file->name : "of a device";
+    }
+    return NULL;
 }
 
 int sm_machine_set_slots(struct sm_machine *m, sm_error *err)

@@ -54,8 +54,8 @@ static void append_console(struct sm_machine *m, char *message, size_t size)
  * own. */
 static void blame_lost_file(const struct sm_machine *m, struct sm_machine_end *end)
 {
-    char file[512];
-    if (!sm_machine_lost_file(m, file, sizeof(file)))
+    const char *file = sm_machine_lost_file(m);
+    if (!file)
         return;
     end->how = SM_VM_INTERNAL_ERROR;
     snprintf(end->message, sizeof(end->message), "the file '%s' was cut short while the VM used it",
