@@ -1,7 +1,7 @@
 /*
  * Members of tar files. See tar_index.h.
  *
- * System calls: read, pread64, lseek, fstat, write.
+ * System calls: read, pread64, lseek, fstat, write, openat(refused).
  */
 #include "builder/tar_index.h"
 

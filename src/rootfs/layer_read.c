@@ -3,6 +3,9 @@
  * tar, sparse files, PAX), we bound what it says. Contents of regular files are written to blocks
  * as they come. Nothing here looks at the tree: what a path means is decided when all changes are
  * known.
+ *
+ * System calls: openat(refused). (libarchive converts names; iconv looks for its tables where no
+ * parent has, and does without.)
  */
 #include <archive.h>
 #include <archive_entry.h>
