@@ -33,6 +33,8 @@
 #define QUIT_MS     2000     /* for a machine to end in order; then it is killed */
 #define ACCEPT_MS   86400000 /* of a stream: who asked for it waits as he likes, and closes it */
 #define GONE_MS     1000     /* from the end of its sockets to that of the process */
+#define QUICK_MS    60000    /* for what takes no time, on a host that may be busy */
+#define KILL_MS     5000     /* for the end in order; then it is killed */
 #define CONSOLE_MAX (1u << 20)
 
 int sm_engine_open(struct sm_engine **engine, sm_error *err)
@@ -113,13 +115,17 @@ static void read_end(struct sm_engine *e, enum sm_vm_end *how, sm_error *err)
                 end.record.how <= SM_VM_INTERNAL_ERROR &&
                 memchr(end.record.message, '\0', sizeof(end.record.message));
     *how = told ? (enum sm_vm_end)end.record.how : SM_VM_INTERNAL_ERROR;
-    if (told)
+    if (!told && atomic_load(&e->killed)) {
+        *how = SM_VM_KILLED;
+        sm_error_set(err, SM_EGUEST, "the machine was stopped");
+    } else if (told) {
         sm_error_set(err, SM_EGUEST, "%s", end.record.message);
-    else if (n > 0 && n < (ssize_t)sizeof(end))
+    } else if (n > 0 && n < (ssize_t)sizeof(end)) {
         sm_error_set(
             err, SM_EGUEST, "the process that runs the VM was ended: %.*s", (int)n, end.line);
-    else
+    } else {
         sm_error_set(err, SM_EGUEST, "the process that runs the VM has died");
+    }
 }
 
 int sm_engine_lost(struct sm_engine *e, int rc, sm_error *err)
@@ -130,29 +136,49 @@ int sm_engine_lost(struct sm_engine *e, int rc, sm_error *err)
     return rc;
 }
 
-static int call(struct sm_engine *e, int socket, pthread_mutex_t *lock,
-    const struct sm_machine_message *m, struct sm_machine_reply *reply, sm_error *err)
+/* One that does not answer in time has been taken over, or its host stands still; it is ended, so
+ * that nobody waits for it again. */
+static int await_reply(struct sm_engine *e, int socket, int timeout_ms, sm_error *err)
 {
+    int64_t deadline = sm_deadline(timeout_ms);
+    struct pollfd fd = {.fd = socket, .events = POLLIN};
+    int n;
+    while ((n = poll(&fd, 1, sm_deadline_left(deadline))) < 0 && errno == EINTR)
+        continue;
+    if (n != 0)
+        return 0;
+    sm_spawn_kill(e->pidfd);
+    return sm_error_set(err, SM_EGUEST,
+        "the process that runs the VM did not answer within %d s and was ended", timeout_ms / 1000);
+}
+
+/* A call with its reply, one at a time on each socket. timeout_ms negative: as long as it takes. */
+static int call(struct sm_engine *e, int socket, const struct sm_machine_message *m,
+    struct sm_machine_reply *reply, int timeout_ms, sm_error *err)
+{
+    pthread_mutex_t *lock = socket == e->life ? &e->life_lock : &e->quick_lock;
     if (socket < 0)
         return sm_error_set(err, SM_EINVAL, "the VM has no machine yet");
     pthread_mutex_lock(lock);
     int rc = sm_machine_send(socket, m, err);
     if (!rc)
-        rc = sm_machine_reply_take(socket, reply, err);
+        rc = await_reply(e, socket, timeout_ms, err);
+    if (!rc)
+        rc = sm_engine_lost(e, sm_machine_reply_take(socket, reply, err), err);
     pthread_mutex_unlock(lock);
-    return sm_engine_lost(e, rc, err);
+    return rc;
 }
 
 int sm_engine_call_life(struct sm_engine *e, const struct sm_machine_message *m,
     struct sm_machine_reply *reply, sm_error *err)
 {
-    return call(e, e->life, &e->life_lock, m, reply, err);
+    return call(e, e->life, m, reply, -1, err);
 }
 
 int sm_engine_call_quick(struct sm_engine *e, const struct sm_machine_message *m,
     struct sm_machine_reply *reply, sm_error *err)
 {
-    return call(e, e->quick, &e->quick_lock, m, reply, err);
+    return call(e, e->quick, m, reply, QUICK_MS, err);
 }
 
 /* A call of a few numbers; 0 or the failure. reply may be NULL. */
@@ -162,12 +188,16 @@ static int ask(const struct sm_engine *engine, enum sm_machine_call what, uint32
     /* What looks at an engine does not change what it shows: the locks are its only state. */
     struct sm_engine *e = (struct sm_engine *)(uintptr_t)engine;
     struct sm_machine_reply unread;
-    struct sm_machine_message m;
-    m.request = (struct sm_machine_request){.call = what, .size = number};
-    m.body_bytes = m.n_fds = 0;
+    auto_free struct sm_machine_message *m = malloc(sizeof(*m)); /* some stacks are small */
+    if (!m)
+        return sm_error_set(err, SM_ENOMEM, "no memory for a request to the VM's machine");
+    m->request = (struct sm_machine_request){.call = what, .size = number};
+    m->body_bytes = m->n_fds = 0;
     reply = reply ? reply : &unread;
-    return what < SM_CALL_END_STREAMS ? sm_engine_call_life(e, &m, reply, err)
-                                      : sm_engine_call_quick(e, &m, reply, err);
+    if (what == SM_CALL_KILL)
+        return call(e, e->quick, m, reply, KILL_MS, err);
+    return what < SM_CALL_END_STREAMS ? sm_engine_call_life(e, m, reply, err)
+                                      : sm_engine_call_quick(e, m, reply, err);
 }
 
 /* ---- its beginning --------------------------------------------------------------------------- */
@@ -411,10 +441,13 @@ int sm_engine_connect(struct sm_engine *e, uint32_t port, int *fd, sm_error *err
     int rc = make_pair(SOCK_STREAM, ends, err);
     if (rc)
         return rc;
-    rc = send_stream(e, &s, ends[1]);
+    rc = sm_record_send_now(e->streams, &s, sizeof(s), &ends[1], 1);
     sm_close(ends[1]);
     if (rc) {
         sm_close(ends[0]);
+        if (rc == -EAGAIN)
+            return sm_error_set(err, SM_ELIMIT,
+                "too many connections wait for the VM, which stands still or is very busy");
         return rc == -EPIPE ? sm_error_set(err, SM_EGUEST, "the machine has ended")
                             : sm_error_errno(err, -rc, "cannot make a connection to the VM");
     }
@@ -464,6 +497,7 @@ bool sm_engine_has_halted(struct sm_engine *e)
 
 void sm_engine_kill(struct sm_engine *e)
 {
+    atomic_store(&e->killed, true);
     if (ask(e, SM_CALL_KILL, 0, NULL, NULL) && e->pidfd >= 0)
         sm_spawn_kill(e->pidfd);
 }

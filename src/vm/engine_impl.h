@@ -3,6 +3,7 @@
 #define SM_VM_ENGINE_IMPL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "control/machine_call.h"
 #include "net/ports/guest_link.h"
@@ -18,9 +19,10 @@ struct sm_engine {
     /* The machine's process; -1: there is none. */
     int pidfd, pid;
     int life, quick, end, streams;
-    uid_t uid;     /* of its user; 0: the client's */
-    int user_lock; /* -1: none */
-    int agent_fd;  /* the agent's first connection after a boot; -1: taken */
+    atomic_bool killed; /* its end is our doing, whatever it says or not */
+    uid_t uid;          /* of its user; 0: the client's */
+    int user_lock;      /* -1: none */
+    int agent_fd;       /* the agent's first connection after a boot; -1: taken */
     uint64_t n_pages;
     /* of engine_link.c, on the ports' loop */
     struct sm_loop *asks_loop;

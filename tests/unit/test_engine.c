@@ -90,6 +90,8 @@ static int be_machine(void)
         reply = (struct sm_machine_reply){0};
         misbehave(how, m);
         sm_machine_message_close(m);
+        if (strcmp(how, "mute") == 0 && m->request.call == SM_CALL_KILL)
+            pause();
         say(from, &reply, sizeof(reply), -1);
     }
     free(m);
@@ -213,6 +215,21 @@ static void what_it_shows_is_bounded_and_text(void **state)
     sm_engine_close(engine);
 }
 
+static void one_that_does_not_answer_is_killed_and_that_is_its_end(void **state)
+{
+    struct sm_engine *engine;
+    struct sm_wait wait = sm_wait_ms(-1);
+    enum sm_vm_end how;
+    sm_error err;
+    (void)state;
+    assert_int_equal(start("mute", &engine, &err), 0);
+    sm_engine_kill(engine);
+    assert_int_equal(sm_engine_wait(engine, &wait, &how, &err), 0);
+    assert_int_equal(how, SM_VM_KILLED);
+    assert_false(sm_engine_is_paused(engine));
+    sm_engine_close(engine);
+}
+
 static void one_that_does_not_end_is_killed(void **state)
 {
     int before = count_descriptors();
@@ -233,6 +250,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(an_end_that_cannot_be_is_an_internal_error),
         cmocka_unit_test(pages_that_the_guest_does_not_have_are_refused),
         cmocka_unit_test(what_it_shows_is_bounded_and_text),
+        cmocka_unit_test(one_that_does_not_answer_is_killed_and_that_is_its_end),
         cmocka_unit_test(one_that_does_not_end_is_killed),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
