@@ -1,15 +1,17 @@
 /* The machine's process: its life. See machine.h.
  *
  * System calls: poll, shutdown.
- * System calls before a list: rt_sigaction. */
+ * System calls before a list: rt_sigaction, capget, capset. */
 #include "monitor/machine.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "hypervisor/hypervisor.h"
@@ -114,6 +116,25 @@ static void end(struct machine_host *h)
     sm_hv_close(h->hv);
 }
 
+/* Opened by somebody with CAP_SYS_ADMIN a page map tells where in the host's memory pages are, which
+ * is of use to attacks on that memory; opened without, it says of each only what it is. */
+static void open_page_sources(struct sm_page_sources *sources)
+{
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct had[_LINUX_CAPABILITY_U32S_3], less[_LINUX_CAPABILITY_U32S_3];
+    bool known = syscall(SYS_capget, &head, had) == 0;
+    for (int i = 0; known && i < _LINUX_CAPABILITY_U32S_3; i++) {
+        less[i] = had[i];
+        less[i].effective = 0;
+    }
+    if (known && syscall(SYS_capset, &head, less) == 0) {
+        sm_page_sources_open(sources);
+        syscall(SYS_capset, &head, had);
+    } else {
+        sources->pagemap = sources->maps = -1;
+    }
+}
+
 int sm_machine_role(void)
 {
     struct machine_host *h = calloc(1, sizeof(*h));
@@ -124,7 +145,7 @@ int sm_machine_role(void)
         h->fds[i] = -1;
     signal(SIGPIPE, SIG_IGN);
     sm_lost_file_watch();
-    sm_page_sources_open(&h->page_sources);
+    open_page_sources(&h->page_sources);
     if (start(h, m))
         serve(h, m);
     end(h);
