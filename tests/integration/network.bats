@@ -46,6 +46,56 @@ servers() {
     grep -q 'Address.*203.0.113.9' <<<"$output"
 }
 
+# The network's processes of this test's VMs.
+network_processes() {
+    local pid
+    for pid in $(our_processes | awk '/-vm$/ { print $1 }'); do
+        [ "$(tr '\0' ' ' <"/proc/$pid/cmdline" | cut -d ' ' -f 2)" != network ] || echo "$pid"
+    done
+}
+a_network_process() { [ -n "$(network_processes)" ]; }
+no_network_process() { ! a_network_process; }
+has_lines() { [ "$(grep -c "$2" "$1")" -ge "$3" ]; } # FILE WORD N
+
+@test "the network is a process of its own: there once the guest sends, confined, replaced when it dies, gone with its client" {
+    local out=$BATS_TEST_TMPDIR/out in=$BATS_TEST_TMPDIR/in said=$BATS_TEST_TMPDIR/said job first second status=0
+    servers
+    mkfifo "$in"
+    # shellcheck disable=SC2016 # for the shell in there
+    in_network supermachine run -i "$busybox" sh -c '
+        echo ready
+        while read -r url; do wget -q -O - "$url"; done' <"$in" >"$out" 2>"$said" 3>&- &
+    job=$!
+    exec 4>"$in"
+    wait_for grep -q ready "$out"
+    network_processes
+    no_network_process
+    echo http://203.0.113.9:8080/hello >&4
+    wait_for has_lines "$out" hello 1
+    first=$(network_processes)
+    [[ $first =~ ^[0-9]+$ ]]
+    # Sockets, pipes and what belongs to no file: no capability, and a list of system calls.
+    ls -l "/proc/$first/fd" | awk 'NR > 1 { print $NF }' | tee "$BATS_TEST_TMPDIR/fds"
+    ! grep -vE '^(socket|anon_inode|pipe):|^/dev/null$' "$BATS_TEST_TMPDIR/fds"
+    ! grep -q kvm "$BATS_TEST_TMPDIR/fds"
+    grep -x 'Seccomp:.2' "/proc/$first/status"
+    grep -x 'NoNewPrivs:.1' "/proc/$first/status"
+    grep -x 'CapEff:.0*' "/proc/$first/status"
+    kill -KILL "$first"
+    wait_for grep -q 'network process has ended' "$said"
+    echo http://server.test:8080/hello >&4
+    wait_for has_lines "$out" hello 2
+    second=$(network_processes)
+    [[ $second =~ ^[0-9]+$ ]]
+    [ "$second" != "$first" ]
+    # The one whose client is killed.
+    kill -KILL "$(our_processes | awk '/\/supermachine$/ { print $1; exit }')"
+    wait "$job" || status=$?
+    [ "$status" -eq 137 ]
+    wait_for no_network_process
+    exec 4>&-
+}
+
 # bats test_tags=all-native
 @test "names and routes are as on the host: search domains, options, a first name server that is dead, no IPv6" {
     servers
@@ -133,11 +183,7 @@ servers() {
     grep -q 'GET /./hello.deb\|GET /hello.deb' "$BATS_TEST_TMPDIR/http"
 }
 
-# mappings PID: a line for each mapping of the process: where it starts, its size and what is resident, in KiB.
-mappings() { awk '/^[0-9a-f]+-/ { sub("-.*", "", $1); start = $1 } /^Size:/ { size = $2 } /^Rss:/ { print start, size, $2 }' "/proc/$1/smaps"; }
-
-# resident PID FILE: KiB of the process outside of the mappings that start where the lines of FILE say.
-resident() { mappings "$1" | awk 'NR == FNR { guest[$1] = 1; next } !($1 in guest) { sum += $3 } END { print sum }' "$2" -; }
+resident() { awk '/^VmRSS:/ { print $2 }' "/proc/$1/status"; } # PID: KiB
 
 # bats test_tags=all-native
 @test "a guest that floods with UDP and with connections takes no more of the host's memory than is allowed" {
@@ -173,15 +219,13 @@ sys.stdin.readline()
     job=$!
     exec 4>"$in"
     wait_for grep -q ready "$out"
-    vm=$(our_processes | awk '/\/supermachine$/ { print $1; exit }')
-    # The guest's memory is the large one; what it touches says nothing about us.
-    mappings "$vm" | awk '$2 >= 32768' | tee "$BATS_TEST_TMPDIR/guest"
-    grep -q . "$BATS_TEST_TMPDIR/guest"
-    before=$(resident "$vm" "$BATS_TEST_TMPDIR/guest")
     echo >&4
+    wait_for a_network_process
+    vm=$(network_processes)
+    before=$(resident "$vm")
     until grep -q sent "$out"; do
         [ -e "/proc/$vm" ]
-        now=$(resident "$vm" "$BATS_TEST_TMPDIR/guest")
+        now=$(resident "$vm")
         [ "$now" -le "$most" ] || most=$now
         sleep 0.2
     done
