@@ -116,8 +116,8 @@ static void end(struct machine_host *h)
     sm_hv_close(h->hv);
 }
 
-/* Opened by somebody with CAP_SYS_ADMIN a page map tells where in the host's memory pages are, which
- * is of use to attacks on that memory; opened without, it says of each only what it is. */
+/* Opened by somebody with CAP_SYS_ADMIN a page map tells where in the host's memory pages are,
+ * which is of use to attacks on that memory; opened without, it says of each only what it is. */
 static void open_page_sources(struct sm_page_sources *sources)
 {
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};

@@ -439,7 +439,8 @@ static int restored(const char *path, bool early, struct sm_machine **out, sm_er
     int fd;
     ok(sm_snapshot_open(path, &fd, &err));
     ok(sm_snapshot_load_meta(fd, path, &s, &err));
-    struct sm_machine_config config = {.memory_bytes = MEMORY, .vcpus = s->n_vcpus};
+    struct sm_machine_config config = {
+        .memory_bytes = MEMORY, .vcpus = s->n_vcpus, .snapshot_name = path};
     if (early) { /* RAM mapped at creation; else this is a restore into a shell */
         config.snapshot = s;
         config.snapshot_fd = fd;

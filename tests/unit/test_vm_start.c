@@ -128,6 +128,7 @@ static void a_vm_without_ports_has_no_loop_until_one_is_needed(void **state)
     const struct sm_vm_plan plan = {.command = &(sm_exec_config){.argv = argv}};
     sm_image image = {.config = {.working_dir = (char[]){""}, .user = (char[]){""}}};
     sm_vm vm = {.image = &image, .lock = PTHREAD_MUTEX_INITIALIZER};
+    vm.network.resolv_conf = "/dev/null";
     struct sm_port_spec specs[2];
     sm_error err;
     assert_int_equal(sm_vm_boot(&vm, &plan, &err), 0);

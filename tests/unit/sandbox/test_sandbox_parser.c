@@ -28,11 +28,6 @@ static pid_t program;
 
 /* ---- what is tried --------------------------------------------------------------------------- */
 
-static void open_a_file(int socket)
-{
-    (void)open("/etc/passwd", O_RDONLY | O_CLOEXEC);
-}
-
 static void make_a_socket(int to)
 {
     (void)socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -62,7 +57,6 @@ static const struct {
     sm_parser_main *main;
     const char *told;
 } refused[] = {
-    {open_a_file, "the parser was refused the system call openat ("},
     {make_a_socket, "the parser was refused the system call socket ("},
     {execute, "the parser was refused the system call execve ("},
     {trace_the_program, "the parser was refused the system call ptrace ("},
@@ -107,6 +101,22 @@ static void it_has_no_descriptor_of_the_programs(void **state)
     assert_int_equal(hear(count_descriptors, &err), 1);
     assert_int_equal(message.type, SM_PARSER_READ);
     assert_int_equal(message.data[0], 0);
+}
+
+/* Libraries look for files that they can do without: they are answered that there are none to be
+ * had. */
+static void open_files(int socket)
+{
+    uint64_t code = open("/etc/passwd", O_RDONLY | O_CLOEXEC) < 0 && errno == EACCES &&
+                    open("/tmp/new", O_RDWR | O_CREAT | O_CLOEXEC, 0600) < 0 && errno == EACCES;
+    sm_parser_send(socket, SM_PARSER_READ, &code, sizeof(code), NULL, 0);
+}
+
+static void it_opens_nothing(void **state)
+{
+    sm_error err;
+    assert_int_equal(hear(open_files, &err), 1);
+    assert_int_equal(message.data[0], 1);
 }
 
 /* It writes what it was given, up to the limit, and no further. */
@@ -161,6 +171,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_it_has_no_need_of_ends_it_and_is_told),
         cmocka_unit_test(it_has_no_descriptor_of_the_programs),
+        cmocka_unit_test(it_opens_nothing),
         cmocka_unit_test(it_does_not_fill_the_disk),
         cmocka_unit_test(one_that_dies_is_told_and_another_is_started),
     };
