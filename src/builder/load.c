@@ -10,6 +10,7 @@
 
 #include "builder/archive.h"
 #include "builder/blobs.h"
+#include "builder/confine.h"
 #include "builder/plan.h"
 #include "builder/stream.h"
 #include "image/json.h"
@@ -249,7 +250,9 @@ int sm_image_load(struct sm_imgstore *store, const char *path, int stream,
     struct loader l = {store, options, path, false, open_memstream(&text, &size), err};
     if (!l.loaded)
         return sm_error_set(err, SM_ENOMEM, "out of memory");
-    int rc = stream >= 0 ? load_stream(&l, stream) : load_all(&l);
+    int rc = sm_builder_confine(options->parsers, store, stream >= 0 ? NULL : path, NULL, err);
+    if (rc == 0)
+        rc = stream >= 0 ? load_stream(&l, stream) : load_all(&l);
     fclose(l.loaded);
     if (rc)
         free(text);

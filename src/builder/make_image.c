@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "builder/archive.h"
+#include "builder/confine.h"
 #include "builder/digest.h"
 #include "builder/plan.h"
 #include "builder/registry.h"
@@ -36,6 +37,13 @@ enum {
     WAIT_STEP_MS = 500, /* after each it is told what is waited for */
 };
 
+/* Who we are to the registry: found once, since after that the program is confined and could
+ * not. */
+struct login {
+    bool known;
+    struct sm_credentials credentials;
+};
+
 struct build {
     struct sm_imgstore *store;
     const struct sm_make_options *options;
@@ -43,6 +51,7 @@ struct build {
     struct sm_platform platform;
     struct sm_source *source;
     struct sm_plan plan;
+    struct login *login;
     bool again; /* the image is in the store, and made anew */
     char *path; /* local kinds: absolute */
     struct sm_file_stamp stamp;
@@ -99,9 +108,18 @@ static int plan_layout(struct build *b, json_t *index)
 
 static int plan_registry(struct build *b)
 {
+    const struct sm_fetch *fetch = &b->options->fetch;
     struct sm_descriptor top;
     tell(b, "asking the registry", 0, 0);
-    int rc = sm_registry_open(b->store, b->ref, &b->options->fetch, &b->source, &top, b->err);
+    int rc = b->login->known ? 0
+                             : sm_credentials_find(b->ref->host, b->ref->repository,
+                                   fetch->authfile, &b->login->credentials, b->err);
+    b->login->known = true;
+    if (rc == 0)
+        rc = sm_builder_confine(b->options->parsers, b->store, NULL, fetch->tls_ca, b->err);
+    if (rc == 0)
+        rc = sm_registry_open(
+            b->store, b->ref, &b->login->credentials, fetch, &b->source, &top, b->err);
     return rc ? rc : sm_plan_oci(b->source, &top, &b->platform, &b->plan, b->err);
 }
 
@@ -122,10 +140,13 @@ static int plan_stream(struct build *b)
 {
     auto_partial file = SM_PARTIAL_NONE;
     auto_free char *path = NULL;
+    int rc = sm_builder_confine(b->options->parsers, b->store, NULL, NULL, b->err);
+    if (rc)
+        return rc;
     if (b->again || !b->options->stream)
         return sm_error_set(b->err, SM_ENOTFOUND,
             "it came over the standard input, and is not kept: give the archive again");
-    int rc = sm_store_keep_stream(b->store, b->options->stream, &file, &path, b->err);
+    rc = sm_store_keep_stream(b->store, b->options->stream, &file, &path, b->err);
     return rc ? rc : plan_archive(b, path);
 }
 
@@ -137,8 +158,13 @@ static int plan_local(struct build *b)
     b->path = realpath(b->ref->path, NULL);
     if (!b->path)
         return sm_error_errno(b->err, errno, "cannot open %s", b->ref->path);
-    int rc;
-    if (b->ref->kind == SM_REF_OCI_DIR) {
+    /* Blobs of a layout may be links to anywhere, as Bazel makes them. */
+    bool is_dir = b->ref->kind == SM_REF_OCI_DIR;
+    int rc =
+        sm_builder_confine(b->options->parsers, b->store, is_dir ? "/" : b->path, NULL, b->err);
+    if (rc)
+        return rc;
+    if (is_dir) {
         rc = sm_layout_open(b->path, &b->source, &root, b->err);
         return rc ? rc : plan_layout(b, root);
     }
@@ -405,8 +431,9 @@ int sm_make_image(struct sm_imgstore *store, const char *reference,
 {
     int rc = 0;
     bool again = true;
+    struct login login = {.known = false};
     for (int attempt = 0; attempt < 2 && again; attempt++) {
-        struct build b = {.store = store, .options = options, .err = err};
+        struct build b = {.store = store, .options = options, .login = &login, .err = err};
         rc = run(&b, reference);
         if (rc == 0)
             memcpy(digest, b.plan.digest, SM_DIGEST_LEN + 1);
@@ -418,5 +445,6 @@ int sm_make_image(struct sm_imgstore *store, const char *reference,
         sm_reference_free(b.ref);
         free(b.path);
     }
+    sm_credentials_clear(&login.credentials);
     return rc ? sm_error_prefix(err, rc, "image %.200s", reference) : 0;
 }

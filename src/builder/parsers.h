@@ -10,6 +10,7 @@
 struct sm_parsers {
     struct sm_parser reader, writer;
     uint64_t file_limit;
+    bool program_is_confined;         /* confine.h */
     struct sm_parser_message message; /* the last one that came */
 };
 

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "builder/blobs.h"
-#include "builder/credentials.h"
 #include "builder/digest.h"
 #include "builder/downloads.h"
 #include "builder/http.h"
@@ -162,28 +161,23 @@ static int resolve(
     return rc;
 }
 
-static int make_http(
-    struct registry *r, const struct sm_reference *ref, const struct sm_fetch *fetch, sm_error *err)
+static int make_http(struct registry *r, const struct sm_reference *ref,
+    const struct sm_credentials *c, const struct sm_fetch *fetch, sm_error *err)
 {
-    struct sm_credentials c = {0};
-    int rc = sm_credentials_find(ref->host, ref->repository, fetch->authfile, &c, err);
     const struct sm_http_options http = {
         .host = ref->host,
         .repository = ref->repository,
-        .user = c.user,
-        .password = c.password,
-        .identity_token = c.identity_token,
+        .user = c->user,
+        .password = c->password,
+        .identity_token = c->identity_token,
         .fetch = *fetch,
     };
-    if (rc == 0)
-        rc = sm_http_new(&http, &r->http, err);
-    sm_credentials_clear(&c);
-    return rc;
+    return sm_http_new(&http, &r->http, err);
 }
 
 int sm_registry_open(struct sm_imgstore *store, const struct sm_reference *ref,
-    const struct sm_fetch *fetch, struct sm_source **source, struct sm_descriptor *top,
-    sm_error *err)
+    const struct sm_credentials *credentials, const struct sm_fetch *fetch,
+    struct sm_source **source, struct sm_descriptor *top, sm_error *err)
 {
     struct registry *r = calloc(1, sizeof(*r));
     if (!r)
@@ -203,7 +197,7 @@ int sm_registry_open(struct sm_imgstore *store, const struct sm_reference *ref,
     if (rc == 0)
         rc = sm_store_hold_blobs(store, &r->blobs, err);
     if (rc == 0)
-        rc = make_http(r, ref, fetch, err);
+        rc = make_http(r, ref, credentials, fetch, err);
     if (rc == 0 && !(r->downloads = sm_downloads_new(store, r->http, r->name)))
         rc = sm_error_set(err, SM_ENOMEM, "out of memory");
     if (rc == 0)

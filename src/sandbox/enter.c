@@ -8,11 +8,11 @@ static int confine(
     int rc;
     if ((rc = sm_sandbox_catch(spec->who, spec->trap_fd, err)) ||
         (rc = sm_sandbox_limit(spec, layers, err)) ||
-        (rc = sm_sandbox_change_user(spec, layers, err)) ||
-        (rc = sm_sandbox_unshare(spec, layers, err)))
+        (rc = sm_sandbox_change_user(spec, layers, err)))
         return rc;
+    sm_sandbox_unshare(spec, layers);
     sm_sandbox_empty_root(spec, layers);
-    if ((rc = sm_sandbox_drop_privileges(layers, err)))
+    if ((rc = sm_sandbox_drop_privileges(spec, layers, err)))
         return rc;
     sm_sandbox_landlock(spec, layers);
     if (!spec->calls) {

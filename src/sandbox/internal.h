@@ -3,7 +3,15 @@
 #ifndef SM_SANDBOX_INTERNAL_H
 #define SM_SANDBOX_INTERNAL_H
 
+#include <errno.h>
+
 #include "sandbox/sandbox.h"
+
+/* A listed path that is not there, or is closed to us anyway. */
+static inline bool sm_sandbox_is_left_out(int errnum)
+{
+    return errnum == ENOENT || errnum == ENOTDIR || errnum == EACCES;
+}
 
 /* limits.c */
 int sm_sandbox_limit(
@@ -12,11 +20,11 @@ int sm_sandbox_limit(
 /* privileges.c */
 int sm_sandbox_change_user(
     const struct sm_sandbox_spec *spec, struct sm_sandbox_layers *layers, sm_error *err);
-int sm_sandbox_drop_privileges(struct sm_sandbox_layers *layers, sm_error *err);
+int sm_sandbox_drop_privileges(
+    const struct sm_sandbox_spec *spec, struct sm_sandbox_layers *layers, sm_error *err);
 
 /* namespaces.c */
-int sm_sandbox_unshare(
-    const struct sm_sandbox_spec *spec, struct sm_sandbox_layers *layers, sm_error *err);
+void sm_sandbox_unshare(const struct sm_sandbox_spec *spec, struct sm_sandbox_layers *layers);
 
 /* root.c; needs the mount namespace, and says so where it is not there. */
 void sm_sandbox_empty_root(const struct sm_sandbox_spec *spec, struct sm_sandbox_layers *layers);

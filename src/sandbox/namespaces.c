@@ -73,12 +73,27 @@ static int make(int flags, struct sm_sandbox_layers *layers)
     return made;
 }
 
-int sm_sandbox_unshare(
-    const struct sm_sandbox_spec *spec, struct sm_sandbox_layers *layers, sm_error *err)
+static void not_wanted(struct sm_sandbox_layers *layers)
+{
+    for (size_t i = 0; i < KINDS; i++)
+        sm_layer_set(
+            layers, kinds[i].layer, SM_LAYER_NOT_WANTED, 0, "it finds things by paths of the host");
+}
+
+void sm_sandbox_unshare(const struct sm_sandbox_spec *spec, struct sm_sandbox_layers *layers)
 {
     uid_t uid = geteuid();
     gid_t gid = getegid();
     int flags = 0;
+    if (getpid() == 1)
+        sm_layer_set(layers, SM_LAYER_PROCESS_NAMESPACE, SM_LAYER_IN_FORCE, 0, NULL);
+    else
+        sm_layer_set(
+            layers, SM_LAYER_PROCESS_NAMESPACE, SM_LAYER_MISSING, 0, "it was started without one");
+    if (spec->keeps_root) {
+        not_wanted(layers);
+        return;
+    }
     for (size_t i = 0; i < KINDS; i++)
         flags |= kinds[i].flag;
     if (spec->has_network) {
@@ -86,13 +101,11 @@ int sm_sandbox_unshare(
         sm_layer_set(layers, SM_LAYER_NETWORK_NAMESPACE, SM_LAYER_NOT_WANTED, 0,
             "it is the process with the sockets");
     }
-    if (getpid() == 1)
-        sm_layer_set(layers, SM_LAYER_PROCESS_NAMESPACE, SM_LAYER_IN_FORCE, 0, NULL);
-    else
-        sm_layer_set(
-            layers, SM_LAYER_PROCESS_NAMESPACE, SM_LAYER_MISSING, 0, "it was started without one");
     if (!(make(flags, layers) & CLONE_NEWUSER))
-        return 0;
-    int rc = map_ids(uid, gid, err);
-    return rc ? sm_error_prefix(err, rc, "user namespace") : 0;
+        return;
+    /* Without them it is nobody there. That does no harm to who has descriptors only, and it is how
+     * a process ends up that is started by a confined one. */
+    sm_error why = {0};
+    if (map_ids(uid, gid, &why))
+        sm_layer_set(layers, SM_LAYER_USER_NAMESPACE, SM_LAYER_PARTLY, 0, "%.120s", why.message);
 }

@@ -58,7 +58,7 @@ static int bind(const char *path)
     };
     struct stat st;
     if (stat(path, &st) < 0)
-        return errno == ENOENT || errno == ENOTDIR ? 0 : -1;
+        return sm_sandbox_is_left_out(errno) ? 0 : -1;
     const char *place = path + strspn(path, "/");
     if (make_place(place, S_ISDIR(st.st_mode)) < 0 ||
         mount(path, place, NULL, MS_BIND | MS_REC, NULL) < 0)
@@ -81,6 +81,11 @@ void sm_sandbox_empty_root(const struct sm_sandbox_spec *spec, struct sm_sandbox
 {
     const char *what = "no mount is private";
     bool gone = false;
+    if (spec->keeps_root) {
+        sm_layer_set(layers, SM_LAYER_EMPTY_ROOT, SM_LAYER_NOT_WANTED, 0,
+            "it finds things by paths of the host");
+        return;
+    }
     if (layers->layer[SM_LAYER_MOUNT_NAMESPACE].state != SM_LAYER_IN_FORCE) {
         sm_layer_set(
             layers, SM_LAYER_EMPTY_ROOT, SM_LAYER_MISSING, 0, "it takes a mount namespace");

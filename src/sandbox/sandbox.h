@@ -39,7 +39,7 @@
  *
  * Threads: enter before the first is made, so that all inherit it. tighten is for the whole process
  * or for the calling thread alone, as its list says.
- * Cost: bench in docs/security.md. Builds with sanitizers have no sandbox, since these call what
+ * Cost: docs/security.md. Builds with sanitizers have no sandbox, since these call what
  * they like (shadow memory, /proc, ptrace at the end); the layers say so.
  */
 #ifndef SM_SANDBOX_SANDBOX_H
@@ -82,8 +82,19 @@ struct sm_sandbox_spec {
     uid_t uid;
     gid_t gid;
     /* Files and directories that stay visible, all below them, to be read only; NULL-ended, or
-     * NULL. Absolute. What is not there is left out. */
+     * NULL. Absolute. What is not there, or closed to
+     * it anyway, is left out. */
     const char *const *read_paths;
+    /* The same, to be read and written, made and removed: for who keeps the host's root. */
+    const char *const *write_paths;
+    /* It finds what it needs by paths of the host: no namespaces and no empty root; Landlock alone
+     * says which paths. */
+    bool keeps_root;
+    /* It ends processes that it started before, which are outside for Landlock: that says nothing
+     * of signals then. */
+    bool ends_others;
+    /* If it is root: it reads and writes, on its paths, what belongs to others. */
+    bool keeps_file_rights;
     /* Stage one; NULL: no list. */
     const struct sm_sandbox_calls *calls;
     /* Where the sentence of a refusal goes; it stays open. Negative: nowhere. */

@@ -201,6 +201,72 @@ static void what_is_listed_is_read_and_nothing_else(void **state)
     remove_files(&files);
 }
 
+static int make_and_remove(const void *directory)
+{
+    char from[96], to[96];
+    snprintf(from, sizeof(from), "%s/a", (const char *)directory);
+    snprintf(to, sizeof(to), "%s/b", (const char *)directory);
+    int rc = write_file(from);
+    return rc ? rc : result(rename(from, to)) ? errno : result(unlink(to));
+}
+
+/* Who keeps the host's root has its paths and no others, by Landlock alone. */
+static void paths_of_the_host_are_kept_as_listed(void **state)
+{
+    struct files files;
+    make_files(&files);
+    assert_int_equal(chmod(files.shown, 0777), 0);
+    const char *read[] = {"/etc", NULL}, *write[] = {files.shown, NULL};
+    struct sm_sandbox_spec spec = {.keeps_root = true, .read_paths = read, .write_paths = write};
+    assert_int_equal(confine(&spec, NULL, read_file, "/etc/passwd").result, 0);
+    assert_int_equal(confine(&spec, NULL, read_file, files.inside).result, 0);
+    assert_int_equal(confine(&spec, NULL, write_file, files.inside).result, 0);
+    struct confined end = confine(&spec, NULL, make_and_remove, files.shown);
+    assert_int_equal(end.result, 0);
+    assert_int_equal(end.layers.layer[SM_LAYER_EMPTY_ROOT].state, SM_LAYER_NOT_WANTED);
+    assert_int_equal(end.layers.layer[SM_LAYER_USER_NAMESPACE].state, SM_LAYER_NOT_WANTED);
+    assert_refused_by(SM_LAYER_LANDLOCK, &spec, read_file, files.beside);
+    assert_refused_by(SM_LAYER_LANDLOCK, &spec, read_file, files.link);
+    assert_refused_by(SM_LAYER_LANDLOCK, &spec, write_file, files.beside);
+    assert_refused_by(SM_LAYER_LANDLOCK, &spec, make_and_remove, files.top);
+    assert_refused_by(SM_LAYER_LANDLOCK, &spec, execute, "/bin/true");
+    remove_files(&files);
+}
+
+/* It may still end what it has started before, which is outside of it. */
+static void signals_are_left_to_who_ends_others(void **state)
+{
+    struct sm_sandbox_spec spec = {.keeps_root = true, .ends_others = true};
+    pid_t parent = getpid();
+    if (confine_as_nobody && geteuid() == 0) /* whose parent is root's */
+        return;
+    assert_int_equal(confine(&spec, NULL, send_signal, &parent).result, 0);
+    spec.ends_others = false;
+    assert_refused_by(SM_LAYER_LANDLOCK, &spec, send_signal, &parent);
+}
+
+/* Root's paths may be others' files; what else it could do is gone. */
+static int look_for_file_rights(const void *path)
+{
+    return read_file(path) ? 1 : setuid(12345) == 0 ? 2 : mount_something(NULL) == 0 ? 3 : 0;
+}
+
+static void root_keeps_the_rights_to_files_alone(void **state)
+{
+    if (geteuid() != 0 || confine_as_nobody)
+        return;
+    struct files files;
+    make_files(&files);
+    assert_int_equal(chown(files.inside, 12, 12), 0);
+    assert_int_equal(chmod(files.inside, 0600), 0);
+    const char *read[] = {files.shown, NULL};
+    struct sm_sandbox_spec spec = {.keeps_root = true, .read_paths = read};
+    assert_int_equal(confine(&spec, NULL, look_for_file_rights, files.inside).result, 1);
+    spec.keeps_file_rights = true;
+    assert_int_equal(confine(&spec, NULL, look_for_file_rights, files.inside).result, 0);
+    remove_files(&files);
+}
+
 /* Neither a service of the host's loopback, nor, by its name, one of its unix sockets. */
 static void no_service_of_the_host_is_reached(void **state)
 {
@@ -326,6 +392,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_file_is_opened_made_or_executed),
         cmocka_unit_test(what_is_listed_is_read_and_nothing_else),
+        cmocka_unit_test(paths_of_the_host_are_kept_as_listed),
+        cmocka_unit_test(signals_are_left_to_who_ends_others),
+        cmocka_unit_test(root_keeps_the_rights_to_files_alone),
         cmocka_unit_test(no_service_of_the_host_is_reached),
         cmocka_unit_test(who_has_the_network_reaches_it_and_no_file),
         cmocka_unit_test(nobody_else_is_touched),
