@@ -1,5 +1,6 @@
 /* sm_host_check: what this host lacks for running microVMs. */
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,11 +13,14 @@
 
 #include "image/store.h"
 #include "util/cleanup.h"
+#include "util/error.h"
 #include "util/locate.h"
+#include "util/spawn.h"
 #include "vm/engine.h"
 
-#define LOW_DISK   (1ull << 30)
-#define LOW_MEMORY (512ull << 20)
+#define LOW_DISK    (1ull << 30)
+#define LOW_MEMORY  (512ull << 20)
+#define LAYERS_TEXT 8192 /* a dozen lines with a reason each */
 
 struct report {
     sm_check_fn *fn;
@@ -139,6 +143,78 @@ static void check_memory(struct report *r)
         (double)left / 1e9);
 }
 
+/* What turns a layer of the machine's process on, where a host can be told to. */
+static const char *layer_advice(const char *name)
+{
+    if (strstr(name, "namespace") || strcmp(name, "empty root") == 0)
+        return "allow user namespaces: sysctl user.max_user_namespaces, "
+               "kernel.unprivileged_userns_clone (Debian), "
+               "kernel.apparmor_restrict_unprivileged_userns (Ubuntu); in a container, its seccomp profile";
+    if (strcmp(name, "landlock") == 0)
+        return "a kernel of Linux 6.12 or later with landlock among its security modules (lsm=)";
+    return NULL;
+}
+
+/* A line of supermachine-vm's: "STATE\tNAME\tREASON". Whether the layer is in force. */
+static bool take_layer(struct report *r, char *line)
+{
+    char *name = strchr(line, '\t'), *reason = name ? strchr(name + 1, '\t') : NULL;
+    if (!reason)
+        return false;
+    *name++ = *reason++ = '\0';
+    if (strcmp(line, "in force") == 0)
+        return true;
+    add(r, "confinement", SM_CHECK_WARNING, layer_advice(name), "%s: %s, %s", name, line, reason);
+    return false;
+}
+
+/* What a process of a VM is confined by on this host: one is started to tell. */
+static int ask_layers(char **text, sm_error *err)
+{
+    auto_free char *program = NULL;
+    int rc = sm_locate("supermachine-vm", "SUPERMACHINE_LIBEXEC_DIR", "", &program, err);
+    int ends[2], pid;
+    if (rc)
+        return rc;
+    if (pipe2(ends, O_CLOEXEC))
+        return sm_error_errno(err, errno, "cannot make a pipe");
+    const char *const argv[] = {program, "layers", NULL};
+    const struct sm_spawn how = {.program = program, .argv = argv, .fds = &ends[1], .n_fds = 1};
+    auto_fd pidfd = -1;
+    auto_fd from = ends[0];
+    rc = sm_spawn(&how, &pidfd, &pid, err);
+    sm_close(ends[1]);
+    char *all = rc ? NULL : calloc(1, LAYERS_TEXT);
+    if (rc == 0 && !all)
+        rc = sm_error_set(err, SM_ENOMEM, "out of memory");
+    ssize_t n = 1;
+    for (size_t have = 0; all && n > 0 && have + 1 < LAYERS_TEXT; have += n > 0 ? (size_t)n : 0)
+        n = read(from, all + have, LAYERS_TEXT - 1 - have);
+    if (!rc)
+        *text = all;
+    return rc;
+}
+
+static void check_confinement(struct report *r)
+{
+    auto_free char *text = NULL;
+    sm_error err;
+    if (ask_layers(&text, &err)) {
+        add(r, "confinement", SM_CHECK_FAILED, NULL, "%s", err.message);
+        return;
+    }
+    unsigned layers = 0, in_force = 0;
+    char *rest = text;
+    for (char *line; (line = strsep(&rest, "\n"));) {
+        layers += *line != '\0';
+        in_force += *line && take_layer(r, line);
+    }
+    if (layers == 0)
+        add(r, "confinement", SM_CHECK_WARNING, NULL, "supermachine-vm does not tell");
+    else if (in_force == layers)
+        add(r, "confinement", SM_CHECK_OK, NULL, "all %u layers around a VM's processes", layers);
+}
+
 /* What the user-mode network needs for a guest's echo requests. */
 static void check_ping(struct report *r)
 {
@@ -157,6 +233,7 @@ enum sm_check_status sm_host_check(const char *store_dir, sm_check_fn *fn, void 
     check_hypervisor(&r);
     check_file(&r, "guest kernel", "vmlinux", "SUPERMACHINE_GUEST_DIR", "guest");
     check_file(&r, "guest agent", "agent.cpio", "SUPERMACHINE_GUEST_DIR", "guest");
+    check_confinement(&r);
     check_file(&r, "image builder", "supermachine-image", "SUPERMACHINE_LIBEXEC_DIR", "");
     check_store(&r, store_dir);
     check_memory(&r);

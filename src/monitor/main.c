@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "monitor/layers.h"
 #include "monitor/machine.h"
 #include "monitor/network.h"
 
@@ -14,6 +15,7 @@ int main(int argc, char **argv)
     } roles[] = {
         {"machine", sm_machine_role},
         {"network", sm_network_role},
+        {"layers", sm_layers_role},
     };
     for (size_t i = 0; argc == 2 && i < sizeof(roles) / sizeof(roles[0]); i++) {
         if (strcmp(argv[1], roles[i].name) == 0)

@@ -15,6 +15,18 @@ load helper
     fi
 }
 
+@test "doctor says what a VM's processes are confined by, and what turns on what is not" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root to take user namespaces away"
+    run supermachine doctor
+    echo "$output"
+    [ "$(grep -c ' confinement ' <<<"$output")" -ge 1 ]
+    run unshare --user --map-root-user sh -c 'echo 0 >/proc/sys/user/max_user_namespaces; supermachine doctor'
+    echo "$output"
+    grep -A 1 '^warning *confinement *user namespace: missing, the host refuses it' <<<"$output" | grep -q 'max_user_namespaces'
+    # A violation of its list would be told in this place.
+    [[ $output != *refused* ]] || [[ $output != *"system call"* ]]
+}
+
 @test "doctor says that guests cannot ping where this host's users cannot" {
     [ "$(id -u)" -eq 0 ] || skip "needs root for a network namespace, where nobody can at first"
     run unshare --net supermachine doctor
