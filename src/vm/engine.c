@@ -55,9 +55,13 @@ int sm_engine_open(struct sm_engine **engine, sm_error *err)
     return rc;
 }
 
-/* The process ends when its client calls no more; one that does not is killed. */
+/* The process is told to end, and sees the end of its sockets, unless a child that the client has
+ * forked holds them, too; one that does not end is killed. */
 static void end_process(struct sm_engine *e)
 {
+    const struct sm_machine_request quit = {.call = SM_CALL_QUIT};
+    if (e->quick >= 0)
+        sm_record_send_now(e->quick, &quit, sizeof(quit), NULL, 0);
     sm_close(e->life);
     sm_close(e->quick);
     sm_close(e->streams);
