@@ -146,7 +146,7 @@ static void check_memory(struct report *r)
 /* What turns a layer of the machine's process on, where a host can be told to. */
 static const char *layer_advice(const char *name)
 {
-    if (strstr(name, "namespace") || strcmp(name, "empty root") == 0)
+    if (strstr(name, "namespace"))
         return "allow user namespaces: sysctl user.max_user_namespaces, "
                "kernel.unprivileged_userns_clone (Debian), "
                "kernel.apparmor_restrict_unprivileged_userns (Ubuntu); in a container, its seccomp profile";

@@ -8,6 +8,10 @@
  * old, and chroot(2) leads into it: without capabilities and without a descriptor of a directory
  * outside nobody finds the way out.
  *
+ * In a chroot(2) of root's no mount is ours to make private, and one that is made would be made for
+ * all: there the tmpfs is mounted nowhere, and chroot(2) leads into it all the same. Paths that
+ * stay cannot be put into such a one.
+ *
  * A directory that stays is bound with all that is mounted below it: the kernel would not show what
  * a mount hides, and in containers /etc/resolv.conf is a mount.
  *
@@ -29,7 +33,9 @@
 #define PLACE "/proc"
 /* A size or number of 0 would be none at all. Names are needed for the paths that stay: 256 are
  * more than a dozen of those have. */
-#define ROOT_OPTIONS "mode=0755,size=4k,nr_inodes=256"
+#define ROOT_SIZE    "4k"
+#define ROOT_INODES  "256"
+#define ROOT_OPTIONS "mode=0755,size=" ROOT_SIZE ",nr_inodes=" ROOT_INODES
 #define QUIET        (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 /* Makes the place for `path` (without its first slash), a file or a directory, below the current
@@ -77,10 +83,40 @@ static int change_root(bool *gone)
     return chdir("/");
 }
 
+/* An empty root that is mounted nowhere. */
+static int enter_detached(void)
+{
+    auto_fd fs = fsopen("tmpfs", FSOPEN_CLOEXEC);
+    if (fs < 0 || fsconfig(fs, FSCONFIG_SET_STRING, "size", ROOT_SIZE, 0) < 0 ||
+        fsconfig(fs, FSCONFIG_SET_STRING, "nr_inodes", ROOT_INODES, 0) < 0 ||
+        fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -1;
+    auto_fd root = fsmount(fs, FSMOUNT_CLOEXEC,
+        MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    return root < 0 || fchdir(root) < 0 || chroot(".") < 0 ? -1 : 0;
+}
+
+/* NULL, or what failed, with errno. */
+static const char *make_root(const struct sm_sandbox_spec *spec, bool *gone)
+{
+    *gone = false;
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return errno == EINVAL && !spec->read_paths && enter_detached() == 0
+                   ? NULL
+                   : "no mount is private";
+    if (mount("empty", PLACE, "tmpfs", QUIET, ROOT_OPTIONS) < 0 || chdir(PLACE) < 0)
+        return "no tmpfs can be mounted";
+    for (const char *const *path = spec->read_paths; path && *path; path++)
+        if (bind(*path) < 0)
+            return *path;
+    if (mount(NULL, ".", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | QUIET, NULL) < 0)
+        return "it cannot be made read-only";
+    return change_root(gone) < 0 ? "the root cannot be changed" : NULL;
+}
+
 void sm_sandbox_empty_root(const struct sm_sandbox_spec *spec, struct sm_sandbox_layers *layers)
 {
-    const char *what = "no mount is private";
-    bool gone = false;
+    bool gone;
     if (spec->keeps_root) {
         sm_layer_set(layers, SM_LAYER_EMPTY_ROOT, SM_LAYER_NOT_WANTED, 0,
             "it finds things by paths of the host");
@@ -91,25 +127,12 @@ void sm_sandbox_empty_root(const struct sm_sandbox_spec *spec, struct sm_sandbox
             layers, SM_LAYER_EMPTY_ROOT, SM_LAYER_MISSING, 0, "it takes a mount namespace");
         return;
     }
-    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-        goto failed;
-    what = "no tmpfs can be mounted";
-    if (mount("empty", PLACE, "tmpfs", QUIET, ROOT_OPTIONS) < 0 || chdir(PLACE) < 0)
-        goto failed;
-    for (const char *const *path = spec->read_paths; path && *path; path++) {
-        what = *path;
-        if (bind(*path) < 0)
-            goto failed;
-    }
-    what = "it cannot be made read-only";
-    if (mount(NULL, ".", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | QUIET, NULL) < 0)
-        goto failed;
-    what = "the root cannot be changed";
-    if (change_root(&gone) < 0)
-        goto failed;
-    sm_layer_set(layers, SM_LAYER_EMPTY_ROOT, gone ? SM_LAYER_IN_FORCE : SM_LAYER_PARTLY, 0,
-        gone ? NULL : "the old root is covered, not gone: it is no mount of its own here");
-    return;
-failed:
-    sm_layer_set(layers, SM_LAYER_EMPTY_ROOT, SM_LAYER_MISSING, errno, "%s", what);
+    const char *failed = make_root(spec, &gone);
+    if (failed)
+        sm_layer_set(layers, SM_LAYER_EMPTY_ROOT, SM_LAYER_MISSING, errno, "%s", failed);
+    else if (gone)
+        sm_layer_set(layers, SM_LAYER_EMPTY_ROOT, SM_LAYER_IN_FORCE, 0, NULL);
+    else
+        sm_layer_set(layers, SM_LAYER_EMPTY_ROOT, SM_LAYER_PARTLY, 0,
+            "the old root is covered, not gone: it is no mount of its own here");
 }
