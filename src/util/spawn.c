@@ -62,7 +62,7 @@ ON_A_STACK_OF_ITS_OWN static int child(void *arg)
     struct birth *b = arg;
     sigset_t none;
     sigemptyset(&none);
-    setsid();
+    setpgid(0, 0);
     if (place(b->spawn, b->null) && sigprocmask(SIG_SETMASK, &none, NULL) == 0)
         execve(b->spawn->program, (char *const *)(uintptr_t)b->spawn->argv, environ);
     b->errnum = errno;

@@ -4,18 +4,18 @@
  *
  * The program is nobody's child but the system's: it is started by a process that ends at once,
  * whose own exit signal is 0. So a caller that waits for any child never meets it, one that ignores
- * SIGCHLD takes nothing away from us, and init takes it away, or we do where
- * the caller is whom orphans are given to. (An exit signal of 0 alone
- * would not do, since execve makes it SIGCHLD.) Who started it has its pidfd, which tells its end
- * but not how it ended: what there is to say it says itself. It is a session of its own, which no
- * key of a terminal reaches. It has the descriptors that it is given and no others, and no signal
- * blocked.
+ * SIGCHLD takes nothing away from us, and init takes it away, or we do where the caller is whom
+ * orphans are given to. (An exit signal of 0 alone would not do, since execve makes it SIGCHLD.)
+ * Who started it has its pidfd, which tells its end but not how it ended: what there is to say it
+ * says itself. It is a process group of its own, which no key of a terminal reaches, in the
+ * caller's session, with which it shares the CPU. It has the descriptors that it is given and no
+ * others, and no signal blocked.
  *
  * The caller may have threads that hold any lock, closed standard descriptors and few descriptors
  * left: between clone and execve nothing is called but system calls.
  *
  * System calls: mmap, munmap, rt_sigprocmask, clone, wait4, poll, pidfd_send_signal; the child's:
- * fcntl, dup3, close_range, setsid, rt_sigprocmask, execve, exit_group.
+ * fcntl, dup3, close_range, setpgid, rt_sigprocmask, execve, exit_group.
  */
 #ifndef SM_UTIL_SPAWN_H
 #define SM_UTIL_SPAWN_H

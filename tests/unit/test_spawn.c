@@ -66,14 +66,14 @@ static void a_caller_who_ignores_children_or_waits_for_any_does_not_meet_it(void
     close(pidfd);
 }
 
-static void no_signal_is_blocked_in_it_and_no_terminal_is_its_own(void **state)
+static void no_signal_is_blocked_in_it_and_no_key_of_a_terminal_reaches_it(void **state)
 {
     char said[256];
     sigset_t all, before;
     (void)state;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    run("sed -n s/^SigBlk:.//p /proc/self/status >&3; [ $(cut -d' ' -f6 /proc/$$/stat) = $$ ] && echo own >&3",
+    run("sed -n s/^SigBlk:.//p /proc/self/status >&3; [ $(cut -d' ' -f5 /proc/$$/stat) = $$ ] && echo own >&3",
         said, sizeof(said));
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     assert_string_equal(said, "0000000000000000\nown\n");
@@ -125,7 +125,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_has_what_it_was_given_and_nothing_else),
         cmocka_unit_test(a_caller_who_ignores_children_or_waits_for_any_does_not_meet_it),
-        cmocka_unit_test(no_signal_is_blocked_in_it_and_no_terminal_is_its_own),
+        cmocka_unit_test(no_signal_is_blocked_in_it_and_no_key_of_a_terminal_reaches_it),
         cmocka_unit_test(without_standard_descriptors_and_with_few_left_it_starts_all_the_same),
         cmocka_unit_test(a_program_that_is_not_there_is_told_of_and_leaves_no_child),
         cmocka_unit_test(one_that_hangs_is_waited_for_no_longer_than_said_and_can_be_killed),
