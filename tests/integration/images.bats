@@ -478,6 +478,35 @@ l.image("a", a)'
     [ -z "$(find "$BATS_TEST_TMPDIR/store" -name '*.partial')" ]
 }
 
+# gone PID...: none of them is there, or only to be reaped.
+gone() {
+    local pid
+    for pid; do
+        [ ! -e "/proc/$pid" ] || grep -q '^State:.Z' "/proc/$pid/status" || return 1
+    done
+}
+
+@test "while an archive comes, who will parse it is confined, and the program has given up what it has no need of" {
+    local pid child children pipe=$BATS_TEST_TMPDIR/pipe
+    mkfifo "$pipe"
+    supermachine-image load --store "$BATS_TEST_TMPDIR/store" - 3<>"$pipe" >/dev/null &
+    pid=$!
+    wait_for grep -q '^NoNewPrivs:.1' "/proc/$pid/status"
+    [ "$(id -u)" -ne 0 ] || grep -q '^CapEff:.000000000000000e$' "/proc/$pid/status" # those to files
+    mapfile -t children < <(pgrep -P "$pid")
+    [ "${#children[@]}" -eq 2 ]
+    for child in "${children[@]}"; do
+        wait_for grep -q '^Seccomp:.2' "/proc/$child/status"
+        grep -q '^NoNewPrivs:.1' "/proc/$child/status"
+        grep -q '^CapEff:.0*$' "/proc/$child/status"
+        # nowhere, thrice; a socket to the program; where a refused call is told
+        [ "$(id -u)" -ne 0 ] || [ "$(find "/proc/$child/fd" -type l -printf '%l\n' | sed 's/:.*//' | sort | uniq -c | xargs)" = "3 /dev/null 1 pipe 1 socket" ]
+    done
+    kill -KILL "$pid"
+    wait "$pid" 2>/dev/null || true
+    wait_for gone "${children[@]}"
+}
+
 @test "two builders of one image: one works, the other takes its result" {
     needs_debian
     local i pids=()
