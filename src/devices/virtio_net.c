@@ -38,7 +38,7 @@ struct net {
     /* Scratch: a chain that is being sent; the first and the present one that a frame is put into.
      * What is sent can be answered before it is done with. */
     struct sm_virtq_chain sent, first, chain;
-    uint8_t frame[SM_NET_HDR + SM_NET_MAX_FRAME];
+    uint8_t frame[SM_NET_MAX_FRAME];
 };
 
 static struct net *net_of(struct sm_virtio_dev *dev)
@@ -99,21 +99,37 @@ static struct virtio_net_hdr_v1 load_header(const uint8_t raw[SM_NET_HDR])
     };
 }
 
+/* Gives the backend a frame whose header is checked. */
+static bool hand_over(struct net *net, const struct sm_virtq_chain *chain,
+    const struct virtio_net_hdr_v1 *hdr, size_t len)
+{
+    const struct sm_net_backend_ops *ops = net->backend->ops;
+    if (ops->send_pieces && chain->n_readable <= SM_NET_MAX_PIECES) {
+        struct iovec pieces[SM_NET_MAX_PIECES];
+        unsigned n = sm_iov_slice(chain->iov, chain->n_readable, SM_NET_HDR, len, pieces);
+        return ops->send_pieces(net->backend, hdr, pieces, n, len);
+    }
+    sm_iov_read(chain->iov, chain->n_readable, SM_NET_HDR, net->frame, len);
+    return ops->send(net->backend, hdr, net->frame, len);
+}
+
 /* Sends one chain; false: the backend wants it later. What is malformed is dropped. */
 static bool transmit(struct net *net, const struct sm_virtq_chain *chain)
 {
-    if (chain->readable_bytes < SM_NET_HDR + 14 || chain->readable_bytes > sizeof(net->frame)) {
+    if (chain->readable_bytes < SM_NET_HDR + 14 ||
+        chain->readable_bytes > SM_NET_HDR + sizeof(net->frame)) {
         count(&net->counters.tx_bad, 1);
         return true;
     }
-    size_t len = sm_iov_read(chain->iov, chain->n_readable, 0, net->frame, sizeof(net->frame));
-    len -= SM_NET_HDR;
-    struct virtio_net_hdr_v1 hdr = load_header(net->frame);
+    uint8_t raw[SM_NET_HDR];
+    size_t len = chain->readable_bytes - sizeof(raw);
+    sm_iov_read(chain->iov, chain->n_readable, 0, raw, sizeof(raw));
+    struct virtio_net_hdr_v1 hdr = load_header(raw);
     if (!sm_net_header_is_sane(features_of(net), &hdr, len)) {
         count(&net->counters.tx_bad, 1);
         return true;
     }
-    if (!net->backend->ops->send(net->backend, &hdr, net->frame + SM_NET_HDR, len))
+    if (!hand_over(net, chain, &hdr, len))
         return false;
     count(&net->counters.tx_frames, 1);
     count(&net->counters.tx_bytes, len);

@@ -3,10 +3,10 @@
  * checksum and segmentation offload as far as the backend takes part; no control queue.
  *
  * A frame of the guest is copied out of guest memory once and then judged and sent from that copy,
- * so the guest cannot change it in between. Frames to the guest go straight into its buffers.
- * Nothing is queued here in either direction: a backend that cannot take a frame gets it again
- * later (the guest's ring is the queue), and a frame for which the guest has no buffers stays with
- * the backend.
+ * so the guest cannot change it in between: by the device, or by the kernel for a backend that only
+ * passes it on. Frames to the guest go straight into its buffers. Nothing is queued here in either
+ * direction: a backend that cannot take a frame gets it again later (the guest's ring is the
+ * queue), and a frame for which the guest has no buffers stays with the backend.
  *
  * Backends know nothing of rings or guest memory, nor of the device: they are plugged into a card,
  * which is this device or one at the far end of a socket, in another process. All their functions
@@ -17,15 +17,17 @@
 #define SM_DEVICES_VIRTIO_NET_H
 
 #include <linux/virtio_net.h>
+#include <sys/uio.h>
 
 #include "devices/virtio_mmio.h"
 
-#define SM_NET_RX        0
-#define SM_NET_TX        1
-#define SM_NET_HDR       12    /* bytes of struct virtio_net_hdr_v1 */
-#define SM_NET_MAX_FRAME 65562 /* Ethernet header, VLAN tag and the largest IP packet, rounded up */
-#define SM_NET_MAX_MERGE 64    /* receive buffers that one frame may take */
-#define SM_NET_MTU       65520 /* of networks that end in this process: fewer, larger frames */
+#define SM_NET_RX         0
+#define SM_NET_TX         1
+#define SM_NET_HDR        12    /* bytes of struct virtio_net_hdr_v1 */
+#define SM_NET_MAX_FRAME  65562 /* Ethernet header, VLAN tag, largest IP packet; rounded up */
+#define SM_NET_MAX_MERGE  64    /* receive buffers that one frame may take */
+#define SM_NET_MAX_PIECES 64
+#define SM_NET_MTU        65520 /* of networks that end in this process: fewer, larger frames */
 
 struct sm_net_backend;
 struct sm_net_card;
@@ -47,6 +49,10 @@ struct sm_net_backend_ops {
      * now, sm_net_tx_resume will be called. The frame may be written to. */
     bool (*send)(struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr,
         uint8_t *frame, size_t len);
+    /* The same for who does not look at the frame, which still lies in guest memory and may change:
+     * SM_NET_MAX_PIECES at most. NULL: send is called. */
+    bool (*send_pieces)(struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr,
+        const struct iovec *pieces, unsigned n, size_t len);
     void (*sent_all)(struct sm_net_backend *backend); /* end of a batch of sends; may be NULL */
     /* There are receive buffers again after sm_net_deliver said no. */
     void (*rx_ready)(struct sm_net_backend *backend);

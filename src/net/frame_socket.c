@@ -80,7 +80,8 @@ static bool is_lost(struct sm_frame_socket *s)
         set_interest(s, s->interest | SM_LOOP_OUT);
         return false;
     }
-    if (errno != EMSGSIZE && errno != ENOBUFS && errno != ENOMEM && errno != EINTR)
+    if (errno != EMSGSIZE && errno != ENOBUFS && errno != ENOMEM && errno != EFAULT &&
+        errno != EINTR)
         s->mute = true; /* the loop tells of the end */
     return errno != EINTR;
 }
@@ -102,15 +103,13 @@ static bool flush(struct sm_frame_socket *s)
     return true;
 }
 
-static bool send_at_once(
-    struct sm_frame_socket *s, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
+static bool send_at_once(struct sm_frame_socket *s, const struct virtio_net_hdr_v1 *hdr,
+    const struct iovec *pieces, unsigned n)
 {
     struct virtio_net_hdr_v1 raw = *hdr; /* iovec is not const */
-    struct iovec iov[2] = {
-        {.iov_base = &raw, .iov_len = sizeof(raw)},
-        {.iov_base = (void *)(uintptr_t)frame, .iov_len = len},
-    };
-    struct mmsghdr msg = {.msg_hdr = {.msg_iov = iov, .msg_iovlen = 2}};
+    struct iovec iov[1 + SM_NET_MAX_PIECES] = {{.iov_base = &raw, .iov_len = sizeof(raw)}};
+    memcpy(iov + 1, pieces, n * sizeof(*pieces));
+    struct mmsghdr msg = {.msg_hdr = {.msg_iov = iov, .msg_iovlen = 1 + n}};
     while (sendmmsg(s->fd, &msg, 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
         if (is_lost(s))
             break;
@@ -120,31 +119,37 @@ static bool send_at_once(
     return true;
 }
 
-static void gather(
-    struct sm_frame_socket *s, const void *head, size_t head_len, const void *rest, size_t rest_len)
+static void gather(struct sm_frame_socket *s, const void *head, size_t head_len,
+    const struct iovec *pieces, unsigned n)
 {
-    uint8_t *to = s->out + s->out_used;
-    memcpy(to, head, head_len);
-    if (rest_len > 0)
-        memcpy(to + head_len, rest, rest_len);
-    s->out_iov[s->n_out] = (struct iovec){.iov_base = to, .iov_len = head_len + rest_len};
+    uint8_t *begin = s->out + s->out_used, *to = mempcpy(begin, head, head_len);
+    for (unsigned i = 0; i < n; i++)
+        to = mempcpy(to, pieces[i].iov_base, pieces[i].iov_len);
+    s->out_iov[s->n_out] = (struct iovec){.iov_base = begin, .iov_len = (size_t)(to - begin)};
+    s->out_used += s->out_iov[s->n_out].iov_len;
     s->n_out++;
-    s->out_used += head_len + rest_len;
 }
 
-bool sm_frame_socket_put(
-    struct sm_frame_socket *s, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
+bool sm_frame_socket_put_pieces(struct sm_frame_socket *s, const struct virtio_net_hdr_v1 *hdr,
+    const struct iovec *pieces, unsigned n, size_t len)
 {
     if (s->mute || len < SM_ETH_HEADER || len > SM_NET_MAX_FRAME)
         return true;
     if (s->full)
         return false;
     if (SM_NET_HDR + len > SMALL)
-        return flush(s) && send_at_once(s, hdr, frame, len);
+        return flush(s) && send_at_once(s, hdr, pieces, n);
     if ((s->n_out == BATCH || s->out_used + SM_NET_HDR + len > sizeof(s->out)) && !flush(s))
         return false;
-    gather(s, hdr, sizeof(*hdr), frame, len);
+    gather(s, hdr, sizeof(*hdr), pieces, n);
     return true;
+}
+
+bool sm_frame_socket_put(
+    struct sm_frame_socket *s, const struct virtio_net_hdr_v1 *hdr, const void *frame, size_t len)
+{
+    const struct iovec piece = {.iov_base = (void *)(uintptr_t)frame, .iov_len = len};
+    return sm_frame_socket_put_pieces(s, hdr, &piece, 1, len);
 }
 
 void sm_frame_socket_flush(struct sm_frame_socket *s)
@@ -235,6 +240,8 @@ static void pull(struct sm_frame_socket *s)
         if (got != GOT_RECORDS)
             break;
         fine = give(s);
+        if (s->n_in < SLOTS) /* that was all */
+            break;
     }
     s->user->received(s->arg);
     if (!fine || got == GOT_END)

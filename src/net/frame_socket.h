@@ -12,7 +12,7 @@
  * that come before CONFIGURED with the same number were made for an older driver.
  *
  * Batches. Small frames are gathered and leave by one sendmmsg at the end of the batch; a large one
- * leaves at once, from where it is. Frames come by recvmmsg.
+ * leaves at once, from where it is, guest memory included. Frames come by recvmmsg.
  *
  * Back-pressure. Where the socket is full, put says no until `room`; what was gathered waits here.
  * The kernel lets go when three quarters of the buffer are free again, so both work in batches. A
@@ -59,6 +59,9 @@ void sm_frame_socket_destroy(struct sm_frame_socket *socket); /* NULL: nothing *
  * lost. */
 bool sm_frame_socket_put(struct sm_frame_socket *socket, const struct virtio_net_hdr_v1 *hdr,
     const void *frame, size_t len);
+/* The same of a frame in pieces, SM_NET_MAX_PIECES at most. */
+bool sm_frame_socket_put_pieces(struct sm_frame_socket *socket, const struct virtio_net_hdr_v1 *hdr,
+    const struct iovec *pieces, unsigned n, size_t len);
 void sm_frame_socket_flush(struct sm_frame_socket *socket);
 /* Drops the frames that are gathered, and puts a control record in their place. */
 void sm_frame_socket_control(

@@ -73,8 +73,8 @@ static void tell(struct socket_backend *sb)
     sb->heard = sb->told = true;
 }
 
-static bool socket_send(
-    struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr, uint8_t *frame, size_t len)
+static bool socket_send_pieces(struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr,
+    const struct iovec *pieces, unsigned n, size_t len)
 {
     struct socket_backend *sb = socket_backend_of(backend);
     if (!sb->socket) {
@@ -83,7 +83,14 @@ static bool socket_send(
     }
     if (!sb->told)
         tell(sb);
-    return sm_frame_socket_put(sb->socket, hdr, frame, len);
+    return sm_frame_socket_put_pieces(sb->socket, hdr, pieces, n, len);
+}
+
+static bool socket_send(
+    struct sm_net_backend *backend, const struct virtio_net_hdr_v1 *hdr, uint8_t *frame, size_t len)
+{
+    const struct iovec piece = {.iov_base = frame, .iov_len = len};
+    return socket_send_pieces(backend, hdr, &piece, 1, len);
 }
 
 static void socket_sent_all(struct sm_net_backend *backend)
@@ -165,6 +172,7 @@ int sm_socket_backend_create(
 {
     static const struct sm_net_backend_ops ops = {
         .send = socket_send,
+        .send_pieces = socket_send_pieces,
         .sent_all = socket_sent_all,
         .rx_ready = socket_rx_ready,
         .configure = socket_configure,

@@ -17,7 +17,7 @@ struct fake_backend {
     struct sm_net_backend base;
     bool busy;
     size_t answer; /* a frame of so many bytes is delivered while one is sent */
-    unsigned sends, batches, ready, configured;
+    unsigned sends, batches, ready, configured, pieces;
     uint64_t features;
     struct virtio_net_hdr_v1 hdr;
     uint8_t frame[SM_NET_MAX_FRAME];
@@ -47,7 +47,7 @@ static bool fake_send(
         return false;
     fake->sends++;
     fake->hdr = *hdr;
-    memcpy(fake->frame, frame, len);
+    memmove(fake->frame, frame, len);
     fake->len = len;
     if (fake->answer)
         assert_true(sm_net_deliver(b->card, hdr, fake->frame, fake->answer));
@@ -74,6 +74,27 @@ static void fake_destroy(struct sm_net_backend *b)
 {
     free(b);
 }
+
+static bool fake_send_pieces(struct sm_net_backend *b, const struct virtio_net_hdr_v1 *hdr,
+    const struct iovec *pieces, unsigned n, size_t len)
+{
+    struct fake_backend *fake = fake_of(b);
+    fake->pieces = n;
+    uint8_t *to = fake->frame;
+    for (unsigned i = 0; i < n; i++)
+        to = mempcpy(to, pieces[i].iov_base, pieces[i].iov_len);
+    assert_int_equal(to - fake->frame, len);
+    return fake_send(b, hdr, fake->frame, len);
+}
+
+static const struct sm_net_backend_ops passing_ops = {
+    .send = fake_send,
+    .send_pieces = fake_send_pieces,
+    .sent_all = fake_sent_all,
+    .rx_ready = fake_rx_ready,
+    .configure = fake_configure,
+    .destroy = fake_destroy,
+};
 
 static const struct sm_net_backend_ops fake_ops = {
     .send = fake_send,
@@ -399,6 +420,34 @@ static void test_checksum(void **state)
     assert_memory_equal(frame, "\x09\x01\x02\xf2\xf3\x05\x06\x07", 8);
 }
 
+/* A backend that only passes frames on gets them where they lie, unless in too many pieces. */
+static void test_pieces(void **state)
+{
+    struct fixture *f = *state;
+    static const unsigned cuts[] = {1, 2, 7, SM_NET_MAX_PIECES, SM_NET_MAX_PIECES + 1};
+    f->backend->base.ops = &passing_ops;
+    probe(f, UINT64_MAX, 128);
+    for (size_t i = 0; i < SM_ARRAY_LEN(cuts); i++) {
+        unsigned n = cuts[i], len = SM_NET_HDR + 300, head = f->q[SM_NET_TX].next_desc % 128;
+        uint64_t gpa = put(f, plain, len - SM_NET_HDR);
+        for (unsigned d = 0; d < n; d++) { /* the first one begins with the header */
+            unsigned from = d ? SM_NET_HDR + 1 + d : 0;
+            unsigned end = d + 1 == n ? len : SM_NET_HDR + 2 + d;
+            fg_desc(&f->q[SM_NET_TX], (head + d) % 128, gpa + from, end - from,
+                d + 1 < n ? FG_NEXT : 0, (head + d + 1) % 128);
+        }
+        f->q[SM_NET_TX].next_desc = (uint16_t)(f->q[SM_NET_TX].next_desc + n);
+        fg_offer(&f->q[SM_NET_TX], head);
+        f->backend->pieces = 0;
+        notify(f, SM_NET_TX);
+        assert_int_equal(f->backend->sends, i + 1);
+        assert_int_equal(f->backend->pieces, n <= SM_NET_MAX_PIECES ? n : 0);
+        assert_int_equal(f->backend->len, 300);
+        for (unsigned b = 0; b < 300; b++)
+            assert_int_equal(f->backend->frame[b], (uint8_t)b);
+    }
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -417,6 +466,7 @@ int main(void)
         T(test_save_and_load),
         T(test_a_link_that_comes_or_stays),
         cmocka_unit_test(test_checksum),
+        T(test_pieces),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
