@@ -158,16 +158,17 @@ static int have_ports(sm_vm *vm, struct sm_ports **ports, sm_error *err)
 {
     const struct sm_vm_events *events = &vm->network.events;
     struct sm_loop *loop;
-    struct sm_guest_link link;
     int rc = sm_vm_loop(vm, &loop, err);
     if (rc)
         return rc;
-    sm_engine_link(vm->engine, loop, &link);
     pthread_mutex_lock(&vm->lock);
-    if (!vm->ports.ports)
+    if (!vm->ports.ports) {
+        struct sm_guest_link link; /* once: the loop that reads it is told only now */
+        sm_engine_link(vm->engine, loop, &link);
         rc = sm_ports_create(loop, &link,
             events->notice && events->connections ? on_connection : NULL, vm, &vm->ports.ports,
             err);
+    }
     *ports = vm->ports.ports;
     pthread_mutex_unlock(&vm->lock);
     return rc;
