@@ -79,6 +79,7 @@ static int fill(struct sm_machine *m, const struct sm_machine_config *c, sm_erro
     m->page_sources = c->page_sources;
     m->vcpu_begins = c->vcpu_begins;
     m->open = c->open ? c->open : open_path;
+    m->opens_nothing = c->open != NULL;
     m->open_arg = c->open_arg;
     m->hv = c->hv;
     if (!m->hv) {
@@ -114,7 +115,8 @@ static bool read_schedstat(int tid, uint64_t *ran_ns, uint64_t *waited_ns)
     return true;
 }
 
-/* A kernel without these figures still has the thread's clock. */
+/* A kernel without these figures still has the thread's clock, and so has a process that can open
+ * nothing: what its vCPUs wait for a CPU counts as having nothing to do there. */
 static void read_thread_clock(int tid, uint64_t *ran_ns)
 {
     struct timespec t;
@@ -130,7 +132,7 @@ static void cpu_time(void *arg, uint64_t *ran_ns, uint64_t *waited_ns)
     *ran_ns = *waited_ns = 0;
     for (unsigned i = 0; i < m->n_vcpus; i++) {
         int tid = atomic_load(&m->vcpus[i].tid);
-        if (tid && !read_schedstat(tid, ran_ns, waited_ns))
+        if (tid && (m->opens_nothing || !read_schedstat(tid, ran_ns, waited_ns)))
             read_thread_clock(tid, ran_ns);
     }
 }

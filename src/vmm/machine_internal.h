@@ -75,6 +75,7 @@ struct sm_machine {
     char *kernel, *initramfs, *cmdline;
     int (*open)(void *arg, const char *path);
     void *open_arg;
+    bool opens_nothing; /* this process, but by `open` */
     const struct sm_page_sources *page_sources;
     int (*vcpu_begins)(sm_error *err);
     bool count_instructions;
