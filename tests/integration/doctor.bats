@@ -20,8 +20,11 @@ load helper
     run supermachine doctor
     echo "$output"
     [ "$(grep -c ' confinement ' <<<"$output")" -ge 1 ]
-    run unshare --user --map-root-user sh -c 'echo 0 >/proc/sys/user/max_user_namespaces; supermachine doctor'
-    echo "$output"
+    # The nested machine's root is a chroot, where there are none to begin with.
+    if unshare --user true; then
+        run unshare --user --map-root-user sh -c 'echo 0 >/proc/sys/user/max_user_namespaces; supermachine doctor'
+        echo "$output"
+    fi
     grep -A 1 '^warning *confinement *user namespace: missing, the host refuses it' <<<"$output" | grep -q 'max_user_namespaces'
     # A violation of its list would be told in this place.
     [[ $output != *refused* ]] || [[ $output != *"system call"* ]]
