@@ -72,6 +72,43 @@ static void it_is_taken_until_the_last_descriptor_is_closed(void **state)
     assert_false(is_taken(uid));
 }
 
+static void what_is_handed_on_can_be_read_only(void **state)
+{
+    uid_t uid;
+    int lock;
+    (void)state;
+    sm_machine_user_take_of(path, &uid, &lock);
+    assert_int_equal(fcntl(lock, F_GETFL) & O_ACCMODE, O_RDONLY);
+    assert_int_equal(write(lock, "x", 1), -1);
+    close(lock);
+}
+
+static void numbers_that_are_not_there_are_not_taken(void **state)
+{
+    static const struct {
+        const char *map;
+        bool mapped;
+    } cases[] = {
+        {"         0          0 4294967295\n", true},
+        {"         0       1000          1\n", false},
+        {"         0       1000          1\n         1     100000      65536\n", false},
+        {"1900000000 1900000000 65535\n", false},
+        {"0 0 10\n1900000000 5 65536\n", true},
+        {"", false},
+    };
+    char map[80];
+    (void)state;
+    snprintf(map, sizeof(map), "%s/map", dir);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        FILE *file = fopen(map, "w");
+        fputs(cases[i].map, file);
+        fclose(file);
+        assert_int_equal(sm_machine_users_are_mapped(map), cases[i].mapped);
+    }
+    unlink(map);
+    assert_false(sm_machine_users_are_mapped(map));
+}
+
 static void a_file_of_anybody_s_gives_none(void **state)
 {
     uid_t uid;
@@ -94,6 +131,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_has_a_number_of_its_own),
         cmocka_unit_test(it_is_taken_until_the_last_descriptor_is_closed),
+        cmocka_unit_test(what_is_handed_on_can_be_read_only),
+        cmocka_unit_test(numbers_that_are_not_there_are_not_taken),
         cmocka_unit_test(a_file_of_anybody_s_gives_none),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
