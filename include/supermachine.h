@@ -349,7 +349,9 @@ SM_API void sm_vm_close(sm_vm *vm);
 SM_API int sm_vm_pause(sm_vm *vm, sm_error *err);
 SM_API int sm_vm_resume(sm_vm *vm, sm_error *err);
 
-/* These never fail and never wait. */
+/* These never fail and never wait, but for counters, which the machine's process is asked for: of
+ * one that has died, or does not answer (for two minutes, the first time), they are those that it
+ * told last. */
 SM_API const char *sm_vm_name(const sm_vm *vm);
 SM_API void sm_vm_get_timing(const sm_vm *vm, sm_vm_timing *timing);
 SM_API void sm_vm_get_counters(const sm_vm *vm, sm_vm_counters *counters);

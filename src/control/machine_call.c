@@ -27,7 +27,8 @@ int sm_machine_add_text(struct sm_machine_message *m, const char *text, sm_error
 int sm_machine_send(int socket, const struct sm_machine_message *m, sm_error *err)
 {
     _Static_assert(offsetof(struct sm_machine_message, body) == sizeof(m->request), "one record");
-    int rc = sm_record_send(socket, m, sizeof(m->request) + m->body_bytes, m->fds, m->n_fds);
+    /* There is room: one call at a time is under way, unless nobody reads. */
+    int rc = sm_record_send_now(socket, m, sizeof(m->request) + m->body_bytes, m->fds, m->n_fds);
     if (rc == -EPIPE || rc == -ECONNRESET)
         return sm_error_set(err, SM_EGUEST, "the VM's machine has ended");
     return rc ? sm_error_errno(err, -rc, "cannot ask the VM's machine") : 0;

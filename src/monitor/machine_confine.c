@@ -1,8 +1,8 @@
 /*
  * The machine's process gives up what it has no need of. See machine.h and sandbox/sandbox.h.
  *
- * Memory: guest RAM is private and writable, and while a capture is taken there is a second copy of
- * what the guest used of it, and lists of its pages. All else is small.
+ * Memory: guest RAM is private and writable, and each capture reserves as much again, of which it
+ * uses what the guest did, and lists of its pages. All else is small.
  */
 #include <unistd.h>
 
@@ -20,7 +20,9 @@ int sm_machine_host_confine(
 {
     const struct sm_sandbox_spec spec = {
         .who = "the VM's machine",
-        .data_limit = 2 * start->memory_bytes + start->memory_bytes / 4096 + DATA_BESIDES,
+        .data_limit =
+            (1 + SM_MACHINE_CAPTURES) * (start->memory_bytes + start->memory_bytes / 512) +
+            DATA_BESIDES,
         .file_limit = start->memory_bytes + FILE_SPARE,
         .descriptor_limit = DESCRIPTORS,
         .change_user = start->uid != 0,

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +18,9 @@
 #include "snapshot/page_map.h"
 #include "snapshot/snapshot.h"
 #include "util/cleanup.h"
+#include "util/bytes.h"
 #include "util/clock.h"
+#include "util/either.h"
 #include "util/error.h"
 #include "util/fingerprint.h"
 #include "util/locate.h"
@@ -29,23 +32,27 @@
 #include "vmm/machine.h"
 #include "vmm/usual_parts.h"
 
-#define PROGRAM     "supermachine-vm"
-#define QUIT_MS     2000     /* for a machine to end in order; then it is killed */
-#define ACCEPT_MS   86400000 /* of a stream: who asked for it waits as he likes, and closes it */
-#define GONE_MS     1000     /* from the end of its sockets to that of the process */
-#define QUICK_MS    60000    /* for what takes no time, on a host that may be busy */
-#define KILL_MS     5000     /* for the end in order; then it is killed */
-#define CONSOLE_MAX (1u << 20)
+#define PROGRAM      "supermachine-vm"
+#define QUIT_MS      2000     /* for a machine to end in order; then it is killed */
+#define ACCEPT_MS    86400000 /* of a stream: who asked for it waits as he likes, and closes it */
+#define GONE_MS      1000     /* from the end of its sockets to that of the process */
+#define QUICK_MS     120000   /* for what takes no time, on a host that may be busy */
+#define LIFE_MS      600000   /* for what may take its time, */
+#define MS_A_MIB     1000     /* and for each MiB of the guest's memory, which may be written */
+#define KILL_MS      5000     /* for the end in order; then it is killed */
+#define KILL_POLL_MS 10
+#define CONSOLE_MAX  (1u << 20)
 
 int sm_engine_open(struct sm_engine **engine, sm_error *err)
 {
     struct sm_engine *e = calloc(1, sizeof(*e));
     if (!e)
         return sm_error_set(err, SM_ENOMEM, "no memory for a VM");
-    e->pidfd = e->life = e->quick = e->end = e->streams = e->agent_fd = e->user_lock = -1;
+    e->pidfd = e->end = e->ended = e->streams = e->agent_fd = e->user_lock = -1;
+    e->life.socket = e->quick.socket = -1;
     e->clock = sm_engine_make_clock(e);
-    pthread_mutex_init(&e->life_lock, NULL);
-    pthread_mutex_init(&e->quick_lock, NULL);
+    pthread_mutex_init(&e->life.lock, NULL);
+    pthread_mutex_init(&e->quick.lock, NULL);
     pthread_mutex_init(&e->lock, NULL);
     int rc = sm_hv_open(&e->hv, err);
     if (rc)
@@ -60,13 +67,14 @@ int sm_engine_open(struct sm_engine **engine, sm_error *err)
 static void end_process(struct sm_engine *e)
 {
     const struct sm_machine_request quit = {.call = SM_CALL_QUIT};
-    if (e->quick >= 0)
-        sm_record_send_now(e->quick, &quit, sizeof(quit), NULL, 0);
-    sm_close(e->life);
-    sm_close(e->quick);
+    if (e->quick.socket >= 0)
+        sm_record_send_now(e->quick.socket, &quit, sizeof(quit), NULL, 0);
+    sm_close(e->life.socket);
+    sm_close(e->quick.socket);
     sm_close(e->streams);
     if (e->pidfd >= 0 && !sm_spawn_wait(e->pidfd, QUIT_MS))
         sm_spawn_kill(e->pidfd);
+    sm_close(e->ended);
     sm_close(e->pidfd);
     sm_close(e->end);
 }
@@ -79,8 +87,8 @@ void sm_engine_close(struct sm_engine *e)
     sm_hv_close(e->hv);
     sm_close(e->agent_fd);
     sm_close(e->user_lock);
-    pthread_mutex_destroy(&e->life_lock);
-    pthread_mutex_destroy(&e->quick_lock);
+    pthread_mutex_destroy(&e->life.lock);
+    pthread_mutex_destroy(&e->quick.lock);
     pthread_mutex_destroy(&e->lock);
     free(e);
 }
@@ -140,56 +148,76 @@ int sm_engine_lost(struct sm_engine *e, int rc, sm_error *err)
     return rc;
 }
 
-/* One that does not answer in time has been taken over, or its host stands still; it is ended, so
- * that nobody waits for it again. */
-static int await_reply(struct sm_engine *e, int socket, int timeout_ms, sm_error *err)
+/* One that does not answer in time has been taken over, or its host stands still. A late answer
+ * would be taken for that of the next call, so there is none: whoever has had enough ends it. */
+static int await_reply(
+    struct sm_engine *e, struct sm_engine_line *line, int timeout_ms, sm_error *err)
 {
     int64_t deadline = sm_deadline(timeout_ms);
-    struct pollfd fd = {.fd = socket, .events = POLLIN};
+    struct pollfd fds[] = {
+        {.fd = line->socket, .events = POLLIN}, {.fd = e->pidfd, .events = POLLIN}};
     int n;
-    while ((n = poll(&fd, 1, sm_deadline_left(deadline))) < 0 && errno == EINTR)
+    while ((n = poll(fds, 2, sm_deadline_left(deadline))) < 0 && errno == EINTR)
         continue;
-    if (n != 0)
+    if (fds[0].revents)
         return 0;
-    sm_spawn_kill(e->pidfd);
-    return sm_error_set(err, SM_EGUEST,
-        "the process that runs the VM did not answer within %d s and was ended", timeout_ms / 1000);
+    if (n > 0)
+        return sm_error_set(err, SM_EGUEST, "the VM's machine has ended");
+    line->is_mute = true;
+    return sm_error_set(err, SM_EGUEST, "the process that runs the VM did not answer within %d s",
+        timeout_ms / 1000);
 }
 
-/* A call with its reply, one at a time on each socket. timeout_ms negative: as long as it takes. */
-static int call(struct sm_engine *e, int socket, const struct sm_machine_message *m,
-    struct sm_machine_reply *reply, int timeout_ms, sm_error *err)
+/* Under the line's lock. */
+static int exchange(struct sm_engine *e, struct sm_engine_line *line,
+    const struct sm_machine_message *m, struct sm_machine_reply *reply, int timeout_ms,
+    sm_error *err)
 {
-    pthread_mutex_t *lock = socket == e->life ? &e->life_lock : &e->quick_lock;
-    if (socket < 0)
+    if (line->is_mute)
+        return sm_error_set(err, SM_EGUEST, "the process that runs the VM does not answer");
+    int rc = sm_machine_send(line->socket, m, err);
+    if (!rc)
+        rc = await_reply(e, line, timeout_ms, err);
+    if (!rc)
+        rc = sm_machine_reply_take(line->socket, reply, err);
+    return line->is_mute ? rc : sm_engine_lost(e, rc, err);
+}
+
+static int call(struct sm_engine *e, struct sm_engine_line *line,
+    const struct sm_machine_message *m, struct sm_machine_reply *reply, int timeout_ms,
+    sm_error *err)
+{
+    if (line->socket < 0)
         return sm_error_set(err, SM_EINVAL, "the VM has no machine yet");
-    pthread_mutex_lock(lock);
-    int rc = sm_machine_send(socket, m, err);
-    if (!rc)
-        rc = await_reply(e, socket, timeout_ms, err);
-    if (!rc)
-        rc = sm_engine_lost(e, sm_machine_reply_take(socket, reply, err), err);
-    pthread_mutex_unlock(lock);
+    pthread_mutex_lock(&line->lock);
+    int rc = exchange(e, line, m, reply, timeout_ms, err);
+    pthread_mutex_unlock(&line->lock);
     return rc;
+}
+
+int sm_engine_work_ms(const struct sm_engine *e)
+{
+    uint64_t mib = e->n_pages * SM_SNAPSHOT_PAGE >> 20;
+    return (int)SM_MIN(LIFE_MS + mib * MS_A_MIB, (uint64_t)INT_MAX);
 }
 
 int sm_engine_call_life(struct sm_engine *e, const struct sm_machine_message *m,
     struct sm_machine_reply *reply, sm_error *err)
 {
-    return call(e, e->life, m, reply, -1, err);
+    return call(e, &e->life, m, reply, sm_engine_work_ms(e), err);
 }
 
 int sm_engine_call_quick(struct sm_engine *e, const struct sm_machine_message *m,
     struct sm_machine_reply *reply, sm_error *err)
 {
-    return call(e, e->quick, m, reply, QUICK_MS, err);
+    return call(e, &e->quick, m, reply, QUICK_MS, err);
 }
 
 /* A call of a few numbers; 0 or the failure. reply may be NULL. */
 static int ask(const struct sm_engine *engine, enum sm_machine_call what, uint32_t number,
     struct sm_machine_reply *reply, sm_error *err)
 {
-    /* What looks at an engine does not change what it shows: the locks are its only state. */
+    /* What looks at an engine does not change what it shows: the lines are its only state. */
     struct sm_engine *e = (struct sm_engine *)(uintptr_t)engine;
     struct sm_machine_reply unread;
     auto_free struct sm_machine_message *m = malloc(sizeof(*m)); /* some stacks are small */
@@ -198,8 +226,6 @@ static int ask(const struct sm_engine *engine, enum sm_machine_call what, uint32
     m->request = (struct sm_machine_request){.call = what, .size = number};
     m->body_bytes = m->n_fds = 0;
     reply = reply ? reply : &unread;
-    if (what == SM_CALL_KILL)
-        return call(e, e->quick, m, reply, KILL_MS, err);
     return what < SM_CALL_END_STREAMS ? sm_engine_call_life(e, m, reply, err)
                                       : sm_engine_call_quick(e, m, reply, err);
 }
@@ -234,8 +260,8 @@ static int start_process(struct sm_engine *e, const int theirs[], sm_error *err)
 /* The process, and the sockets to it. */
 static int make_process(struct sm_engine *e, sm_error *err)
 {
-    int theirs[4] = {-1, -1, -1, -1}, *ours[4] = {&e->life, &e->quick, &e->end, &e->streams},
-        rc = 0;
+    int theirs[4] = {-1, -1, -1, -1},
+        *ours[4] = {&e->life.socket, &e->quick.socket, &e->end, &e->streams}, rc = 0;
     for (unsigned i = 0; i < 4 && !rc; i++) {
         int ends[2];
         rc = make_pair(SOCK_SEQPACKET, ends, err);
@@ -246,6 +272,10 @@ static int make_process(struct sm_engine *e, sm_error *err)
     }
     if (!rc)
         rc = start_process(e, theirs, err);
+    /* Its last word, or its end, should another process have the other end of that socket: a child
+     * that the caller forked meanwhile. */
+    if (!rc)
+        rc = sm_either_make((const int[]){e->end, e->pidfd}, 2, &e->ended, err);
     for (unsigned i = 0; i < 4; i++)
         sm_close(theirs[i]);
     return rc;
@@ -354,15 +384,10 @@ int sm_engine_restore(struct sm_engine *e, const struct sm_engine_config *config
     return start(e, config, path, fds, err);
 }
 
-static int send_stream(struct sm_engine *e, const struct sm_machine_stream *s, int fd)
-{
-    return sm_record_send(e->streams, s, sizeof(*s), &fd, fd >= 0);
-}
-
 void sm_engine_replug(struct sm_engine *e, int fd)
 {
     const struct sm_machine_stream s = {.kind = SM_STREAM_REPLUG};
-    send_stream(e, &s, fd);
+    sm_record_send_now(e->streams, &s, sizeof(s), &fd, 1);
     sm_close(fd);
 }
 
@@ -420,7 +445,7 @@ int sm_engine_accept(
     for (;;) {
         struct pollfd fds[2] = {
             {.fd = e->agent_fd, .events = POLLIN}, /* it speaks first */
-            {.fd = e->end, .events = POLLIN},
+            {.fd = e->ended, .events = POLLIN},
         };
         int n = poll(fds, 2, sm_wait_slice(wait));
         if (n < 0 && errno != EINTR)
@@ -473,7 +498,7 @@ void sm_engine_wait_quiet(struct sm_engine *e, struct sm_wait *wait)
 
 int sm_engine_wait(struct sm_engine *e, struct sm_wait *wait, enum sm_vm_end *how, sm_error *err)
 {
-    struct pollfd end = {.fd = e->end, .events = POLLIN};
+    struct pollfd end = {.fd = e->ended, .events = POLLIN};
     enum sm_vm_end unread;
     for (;;) {
         int n = poll(&end, 1, sm_wait_slice(wait));
@@ -490,7 +515,7 @@ int sm_engine_wait(struct sm_engine *e, struct sm_wait *wait, enum sm_vm_end *ho
 
 int sm_engine_end_fd(const struct sm_engine *e)
 {
-    return e->end;
+    return e->ended;
 }
 
 bool sm_engine_has_halted(struct sm_engine *e)
@@ -499,10 +524,32 @@ bool sm_engine_has_halted(struct sm_engine *e)
     return ask(e, SM_CALL_HALTED, 0, &reply, NULL) == 0 && reply.yes;
 }
 
+/* In order, unless that takes too long, or somebody waits for an answer already. */
+static bool end_in_order(struct sm_engine *e)
+{
+    struct sm_machine_reply reply;
+    struct pollfd ended = {.fd = e->end, .events = POLLIN};
+    auto_free struct sm_machine_message *m = malloc(sizeof(*m));
+    int64_t deadline = sm_deadline(KILL_MS);
+    int busy;
+    while ((busy = pthread_mutex_trylock(&e->quick.lock)) && sm_deadline_left(deadline))
+        poll(NULL, 0, KILL_POLL_MS);
+    if (busy)
+        return false;
+    int rc = -SM_ENOMEM;
+    if (m) {
+        m->request = (struct sm_machine_request){.call = SM_CALL_KILL};
+        m->body_bytes = m->n_fds = 0;
+        rc = exchange(e, &e->quick, m, &reply, KILL_MS, NULL);
+    }
+    pthread_mutex_unlock(&e->quick.lock);
+    return rc == 0 && poll(&ended, 1, 0) == 1; /* it tells its end before it answers */
+}
+
 void sm_engine_kill(struct sm_engine *e)
 {
     atomic_store(&e->killed, true);
-    if (ask(e, SM_CALL_KILL, 0, NULL, NULL) && e->pidfd >= 0)
+    if (e->pidfd >= 0 && !end_in_order(e))
         sm_spawn_kill(e->pidfd);
 }
 
@@ -561,10 +608,17 @@ void sm_engine_last_lines(const struct sm_engine *e, char *buf, size_t size)
     sm_text_clean(buf, true);
 }
 
-void sm_engine_get_counters(const struct sm_engine *e, sm_vm_counters *counters)
+/* Of one that does not answer any more: as they were told last. */
+void sm_engine_get_counters(const struct sm_engine *engine, sm_vm_counters *counters)
 {
+    struct sm_engine *e = (struct sm_engine *)(uintptr_t)engine;
     struct sm_machine_reply reply;
-    *counters = ask(e, SM_CALL_COUNTERS, 0, &reply, NULL) ? (sm_vm_counters){0} : reply.counters;
+    int rc = ask(e, SM_CALL_COUNTERS, 0, &reply, NULL);
+    pthread_mutex_lock(&e->lock);
+    if (!rc)
+        e->counters = reply.counters;
+    *counters = e->counters;
+    pthread_mutex_unlock(&e->lock);
 }
 
 void sm_engine_get_timing(const struct sm_engine *e, struct sm_engine_timing *timing)

@@ -1,4 +1,5 @@
 /* Captures of the engine. See engine.h. */
+#include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,6 +7,7 @@
 
 #include "snapshot/snapshot.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/error.h"
 #include "vm/engine_impl.h"
 
@@ -105,8 +107,20 @@ int sm_engine_capture_write(
 int sm_engine_capture_finish(struct sm_engine_capture *c, sm_snapshot_stats *stats, sm_error *err)
 {
     struct sm_machine_reply reply;
+    struct pollfd fds[] = {
+        {.fd = c->done, .events = POLLIN}, {.fd = c->engine->pidfd, .events = POLLIN}};
     if (c->done < 0)
         return sm_error_set(err, SM_EINVAL, "the snapshot is not being written");
+    int64_t deadline = sm_deadline(sm_engine_work_ms(c->engine));
+    int n;
+    while ((n = poll(fds, 2, sm_deadline_left(deadline))) < 0 && errno == EINTR)
+        continue;
+    if (n == 0)
+        return sm_error_set(err, SM_ETIMEOUT,
+            "the process that runs the VM does not say that it has written the snapshot");
+    if (!fds[0].revents)
+        return sm_engine_lost(
+            c->engine, sm_error_set(err, SM_EGUEST, "the VM's machine has ended"), err);
     int rc = sm_engine_lost(c->engine, sm_machine_reply_take(c->done, &reply, err), err);
     sm_close(sm_steal_fd(&c->done));
     if (!rc && stats)

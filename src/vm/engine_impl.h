@@ -12,13 +12,22 @@
 
 struct sm_loop_watch; /* util/loop.h */
 
+/* A socket on which one call at a time is made. */
+struct sm_engine_line {
+    int socket; /* -1: there is no machine */
+    pthread_mutex_t lock;
+    bool is_mute; /* an answer did not come in time; under the lock */
+};
+
 struct sm_engine {
     struct sm_hv *hv;
     struct sm_guest_clock clock;
 
     /* The machine's process; -1: there is none. */
     int pidfd, pid;
-    int life, quick, end, streams;
+    struct sm_engine_line life, quick;
+    int end, streams;
+    int ended;          /* polls readable when `end` or pidfd does */
     atomic_bool killed; /* its end is our doing, whatever it says or not */
     uid_t uid;          /* of its user; 0: the client's */
     int user_lock;      /* -1: none */
@@ -29,10 +38,10 @@ struct sm_engine {
     struct sm_loop_watch *asks; /* of what the guest wants; NULL: nobody asks */
     sm_guest_lead_fn *lead;
     void *lead_arg;
-    pthread_mutex_t life_lock, quick_lock; /* one call at a time on each */
-    pthread_mutex_t lock;                  /* of what follows */
-    int vcpu_tids[16];                     /* looked up once they are all there */
+    pthread_mutex_t lock; /* of what follows */
+    int vcpu_tids[16];    /* looked up once they are all there */
     unsigned n_vcpu_tids, n_vcpus;
+    sm_vm_counters counters; /* as they were told last */
 };
 
 /* One call and its reply. The message's descriptors stay the caller's. */
@@ -41,6 +50,8 @@ int sm_engine_call_life(struct sm_engine *engine, const struct sm_machine_messag
 int sm_engine_call_quick(struct sm_engine *engine, const struct sm_machine_message *m,
     struct sm_machine_reply *reply, sm_error *err);
 
+/* For what may take as long as the guest's memory is large. */
+int sm_engine_work_ms(const struct sm_engine *engine);
 /* A call's failure: where the process has died meanwhile, what it died of takes its place. */
 int sm_engine_lost(struct sm_engine *engine, int rc, sm_error *err);
 

@@ -64,7 +64,7 @@ static void accept_any(void *arg, sm_guest_lead_fn *lead, void *lead_arg)
     e->lead_arg = lead_arg;
     if (lead && sm_loop_add(e->asks_loop, e->streams, SM_LOOP_IN, on_ask, e, &e->asks, NULL))
         return;
-    sm_record_send(e->streams, &s, sizeof(s), NULL, 0);
+    sm_record_send_now(e->streams, &s, sizeof(s), NULL, 0);
 }
 
 void sm_engine_link(struct sm_engine *e, struct sm_loop *loop, struct sm_guest_link *link)

@@ -5,6 +5,7 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@
 
 #define BEHAVIOUR "SM_TEST_MACHINE"
 #define RAM       (64ull << 20)
+#define HEIR_MS   20000 /* that an heir has the sockets of who died */
 
 /* ---- the process ----------------------------------------------------------------------------- */
 
@@ -46,6 +48,12 @@ static void misbehave(const char *how, const struct sm_machine_message *m)
     memset(endless, 'x', sizeof(endless));
     if (strcmp(how, "dies") == 0)
         _exit(1);
+    if (strcmp(how, "leaves an heir") == 0 && m->request.call == SM_CALL_HALTED) {
+        struct pollfd client = {.fd = SM_MACHINE_CLIENT, .events = POLLIN};
+        if (fork() == 0)
+            poll(&client, 1, HEIR_MS);
+        _exit(1);
+    }
     if (strcmp(how, "short") == 0)
         say(SM_MACHINE_LIFE, &reply, sizeof(reply) - 1, -1);
     if (strcmp(how, "descriptor") == 0)
@@ -215,6 +223,35 @@ static void what_it_shows_is_bounded_and_text(void **state)
     sm_engine_close(engine);
 }
 
+static void one_that_only_says_that_it_ends_is_killed(void **state)
+{
+    struct sm_engine *engine;
+    struct sm_wait wait = sm_wait_ms(-1);
+    enum sm_vm_end how;
+    sm_error err;
+    (void)state;
+    assert_int_equal(start("agrees", &engine, &err), 0);
+    sm_engine_kill(engine);
+    assert_int_equal(sm_engine_wait(engine, &wait, &how, &err), 0);
+    assert_int_equal(how, SM_VM_KILLED);
+    sm_engine_close(engine);
+}
+
+/* As a child that the caller forks while the process is being started. */
+static void its_end_is_seen_whoever_has_its_sockets(void **state)
+{
+    struct sm_engine *engine;
+    struct sm_wait wait = sm_wait_ms(HEIR_MS / 2);
+    enum sm_vm_end how;
+    sm_error err;
+    (void)state;
+    assert_int_equal(start("leaves an heir", &engine, &err), 0);
+    assert_false(sm_engine_has_halted(engine)); /* it dies of the question */
+    assert_int_equal(sm_engine_wait(engine, &wait, &how, &err), 0);
+    assert_int_equal(how, SM_VM_INTERNAL_ERROR);
+    sm_engine_close(engine);
+}
+
 static void one_that_does_not_answer_is_killed_and_that_is_its_end(void **state)
 {
     struct sm_engine *engine;
@@ -250,6 +287,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(an_end_that_cannot_be_is_an_internal_error),
         cmocka_unit_test(pages_that_the_guest_does_not_have_are_refused),
         cmocka_unit_test(what_it_shows_is_bounded_and_text),
+        cmocka_unit_test(one_that_only_says_that_it_ends_is_killed),
+        cmocka_unit_test(its_end_is_seen_whoever_has_its_sockets),
         cmocka_unit_test(one_that_does_not_answer_is_killed_and_that_is_its_end),
         cmocka_unit_test(one_that_does_not_end_is_killed),
     };
