@@ -53,6 +53,7 @@ int sm_engine_open(struct sm_engine **engine, sm_error *err)
     e->clock = sm_engine_make_clock(e);
     pthread_mutex_init(&e->life.lock, NULL);
     pthread_mutex_init(&e->quick.lock, NULL);
+    e->ask_rate = sm_rate_make(SM_ENGINE_ASKS_A_SECOND, SM_ENGINE_ASKS_BURST);
     pthread_mutex_init(&e->lock, NULL);
     int rc = sm_hv_open(&e->hv, err);
     if (rc)

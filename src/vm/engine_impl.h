@@ -8,7 +8,12 @@
 #include "control/machine_call.h"
 #include "net/ports/guest_link.h"
 #include "util/guest_wait.h"
+#include "util/rate.h"
 #include "vm/engine.h"
+
+/* What a guest may ask (engine_link.c). Each question costs sockets and a few system calls. */
+#define SM_ENGINE_ASKS_A_SECOND 128
+#define SM_ENGINE_ASKS_BURST    256
 
 struct sm_loop_watch; /* util/loop.h */
 
@@ -38,6 +43,7 @@ struct sm_engine {
     struct sm_loop_watch *asks; /* of what the guest wants; NULL: nobody asks */
     sm_guest_lead_fn *lead;
     void *lead_arg;
+    struct sm_rate ask_rate;
     pthread_mutex_t lock; /* of what follows */
     int vcpu_tids[16];    /* looked up once they are all there */
     unsigned n_vcpu_tids, n_vcpus;

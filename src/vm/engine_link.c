@@ -5,6 +5,7 @@
 
 #include "net/ports/guest_link.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/loop.h"
 #include "vm/engine_impl.h"
 
@@ -27,10 +28,13 @@ static bool bridge(void *arg, int fd, const struct sm_vsock_target *target)
     return sent;
 }
 
+/* One question too many is answered as one that leads nowhere. */
 static void answer(struct sm_engine *e, const struct sm_machine_stream *ask)
 {
     const struct sm_machine_stream s = {.kind = SM_STREAM_LEAD, .ticket = ask->ticket};
-    auto_fd fd = e->lead(e->lead_arg, ask->port);
+    uint64_t suppressed;
+    bool may = sm_rate_take(&e->ask_rate, (uint64_t)sm_now_ms(), &suppressed);
+    auto_fd fd = may ? e->lead(e->lead_arg, ask->port) : -1;
     sm_record_send_now(e->streams, &s, sizeof(s), &fd, fd >= 0);
 }
 

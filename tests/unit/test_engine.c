@@ -18,8 +18,11 @@
 
 #include "control/machine_call.h"
 #include "snapshot/page_map.h"
+#include "util/clock.h"
+#include "util/loop.h"
 #include "util/wait.h"
 #include "vm/engine.h"
+#include "vm/engine_impl.h"
 
 #define BEHAVIOUR "SM_TEST_MACHINE"
 #define RAM       (64ull << 20)
@@ -278,6 +281,58 @@ static void one_that_does_not_end_is_killed(void **state)
     assert_int_equal(count_descriptors(), before);
 }
 
+static int lead_to_null(void *arg, uint32_t port)
+{
+    ++*(unsigned *)arg;
+    assert_int_equal(port, 80);
+    return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+/* Every question is answered, but of the too many all with "nowhere", of which nobody is asked. */
+static void one_that_asks_without_end_is_refused_most(void **state)
+{
+    enum { ROUNDS = 64, AT_ONCE = 16 };
+    const struct sm_machine_stream ask = {.kind = SM_STREAM_ASK, .ticket = 7, .port = 80};
+    struct sm_machine_stream said;
+    struct sm_guest_link link;
+    struct sm_engine *engine;
+    struct sm_loop *loop;
+    unsigned asked = 0, led = 0, refused = 0;
+    int ends[2];
+    (void)state;
+    assert_int_equal(sm_loop_create(&loop, NULL), 0);
+    assert_int_equal(sm_engine_open(&engine, NULL), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+    engine->streams = ends[0];
+    int machine = ends[1];
+    sm_engine_link(engine, loop, &link);
+    link.accept_any(link.arg, lead_to_null, &asked);
+    assert_int_equal(sm_record_take_now(machine, &said, sizeof(said), NULL, 0, NULL), sizeof(said));
+    int64_t before = sm_now_ms();
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < AT_ONCE; i++)
+            assert_int_equal(sm_record_send_now(machine, &ask, sizeof(ask), NULL, 0), 0);
+        sm_loop_turn(loop);
+        for (int i = 0; i < AT_ONCE; i++) {
+            int fd = -1;
+            unsigned n = 0;
+            assert_int_equal(
+                sm_record_take_now(machine, &said, sizeof(said), &fd, 1, &n), sizeof(said));
+            assert_true(said.kind == SM_STREAM_LEAD && said.ticket == 7);
+            led += n;
+            refused += n == 0;
+            if (n)
+                close(fd);
+        }
+    }
+    assert_int_equal(led + refused, ROUNDS * AT_ONCE);
+    assert_int_equal(led, asked);
+    assert_in_range(led, 256, 256 + 1 + (sm_now_ms() - before) * 128 / 1000);
+    close(machine);
+    sm_engine_close(engine);
+    sm_loop_destroy(loop);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "machine") == 0)
@@ -291,6 +346,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(its_end_is_seen_whoever_has_its_sockets),
         cmocka_unit_test(one_that_does_not_answer_is_killed_and_that_is_its_end),
         cmocka_unit_test(one_that_does_not_end_is_killed),
+        cmocka_unit_test(one_that_asks_without_end_is_refused_most),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
