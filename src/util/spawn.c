@@ -108,6 +108,8 @@ int sm_spawn(const struct sm_spawn *spawn, int *pidfd, int *pid, sm_error *err)
     give_birth(&b);
     munmap(b.stacks, (size_t)2 * STACK_BYTES);
     if (b.errnum) {
+        if (b.pid > 0)
+            sm_spawn_wait(b.pidfd, -1);
         sm_close(b.pidfd);
         return sm_error_errno(err, b.errnum, "cannot start %s", spawn->program);
     }

@@ -4,12 +4,12 @@
  *
  * The program is nobody's child but the system's: it is started by a process that ends at once,
  * whose own exit signal is 0. So a caller that waits for any child never meets it, one that ignores
- * SIGCHLD takes nothing away from us, and init takes it away, or we do where the caller is whom
- * orphans are given to. (An exit signal of 0 alone would not do, since execve makes it SIGCHLD.)
- * Who started it has its pidfd, which tells its end but not how it ended: what there is to say it
- * says itself. It is a process group of its own, which no key of a terminal reaches, in the
- * caller's session, with which it shares the CPU. It has the descriptors that it is given and no
- * others, and no signal blocked.
+ * SIGCHLD takes nothing away from us, and init takes it away, or sm_spawn_wait does where the
+ * caller is whom orphans are given to: so that is called before the pidfd is closed. (An exit
+ * signal of 0 alone would not do, since execve makes it SIGCHLD.) Who started it has its pidfd,
+ * which tells its end but not how it ended: what there is to say it says itself. It is a process
+ * group of its own, which no key of a terminal reaches, in the caller's session, with which it
+ * shares the CPU. It has the descriptors that it is given and no others, and no signal blocked.
  *
  * The caller may have threads that hold any lock, closed standard descriptors and few descriptors
  * left: between clone and execve nothing is called but system calls.

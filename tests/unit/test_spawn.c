@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -103,9 +104,13 @@ static void a_program_that_is_not_there_is_told_of_and_leaves_no_child(void **st
     const struct sm_spawn spawn = {.program = argv[0], .argv = argv};
     int pidfd, pid, status;
     sm_error err;
-    assert_int_equal(sm_spawn(&spawn, &pidfd, &pid, &err), -SM_ENOTFOUND);
-    assert_non_null(strstr(err.message, "cannot start /nowhere/supermachine-vm"));
-    assert_int_equal(waitpid(-1, &status, __WALL), -1);
+    for (int orphans = 0; orphans <= 1; orphans++) { /* given to the caller */
+        assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, orphans), 0);
+        assert_int_equal(sm_spawn(&spawn, &pidfd, &pid, &err), -SM_ENOTFOUND);
+        assert_non_null(strstr(err.message, "cannot start /nowhere/supermachine-vm"));
+        assert_int_equal(waitpid(-1, &status, __WALL), -1);
+    }
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 0), 0);
 }
 
 static void one_that_hangs_is_waited_for_no_longer_than_said_and_can_be_killed(void **state)
