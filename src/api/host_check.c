@@ -21,6 +21,7 @@
 #define LOW_DISK    (1ull << 30)
 #define LOW_MEMORY  (512ull << 20)
 #define LAYERS_TEXT 8192 /* a dozen lines with a reason each */
+#define LEAVE_MS    1000 /* for who has told them */
 
 struct report {
     sm_check_fn *fn;
@@ -190,6 +191,8 @@ static int ask_layers(char **text, sm_error *err)
     ssize_t n = 1;
     for (size_t have = 0; all && n > 0 && have + 1 < LAYERS_TEXT; have += n > 0 ? (size_t)n : 0)
         n = read(from, all + have, LAYERS_TEXT - 1 - have);
+    if (pidfd >= 0 && !sm_spawn_wait(pidfd, LEAVE_MS))
+        sm_spawn_kill(pidfd);
     if (!rc)
         *text = all;
     return rc;
