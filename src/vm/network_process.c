@@ -39,10 +39,10 @@ struct sm_network_process {
     int tap; /* -1: none. Kept for the next start */
     bool speaks_first;
     struct sm_rate starts, notices;
-    bool complained; /* of a start that failed: once until one works */
+    bool complained; /* of a start or a pair that failed: once until a start works */
     struct sm_loop_timer *retry;
 
-    /* Until it is started: its end of the frames' pair. */
+    /* Until it is started: its end of the frames' pair; -1: there is none, a new one is due. */
     int frames;
     struct sm_loop_watch *first_frame;
     /* While it runs: */
@@ -145,16 +145,26 @@ static void let_go(struct sm_network_process *p)
     sm_close(sm_steal_fd(&p->pidfd));
 }
 
-static int plug_anew(struct sm_network_process *p, sm_error *err)
+static void try_later(struct sm_network_process *p, const sm_error *err)
+{
+    if (*err->message && !p->complained) {
+        notice(p, err->message);
+        p->complained = true;
+    }
+    sm_loop_timer_arm(p->retry, RETRY_MS);
+}
+
+static void plug_anew(struct sm_network_process *p)
 {
     int ends[2];
-    int rc = sm_frame_socket_pair(ends, err);
-    if (rc)
-        return rc;
+    sm_error err = {0};
+    if (sm_frame_socket_pair(ends, &err)) {
+        try_later(p, &err);
+        return;
+    }
     p->config.replug(p->config.arg, ends[0]);
     p->frames = ends[1];
     wait_for_guest(p);
-    return 0;
 }
 
 static void on_end(void *arg, uint32_t events)
@@ -166,9 +176,7 @@ static void on_end(void *arg, uint32_t events)
         notice(p, "the network process has ended: the guest's connections are lost, new ones are "
                   "possible");
     p->done = false;
-    sm_error err = {0};
-    if (plug_anew(p, &err))
-        notice(p, err.message);
+    plug_anew(p);
 }
 
 static int spawn(struct sm_network_process *p, int control, sm_error *err)
@@ -232,9 +240,8 @@ static int launch(struct sm_network_process *p, sm_error *err)
     return rc;
 }
 
-static void start(void *arg)
+static void start(struct sm_network_process *p)
 {
-    struct sm_network_process *p = arg;
     uint64_t suppressed;
     sm_error err = {0};
     if (sm_rate_take(&p->starts, (uint64_t)sm_now_ms(), &suppressed) && launch(p, &err) == 0) {
@@ -242,11 +249,16 @@ static void start(void *arg)
         p->complained = false;
         return;
     }
-    if (*err.message && !p->complained) {
-        notice(p, err.message);
-        p->complained = true;
-    }
-    sm_loop_timer_arm(p->retry, RETRY_MS); /* the guest's frames wait in the socket */
+    try_later(p, &err); /* the guest's frames wait in the socket */
+}
+
+static void on_retry(void *arg)
+{
+    struct sm_network_process *p = arg;
+    if (p->frames < 0)
+        plug_anew(p);
+    else
+        start(p);
 }
 
 static void on_first_frame(void *arg, uint32_t events)
@@ -255,9 +267,14 @@ static void on_first_frame(void *arg, uint32_t events)
     struct sm_network_process *p = arg;
     sm_loop_remove(p->first_frame);
     p->first_frame = NULL;
-    char byte; /* a machine that ends without a word does so, too */
-    if (recv(p->frames, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
+    char byte;
+    if (recv(p->frames, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
         start(p);
+        return;
+    }
+    /* The machine has ended, or has lost its end on the way there: it has no other. */
+    sm_close(sm_steal_fd(&p->frames));
+    sm_loop_timer_arm(p->retry, RETRY_MS);
 }
 
 static void wait_for_guest(void *arg)
@@ -334,7 +351,7 @@ int sm_network_process_create(const struct sm_network_process_config *config, in
 
 int sm_network_process_watch(struct sm_network_process *p, struct sm_loop *loop, sm_error *err)
 {
-    int rc = sm_loop_timer_create(loop, start, p, &p->retry, err);
+    int rc = sm_loop_timer_create(loop, on_retry, p, &p->retry, err);
     if (rc)
         return rc;
     p->loop = loop;

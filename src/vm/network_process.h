@@ -9,7 +9,8 @@
  * When the process dies the machine's end is dead and frames are lost. The client makes a new pair,
  * gives the machine its new end by `replug` and waits again; the process is not started more often
  * than SM_NETWORK_STARTS_BURST at once and then once a second. Connections of the guest are
- * lost with the process, the VM is not.
+ * lost with the process, the VM is not. Where there is no new pair to be had, or the machine has
+ * lost its new end, there is another attempt each second until unwatch.
  *
  * What the process says (denials, trouble) is hostile: it is checked here, bounded in number, and
  * told as notices. It asks for nothing but whether resolv.conf has changed, of which the client

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -361,6 +362,8 @@ static void it_is_started_when_the_guest_first_sends(void **state)
     end(c);
 }
 
+/* The machine cannot be told from one that has lost its new end (it had no descriptor left, say),
+ * so it is given another one, again and again. */
 static void a_machine_that_ends_without_a_word_starts_nothing(void **state)
 {
     (void)state;
@@ -369,6 +372,48 @@ static void a_machine_that_ends_without_a_word_starts_nothing(void **state)
     sm_loop_turn(c->loop);
     usleep(50000);
     assert_int_equal(starts(c), 0);
+    int64_t before = sm_now_ms();
+    for (unsigned i = 1; i <= 2; i++) {
+        sm_close(sm_steal_fd(&c->machine));
+        await(c, c->replugs == i);
+    }
+    assert_true(sm_now_ms() - before > 1500);
+    assert_int_equal(starts(c), 0);
+    assert_int_equal(c->n_lines, 0);
+    send_anything(c);
+    await(c, starts(c) == 1);
+    end(c);
+}
+
+static void one_whose_client_has_no_descriptor_left_is_replaced_once_it_has(void **state)
+{
+    (void)state;
+    struct client *c = begin("while [ ! -e $0.go ]; do sleep 0.01; done; exit 1");
+    char go[128];
+    snprintf(go, sizeof(go), "%s.go", c->program);
+    struct rlimit old, none = {3, 3};
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none.rlim_max = old.rlim_max;
+    send_anything(c);
+    await(c, starts(c) == 1);
+    assert_int_equal(mkdir(go, 0700), 0); /* the next ends at once, too */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int64_t until = sm_deadline(PATIENCE_MS);
+    while (c->n_lines < 2 && sm_deadline_left(until) > 0)
+        sm_loop_turn(c->loop);
+    until = sm_deadline(1500); /* another time, of which nothing is told */
+    while (sm_deadline_left(until) > 0) {
+        sm_loop_turn(c->loop);
+        usleep(1000);
+    }
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    assert_int_equal(c->n_lines, 2);
+    assert_true(was_told(c, "connections are lost"));
+    assert_int_equal(c->replugs, 0);
+    await(c, c->replugs == 1);
+    send_anything(c);
+    await(c, c->replugs == 2);
+    assert_int_equal(starts(c), 2);
     end(c);
 }
 
@@ -603,6 +648,7 @@ int main(void)
         cmocka_unit_test(hostile_reports_are_nonsense),
         cmocka_unit_test(it_is_started_when_the_guest_first_sends),
         cmocka_unit_test(a_machine_that_ends_without_a_word_starts_nothing),
+        cmocka_unit_test(one_whose_client_has_no_descriptor_left_is_replaced_once_it_has),
         cmocka_unit_test(one_that_dies_is_replaced_and_not_too_often),
         cmocka_unit_test(a_program_that_cannot_be_started_is_told_once),
         cmocka_unit_test(one_that_talks_nonsense_is_ended),
