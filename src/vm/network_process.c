@@ -132,7 +132,7 @@ static void on_reports(void *arg, uint32_t events)
 
 /* ---- its life -------------------------------------------------------------------------------- */
 
-/* What it says last is heard. */
+/* What it says last is heard; one that has ended is taken away. */
 static void let_go(struct sm_network_process *p)
 {
     sm_loop_remove(p->end);
@@ -142,6 +142,8 @@ static void let_go(struct sm_network_process *p)
         if (!hear_one(p))
             break;
     sm_close(sm_steal_fd(&p->control));
+    if (p->pidfd >= 0)
+        sm_spawn_wait(p->pidfd, 0);
     sm_close(sm_steal_fd(&p->pidfd));
 }
 
@@ -234,7 +236,7 @@ static int launch(struct sm_network_process *p, sm_error *err)
     if (!rc)
         rc = sm_loop_add(p->loop, p->control, SM_LOOP_IN, on_reports, p, &p->reports, err);
     if (rc && p->pidfd >= 0)
-        kill_it(p);
+        sm_spawn_kill(p->pidfd);
     if (rc)
         let_go(p);
     return rc;

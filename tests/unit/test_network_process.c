@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
@@ -17,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -321,6 +323,21 @@ static void end(struct client *c)
     free(c);
 }
 
+/* Which watch from now on there is no memory for; 0: none. */
+static unsigned refuse_watch;
+
+int __real_sm_loop_add(struct sm_loop *loop, int fd, uint32_t events, sm_loop_watch_fn *fn,
+    void *arg, struct sm_loop_watch **watch, sm_error *err);
+int __wrap_sm_loop_add(struct sm_loop *loop, int fd, uint32_t events, sm_loop_watch_fn *fn,
+    void *arg, struct sm_loop_watch **watch, sm_error *err);
+int __wrap_sm_loop_add(struct sm_loop *loop, int fd, uint32_t events, sm_loop_watch_fn *fn,
+    void *arg, struct sm_loop_watch **watch, sm_error *err)
+{
+    if (refuse_watch && --refuse_watch == 0)
+        return -SM_ENOMEM;
+    return __real_sm_loop_add(loop, fd, events, fn, arg, watch, err);
+}
+
 /* Until what is waited for, or PATIENCE_MS are over. */
 #define await(c, what)                                                                             \
     do {                                                                                           \
@@ -445,6 +462,43 @@ static void a_program_that_cannot_be_started_is_told_once(void **state)
     assert_true(was_told(c, "cannot start"));
     assert_int_equal(c->replugs, 0);
     end(c);
+}
+
+static void meets_no_child(void)
+{
+    assert_int_equal(waitpid(-1, NULL, WNOHANG | __WALL), -1);
+    assert_int_equal(errno, ECHILD);
+}
+
+/* Who is given orphans (process 1 of a container) is given none of ours, however it ended. */
+static void one_whom_orphans_are_given_to_meets_none(void **state)
+{
+    (void)state;
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+    struct client *c = begin("exit 1");
+    send_anything(c);
+    await(c, c->replugs == 1);
+    meets_no_child();
+    for (unsigned nth = 1; nth <= 2; nth++) { /* it runs, and cannot be watched */
+        send_anything(c);
+        refuse_watch = nth;
+        await(c, refuse_watch == 0);
+        meets_no_child();
+        await(c, c->replugs == 1 + nth);
+    }
+    assert_int_equal(unlink(c->program), 0);
+    send_anything(c);
+    await(c, was_told(c, "cannot start"));
+    meets_no_child();
+    end(c);
+    c = begin("exec sleep 1000");
+    send_anything(c);
+    await(c, starts(c) == 1);
+    sm_close(sm_steal_fd(&c->machine));
+    sm_network_process_destroy(sm_steal_ptr(&c->process));
+    meets_no_child();
+    end(c);
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 0), 0);
 }
 
 static void one_that_talks_nonsense_is_ended(void **state)
@@ -651,6 +705,7 @@ int main(void)
         cmocka_unit_test(one_whose_client_has_no_descriptor_left_is_replaced_once_it_has),
         cmocka_unit_test(one_that_dies_is_replaced_and_not_too_often),
         cmocka_unit_test(a_program_that_cannot_be_started_is_told_once),
+        cmocka_unit_test(one_whom_orphans_are_given_to_meets_none),
         cmocka_unit_test(one_that_talks_nonsense_is_ended),
         cmocka_unit_test(its_words_are_text_and_few),
         cmocka_unit_test(changed_name_servers_are_told_to_it),
