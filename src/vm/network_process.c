@@ -28,6 +28,7 @@
 /* What it says: as egress.h has it, once more for who does not keep to that. */
 #define NOTICES_A_SECOND 5
 #define NOTICES_BURST    25
+#define ASKED_A_SECOND   4  /* likewise, as monitor/network.c has it */
 #define REPORTS_AT_ONCE  64 /* before the loop gets its turn */
 
 struct sm_network_process {
@@ -38,7 +39,7 @@ struct sm_network_process {
     struct sm_resolv_file resolv;
     int tap; /* -1: none. Kept for the next start */
     bool speaks_first;
-    struct sm_rate starts, notices;
+    struct sm_rate starts, notices, asked;
     bool complained; /* of a start or a pair that failed: once until a start works */
     struct sm_loop_timer *retry;
 
@@ -83,7 +84,8 @@ static void hear(struct sm_network_process *p, struct sm_network_report *report)
 {
     uint64_t suppressed;
     if (report->kind == SM_NETWORK_ASKED) {
-        look_at_resolv_conf(p);
+        if (sm_rate_take(&p->asked, (uint64_t)sm_now_ms(), &suppressed))
+            look_at_resolv_conf(p);
     } else if (report->kind == SM_NETWORK_DONE) {
         p->done = true;
     } else if (p->network->events.notice &&
@@ -329,7 +331,8 @@ int sm_network_process_create(const struct sm_network_process_config *config, in
         .pidfd = -1,
         .control = -1,
         .starts = sm_rate_make(STARTS_A_SECOND, SM_NETWORK_STARTS_BURST),
-        .notices = sm_rate_make(NOTICES_A_SECOND, NOTICES_BURST)};
+        .notices = sm_rate_make(NOTICES_A_SECOND, NOTICES_BURST),
+        .asked = sm_rate_make(ASKED_A_SECOND, ASKED_A_SECOND)};
     int ends[2] = {-1, -1};
     int rc = config->program
                  ? 0

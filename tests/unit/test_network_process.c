@@ -30,6 +30,7 @@
 #include "net/frame.h"
 #include "net/frame_socket.h"
 #include "net/process_message.h"
+#include "net/resolv_conf.h"
 #include "net/user_net.h"
 #include "patience.h"
 #include "util/bytes.h"
@@ -338,6 +339,16 @@ int __wrap_sm_loop_add(struct sm_loop *loop, int fd, uint32_t events, sm_loop_wa
     return __real_sm_loop_add(loop, fd, events, fn, arg, watch, err);
 }
 
+static unsigned conf_reads;
+
+char *__real_sm_resolv_file_read(struct sm_resolv_file *file);
+char *__wrap_sm_resolv_file_read(struct sm_resolv_file *file);
+char *__wrap_sm_resolv_file_read(struct sm_resolv_file *file)
+{
+    conf_reads++;
+    return __real_sm_resolv_file_read(file);
+}
+
 /* Until what is waited for, or PATIENCE_MS are over. */
 #define await(c, what)                                                                             \
     do {                                                                                           \
@@ -555,6 +566,20 @@ static off_t orders_size(const struct client *c)
     return st.st_size;
 }
 
+/* A script's question whether resolv.conf has changed, as a file. */
+static void write_asks(const struct client *c)
+{
+    char path[160];
+    snprintf(path, sizeof(path), "%s.asks", c->program);
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    uint8_t record[SM_NETWORK_MAX_REPORT];
+    const struct sm_network_report asks = {.kind = SM_NETWORK_ASKED};
+    size_t len = sm_network_report_encode(&asks, record);
+    assert_int_equal(fwrite(record, 1, len, f), len);
+    assert_int_equal(fclose(f), 0);
+}
+
 /* It asks whenever the guest has asked its name server; what has not changed is not sent again. */
 static void changed_name_servers_are_told_to_it(void **state)
 {
@@ -565,15 +590,7 @@ static void changed_name_servers_are_told_to_it(void **state)
                     "dd if=$0.asks bs=40 count=1 >&3 2>/dev/null; sleep 0.02; done");
     snprintf(c->conf, sizeof(c->conf), "%s/resolv.conf", c->dir);
     write_conf(c, "nameserver 192.0.2.1\n");
-    char path[160];
-    snprintf(path, sizeof(path), "%s.asks", c->program);
-    FILE *f = fopen(path, "we");
-    assert_non_null(f);
-    uint8_t record[SM_NETWORK_MAX_REPORT];
-    const struct sm_network_report asks = {.kind = SM_NETWORK_ASKED};
-    size_t len = sm_network_report_encode(&asks, record);
-    assert_int_equal(fwrite(record, 1, len, f), len);
-    assert_int_equal(fclose(f), 0);
+    write_asks(c);
     watch(c, NULL);
     send_anything(c);
     await(c, was_sent(c, "192.0.2.1"));
@@ -588,6 +605,22 @@ static void changed_name_servers_are_told_to_it(void **state)
         usleep(10000);
     }
     assert_int_equal(orders_size(c), had);
+    end(c);
+}
+
+static void one_that_asks_without_end_is_seldom_answered(void **state)
+{
+    (void)state;
+    struct client *c = begin("i=0; while [ $i -lt 100 ]; do\n"
+                             "dd if=$0.asks bs=40 count=1 >&3 2>/dev/null; i=$((i + 1)); done\n"
+                             "printf 'that was all' >&3; exec sleep 1000");
+    write_asks(c);
+    conf_reads = 0;
+    int64_t before = sm_now_ms();
+    send_anything(c);
+    await(c, was_told(c, "that was all"));
+    int64_t seconds = (sm_now_ms() - before + 999) / 1000;
+    assert_in_range(conf_reads, 2, 1 + 4 + 4 * seconds); /* the first is what it starts with */
     end(c);
 }
 
@@ -709,6 +742,7 @@ int main(void)
         cmocka_unit_test(one_that_talks_nonsense_is_ended),
         cmocka_unit_test(its_words_are_text_and_few),
         cmocka_unit_test(changed_name_servers_are_told_to_it),
+        cmocka_unit_test(one_that_asks_without_end_is_seldom_answered),
         cmocka_unit_test(the_network_answers_judges_and_comes_back),
         cmocka_unit_test(it_ends_with_the_machine_and_says_so),
         cmocka_unit_test(it_ends_with_its_client),
