@@ -7,12 +7,15 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "arch/vcpu_state.h"
@@ -20,6 +23,7 @@
 #include "arch/x86_64/state.h"
 #include "guest_code.h"
 #include "hypervisor/hypervisor.h"
+#include "hypervisor/kvm/kvm.h"
 #include "hypervisor/kvm/x86_64/x86.h"
 #include "patience.h"
 #include "util/bell.h"
@@ -742,6 +746,41 @@ static void closing_leaves_nothing_behind(void **state)
     assert_int_equal(after, before);
 }
 
+/* Waits for the end of all writers of a pipe. The kernel's collector drops what is called for while
+ * it is busy, until the next close of a unix socket: here is one. */
+static bool has_no_writer(int fd)
+{
+    for (int waited = 0; waited < PATIENCE_MS; waited += 100) {
+        struct pollfd on = {.fd = fd};
+        int pair[2];
+        if (poll(&on, 1, 100) == 1)
+            return on.revents == POLLHUP;
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+        close(pair[0]);
+        close(pair[1]);
+    }
+    return false;
+}
+
+/* Of a descriptor that was disposed of nothing stays, neither here nor in the socket it went to. */
+static void what_is_disposed_of_is_closed(void **state)
+{
+    (void)state;
+    int before = dup(0), after;
+    close(before);
+    for (int i = 0; i < 20; i++) {
+        int ends[2];
+        assert_int_equal(pipe(ends), 0);
+        sm_kvm_dispose(ends[1]);
+        assert_int_equal(fcntl(ends[1], F_GETFD), -1);
+        assert_true(has_no_writer(ends[0]));
+        close(ends[0]);
+    }
+    after = dup(0);
+    close(after);
+    assert_int_equal(after, before);
+}
+
 static void the_digest_is_stable(void **state)
 {
     (void)state;
@@ -781,6 +820,7 @@ int main(void)
         cmocka_unit_test(nested_virtualisation_and_counters_are_not_offered),
         cmocka_unit_test(the_self_test_tells_whether_there_is_an_assist),
         cmocka_unit_test(closing_leaves_nothing_behind),
+        cmocka_unit_test(what_is_disposed_of_is_closed),
         cmocka_unit_test(the_digest_is_stable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

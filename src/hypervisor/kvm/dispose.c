@@ -5,9 +5,11 @@
  * when the process exits. A descriptor that is under way in a unix socket which can only be reached
  * through that very socket is garbage; the kernel's collector for that (a work queue since Linux
  * 6.9) drops it, and so does the waiting. Older kernels collect in the close of the socket: there
- * nothing is won nor lost. Where sockets cannot be had it is an ordinary close.
+ * nothing is won nor lost. A collector that is busy may leave it to the next close of a unix
+ * socket, anybody's. Where sockets cannot be had it is an ordinary close. The sockets are streams,
+ * since the lists of system calls have no others (scripts/system-calls).
  *
- * System calls: socketpair, sendmsg, close.
+ * System calls: socketpair(AF_UNIX), sendmsg, close.
  */
 #include <string.h>
 #include <sys/socket.h>
@@ -21,7 +23,7 @@ void sm_kvm_dispose(int fd)
     int pair[2];
     if (fd < 0)
         return;
-    if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, pair) == 0) {
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0) {
         const int fds[2] = {fd, pair[1]}; /* the receiving end travels to itself */
         union {
             struct cmsghdr align;
@@ -42,8 +44,8 @@ void sm_kvm_dispose(int fd)
         memcpy(CMSG_DATA(head), fds, sizeof(fds));
         (void)!sendmsg(pair[0], &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
         sm_close(fd); /* not the last reference, if the message was taken */
-        sm_close(pair[0]);
         sm_close(pair[1]);
+        sm_close(pair[0]); /* last: this close calls the collector, and then all is garbage */
         return;
     }
     sm_close(fd);
