@@ -25,6 +25,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -57,6 +58,26 @@ static int send_elsewhere(const void *arg)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = 80};
     return sendto(STDERR_FILENO, "x", 1, 0, (struct sockaddr *)&to, sizeof(to)) == -2;
+}
+
+/* One end of it would send to any path or name that a datagram socket has. */
+static int make_datagram_pair(const void *arg)
+{
+    int ends[2];
+    return socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends) == -2;
+}
+
+/* Which is a datagram socket, too. */
+static int make_raw_pair(const void *arg)
+{
+    int ends[2];
+    return socketpair(AF_UNIX, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == -2;
+}
+
+static int make_pair_of_another_family(const void *arg)
+{
+    int ends[2];
+    return socketpair(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == -2;
 }
 
 static int execute(const void *arg)
@@ -163,6 +184,9 @@ static const struct {
     {make_socket, "socket ("},
     {connect_again, "connect ("},
     {send_elsewhere, "sendto ("},
+    {make_datagram_pair, "socketpair ("},
+    {make_raw_pair, "socketpair ("},
+    {make_pair_of_another_family, "socketpair ("},
     {execute, "execve ("},
     {trace_parent, "ptrace ("},
     {read_parent, "process_vm_readv ("},
@@ -213,6 +237,49 @@ static void what_only_the_set_up_needs_is_refused_behind_it(void **state)
     end = confine(&first_stage, &sm_calls_machine_run, make_vm, NULL);
     assert_refused(&end, "ioctl (");
     assert_non_null(strstr(end.told, "0xae01"));
+}
+
+/* sendmsg(2) and sendmmsg(2) with the name of another: 0 if a socket takes none. */
+static int name_on(int fd)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX, .sun_path = "/run/systemd/notify"};
+    char byte = 0;
+    struct iovec data = {&byte, 1};
+    struct mmsghdr one = {
+        {.msg_name = &to, .msg_namelen = sizeof(to), .msg_iov = &data, .msg_iovlen = 1}, 0};
+    if (sendmsg(fd, &one.msg_hdr, MSG_NOSIGNAL) != -1 || errno != EISCONN)
+        return 1;
+    return sendmmsg(fd, &one, 1, MSG_NOSIGNAL) != -1 || errno != EISCONN;
+}
+
+/* Also when the other end is shut, or gone: it stays connected to nobody else. */
+static int send_to_a_name(const void *arg)
+{
+    static const int flags[] = {0, SOCK_CLOEXEC, SOCK_CLOEXEC | SOCK_NONBLOCK};
+    for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+        int ends[2];
+        if (socketpair(AF_UNIX, SOCK_STREAM | flags[i], 0, ends))
+            return 1;
+        if (name_on(ends[0]))
+            return 2;
+        if (shutdown(ends[1], SHUT_RDWR) || name_on(ends[0]))
+            return 3;
+        close(ends[1]);
+        if (name_on(ends[0]))
+            return 4;
+        close(ends[0]);
+    }
+    return 0;
+}
+
+static void a_socket_that_it_can_make_takes_no_name(void **state)
+{
+    struct confined end = confine(&first_stage, NULL, send_to_a_name, NULL);
+    assert_string_equal(end.told, "");
+    assert_int_equal(end.result, 0);
+    end = confine(&first_stage, &sm_calls_machine_run, send_to_a_name, NULL);
+    assert_string_equal(end.told, "");
+    assert_int_equal(end.result, 0);
 }
 
 /* ---- threads --------------------------------------------------------------------------------- */
@@ -315,6 +382,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_not_listed_ends_the_process_in_each_stage),
         cmocka_unit_test(what_only_the_set_up_needs_is_refused_behind_it),
+        cmocka_unit_test(a_socket_that_it_can_make_takes_no_name),
         cmocka_unit_test(threads_are_started_behind_it),
         cmocka_unit_test(a_list_is_for_all_threads_or_for_one),
         cmocka_unit_test(who_blocks_the_signal_is_killed),
