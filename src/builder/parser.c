@@ -14,6 +14,7 @@
 #include "sandbox/calls.h"
 #include "sandbox/sandbox.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/error.h"
 #include "util/text.h"
 
@@ -62,6 +63,19 @@ static void be_parser(
     _exit(rc ? 1 : 0);
 }
 
+static int patience_of(const struct sm_parser *parser)
+{
+    return parser->patience_ms ? parser->patience_ms : SM_PARSER_PATIENCE_MS;
+}
+
+/* Nobody holds the program up by half a message, or by taking none. */
+static bool bound_waits(int socket, int patience_ms)
+{
+    const struct timeval most = {patience_ms / 1000, patience_ms % 1000 * 1000};
+    return setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof(most)) == 0 &&
+           setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &most, sizeof(most)) == 0;
+}
+
 int sm_parser_start(struct sm_parser *parser, uint64_t file_limit, sm_error *err)
 {
     int ends[2], told[2];
@@ -70,7 +84,7 @@ int sm_parser_start(struct sm_parser *parser, uint64_t file_limit, sm_error *err
         return 0;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
         return sm_error_errno(err, errno, "cannot start %s", parser->who);
-    if (pipe2(told, O_CLOEXEC) < 0) {
+    if (!bound_waits(ends[0], patience_of(parser)) || pipe2(told, O_CLOEXEC) < 0) {
         int errnum = errno;
         sm_close(ends[0]);
         sm_close(ends[1]);
@@ -129,6 +143,15 @@ static int ended(struct sm_parser *parser, sm_error *err)
         how.si_code == CLD_EXITED ? "status" : "signal", how.si_status);
 }
 
+static int stalled(struct sm_parser *parser, sm_error *err)
+{
+    sm_parser_stop(parser);
+    return sm_error_set(err, SM_ETIMEOUT,
+        "%s neither finished nor took a message for %d s, and was ended; try again, and where it "
+        "happens again do not trust what it reads",
+        parser->who, (patience_of(parser) + 999) / 1000);
+}
+
 int sm_parser_next(
     struct sm_parser *parser, int timeout_ms, struct sm_parser_message *message, sm_error *err)
 {
@@ -138,20 +161,36 @@ int sm_parser_next(
     int ready = poll(&on, 1, timeout_ms);
     if (ready == 0 || (ready < 0 && errno == EINTR))
         return 0;
-    int rc = sm_parser_receive(parser->socket, message);
+    int rc = sm_parser_receive(parser->socket, sm_deadline(patience_of(parser)), message);
+    int errnum = errno;
     for (int i = 0; i < SM_PARSER_FDS; i++)
         sm_close(message->fds[i]); /* a parser has none to give */
+    if (rc < 0 && errnum == ETIMEDOUT)
+        return stalled(parser, err);
     return rc > 0 ? 1 : ended(parser, err);
 }
 
-int sm_parser_failed(struct sm_parser *parser, struct sm_parser_message *message, sm_error *err)
+/* What it said at last, if it does so in time, or how it ended. */
+static int last_word(struct sm_parser *parser, struct sm_parser_message *message, sm_error *err)
 {
-    int rc;
-    while ((rc = sm_parser_next(parser, -1, message, err)) >= 0)
+    int64_t deadline = sm_deadline(patience_of(parser));
+    while (sm_deadline_left(deadline) > 0) {
+        int rc = sm_parser_next(parser, sm_deadline_left(deadline), message, err);
         if (rc > 0 && message->type == SM_PARSER_END &&
-            message->size == sizeof(struct sm_parser_end) &&
-            (rc = sm_parser_take_end((const void *)message->data, err)) < 0)
-            break;
-    sm_parser_stop(parser);
-    return rc;
+            message->size == sizeof(struct sm_parser_end))
+            rc = sm_parser_take_end((const void *)message->data, err);
+        if (rc < 0) {
+            sm_parser_stop(parser);
+            return rc;
+        }
+    }
+    return stalled(parser, err);
+}
+
+int sm_parser_tell(struct sm_parser *parser, uint32_t type, const void *data, size_t size,
+    const int *fds, unsigned n_fds, struct sm_parser_message *message, sm_error *err)
+{
+    if (sm_parser_send(parser->socket, type, data, size, fds, n_fds) == 0)
+        return 0;
+    return errno == ETIMEDOUT ? stalled(parser, err) : last_word(parser, message, err);
 }

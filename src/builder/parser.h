@@ -30,6 +30,11 @@
 #define SM_PARSER_MOST 262144u /* bytes of a message */
 #define SM_PARSER_FDS  2       /* descriptors that come with one */
 
+/* How long the program waits for the rest of a message that has begun, for room for what it sends,
+ * and for the last word of a parser that takes nothing more. An honest one takes milliseconds, on a
+ * host that does nothing else; this is for what is taken over, or hangs. */
+#define SM_PARSER_PATIENCE_MS (5 * 60 * 1000)
+
 enum sm_parser_type {
     SM_PARSER_INFLATE = 1, /* to the reader: struct sm_parser_inflate, the blob's descriptor */
     SM_PARSER_AVAILABLE,   /* struct sm_parser_available */
@@ -67,12 +72,12 @@ struct sm_parser_message {
     uint64_t data[SM_PARSER_MOST / 8 + 1];
 };
 
-/* Sends all of it. -1, with errno: the other side is gone. */
+/* Sends all of it. -1, with errno: the other side is gone, or (ETIMEDOUT) takes nothing. */
 int sm_parser_send(
     int socket, uint32_t type, const void *data, size_t size, const int *fds, unsigned n_fds);
-/* Waits for the next one. 0: the other side is gone; -1, with errno: it cannot be read, or breaks
- * the rules (EPROTO). */
-int sm_parser_receive(int socket, struct sm_parser_message *message);
+/* Waits for the next one. 0: the other side is gone; -1, with errno: it cannot be read, breaks the
+ * rules (EPROTO), or is not whole at the deadline (ETIMEDOUT; SM_NO_DEADLINE: waits for it). */
+int sm_parser_receive(int socket, int64_t deadline, struct sm_parser_message *message);
 /* Its rc and error. */
 int sm_parser_send_end(int socket, int rc, const sm_error *err);
 /* Another process's, to be believed as far as that goes: a code there is, text that ends. */
@@ -84,7 +89,8 @@ typedef void sm_parser_main(int socket);
 struct sm_parser {
     const char *who; /* in sentences: "the process that reads archives" */
     sm_parser_main *main;
-    pid_t pid; /* 0: none */
+    int patience_ms; /* 0: SM_PARSER_PATIENCE_MS */
+    pid_t pid;       /* 0: none */
     int socket;
     int told; /* where a refused system call is told */
 };
@@ -93,12 +99,13 @@ struct sm_parser {
 int sm_parser_start(struct sm_parser *parser, uint64_t file_limit, sm_error *err);
 /* Ends it; when this returns it is gone. Harmless when there is none. */
 void sm_parser_stop(struct sm_parser *parser);
-/* The next message, waiting for timeout_ms (negative: for ever): 1, 0 when none came, or a failure,
- * which says why the parser is gone; it is stopped then. */
+/* Sends it a message; a failure says what became of a parser that does not take it: what it said at
+ * last (which goes to `message`), or how it was ended. It is stopped then. */
+int sm_parser_tell(struct sm_parser *parser, uint32_t type, const void *data, size_t size,
+    const int *fds, unsigned n_fds, struct sm_parser_message *message, sm_error *err);
+/* The next message, waiting for timeout_ms (negative: for ever) until one begins: 1, 0 when none
+ * came, or a failure, which says why the parser is gone; it is stopped then. */
 int sm_parser_next(
     struct sm_parser *parser, int timeout_ms, struct sm_parser_message *message, sm_error *err);
-/* What became of a parser that does not take what it is sent: what it said at last, or how it was
- * ended. */
-int sm_parser_failed(struct sm_parser *parser, struct sm_parser_message *message, sm_error *err);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include "builder/parser.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/text.h"
 
 struct head {
@@ -47,6 +48,8 @@ int sm_parser_send(
         ssize_t n = sendmsg(socket, &msg, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
             continue;
+        if (n < 0 && errno == EAGAIN) /* SO_SNDTIMEO */
+            errno = ETIMEDOUT;
         if (n < 0)
             return -1;
         for (int i = 0; i < 2; i++) {
@@ -80,8 +83,9 @@ static void detach(struct msghdr *msg, int fds[SM_PARSER_FDS])
     }
 }
 
-/* All `size` bytes: 1; 0 where it ends before the first one. */
-static int read_all(int socket, void *to, size_t size, int fds[SM_PARSER_FDS])
+/* All `size` bytes: 1; 0 where it ends before the first one. Where there is a deadline SO_RCVTIMEO
+ * bounds one wait, and this all that a sender may make of them, byte by byte. */
+static int read_all(int socket, int64_t deadline, void *to, size_t size, int fds[SM_PARSER_FDS])
 {
     for (size_t have = 0; have < size;) {
         union control control;
@@ -97,19 +101,25 @@ static int read_all(int socket, void *to, size_t size, int fds[SM_PARSER_FDS])
             detach(&msg, fds);
         if (n == 0 && have > 0)
             errno = EPROTO;
+        if (n < 0 && errno == EAGAIN)
+            errno = ETIMEDOUT;
         if (n <= 0)
             return n < 0 || have > 0 ? -1 : 0;
         have += (size_t)n;
+        if (have < size && sm_deadline_left(deadline) == 0) {
+            errno = ETIMEDOUT;
+            return -1;
+        }
     }
     return 1;
 }
 
-int sm_parser_receive(int socket, struct sm_parser_message *message)
+int sm_parser_receive(int socket, int64_t deadline, struct sm_parser_message *message)
 {
     struct head head;
     for (int i = 0; i < SM_PARSER_FDS; i++)
         message->fds[i] = -1;
-    int rc = read_all(socket, &head, sizeof(head), message->fds);
+    int rc = read_all(socket, deadline, &head, sizeof(head), message->fds);
     if (rc <= 0)
         return rc;
     if (head.size > SM_PARSER_MOST) {
@@ -118,7 +128,7 @@ int sm_parser_receive(int socket, struct sm_parser_message *message)
     }
     message->type = head.type;
     message->size = head.size;
-    rc = head.size ? read_all(socket, message->data, head.size, message->fds) : 1;
+    rc = head.size ? read_all(socket, deadline, message->data, head.size, message->fds) : 1;
     if (rc == 0)
         errno = EPROTO;
     ((char *)message->data)[head.size] = '\0';

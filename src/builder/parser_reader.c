@@ -9,6 +9,7 @@
 #include "builder/tar_index.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 struct reader {
@@ -49,7 +50,7 @@ static int wait_for_more(
     struct reader *r = *(struct reader **)blob->arg;
     struct sm_parser_available there;
     tell(r, SM_PARSER_WAIT, &have, sizeof(have));
-    if (r->gone || sm_parser_receive(r->socket, &r->message) <= 0 ||
+    if (r->gone || sm_parser_receive(r->socket, SM_NO_DEADLINE, &r->message) <= 0 ||
         r->message.type != SM_PARSER_AVAILABLE || r->message.size != sizeof(there))
         return sm_error_set(err, SM_ECANCELLED, "nobody answers");
     memcpy(&there, r->message.data, sizeof(there));
@@ -113,7 +114,7 @@ void sm_parser_reader(int socket)
     if (!r)
         return;
     r->socket = socket;
-    while (!r->gone && sm_parser_receive(socket, &r->message) > 0) {
+    while (!r->gone && sm_parser_receive(socket, SM_NO_DEADLINE, &r->message) > 0) {
         if (r->message.type == SM_PARSER_INFLATE &&
             r->message.size == sizeof(struct sm_parser_inflate))
             inflate(r);

@@ -6,6 +6,7 @@
 #include "builder/parser.h"
 #include "builder/parser_mains.h"
 #include "rootfs/rootfs.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 struct writer {
@@ -22,7 +23,7 @@ static ssize_t next_bytes(void *arg, const void **data, sm_error *err)
     struct writer *w = arg;
     if (w->ended) /* who has read the end may ask once more */
         return 0;
-    int rc = sm_parser_receive(w->socket, &w->message);
+    int rc = sm_parser_receive(w->socket, SM_NO_DEADLINE, &w->message);
     if (rc <= 0)
         return sm_error_set(err, SM_ECANCELLED, "nobody gives more of a layer");
     w->ended = w->message.type == SM_PARSER_LAYER_END;
@@ -65,7 +66,7 @@ void sm_parser_writer(int socket)
         return;
     w->socket = socket;
     /* After a failure nothing is read any more, so that who gives a layer does not wait. */
-    while (rc == 0 && sm_parser_receive(socket, &w->message) > 0) {
+    while (rc == 0 && sm_parser_receive(socket, SM_NO_DEADLINE, &w->message) > 0) {
         sm_error err = {0};
         rc = do_message(w, &err);
         if (sm_parser_send_end(socket, rc, &err) < 0)

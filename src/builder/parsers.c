@@ -98,9 +98,8 @@ static int answer_wait(struct inflating *in)
             if (in->tick)
                 in->tick(in->arg);
     there.end.rc = rc;
-    /* A reader that is gone is noticed at the next message. */
-    (void)sm_parser_send(in->p->reader.socket, SM_PARSER_AVAILABLE, &there, sizeof(there), NULL, 0);
-    return 0;
+    return sm_parser_tell(&in->p->reader, SM_PARSER_AVAILABLE, &there, sizeof(there), NULL, 0,
+        &in->p->message, in->err);
 }
 
 static int answer_read(struct inflating *in)
@@ -143,8 +142,8 @@ int sm_parsers_inflate(struct sm_parsers *p, struct sm_blob *blob, const struct 
     int rc = sm_parser_start(&p->reader, p->file_limit, err);
     if (rc)
         return rc;
-    if (sm_parser_send(p->reader.socket, SM_PARSER_INFLATE, &what, sizeof(what), &blob->fd, 1) < 0)
-        return sm_parser_failed(&p->reader, &p->message, err);
+    rc = sm_parser_tell(
+        &p->reader, SM_PARSER_INFLATE, &what, sizeof(what), &blob->fd, 1, &p->message, err);
     while (rc == 0 && (rc = next(p, &p->reader, tick, arg, err)) == 0)
         rc = take_message(&in);
     if (rc < 0)
@@ -186,10 +185,11 @@ int sm_parsers_index(
 {
     const int fds[] = {fd, tmp};
     int rc = sm_parser_start(&p->reader, p->file_limit, err);
+    if (rc == 0)
+        rc = sm_parser_tell(
+            &p->reader, SM_PARSER_INDEX, NULL, 0, fds, tmp < 0 ? 1 : 2, &p->message, err);
     if (rc)
         return rc;
-    if (sm_parser_send(p->reader.socket, SM_PARSER_INDEX, NULL, 0, fds, tmp < 0 ? 1 : 2) < 0)
-        return sm_parser_failed(&p->reader, &p->message, err);
     while ((rc = next(p, &p->reader, NULL, NULL, err)) == 0 && p->message.type != SM_PARSER_END)
         if ((rc = add_member(p, members, err)))
             break;
@@ -206,9 +206,7 @@ int sm_parsers_index(
 static int send_writer(struct sm_parsers *p, uint32_t type, const void *data, size_t size,
     const int *fds, unsigned n_fds, sm_error *err)
 {
-    if (sm_parser_send(p->writer.socket, type, data, size, fds, n_fds) == 0)
-        return 0;
-    return sm_parser_failed(&p->writer, &p->message, err);
+    return sm_parser_tell(&p->writer, type, data, size, fds, n_fds, &p->message, err);
 }
 
 /* What became of what it was told. */

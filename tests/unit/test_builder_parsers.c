@@ -10,14 +10,17 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "builder/parser_mains.h"
 #include "builder/parsers.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 
 static struct sm_parsers *with_reader(sm_parser_main *main)
 {
@@ -38,7 +41,7 @@ static void wait_for_request(int socket)
 {
     struct sm_parser_message *message = malloc(sizeof(*message));
     if (message)
-        sm_parser_receive(socket, message);
+        sm_parser_receive(socket, SM_NO_DEADLINE, message);
     free(message);
 }
 
@@ -90,14 +93,16 @@ static int take_nothing(void *arg, const void *data, size_t size, sm_error *err)
     return 0;
 }
 
-static int inflate_by(sm_parser_main *main, sm_error *err)
+static int inflate_by(sm_parser_main *main, int patience_ms, sm_error *err)
 {
     static const struct sm_inflate_ops ops = {.take = take_nothing};
     const struct sm_descriptor d = {.size = 10};
     struct sm_parsers *p = with_reader(main);
+    p->reader.patience_ms = patience_ms;
     auto_blob blob = {.fd = memfd_create("blob", MFD_CLOEXEC), .size = 10};
     int rc = sm_parsers_inflate(p, &blob, &d, &ops, NULL, NULL, err);
-    assert_int_equal(p->reader.pid, 0); /* whoever lied is gone */
+    if (rc)
+        assert_int_equal(p->reader.pid, 0); /* whoever lied is gone */
     sm_parsers_close(p);
     return rc;
 }
@@ -117,9 +122,116 @@ static void a_reader_that_lies_is_ended(void **state)
     };
     for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
         sm_error err = {0};
-        assert_int_equal(inflate_by(lies[i].main, &err), lies[i].rc);
+        assert_int_equal(inflate_by(lies[i].main, 0, &err), lies[i].rc);
         assert_non_null(strstr(err.message, "the reader"));
     }
+}
+
+/* ---- who holds the program up ---------------------------------------------------------------- */
+
+/* What the program has instead of minutes. */
+#define PATIENCE_OF_TEST_MS 200
+
+/* By a call that a parser has. */
+static void sleep_ms(long ms)
+{
+    static int word;
+    const struct timespec time = {ms / 1000, ms % 1000 * 1000000};
+    syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, ms < 0 ? NULL : &time, NULL, 0);
+}
+
+static void sleeps_in_a_head(int socket)
+{
+    wait_for_request(socket);
+    const uint32_t type = SM_PARSER_DATA;
+    if (write(socket, &type, sizeof(type)) > 0)
+        sleep_ms(-1);
+}
+
+static void sleeps_in_a_message(int socket)
+{
+    wait_for_request(socket);
+    const uint32_t head[] = {SM_PARSER_DATA, 100, 0};
+    if (write(socket, head, sizeof(head)) > 0)
+        sleep_ms(-1);
+}
+
+/* Each byte comes in time, but there are hours of them. */
+static void drips(int socket)
+{
+    wait_for_request(socket);
+    const uint32_t head[] = {SM_PARSER_DATA, SM_PARSER_MOST};
+    ssize_t n = write(socket, head, sizeof(head));
+    for (; n > 0; n = write(socket, "", 1))
+        sleep_ms(PATIENCE_OF_TEST_MS / 10);
+}
+
+/* It asks, and hears no answer. */
+static void asks_and_does_not_listen(int socket)
+{
+    wait_for_request(socket);
+    const uint64_t have = 0;
+    while (sm_parser_send(socket, SM_PARSER_WAIT, &have, sizeof(have), NULL, 0) == 0)
+        ;
+}
+
+static void assert_held_up(int rc, const sm_error *err)
+{
+    assert_int_equal(rc, -SM_ETIMEOUT);
+    assert_non_null(strstr(err->message, "neither finished nor took a message for 1 s"));
+}
+
+static void a_reader_that_does_not_finish_a_message_is_ended(void **state)
+{
+    static sm_parser_main *const mains[] = {
+        sleeps_in_a_head, sleeps_in_a_message, drips, asks_and_does_not_listen};
+    for (size_t i = 0; i < sizeof(mains) / sizeof(mains[0]); i++) {
+        sm_error err = {0};
+        assert_held_up(inflate_by(mains[i], PATIENCE_OF_TEST_MS, &err), &err);
+        assert_non_null(strstr(err.message, "the reader"));
+    }
+}
+
+/* Says that the file system has begun, and sleeps. */
+static void begins_and_sleeps(int socket)
+{
+    const sm_error none = {0};
+    wait_for_request(socket);
+    sm_parser_send_end(socket, 0, &none);
+    sleep_ms(-1);
+}
+
+static void a_writer_that_takes_nothing_is_ended(void **state)
+{
+    static char bytes[SM_PARSER_MOST];
+    const struct sm_rootfs_limits limits = {.bytes = 64 << 20};
+    struct sm_parsers *p = with_reader(begins_and_sleeps);
+    p->writer.patience_ms = PATIENCE_OF_TEST_MS;
+    sm_error err = {0};
+    auto_fd fd = memfd_create("image", MFD_CLOEXEC);
+    assert_int_equal(sm_parsers_begin(p, fd, &limits, &err), 0);
+    int rc = sm_parsers_layer(p, &err);
+    for (int n = 0; rc == 0 && n < 100; n++)
+        rc = sm_parsers_give(p, bytes, sizeof(bytes), &err);
+    assert_held_up(rc, &err);
+    assert_non_null(strstr(err.message, "the writer"));
+    assert_int_equal(p->writer.pid, 0);
+    sm_parsers_close(p);
+}
+
+/* An honest one may take its time between two messages. */
+static void thinks_long(int socket)
+{
+    const sm_error none = {0};
+    wait_for_request(socket);
+    sleep_ms(2 * PATIENCE_OF_TEST_MS);
+    sm_parser_send_end(socket, 0, &none);
+}
+
+static void who_thinks_is_waited_for(void **state)
+{
+    sm_error err = {0};
+    assert_int_equal(inflate_by(thinks_long, PATIENCE_OF_TEST_MS, &err), 0);
 }
 
 /* ---- an archive's members -------------------------------------------------------------------- */
@@ -245,6 +357,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_reader_that_lies_is_ended),
+        cmocka_unit_test(a_reader_that_does_not_finish_a_message_is_ended),
+        cmocka_unit_test(a_writer_that_takes_nothing_is_ended),
+        cmocka_unit_test(who_thinks_is_waited_for),
         cmocka_unit_test(a_member_is_what_its_message_has),
         cmocka_unit_test(an_error_is_text_with_a_code),
         cmocka_unit_test(a_writer_is_told_what_is_wrong_and_says_it),

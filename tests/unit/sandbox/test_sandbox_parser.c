@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "builder/parser.h"
+#include "util/clock.h"
 
 #define FILE_LIMIT (1 << 20)
 
@@ -126,7 +127,7 @@ static void grow_a_file(int socket)
 {
     static struct sm_parser_message got;
     uint64_t code = 1;
-    if (sm_parser_receive(socket, &got) > 0 && got.fds[0] >= 0 &&
+    if (sm_parser_receive(socket, SM_NO_DEADLINE, &got) > 0 && got.fds[0] >= 0 &&
         pwrite(got.fds[0], "x", 1, FILE_LIMIT - 1) == 1)
         code = pwrite(got.fds[0], "x", 1, FILE_LIMIT) < 0 ? (uint64_t)errno : 2;
     sm_parser_send(socket, SM_PARSER_READ, &code, sizeof(code), NULL, 0);
