@@ -75,8 +75,8 @@ family_gone() {
     diff "$BATS_TEST_TMPDIR/shm" <(find /dev/shm -mindepth 1 2>/dev/null | sort)
 }
 
-# killed VICTIM MS: a VM's life, of which after so many milliseconds a process is ended by SIGKILL. What the client makes of it:
-# without a machine it ends with a sentence, without a network it goes on.
+# killed VICTIM MS: a VM's life, of which after so many milliseconds a process is ended by SIGKILL, if there is one in that role;
+# hits[VICTIM] counts those. What the client makes of it: without a machine it ends with a sentence, without a network it goes on.
 killed() {
     local pid victims got=0 at
     : >"$BATS_TEST_TMPDIR/said"
@@ -89,6 +89,7 @@ killed() {
     kill -KILL $victims 2>/dev/null || victims=
     at=$(tail -n 1 "$BATS_TEST_TMPDIR/said")
     wait "$pid" || got=$?
+    [ -z "$victims" ] || hits[$1]=$((${hits[$1]:-0} + 1))
     echo "$1 ${victims:+killed }after $2 ms, at '$at': status $got, $(cat "$BATS_TEST_TMPDIR/err")"
     family_gone || return
     case ${victims:+$1} in
@@ -109,15 +110,29 @@ measure_life() {
     life_ms=$((($(date +%s%N) - begin) / 1000000))
 }
 
+# enough_were_hit MOMENTS: a kill that hits nobody tells nothing. A client is there all the time, a machine most of it, and a network
+# from when its guest first sends. Of three moments in all only the client's
+# is sure to hit.
+enough_were_hit() {
+    local each=$(($1 / 3)) victim least
+    for victim in client machine network; do
+        case $victim in client) least=$(((each + 1) / 2)) ;; machine) least=$((each / 4)) ;; network) least=$((each / 10)) ;; esac
+        echo "of $each kills of a $victim ${hits[$victim]:-0} hit, $least must"
+        [ "${hits[$victim]:-0}" -ge "$least" ] || return 1
+    done
+}
+
 # killed_at MOMENTS: at each of so many moments of a life somebody is killed, all of them in turn; the moments are spread over the
 # life and not the same in two runs. The next command works, and of what was half done nothing is left then.
 killed_at() {
     local i victims=(client machine network)
+    local -A hits=()
     measure_life
     for i in $(seq 0 $(($1 - 1))); do
         killed "${victims[i % 3]}" $(((i * life_ms + RANDOM % life_ms) / $1))
         [ $((i % 5)) -ne 0 ] || [ "$(supermachine run "$busybox" echo works)" = works ]
     done
+    enough_were_hit "$1"
     family life "$busybox" "$BATS_TEST_TMPDIR/life.snap" >/dev/null
     [ "$(supermachine run "$busybox" echo works)" = works ]
     rm "$BATS_TEST_TMPDIR/life.snap"
