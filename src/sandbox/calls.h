@@ -5,7 +5,8 @@
  *
  * What libc calls by itself in any of them is here. System calls: brk, mmap, munmap, mremap,
  * mprotect, madvise, futex, getpid, gettid, clock_gettime, getrandom, sched_getaffinity,
- * restart_syscall, rt_sigreturn, rt_sigprocmask, close, exit, exit_group.
+ * restart_syscall, rt_sigreturn, rt_sigprocmask, close, exit, exit_group, openat(refused). (malloc
+ * asks /proc/sys/vm/overcommit_memory before it gives memory back, and does without.)
  */
 #ifndef SM_SANDBOX_CALLS_H
 #define SM_SANDBOX_CALLS_H
