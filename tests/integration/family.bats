@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# The processes that a VM has: which there are, what is left when one of them is killed, and callers of every kind.
+# The processes that a VM has: which there are, what is left when one of them is killed, callers of every kind, and other users.
 load helper
 
 setup_file() {
@@ -169,4 +169,49 @@ killed_at() {
     wait_for has_no_machine
     kill -0 "$heir"
     kill -KILL "$heir"
+}
+
+# ---- other users -----------------------------------------------------------------------------------------------------------
+
+# bats test_tags=all-native
+@test "another user can neither read, signal nor trace a VM's processes, nor reach its sockets" {
+    [ "$(id -u)" -eq 0 ] || skip "needs root: two users"
+    local client pids sockets
+    users=$(mktemp -d /tmp/sm-users-XXXXXX)
+    chmod 711 "$users"
+    mkdir "$users/guest" "$users/image" "$users/own" "$users/public"
+    cp "$SM_BUILD"/supermachine "$SM_BUILD"/supermachine-image "$SM_BUILD"/supermachine-vm "$FAMILY" "$users/"
+    cp -L "$SM_BUILD"/guest/{vmlinux,agent.cpio} "$users/guest/"
+    cp -rL "$SM_IMAGE_BUSYBOX/oci" "$users/image/"
+    mknod -m 666 "/dev/${users##*/}" c 10 232 # where devices may be opened
+    chmod -R a+rX "$users/guest" "$users/image"
+    chown 60001 "$users/own" "$users/public"
+    chmod 700 "$users/own"
+    # shellcheck disable=SC2016 # for the shell in there
+    unshare -m sh -c 'mount --bind "$0" /dev/kvm && exec setpriv --reuid 60001 --regid 60001 --clear-groups "$@"' "/dev/${users##*/}" \
+        env XDG_DATA_HOME="$users/own/data" XDG_RUNTIME_DIR="$users/own" HOME="$users/own" TMPDIR="$users/own" \
+        "$users/supermachine" run --name theirs --socket "$users/public/door" "oci:$users/image/oci:latest" \
+        sh -c 'wget -q -O - http://10.0.2.2/; echo ready; sleep 1000' >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" 3>&- &
+    client=$!
+    wait_for grep -q ready "$BATS_TEST_TMPDIR/out"
+    wait_for is_in_role network
+    pids=$(test_processes | grep -E "$our_programs" | cut -d ' ' -f 1)
+    [ "$(wc -w <<<"$pids")" -eq 3 ]
+    mapfile -t sockets < <(find "$users" -type s)
+    [ "${#sockets[@]}" -ge 2 ]
+    # shellcheck disable=SC2086 # pids
+    run setpriv --reuid 60002 --regid 60002 --clear-groups "$users/run-command" intrude $pids "${sockets[@]}"
+    echo "$output"
+    [ "$status" -eq 0 ]
+    # Whose it is gets in.
+    run setpriv --reuid 60001 --regid 60001 --clear-groups "$users/run-command" intrude "${sockets[@]}" "$client"
+    [ "$status" -eq 1 ]
+    grep -q "^connected to $users/public/door" <<<"$output"
+    wait "$client" || true # as who may signal it has seen to
+}
+
+teardown() {
+    end_test
+    nothing_left
+    [ -z "${users:-}" ] || rm -rf "$users" "/dev/${users##*/}"
 }

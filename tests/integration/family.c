@@ -7,18 +7,25 @@
  *   sigchld | closed | files | forks | waits | elsewhere IMAGE
  *                            a VM in the process of a caller that is not as others are
  *   heir IMAGE               ends itself by SIGKILL; says the pid of a child that has inherited all
+ *   intrude PID... SOCKET... tries all that another user's processes and sockets must refuse
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -279,6 +286,90 @@ static int leave_an_heir(int argc, char **argv)
     return 1;
 }
 
+/* ---- another user ---------------------------------------------------------------------------- */
+
+static int n_entered;
+
+static void expect_refusal(int done, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    if (done) {
+        n_entered++;
+        vprintf(format, args);
+        putchar('\n');
+    }
+    va_end(args);
+}
+
+static void intrude_into_process(pid_t pid)
+{
+    static const char *const files[] = {"mem", "maps", "environ", "io", "pagemap", "stack",
+        "syscall", "auxv", "smaps", "map_files", "fd", "fdinfo", "ns/user", "root/etc", "cwd/."};
+    char path[64], link[64];
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        char byte;
+        snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, files[i]);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        /* Some can be opened by anybody, and not read. */
+        expect_refusal(fd >= 0 && (read(fd, &byte, 1) > 0 || errno == EISDIR), "read %s", path);
+        if (fd >= 0)
+            close(fd);
+    }
+    static const char *const links[] = {"exe", "cwd", "root", "fd/0", "fd/3"};
+    for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++) {
+        snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, links[i]);
+        expect_refusal(readlink(path, link, sizeof(link)) > 0, "followed %s", path);
+    }
+    struct iovec ours = {.iov_base = link, .iov_len = 8}, theirs = {.iov_base = link, .iov_len = 8};
+    expect_refusal(process_vm_readv(pid, &ours, 1, &theirs, 1, 0) > 0 || errno != EPERM,
+        "read the memory of %d", (int)pid);
+    expect_refusal(ptrace(PTRACE_SEIZE, pid, NULL, NULL) == 0, "traced %d", (int)pid);
+    static const int signals[] = {0, SIGTERM, SIGKILL};
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+        expect_refusal(kill(pid, signals[i]) == 0, "sent signal %d to %d", signals[i], (int)pid);
+    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    for (int fd = 0; pidfd >= 0 && fd < 16; fd++)
+        expect_refusal(
+            syscall(SYS_pidfd_getfd, pidfd, fd, 0) >= 0, "took descriptor %d of %d", fd, (int)pid);
+    if (pidfd >= 0)
+        close(pidfd);
+}
+
+static void intrude_into_socket(const char *path)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    static const int types[] = {SOCK_STREAM, SOCK_SEQPACKET, SOCK_DGRAM};
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+    memcpy(addr.sun_path, path, strnlen(path, sizeof(addr.sun_path) - 1));
+    if (*path == '@')
+        addr.sun_path[0] = '\0';
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        char byte;
+        const struct timeval patience = {.tv_sec = 5};
+        int fd = socket(AF_UNIX, types[i] | SOCK_CLOEXEC, 0);
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+        /* An abstract one may take the connection, and must hang up when it has seen whose it
+         * is. */
+        bool in =
+            connect(fd, (struct sockaddr *)&addr, size) == 0 &&
+            (*path != '@' || (send(fd, "x\n", 2, MSG_NOSIGNAL) == 2 && recv(fd, &byte, 1, 0) > 0));
+        expect_refusal(in, "connected to %s", path);
+        close(fd);
+    }
+}
+
+static int intrude(int argc, char **argv)
+{
+    for (int i = 0; i < argc; i++) {
+        if (*argv[i] >= '1' && *argv[i] <= '9')
+            intrude_into_process(atoi(argv[i]));
+        else
+            intrude_into_socket(argv[i]);
+    }
+    return n_entered != 0;
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -296,5 +387,7 @@ int main(int argc, char **argv)
         return live(argc - 2, argv + 2);
     if (!strcmp(what, "heir"))
         return leave_an_heir(argc - 2, argv + 2);
+    if (!strcmp(what, "intrude"))
+        return intrude(argc - 2, argv + 2);
     return 2;
 }
