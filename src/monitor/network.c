@@ -203,7 +203,7 @@ static int plug(struct network *n, sm_error *err)
 
 static int set_up(struct network *n, sm_error *err)
 {
-    struct sm_network_order order;
+    struct sm_network_order order = {.kind = SM_NETWORK_SETUP};
     int rc = next_order(n, &order, err);
     if (rc == 0 || (rc > 0 && order.kind != SM_NETWORK_SETUP))
         rc = sm_error_set(err, SM_EPROTOCOL, "the network process was not told what to be");

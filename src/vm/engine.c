@@ -416,7 +416,7 @@ int sm_engine_written(struct sm_engine *e, struct sm_page_set **out, sm_error *e
     auto_fd sheet = -1;
     auto_free struct sm_machine_message *m = malloc(sizeof(*m));
     SM_CLEANUP(sm_page_set_free_cleanup) struct sm_page_set *set = calloc(1, sizeof(*set));
-    struct sm_machine_reply reply;
+    struct sm_machine_reply reply = {.rc = 0};
     if (!m || !set)
         return sm_error_set(err, SM_ENOMEM, "no memory to list the pages of guest RAM");
     int rc = make_sheet(&sheet, err);
@@ -521,7 +521,7 @@ int sm_engine_end_fd(const struct sm_engine *e)
 
 bool sm_engine_has_halted(struct sm_engine *e)
 {
-    struct sm_machine_reply reply;
+    struct sm_machine_reply reply = {.rc = 0};
     return ask(e, SM_CALL_HALTED, 0, &reply, NULL) == 0 && reply.yes;
 }
 
@@ -566,7 +566,7 @@ int sm_engine_resume(struct sm_engine *e, sm_error *err)
 
 bool sm_engine_is_paused(struct sm_engine *e)
 {
-    struct sm_machine_reply reply;
+    struct sm_machine_reply reply = {.rc = 0};
     return ask(e, SM_CALL_IS_PAUSED, 0, &reply, NULL) == 0 && reply.yes;
 }
 

@@ -35,10 +35,8 @@ void __wrap_sm_guest_wait_begin(
 }
 
 /* The guest takes no other connection. */
-int __wrap_sm_channel_connect(
-    struct sm_channel *channel, struct sm_engine *engine, sm_error *err);
-int __wrap_sm_channel_connect(
-    struct sm_channel *channel, struct sm_engine *engine, sm_error *err)
+int __wrap_sm_channel_connect(struct sm_channel *channel, struct sm_engine *engine, sm_error *err);
+int __wrap_sm_channel_connect(struct sm_channel *channel, struct sm_engine *engine, sm_error *err)
 {
     connects++;
     return sm_error_set(err, SM_ETIMEOUT, "no connection");
