@@ -57,7 +57,7 @@ a_network_process() { [ -n "$(network_processes)" ]; }
 no_network_process() { ! a_network_process; }
 has_lines() { [ "$(grep -c "$2" "$1")" -ge "$3" ]; } # FILE WORD N
 
-@test "the network is a process of its own: there once the guest sends, confined, replaced when it dies, gone with its client" {
+@test "the network is a process of its own: confined, replaced when it dies, gone with its client" {
     local out=$BATS_TEST_TMPDIR/out in=$BATS_TEST_TMPDIR/in said=$BATS_TEST_TMPDIR/said job first second status=0
     servers
     mkfifo "$in"
@@ -68,7 +68,7 @@ has_lines() { [ "$(grep -c "$2" "$1")" -ge "$3" ]; } # FILE WORD N
     job=$!
     exec 4>"$in"
     wait_for grep -q ready "$out"
-    no_network_process
+    # That there is none before the first frame is the unit test's: a guest's kernel may send by itself.
     echo http://203.0.113.9:8080/hello >&4
     wait_for has_lines "$out" hello 1
     first=$(network_processes)
