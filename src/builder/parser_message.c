@@ -11,39 +11,21 @@
 #include "builder/parser.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/rights.h"
 #include "util/text.h"
 
 struct head {
     uint32_t type, size;
 };
 
-/* Descriptors go with the first byte. */
-union control {
-    struct cmsghdr head;
-    char bytes[CMSG_SPACE(sizeof(int) * SM_PARSER_FDS)];
-};
-
-static void attach(struct msghdr *msg, union control *control, const int *fds, unsigned n_fds)
-{
-    if (n_fds == 0)
-        return;
-    msg->msg_control = control->bytes;
-    msg->msg_controllen = CMSG_SPACE(sizeof(int) * n_fds);
-    struct cmsghdr *c = CMSG_FIRSTHDR(msg);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int) * n_fds);
-    memcpy(CMSG_DATA(c), fds, sizeof(int) * n_fds);
-}
-
 int sm_parser_send(
     int socket, uint32_t type, const void *data, size_t size, const int *fds, unsigned n_fds)
 {
     struct head head = {type, (uint32_t)size};
-    union control control = {0};
+    SM_RIGHTS(SM_PARSER_FDS) control = {0};
     struct iovec parts[2] = {{&head, sizeof(head)}, {(void *)(uintptr_t)data, size}};
     struct msghdr msg = {.msg_iov = parts, .msg_iovlen = 2};
-    attach(&msg, &control, fds, n_fds);
+    sm_rights_put(&msg, control.bytes, fds, n_fds); /* with the first byte */
     while (parts[0].iov_len + parts[1].iov_len > 0) {
         ssize_t n = sendmsg(socket, &msg, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
@@ -88,7 +70,7 @@ static void detach(struct msghdr *msg, int fds[SM_PARSER_FDS])
 static int read_all(int socket, int64_t deadline, void *to, size_t size, int fds[SM_PARSER_FDS])
 {
     for (size_t have = 0; have < size;) {
-        union control control;
+        SM_RIGHTS(SM_PARSER_FDS) control;
         struct iovec part = {(char *)to + have, size - have};
         struct msghdr msg = {.msg_iov = &part,
             .msg_iovlen = 1,

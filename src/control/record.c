@@ -6,27 +6,15 @@
 #include <sys/socket.h>
 
 #include "util/cleanup.h"
-
-union control {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(SM_RECORD_MAX_FDS * sizeof(int))];
-};
+#include "util/rights.h"
 
 static int put(
     int socket, const void *record, size_t size, const int *fds, unsigned n_fds, int flags)
 {
-    union control control = {0};
+    SM_RIGHTS(SM_RECORD_MAX_FDS) control = {0};
     struct iovec iov = {.iov_base = (void *)(uintptr_t)record, .iov_len = size};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-    if (n_fds) {
-        msg.msg_control = control.bytes;
-        msg.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-        struct cmsghdr *head = CMSG_FIRSTHDR(&msg);
-        head->cmsg_level = SOL_SOCKET;
-        head->cmsg_type = SCM_RIGHTS;
-        head->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-        memcpy(CMSG_DATA(head), fds, n_fds * sizeof(int));
-    }
+    sm_rights_put(&msg, control.bytes, fds, n_fds);
     ssize_t n;
     while ((n = sendmsg(socket, &msg, MSG_NOSIGNAL | flags)) < 0 && errno == EINTR)
         continue;
@@ -66,7 +54,7 @@ static unsigned came_with(struct msghdr *msg, int came[SM_RECORD_MAX_FDS])
 static ssize_t take(
     int socket, void *record, size_t size, int *fds, unsigned max_fds, unsigned *n_fds, int flags)
 {
-    union control control;
+    SM_RIGHTS(SM_RECORD_MAX_FDS) control;
     int came[SM_RECORD_MAX_FDS];
     struct iovec iov = {.iov_base = record, .iov_len = size};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};

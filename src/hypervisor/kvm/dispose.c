@@ -17,6 +17,7 @@
 
 #include "hypervisor/kvm/kvm.h"
 #include "util/cleanup.h"
+#include "util/rights.h"
 
 void sm_kvm_dispose(int fd)
 {
@@ -25,23 +26,11 @@ void sm_kvm_dispose(int fd)
         return;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0) {
         const int fds[2] = {fd, pair[1]}; /* the receiving end travels to itself */
-        union {
-            struct cmsghdr align;
-            char bytes[CMSG_SPACE(sizeof(fds))];
-        } control = {0};
+        SM_RIGHTS(2) control = {0};
         char byte = 0;
         struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-        struct msghdr msg = {
-            .msg_iov = &iov,
-            .msg_iovlen = 1,
-            .msg_control = control.bytes,
-            .msg_controllen = sizeof(control.bytes),
-        };
-        struct cmsghdr *head = CMSG_FIRSTHDR(&msg);
-        head->cmsg_level = SOL_SOCKET;
-        head->cmsg_type = SCM_RIGHTS;
-        head->cmsg_len = CMSG_LEN(sizeof(fds));
-        memcpy(CMSG_DATA(head), fds, sizeof(fds));
+        struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+        sm_rights_put(&msg, control.bytes, fds, 2);
         (void)!sendmsg(pair[0], &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
         sm_close(fd); /* not the last reference, if the message was taken */
         sm_close(pair[1]);
