@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "fuzz.h"
 #include "net/frame_socket.h"
 #include "net/socket_backend.h"
 #include "net/socket_card.h"
@@ -15,14 +16,7 @@
 #include "util/bytes.h"
 #include "util/error.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 #define MAX_RECORD (SM_NET_HDR + SM_NET_MAX_FRAME + 100)
-
-struct input {
-    const uint8_t *data;
-    size_t left;
-};
 
 struct world {
     struct sm_loop *loop;
@@ -36,26 +30,12 @@ struct world {
     uint32_t sum; /* of all frames: they can be read */
 };
 
-static uint32_t take(struct input *in, unsigned bytes)
-{
-    uint32_t v = 0;
-    for (unsigned i = 0; i < bytes && in->left > 0; i++, in->data++, in->left--)
-        v |= (uint32_t)*in->data << (8 * i);
-    return v;
-}
-
-static void demand(bool what)
-{
-    if (!what)
-        abort();
-}
-
 static bool look(struct world *w, const struct virtio_net_hdr_v1 *hdr, const void *data, size_t len)
 {
     const uint8_t *frame = data;
-    demand(len >= 14 && len <= SM_NET_MAX_FRAME);
-    demand(!(hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) ||
-           (size_t)hdr->csum_start + hdr->csum_offset + 2 <= len);
+    fuzz_demand(len >= 14 && len <= SM_NET_MAX_FRAME);
+    fuzz_demand(!(hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) ||
+                (size_t)hdr->csum_start + hdr->csum_offset + 2 <= len);
     for (size_t i = 0; i < len; i++)
         w->sum += frame[i];
     return !w->refuses;
@@ -73,11 +53,12 @@ static bool guest_deliver(
 {
     struct world *w = of_card(card);
     unsigned gso = hdr->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
-    demand(!hdr->flags || (w->features & (1u << VIRTIO_NET_F_GUEST_CSUM)));
-    demand(!(hdr->flags & ~(VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)));
-    demand(gso == VIRTIO_NET_HDR_GSO_NONE ||
-           (gso == VIRTIO_NET_HDR_GSO_TCPV4 && (w->features & (1u << VIRTIO_NET_F_GUEST_TSO4))) ||
-           (gso == VIRTIO_NET_HDR_GSO_TCPV6 && (w->features & (1u << VIRTIO_NET_F_GUEST_TSO6))));
+    fuzz_demand(!hdr->flags || (w->features & (1u << VIRTIO_NET_F_GUEST_CSUM)));
+    fuzz_demand(!(hdr->flags & ~(VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)));
+    fuzz_demand(
+        gso == VIRTIO_NET_HDR_GSO_NONE ||
+        (gso == VIRTIO_NET_HDR_GSO_TCPV4 && (w->features & (1u << VIRTIO_NET_F_GUEST_TSO4))) ||
+        (gso == VIRTIO_NET_HDR_GSO_TCPV6 && (w->features & (1u << VIRTIO_NET_F_GUEST_TSO6))));
     return look(w, hdr, frame, len);
 }
 
@@ -105,12 +86,14 @@ static bool checking_send(
 {
     struct world *w = of_backend(b);
     unsigned gso = hdr->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
-    demand(!(hdr->flags & ~VIRTIO_NET_HDR_F_NEEDS_CSUM));
-    demand(!hdr->flags || w->features & (1u << VIRTIO_NET_F_CSUM));
-    demand(gso == VIRTIO_NET_HDR_GSO_NONE ||
-           (gso == VIRTIO_NET_HDR_GSO_TCPV4 && (w->features & (1u << VIRTIO_NET_F_HOST_TSO4))) ||
-           (gso == VIRTIO_NET_HDR_GSO_TCPV6 && (w->features & (1u << VIRTIO_NET_F_HOST_TSO6))));
-    demand(gso == VIRTIO_NET_HDR_GSO_NONE || (hdr->flags && hdr->gso_size && hdr->hdr_len <= len));
+    fuzz_demand(!(hdr->flags & ~VIRTIO_NET_HDR_F_NEEDS_CSUM));
+    fuzz_demand(!hdr->flags || w->features & (1u << VIRTIO_NET_F_CSUM));
+    fuzz_demand(
+        gso == VIRTIO_NET_HDR_GSO_NONE ||
+        (gso == VIRTIO_NET_HDR_GSO_TCPV4 && (w->features & (1u << VIRTIO_NET_F_HOST_TSO4))) ||
+        (gso == VIRTIO_NET_HDR_GSO_TCPV6 && (w->features & (1u << VIRTIO_NET_F_HOST_TSO6))));
+    fuzz_demand(
+        gso == VIRTIO_NET_HDR_GSO_NONE || (hdr->flags && hdr->gso_size && hdr->hdr_len <= len));
     if (!look(w, hdr, frame, len))
         return false;
     sm_net_complete_checksum(hdr, frame, len);
@@ -150,9 +133,9 @@ static struct sm_net_backend *make_backend(struct world *w, bool real)
         return backend;
     }
     auto_policy policy = {0};
-    demand(sm_policy_parse(nothing, strlen(nothing), &policy, NULL) == 0);
-    demand(sm_user_net_create(
-               w->loop, &(struct sm_user_net_config){.policy = &policy}, &backend, NULL) == 0);
+    fuzz_demand(sm_policy_parse(nothing, strlen(nothing), &policy, NULL) == 0);
+    fuzz_demand(sm_user_net_create(
+                    w->loop, &(struct sm_user_net_config){.policy = &policy}, &backend, NULL) == 0);
     return backend;
 }
 
@@ -163,42 +146,42 @@ static void set_up(struct world *w, unsigned kind)
     static const struct sm_net_card_ops ops = {
         .deliver = guest_deliver, .flush = guest_flush, .tx_resume = guest_tx_resume};
     int ends[2];
-    demand(sm_loop_create(&w->loop, NULL) == 0 && sm_frame_socket_pair(ends, NULL) == 0);
+    fuzz_demand(sm_loop_create(&w->loop, NULL) == 0 && sm_frame_socket_pair(ends, NULL) == 0);
     w->raw = ends[1];
     w->card.ops = &ops;
     if (kind == 0) {
-        demand(sm_socket_backend_create(w->loop, ends[0], true, &w->near, NULL) == 0);
+        fuzz_demand(sm_socket_backend_create(w->loop, ends[0], true, &w->near, NULL) == 0);
         w->near->card = &w->card;
         return;
     }
     const struct sm_socket_card_config config = {
         .fd = ends[0], .backend = make_backend(w, kind == 2), .gone = on_gone, .arg = w};
-    demand(sm_socket_card_create(w->loop, &config, &w->far, NULL) == 0);
+    fuzz_demand(sm_socket_card_create(w->loop, &config, &w->far, NULL) == 0);
 }
 
-static void send_record(struct world *w, struct input *in)
+static void send_record(struct world *w, struct fuzz_input *in)
 {
     static uint8_t record[MAX_RECORD];
-    unsigned how = take(in, 1);
-    size_t len = how & 1 ? take(in, 3) % (MAX_RECORD + 1) : take(in, 1);
-    size_t said = SM_MIN(len, (size_t)take(in, 1));
+    unsigned how = fuzz_take(in, 1);
+    size_t len = how & 1 ? fuzz_take(in, 3) % (MAX_RECORD + 1) : fuzz_take(in, 1);
+    size_t said = SM_MIN(len, (size_t)fuzz_take(in, 1));
     for (size_t i = 0; i < said; i++)
-        record[i] = (uint8_t)take(in, 1);
+        record[i] = (uint8_t)fuzz_take(in, 1);
     (void)!send(w->raw, record, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-static void send_control(struct world *w, struct input *in)
+static void send_control(struct world *w, struct fuzz_input *in)
 {
     struct {
         uint32_t kind, number;
         uint64_t features;
-    } control = {take(in, 1) % 4, take(in, 1), take(in, 4)};
+    } control = {fuzz_take(in, 1) % 4, fuzz_take(in, 1), fuzz_take(in, 4)};
     (void)!send(w->raw, &control, sizeof(control), MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-static void configure(struct world *w, struct input *in)
+static void configure(struct world *w, struct fuzz_input *in)
 {
-    w->features = take(in, 4);
+    w->features = fuzz_take(in, 4);
     if (w->near)
         w->near->ops->configure(w->near, w->features);
 }
@@ -208,16 +191,16 @@ static void replug(struct world *w)
     int ends[2];
     if (!w->near)
         return;
-    demand(sm_frame_socket_pair(ends, NULL) == 0);
-    demand(sm_socket_backend_replug(w->near, ends[0], NULL) == 0);
+    fuzz_demand(sm_frame_socket_pair(ends, NULL) == 0);
+    fuzz_demand(sm_socket_backend_replug(w->near, ends[0], NULL) == 0);
     close(w->raw);
     w->raw = ends[1];
 }
 
-static void step(struct world *w, struct input *in)
+static void step(struct world *w, struct fuzz_input *in)
 {
     static uint8_t record[MAX_RECORD];
-    switch (take(in, 1) % 8) {
+    switch (fuzz_take(in, 1) % 8) {
     case 0:
     case 1:
         send_record(w, in);
@@ -252,9 +235,9 @@ static void step(struct world *w, struct input *in)
 /* Input: which end, then steps. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct input in = {data, size};
+    struct fuzz_input in = {data, size};
     struct world w = {0};
-    unsigned kind = take(&in, 1) % 3;
+    unsigned kind = fuzz_take(&in, 1) % 3;
     set_up(&w, kind);
     for (unsigned steps = 0; in.left > 0 && steps < 300; steps++)
         step(&w, &in);

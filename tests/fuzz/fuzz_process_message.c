@@ -7,22 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuzz.h"
 #include "net/process_message.h"
 #include "vm/notices.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void demand(bool what)
-{
-    if (!what)
-        abort();
-}
 
 static void on_notice(void *arg, const char *line)
 {
     (void)arg;
     for (; *line; line++)
-        demand((uint8_t)*line >= ' ' && *line != 0x7f);
+        fuzz_demand((uint8_t)*line >= ' ' && *line != 0x7f);
 }
 
 static void look_at_report(const uint8_t *data, size_t size)
@@ -32,16 +25,16 @@ static void look_at_report(const uint8_t *data, size_t size)
     uint8_t record[SM_NETWORK_MAX_REPORT];
     if (!sm_network_report_decode(data, size, &report))
         return;
-    demand(strlen(report.text) <= SM_NETWORK_MAX_SENTENCE);
+    fuzz_demand(strlen(report.text) <= SM_NETWORK_MAX_SENTENCE);
     if (report.kind == SM_NETWORK_DENIED)
         sm_notice_denial(&events, &report.denial);
     else
         on_notice(NULL, report.text);
     size_t len = sm_network_report_encode(&report, record);
-    demand(sm_network_report_decode(record, len, &again) && again.kind == report.kind);
-    demand(strcmp(report.text, again.text) == 0);
-    demand(again.denial.port == report.denial.port);
-    demand(again.denial.verdict == report.denial.verdict);
+    fuzz_demand(sm_network_report_decode(record, len, &again) && again.kind == report.kind);
+    fuzz_demand(strcmp(report.text, again.text) == 0);
+    fuzz_demand(again.denial.port == report.denial.port);
+    fuzz_demand(again.denial.verdict == report.denial.verdict);
 }
 
 static void look_at_order(const uint8_t *data, size_t size)
@@ -51,8 +44,8 @@ static void look_at_order(const uint8_t *data, size_t size)
         return;
     uint8_t *record;
     size_t len;
-    demand(sm_network_order_encode(&order, &record, &len, NULL) == 0);
-    demand(len == size && memcmp(record, data, len) == 0);
+    fuzz_demand(sm_network_order_encode(&order, &record, &len, NULL) == 0);
+    fuzz_demand(len == size && memcmp(record, data, len) == 0);
     free(record);
 }
 

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "fuzz.h"
 #include "devices/virtio_balloon.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_pmem.h"
@@ -16,24 +17,6 @@
 
 #define RAM_SIZE 0x10000u
 #define DISK     8192u
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-struct input {
-    const uint8_t *data;
-    size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned bytes)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < bytes; i++, in->data++, in->left--) {
-        if (in->left == 0)
-            return v;
-        v |= (uint64_t)*in->data << (8 * i);
-    }
-    return v;
-}
 
 static struct sm_virtio_dev *make(unsigned kind, const struct sm_virtio_env *env)
 {
@@ -72,23 +55,23 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static _Alignas(4096) uint8_t ram[RAM_SIZE];
     const struct sm_guest_memory gm = {
         .n = 1, .regions = {{.gpa = 0, .size = RAM_SIZE, .host = ram}}};
-    struct input in = {data, size};
+    struct fuzz_input in = {data, size};
     struct sm_virtio_env env = {.memory = &gm};
     struct sm_virtio_state state = {0};
     if (sm_bell_make(&env.irq, NULL) || sm_loop_create(&env.loop, NULL))
         abort();
     memset(ram, 0, sizeof(ram));
-    struct sm_virtio_dev *dev = make((unsigned)take(&in, 1) % 5, &env);
+    struct sm_virtio_dev *dev = make((unsigned)fuzz_take(&in, 1) % 5, &env);
     for (unsigned steps = 0; in.left > 0 && steps < 500; steps++) {
         uint8_t bytes[8] = {0};
-        unsigned kind = (unsigned)take(&in, 1), len = 1u << (kind >> 6);
-        uint64_t at = take(&in, 2) % SM_VIRTIO_MMIO_SIZE;
+        unsigned kind = (unsigned)fuzz_take(&in, 1), len = 1u << (kind >> 6);
+        uint64_t at = fuzz_take(&in, 2) % SM_VIRTIO_MMIO_SIZE;
         if (at + len > SM_VIRTIO_MMIO_SIZE)
             at = SM_VIRTIO_MMIO_SIZE - len;
         switch (kind % 8) {
         case 0:
         case 1: {
-            uint64_t value = take(&in, len);
+            uint64_t value = fuzz_take(&in, len);
             memcpy(bytes, &value, 8);
             sm_virtio_mmio_ops.write(dev, at, bytes, len);
             break;
@@ -101,15 +84,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             break;
         case 4:
         case 5:
-            for (unsigned n = (unsigned)take(&in, 1); n > 0 && in.left > 0; n--)
-                ram[(at * 16 + n) % RAM_SIZE] = (uint8_t)take(&in, 1);
+            for (unsigned n = (unsigned)fuzz_take(&in, 1); n > 0 && in.left > 0; n--)
+                ram[(at * 16 + n) % RAM_SIZE] = (uint8_t)fuzz_take(&in, 1);
             break;
         case 6:
             sm_virtio_save(dev, &state);
             break;
         default:
             state.status ^= (uint32_t)at;
-            state.queues[at % SM_VIRTIO_MAX_QUEUES].desc ^= take(&in, 2);
+            state.queues[at % SM_VIRTIO_MAX_QUEUES].desc ^= fuzz_take(&in, 2);
             if (sm_virtio_load(dev, &state, NULL) == 0)
                 sm_virtio_wake(dev);
             break;

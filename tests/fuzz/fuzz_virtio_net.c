@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "fuzz.h"
 #include "fake_guest.h"
 #include "net/frame.h"
 #include "net/tap.h"
@@ -18,13 +19,6 @@
 
 #define AREA  0x12000u /* what the driver fills and its buffers lie in */
 #define QUEUE 16
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-struct input {
-    const uint8_t *data;
-    size_t left;
-};
 
 struct checking {
     struct sm_net_backend base;
@@ -45,20 +39,6 @@ struct card {
     bool judged;
 };
 
-static uint32_t take(struct input *in, unsigned bytes)
-{
-    uint32_t v = 0;
-    for (unsigned i = 0; i < bytes && in->left > 0; i++, in->data++, in->left--)
-        v |= (uint32_t)*in->data << (8 * i);
-    return v;
-}
-
-static void demand(bool what)
-{
-    if (!what)
-        abort();
-}
-
 /* ---- a backend that believes nothing ------------------------------------------------------- */
 
 static struct checking *checking_of(struct sm_net_backend *b)
@@ -73,14 +53,16 @@ static bool checking_send(
     unsigned gso = hdr->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
     if (c->busy)
         return false;
-    demand(len >= SM_ETH_HEADER && len <= SM_NET_MAX_FRAME);
-    demand(!(hdr->flags & ~VIRTIO_NET_HDR_F_NEEDS_CSUM));
-    demand(!hdr->flags || c->features & (1u << VIRTIO_NET_F_CSUM));
-    demand(!hdr->flags || (size_t)hdr->csum_start + hdr->csum_offset + 2 <= len);
-    demand(gso == VIRTIO_NET_HDR_GSO_NONE ||
-           (gso == VIRTIO_NET_HDR_GSO_TCPV4 && (c->features & (1u << VIRTIO_NET_F_HOST_TSO4))) ||
-           (gso == VIRTIO_NET_HDR_GSO_TCPV6 && (c->features & (1u << VIRTIO_NET_F_HOST_TSO6))));
-    demand(gso == VIRTIO_NET_HDR_GSO_NONE || (hdr->flags && hdr->gso_size && hdr->hdr_len <= len));
+    fuzz_demand(len >= SM_ETH_HEADER && len <= SM_NET_MAX_FRAME);
+    fuzz_demand(!(hdr->flags & ~VIRTIO_NET_HDR_F_NEEDS_CSUM));
+    fuzz_demand(!hdr->flags || c->features & (1u << VIRTIO_NET_F_CSUM));
+    fuzz_demand(!hdr->flags || (size_t)hdr->csum_start + hdr->csum_offset + 2 <= len);
+    fuzz_demand(
+        gso == VIRTIO_NET_HDR_GSO_NONE ||
+        (gso == VIRTIO_NET_HDR_GSO_TCPV4 && (c->features & (1u << VIRTIO_NET_F_HOST_TSO4))) ||
+        (gso == VIRTIO_NET_HDR_GSO_TCPV6 && (c->features & (1u << VIRTIO_NET_F_HOST_TSO6))));
+    fuzz_demand(
+        gso == VIRTIO_NET_HDR_GSO_NONE || (hdr->flags && hdr->gso_size && hdr->hdr_len <= len));
     sm_net_complete_checksum(hdr, frame, len);
     for (size_t i = 0; i < len; i++)
         c->sum += frame[i];
@@ -113,7 +95,7 @@ static struct sm_net_backend *make_checking(struct card *c)
         .destroy = checking_destroy,
     };
     c->checking = calloc(1, sizeof(*c->checking));
-    demand(c->checking != NULL);
+    fuzz_demand(c->checking != NULL);
     c->checking->base = (struct sm_net_backend){.ops = &ops, .mtu = SM_NET_MTU, .link_up = true};
     return &c->checking->base;
 }
@@ -126,19 +108,19 @@ static struct sm_net_backend *make_backend(struct card *c, unsigned kind)
     if (kind == 0)
         return make_checking(c);
     if (kind == 1) { /* without a rule nothing reaches a socket of this machine */
-        demand(sm_policy_parse(text, strlen("layer none"), &policy, NULL) == 0);
-        demand(sm_user_net_create(c->env.loop, &(struct sm_user_net_config){.policy = &policy},
-                   &backend, NULL) == 0);
+        fuzz_demand(sm_policy_parse(text, strlen("layer none"), &policy, NULL) == 0);
+        fuzz_demand(sm_user_net_create(c->env.loop, &(struct sm_user_net_config){.policy = &policy},
+                        &backend, NULL) == 0);
         return backend;
     }
-    demand(sm_policy_parse(text, sizeof(text) - 1, &policy, NULL) == 0);
+    fuzz_demand(sm_policy_parse(text, sizeof(text) - 1, &policy, NULL) == 0);
     int pair[2];
-    demand(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
+    fuzz_demand(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
     c->wire = pair[1];
     c->judged = kind == 2;
-    demand(sm_tap_create(c->env.loop,
-               &(struct sm_tap_config){.fd = pair[0], .policy = c->judged ? &policy : NULL},
-               &backend, NULL) == 0);
+    fuzz_demand(sm_tap_create(c->env.loop,
+                    &(struct sm_tap_config){.fd = pair[0], .policy = c->judged ? &policy : NULL},
+                    &backend, NULL) == 0);
     return backend;
 }
 
@@ -157,12 +139,12 @@ static void probe(struct card *c, unsigned features)
 /* ---- steps ----------------------------------------------------------------------------------- */
 
 /* A chain of descriptors as the input has them; only their addresses tend to lie in memory. */
-static void offer(struct card *c, struct input *in, unsigned q)
+static void offer(struct card *c, struct fuzz_input *in, unsigned q)
 {
-    unsigned n = 1 + take(in, 1) % 4, head = c->q[q].next_desc % QUEUE;
+    unsigned n = 1 + fuzz_take(in, 1) % 4, head = c->q[q].next_desc % QUEUE;
     for (unsigned i = 0; i < n; i++) {
-        uint64_t addr = c->area + take(in, 2);
-        uint32_t len = take(in, 2), how = take(in, 1);
+        uint64_t addr = c->area + fuzz_take(in, 2);
+        uint32_t len = fuzz_take(in, 2), how = fuzz_take(in, 1);
         unsigned at = (head + i) % QUEUE;
         unsigned flags = (q == SM_NET_RX ? FG_WRITE : 0) | (i + 1 < n ? FG_NEXT : 0);
         if (how & 0x80)
@@ -173,12 +155,12 @@ static void offer(struct card *c, struct input *in, unsigned q)
     fg_offer(&c->q[q], head);
 }
 
-static void to_guest(struct card *c, struct input *in)
+static void to_guest(struct card *c, struct fuzz_input *in)
 {
     uint8_t raw[SM_NET_HDR + 3000] = {0};
     struct virtio_net_hdr_v1 hdr = {
-        .flags = (uint8_t)take(in, 1), .gso_type = (uint8_t)take(in, 1)};
-    size_t len = 1 + take(in, 2) % 3000;
+        .flags = (uint8_t)fuzz_take(in, 1), .gso_type = (uint8_t)fuzz_take(in, 1)};
+    size_t len = 1 + fuzz_take(in, 2) % 3000;
     memcpy(raw, &hdr, sizeof(hdr));
     if (c->wire >= 0)
         (void)!send(c->wire, raw, sizeof(hdr) + len, MSG_DONTWAIT);
@@ -198,31 +180,31 @@ static void look_at_wire(struct card *c)
     struct sm_frame f;
     ssize_t n;
     while (c->wire >= 0 && (n = recv(c->wire, raw, sizeof(raw), MSG_DONTWAIT)) > 0) {
-        demand((size_t)n >= SM_NET_HDR + SM_ETH_HEADER);
+        fuzz_demand((size_t)n >= SM_NET_HDR + SM_ETH_HEADER);
         memcpy(&hdr, raw, sizeof(hdr));
         sm_net_complete_checksum(&hdr, raw + SM_NET_HDR, (size_t)n - SM_NET_HDR);
         if (!c->judged)
             continue;
         sm_frame_parse(raw + SM_NET_HDR, (size_t)n - SM_NET_HDR, &f);
-        demand(f.kind != SM_FRAME_BAD);
+        fuzz_demand(f.kind != SM_FRAME_BAD);
         if (f.kind == SM_FRAME_IP && f.protocol != SM_IP_ICMPV6)
-            demand(sm_ip_in_prefix(&f.dst, &v4, 120) || sm_ip_in_prefix(&f.dst, &v6, 32));
+            fuzz_demand(sm_ip_in_prefix(&f.dst, &v4, 120) || sm_ip_in_prefix(&f.dst, &v6, 32));
     }
 }
 
-static void save_and_load(struct card *c, struct input *in)
+static void save_and_load(struct card *c, struct fuzz_input *in)
 {
     struct sm_virtio_state state = {0};
     sm_virtio_save(c->dev, &state);
-    state.extra[0] ^= take(in, 1);
-    state.queues[SM_NET_RX].last_avail_idx ^= (uint16_t)take(in, 1);
+    state.extra[0] ^= fuzz_take(in, 1);
+    state.queues[SM_NET_RX].last_avail_idx ^= (uint16_t)fuzz_take(in, 1);
     if (sm_virtio_load(c->dev, &state, NULL) == 0)
         sm_virtio_wake(c->dev);
 }
 
-static void step(struct card *c, struct input *in)
+static void step(struct card *c, struct fuzz_input *in)
 {
-    unsigned kind = take(in, 1);
+    unsigned kind = fuzz_take(in, 1);
     unsigned at;
     switch (kind % 10) {
     case 0:
@@ -238,9 +220,9 @@ static void step(struct card *c, struct input *in)
         c->dev->ops->notify(c->dev, SM_NET_RX);
         break;
     case 4:
-        at = take(in, 2);
-        for (unsigned n = take(in, 1); n > 0 && in->left > 0; n--)
-            fg_ptr(&c->fg, c->area)[at++ % AREA] = (uint8_t)take(in, 1);
+        at = fuzz_take(in, 2);
+        for (unsigned n = fuzz_take(in, 1); n > 0 && in->left > 0; n--)
+            fg_ptr(&c->fg, c->area)[at++ % AREA] = (uint8_t)fuzz_take(in, 1);
         break;
     case 5:
         to_guest(c, in);
@@ -255,7 +237,7 @@ static void step(struct card *c, struct input *in)
         look_at_wire(c);
         break;
     case 8:
-        probe(c, take(in, 1));
+        probe(c, fuzz_take(in, 1));
         break;
     default:
         save_and_load(c, in);
@@ -267,15 +249,15 @@ static void step(struct card *c, struct input *in)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const uint8_t mac[6] = {2, 0, 0, 0, 0, 1};
-    struct input in = {data, size};
+    struct fuzz_input in = {data, size};
     struct card c = {.wire = -1};
     fg_init(&c.fg);
     c.area = fg_alloc(&c.fg, AREA);
     c.env = (struct sm_virtio_env){.memory = &c.fg.gm, .irq = fg_bell()};
-    demand(sm_loop_create(&c.env.loop, NULL) == 0);
-    c.backend = make_backend(&c, take(&in, 1) % 4);
-    demand(sm_virtio_net_create(&c.env, mac, c.backend, &c.dev, NULL) == 0);
-    probe(&c, take(&in, 1));
+    fuzz_demand(sm_loop_create(&c.env.loop, NULL) == 0);
+    c.backend = make_backend(&c, fuzz_take(&in, 1) % 4);
+    fuzz_demand(sm_virtio_net_create(&c.env, mac, c.backend, &c.dev, NULL) == 0);
+    probe(&c, fuzz_take(&in, 1));
     for (unsigned steps = 0; in.left > 0 && steps < 300; steps++)
         step(&c, &in);
     sm_loop_turn(c.env.loop);
