@@ -31,6 +31,8 @@
 
 #include <supermachine.h>
 
+#include "vm_shell.h"
+
 static void must(int ok, const char *what, const sm_error *err)
 {
     if (ok)
@@ -75,21 +77,9 @@ static sm_vm *start(void)
 static void shell(sm_vm *vm, const char *script, char *text, size_t size)
 {
     sm_error err;
-    sm_exec *exec;
-    sm_exec_result result;
-    const char *argv[] = {"sh", "-c", script, NULL};
-    const sm_exec_config config = {.argv = argv, .stdout_fd = SM_FD_PIPE};
-    must(!sm_exec_start(vm, &config, &exec, &err), "exec", &err);
-    int fd = sm_exec_fd(exec, 1);
-    size_t n = 0;
-    ssize_t got;
-    while (n < size - 1 && (got = read(fd, text + n, size - 1 - n)) > 0)
-        n += (size_t)got;
-    text[n] = '\0';
-    close(fd);
-    must(!sm_exec_wait(exec, -1, &result, &err), "wait", &err);
-    must(result.exit_code == 0, "exit code", NULL);
-    sm_exec_close(exec);
+    int code = vm_shell(vm, script, SM_FD_NULL, text, size, &err);
+    must(code >= 0, "shell", &err);
+    must(code == 0, "exit code", NULL);
 }
 
 /* The host's loopback is denied at once. */

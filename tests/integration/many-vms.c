@@ -9,6 +9,8 @@
 
 #include <supermachine.h>
 
+#include "vm_shell.h"
+
 #define MAX_VMS 8
 
 static sm_image *image;
@@ -25,21 +27,9 @@ static void must(int ok, int vm, const char *what, const sm_error *err)
 static int shell(sm_vm *vm, int i, const char *script, char *text, size_t size)
 {
     sm_error err;
-    sm_exec *exec;
-    sm_exec_result result;
-    const char *argv[] = {"sh", "-c", script, NULL};
-    const sm_exec_config config = {.argv = argv, .stdout_fd = SM_FD_PIPE, .stderr_fd = 2};
-    must(!sm_exec_start(vm, &config, &exec, &err), i, script, &err);
-    int fd = sm_exec_fd(exec, 1);
-    size_t n = 0;
-    ssize_t got;
-    while (n < size - 1 && (got = read(fd, text + n, size - 1 - n)) > 0)
-        n += (size_t)got;
-    text[n] = '\0';
-    close(fd);
-    must(!sm_exec_wait(exec, -1, &result, &err), i, "wait", &err);
-    sm_exec_close(exec);
-    return result.exit_code;
+    int code = vm_shell(vm, script, STDERR_FILENO, text, size, &err);
+    must(code >= 0, i, script, &err);
+    return code;
 }
 
 static void *drive(void *arg)
