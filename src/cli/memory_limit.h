@@ -1,5 +1,5 @@
-/* A limit to the memory of this process: the last line against a guest that finds a way to have us
- * keep things for it. */
+/* A limit to the memory of this process, which those of its VM inherit and narrow: the last line
+ * against a guest that finds a way to have us keep things for it. */
 #ifndef SM_CLI_MEMORY_LIMIT_H
 #define SM_CLI_MEMORY_LIMIT_H
 

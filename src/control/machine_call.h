@@ -41,7 +41,6 @@ enum {
     SM_MACHINE_STREAMS,
     SM_MACHINE_CLIENT, /* a pidfd: the machine ends when that process does */
     SM_MACHINE_USER,   /* what keeps the number of its user taken; or closed */
-    SM_MACHINE_FDS_END
 };
 
 enum sm_machine_call {
@@ -60,7 +59,7 @@ enum sm_machine_call {
     SM_CALL_HALTED,     /* reply.yes */
     SM_CALL_IS_PAUSED,  /* reply.yes */
     SM_CALL_KILL,       /* the end has been told when the reply comes */
-    SM_CALL_CONSOLE,    /* fd 0, a file: gets its last `size` bytes; reply.console */
+    SM_CALL_CONSOLE,    /* fd 0, a file: gets its last `size` bytes, a NUL included */
     SM_CALL_LAST_LINES, /* size: in reply.text */
     SM_CALL_COUNTERS,
     SM_CALL_TIMING,
@@ -122,10 +121,8 @@ struct sm_machine_reply {
     char text[sizeof(((sm_error *)0)->message)]; /* its sentence; LAST_LINES: those */
     union {
         bool yes;
-        uint64_t pages; /* WRITTEN: bits in the file; 0: not known */
-        struct {
-            uint64_t have, all;
-        } console; /* bytes in the file, and of the whole log */
+        uint64_t pages;   /* WRITTEN: bits in the file; 0: not known */
+        uint64_t console; /* CONSOLE: bytes of the whole log */
         struct {
             uint32_t id;
             sm_snapshot_stats stats;

@@ -83,9 +83,9 @@ static int console(struct machine_host *h, struct sm_machine_message *m,
     if (!text)
         return sm_error_set(err, SM_ENOMEM, "no memory for the console");
     *text = '\0';
-    reply->console.all = sm_machine_console(h->machine, text, room);
-    reply->console.have = room ? SM_MIN(reply->console.all, (uint64_t)room - 1) : 0;
-    if (sm_write_at(m->fds[0], text, reply->console.have, 0))
+    reply->console = sm_machine_console(h->machine, text, room);
+    size_t have = room ? SM_MIN(reply->console, (uint64_t)room - 1) : 0;
+    if (sm_write_at(m->fds[0], text, have, 0))
         return sm_error_set(err, SM_EIO, "cannot hand out the console");
     return 0;
 }

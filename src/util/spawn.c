@@ -38,14 +38,12 @@ ON_A_STACK_OF_ITS_OWN static bool place(const struct sm_spawn *s, int null)
 {
     int above = SM_SPAWN_FIRST + (int)s->n_fds, high[SM_SPAWN_MAX];
     int blank = fcntl(null, F_DUPFD_CLOEXEC, above);
-    int errors = s->keep_stderr ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, above) : -1;
     for (unsigned i = 0; i < s->n_fds; i++) {
         high[i] = s->fds[i] < 0 ? -1 : fcntl(s->fds[i], F_DUPFD_CLOEXEC, above);
         if (s->fds[i] >= 0 && high[i] < 0)
             return false;
     }
-    if (blank < 0 || dup3(blank, 0, 0) < 0 || dup3(blank, 1, 0) < 0 ||
-        dup3(errors >= 0 ? errors : blank, 2, 0) < 0)
+    if (blank < 0 || dup3(blank, 0, 0) < 0 || dup3(blank, 1, 0) < 0 || dup3(blank, 2, 0) < 0)
         return false;
     for (unsigned i = 0; i < s->n_fds; i++) {
         int number = SM_SPAWN_FIRST + (int)i;

@@ -30,11 +30,10 @@
 struct sm_spawn {
     const char *program; /* path */
     const char *const *argv;
-    /* The child's, from SM_SPAWN_FIRST on; -1: none has this number. Its first three are /dev/null,
-     * but for standard error where the caller's is kept. */
+    /* The child's, from SM_SPAWN_FIRST on; -1: none has this number. Its first three are
+     * /dev/null. */
     const int *fds;
     unsigned n_fds;
-    bool keep_stderr;
 };
 
 /* *pidfd is the caller's, close-on-exec; *pid is for messages and /proc only. When the program

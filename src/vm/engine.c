@@ -196,6 +196,18 @@ static int call(struct sm_engine *e, struct sm_engine_line *line,
     return rc;
 }
 
+struct sm_machine_message *sm_engine_message(enum sm_machine_call what, sm_error *err)
+{
+    struct sm_machine_message *m = malloc(sizeof(*m));
+    if (!m) {
+        sm_error_set(err, SM_ENOMEM, "no memory for a request to the VM's machine");
+        return NULL;
+    }
+    m->request = (struct sm_machine_request){.call = what};
+    m->body_bytes = m->n_fds = 0;
+    return m;
+}
+
 int sm_engine_work_ms(const struct sm_engine *e)
 {
     uint64_t mib = e->n_pages * SM_SNAPSHOT_PAGE >> 20;
@@ -221,11 +233,10 @@ static int ask(const struct sm_engine *engine, enum sm_machine_call what, uint32
     /* What looks at an engine does not change what it shows: the lines are its only state. */
     struct sm_engine *e = (struct sm_engine *)(uintptr_t)engine;
     struct sm_machine_reply unread;
-    auto_free struct sm_machine_message *m = malloc(sizeof(*m)); /* some stacks are small */
+    auto_free struct sm_machine_message *m = sm_engine_message(what, err);
     if (!m)
-        return sm_error_set(err, SM_ENOMEM, "no memory for a request to the VM's machine");
-    m->request = (struct sm_machine_request){.call = what, .size = number};
-    m->body_bytes = m->n_fds = 0;
+        return -SM_ENOMEM;
+    m->request.size = number;
     reply = reply ? reply : &unread;
     return what < SM_CALL_END_STREAMS ? sm_engine_call_life(e, m, reply, err)
                                       : sm_engine_call_quick(e, m, reply, err);
@@ -303,19 +314,13 @@ static int describe(const struct sm_engine *e, struct sm_machine_message *m,
     const struct sm_engine_config *config, const char *snapshot, sm_error *err)
 {
     const struct sm_vm_shape *shape = &config->shape;
-    m->n_fds = 0;
-    m->body_bytes = 0;
-    m->request = (struct sm_machine_request){
-        .call = SM_CALL_START,
-        .start =
-            {
-                .memory_bytes = shape->memory_bytes,
-                .vcpus = shape->vcpus,
-                .uid = e->uid,
-                .n_written = (uint32_t)config->n_written,
-                .speaks_first = config->card.speaks_first,
-                .count_instructions = config->count_instructions,
-            },
+    m->request.start = (struct sm_machine_shape){
+        .memory_bytes = shape->memory_bytes,
+        .vcpus = shape->vcpus,
+        .uid = e->uid,
+        .n_written = (uint32_t)config->n_written,
+        .speaks_first = config->card.speaks_first,
+        .count_instructions = config->count_instructions,
     };
     memcpy(m->request.start.mac, config->card.mac, sizeof(config->card.mac));
     const char *const texts[] = {
@@ -332,11 +337,11 @@ static int describe(const struct sm_engine *e, struct sm_machine_message *m,
 static int start(struct sm_engine *e, const struct sm_engine_config *config, const char *snapshot,
     int fds[SM_START_N_FDS], sm_error *err)
 {
-    auto_free struct sm_machine_message *m = malloc(sizeof(*m));
+    auto_free struct sm_machine_message *m = sm_engine_message(SM_CALL_START, err);
     auto_fd rootfs = -1;
     struct sm_machine_reply reply;
     if (!m)
-        return sm_error_set(err, SM_ENOMEM, "no memory for a VM");
+        return -SM_ENOMEM;
     e->n_vcpus = config->shape.vcpus;
     e->n_pages = config->shape.memory_bytes / SM_SNAPSHOT_PAGE;
     int rc = make_process(e, err);
@@ -414,7 +419,7 @@ static int read_pages(int sheet, uint64_t n_pages, struct sm_page_set *set, sm_e
 int sm_engine_written(struct sm_engine *e, struct sm_page_set **out, sm_error *err)
 {
     auto_fd sheet = -1;
-    auto_free struct sm_machine_message *m = malloc(sizeof(*m));
+    auto_free struct sm_machine_message *m = sm_engine_message(SM_CALL_WRITTEN, err);
     SM_CLEANUP(sm_page_set_free_cleanup) struct sm_page_set *set = calloc(1, sizeof(*set));
     struct sm_machine_reply reply = {.rc = 0};
     if (!m || !set)
@@ -422,10 +427,7 @@ int sm_engine_written(struct sm_engine *e, struct sm_page_set **out, sm_error *e
     int rc = make_sheet(&sheet, err);
     if (rc)
         return rc;
-    m->request = (struct sm_machine_request){.call = SM_CALL_WRITTEN};
-    m->body_bytes = 0;
-    m->fds[0] = sheet;
-    m->n_fds = 1;
+    m->fds[m->n_fds++] = sheet;
     rc = sm_engine_call_life(e, m, &reply, err);
     set->n_pages = e->n_pages;
     if (!rc && reply.pages && reply.pages != e->n_pages)
@@ -530,19 +532,14 @@ static bool end_in_order(struct sm_engine *e)
 {
     struct sm_machine_reply reply;
     struct pollfd ended = {.fd = e->end, .events = POLLIN};
-    auto_free struct sm_machine_message *m = malloc(sizeof(*m));
+    auto_free struct sm_machine_message *m = sm_engine_message(SM_CALL_KILL, NULL);
     int64_t deadline = sm_deadline(KILL_MS);
     int busy;
     while ((busy = pthread_mutex_trylock(&e->quick.lock)) && sm_deadline_left(deadline))
         poll(NULL, 0, KILL_POLL_MS);
     if (busy)
         return false;
-    int rc = -SM_ENOMEM;
-    if (m) {
-        m->request = (struct sm_machine_request){.call = SM_CALL_KILL};
-        m->body_bytes = m->n_fds = 0;
-        rc = exchange(e, &e->quick, m, &reply, KILL_MS, NULL);
-    }
+    int rc = m ? exchange(e, &e->quick, m, &reply, KILL_MS, NULL) : -SM_ENOMEM;
     pthread_mutex_unlock(&e->quick.lock);
     return rc == 0 && poll(&ended, 1, 0) == 1; /* it tells its end before it answers */
 }
@@ -581,23 +578,20 @@ size_t sm_engine_console(const struct sm_engine *engine, char *buf, size_t size)
 {
     struct sm_engine *e = (struct sm_engine *)(uintptr_t)engine;
     auto_fd sheet = -1;
-    auto_free struct sm_machine_message *m = malloc(sizeof(*m));
+    auto_free struct sm_machine_message *m = sm_engine_message(SM_CALL_CONSOLE, NULL);
     struct sm_machine_reply reply;
     if (size)
         *buf = '\0';
     if (!m || make_sheet(&sheet, NULL))
         return 0;
-    m->request = (struct sm_machine_request){
-        .call = SM_CALL_CONSOLE, .size = (uint32_t)(size < CONSOLE_MAX ? size : CONSOLE_MAX)};
-    m->body_bytes = 0;
-    m->fds[0] = sheet;
-    m->n_fds = 1;
-    if (sm_engine_call_quick(e, m, &reply, NULL) || reply.console.all > CONSOLE_MAX)
+    m->request.size = (uint32_t)SM_MIN(size, (size_t)CONSOLE_MAX);
+    m->fds[m->n_fds++] = sheet;
+    if (sm_engine_call_quick(e, m, &reply, NULL) || reply.console > CONSOLE_MAX)
         return 0;
     ssize_t n = size ? pread(sheet, buf, size - 1, 0) : 0;
     if (size)
         buf[n > 0 ? n : 0] = '\0';
-    return reply.console.all;
+    return reply.console;
 }
 
 void sm_engine_last_lines(const struct sm_engine *e, char *buf, size_t size)

@@ -17,25 +17,11 @@ struct sm_engine_capture {
     int done; /* where the machine tells that it is written; -1: it is not being written */
 };
 
-static int ask(struct sm_engine_capture *c, struct sm_machine_message *m, enum sm_machine_call what,
-    sm_error *err)
+static int ask(struct sm_engine_capture *c, struct sm_machine_message *m, sm_error *err)
 {
     struct sm_machine_reply reply;
-    m->request.call = what;
     m->request.capture.id = c->id;
     return sm_engine_call_life(c->engine, m, &reply, err);
-}
-
-static struct sm_machine_message *new_message(sm_error *err)
-{
-    struct sm_machine_message *m = malloc(sizeof(*m));
-    if (!m) {
-        sm_error_set(err, SM_ENOMEM, "no memory for a capture");
-        return NULL;
-    }
-    m->request = (struct sm_machine_request){0};
-    m->body_bytes = m->n_fds = 0;
-    return m;
 }
 
 static int add_label(
@@ -55,7 +41,7 @@ static int add_label(
 int sm_engine_capture(struct sm_engine *engine, const struct sm_engine_label *label, bool delta,
     struct sm_engine_capture **capture, sm_error *err)
 {
-    auto_free struct sm_machine_message *m = new_message(err);
+    auto_free struct sm_machine_message *m = sm_engine_message(SM_CALL_CAPTURE, err);
     auto_free struct sm_engine_capture *c = calloc(1, sizeof(*c));
     struct sm_machine_reply reply;
     if (!m || !c)
@@ -65,7 +51,6 @@ int sm_engine_capture(struct sm_engine *engine, const struct sm_engine_label *la
     int rc = add_label(m, label, err);
     if (rc)
         return rc;
-    m->request.call = SM_CALL_CAPTURE;
     m->request.capture.delta = delta;
     rc = sm_engine_call_life(engine, m, &reply, err);
     if (rc)
@@ -77,14 +62,14 @@ int sm_engine_capture(struct sm_engine *engine, const struct sm_engine_label *la
 
 int sm_engine_capture_resume(struct sm_engine_capture *c, sm_error *err)
 {
-    auto_free struct sm_machine_message *m = new_message(err);
-    return m ? ask(c, m, SM_CALL_CAPTURE_RESUME, err) : -SM_ENOMEM;
+    auto_free struct sm_machine_message *m = sm_engine_message(SM_CALL_CAPTURE_RESUME, err);
+    return m ? ask(c, m, err) : -SM_ENOMEM;
 }
 
 int sm_engine_capture_write(
     struct sm_engine_capture *c, int fd, const char *name, int base_fd, sm_error *err)
 {
-    auto_free struct sm_machine_message *m = new_message(err);
+    auto_free struct sm_machine_message *m = sm_engine_message(SM_CALL_CAPTURE_WRITE, err);
     int ends[2];
     int rc = m ? sm_machine_add_text(m, name, err) : -SM_ENOMEM;
     if (rc)
@@ -95,7 +80,7 @@ int sm_engine_capture_write(
     m->fds[m->n_fds++] = ends[1];
     if (base_fd >= 0)
         m->fds[m->n_fds++] = base_fd;
-    rc = ask(c, m, SM_CALL_CAPTURE_WRITE, err);
+    rc = ask(c, m, err);
     sm_close(ends[1]);
     if (rc)
         sm_close(ends[0]);
@@ -133,8 +118,8 @@ void sm_engine_capture_free(struct sm_engine_capture *c)
     if (!c)
         return;
     sm_close(c->done);
-    auto_free struct sm_machine_message *m = new_message(NULL);
+    auto_free struct sm_machine_message *m = sm_engine_message(SM_CALL_CAPTURE_FREE, NULL);
     if (m)
-        ask(c, m, SM_CALL_CAPTURE_FREE, NULL);
+        ask(c, m, NULL);
     free(c);
 }

@@ -50,6 +50,9 @@ struct sm_engine {
     sm_vm_counters counters; /* as they were told last */
 };
 
+/* A request with nothing in it yet, to be freed; NULL: no memory. (It has room for all that one may
+ * have, and some stacks are small.) */
+struct sm_machine_message *sm_engine_message(enum sm_machine_call call, sm_error *err);
 /* One call and its reply. The message's descriptors stay the caller's. */
 int sm_engine_call_life(struct sm_engine *engine, const struct sm_machine_message *m,
     struct sm_machine_reply *reply, sm_error *err);
